@@ -1,0 +1,215 @@
+"""Every hyper-parameter, said once: default, bounds, meaning and where it comes from.
+
+The command line, the App form and the docs read this file. "spec" is the project's method specification,
+"eq." an equation of the paper. ``presets/paper.yaml`` lists where the paper's form differs from these defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+from typing_extensions import Doc
+
+Share = (Ge(0.0), Le(1.0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeaturesConfig:
+    """Stage 0: frozen features."""
+
+    backbone: Annotated[
+        str,
+        Doc(
+            "First stream: auto, embedded, dino_vitb8, dino_vits8, dinov2_vitb14_reg, dinov2_vits14 or "
+            "dinov2_vits14_reg. auto takes the paper's pair where weights are at hand, else embedded."
+        ),
+    ] = "auto"
+    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the hub's.")] = ""
+    second_backbone: Annotated[
+        str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
+    ] = ""
+    second_weights: Annotated[str, Doc("Local weight file of the second stream.")] = ""
+    allow_download: Annotated[bool, Doc("Let timm fetch missing weights from its hub. Off: no network.")] = False
+    size_px: Annotated[
+        int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
+    ] = 224
+    batch_size: Annotated[int, Ge(1), Le(256), Doc("Images per forward pass of a ViT.")] = 8
+    cache_dir: Annotated[
+        str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
+    ] = ""
+    use_cache: Annotated[bool, Doc("Keep encoded features on disk, so that no image is ever encoded twice.")] = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PseudoConfig:
+    """Stage 1, CM-SPLG: pseudo-labels from attention and masks that co-occur."""
+
+    proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
+    detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
+    hac_thresholds: Annotated[
+        tuple[float, ...],
+        Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
+    ] = (0.4, 0.2, 0.1)
+    sharpen_rounds: Annotated[
+        int,
+        Ge(0),
+        Le(10),
+        Doc("Refits of the group's linear foreground classifier on the attention stand-in; only for embedded."),
+    ] = 3
+    sa_binarize: Annotated[
+        Literal["mass", "otsu", "mean", "soft"], Doc("How the attention map becomes a set for eq. 1 (spec A1.2).")
+    ] = "mass"
+    sa_mass: Annotated[float, *Share, Doc("Share of the attention mass kept by sa_binarize=mass.")] = 0.6
+    category_distance: Annotated[
+        float, Gt(0.0), Le(2.0), Doc("Average-linkage cosine distance below which two masks are one category.")
+    ] = 0.45
+    min_score: Annotated[float, *Share, Doc("Lowest detector score of a mask (coco-json).")] = 0.3
+    min_area_share: Annotated[float, *Share, Doc("Smallest mask, as a share of the image.")] = 0.005
+    max_area_share: Annotated[float, *Share, Doc("Largest mask, as a share of the image.")] = 0.8
+    max_corners: Annotated[int, Ge(0), Le(4), Doc("Masks that hold more image corners than this are background.")] = 2
+    nms_iou: Annotated[float, *Share, Doc("Of two masks with a larger IoU only the first is kept.")] = 0.9
+    top_k: Annotated[
+        int, Ge(1), Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone.")
+    ] = 3
+    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = 0.05
+    weak_weight: Annotated[float, *Share, Doc("Loss weight of a weak pseudo-label; 0 leaves it out.")] = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AfmmConfig:
+    """Adaptive feature mixing of the two streams (eq. 2)."""
+
+    enabled: Annotated[bool, Doc("Off: 0.5 / 0.5 mean of the two streams (first row of the paper's ablation).")] = True
+    weight: Annotated[Literal["patch", "channel"], Doc("Mixing weight per patch (paper) or per channel.")] = "patch"
+    heads: Annotated[int, Ge(1), Doc("Self-attention heads (paper: 4).")] = 4
+    pre_norm: Annotated[bool, Doc("LayerNorm without affine on each stream before mixing.")] = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CfmmConfig:
+    """Consensus mining over the group (eq. 3)."""
+
+    enabled: Annotated[bool, Doc("Off: the fused features pass through unchanged.")] = True
+    affinity: Annotated[Literal["conv", "dot", "cosine"], Doc("Similarity of two tokens (spec A3).")] = "conv"
+    init: Annotated[
+        Literal["identity", "kaiming"],
+        Doc("Start of the affinity's q and k. They get no gradient, so kaiming (ancestors) stays random."),
+    ] = "identity"
+    seed_prior: Annotated[
+        Literal["attention", "none"], Doc("Multiply the min-maxed importance by the attention map before the argmax.")
+    ] = "attention"
+    rm_relu: Annotated[Literal["always", "eval", "never"], Doc("When response maps are rectified (ancestors: eval).")] = (
+        "always"
+    )
+    rm_minmax: Annotated[bool, Doc("Min-max the mean response map per image (ancestors).")] = True
+    block_images: Annotated[int, Ge(1), Doc("Images per block of the affinity: bounds memory, not results.")] = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FramConfig:
+    """Feature refinement and amplification (eq. 4, 5)."""
+
+    enabled: Annotated[bool, Doc("Off: the merged features go straight to the decoder.")] = True
+    mca: Annotated[bool, Doc("Multi-dimensional collaborative attention in front.")] = True
+    alpha: Annotated[float, Ge(0.0), Le(8.0), Doc("Exponent of the rank amplification, eq. 4 (ancestors: 3).")] = 3.0
+    amp_norm: Annotated[
+        Literal["row", "none"], Doc("Renormalise amplified rows. none is the published form and overflows in fp16.")
+    ] = "row"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecoderConfig:
+    """From enriched tokens to three supervised maps (spec A5)."""
+
+    channels: Annotated[int, Ge(4), Le(512), Doc("Width of the decoder.")] = 64
+    stride: Annotated[int, Ge(1), Le(8), Doc("Input side over the side of the last map: 2 gives 28-56-112 at 224.")] = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Stage 2: the UMS network."""
+
+    afmm: AfmmConfig = field(default_factory=AfmmConfig)
+    cfmm: CfmmConfig = field(default_factory=CfmmConfig)
+    fram: FramConfig = field(default_factory=FramConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    common_dim: Annotated[
+        int, Ge(0), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Stage 2: training on pseudo-labels (eq. 9, 10)."""
+
+    epochs: Annotated[int, Ge(1), Doc("Passes over all groups (paper: 100).")] = 100
+    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = 24
+    learning_rate: Annotated[float, Gt(0.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
+    weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam.")] = 0.0
+    bce_weight: Annotated[float, Ge(0.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
+    iou_weight: Annotated[float, Ge(0.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
+    iou_eps: Annotated[float, Gt(0.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
+    checkpoint_every: Annotated[int, Ge(1), Doc("Epochs between two checkpoints a killed run resumes from.")] = 1
+    keep_checkpoints: Annotated[int, Ge(1), Doc("How many of the latest checkpoints stay on disk.")] = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrfConfig:
+    """DenseCRF (Kraehenbuehl and Koltun, arXiv 1210.5644)."""
+
+    enabled: Annotated[bool, Doc("Run DenseCRF on the refined regions.")] = True
+    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (spec: 5 differs from 10 in 0.03 % of pixels).")] = 5
+    confidence: Annotated[float, Gt(0.5), Le(0.9999), Doc("Trust in the hard label of a pixel (SCoSPARC: 0.995).")] = (
+        0.995
+    )
+    gaussian_xy_px: Annotated[float, Gt(0.0), Doc("Smoothness kernel: spatial deviation in pixels.")] = 10.0
+    gaussian_compat: Annotated[float, Ge(0.0), Doc("Smoothness kernel: weight.")] = 10.0
+    bilateral_xy_px: Annotated[float, Gt(0.0), Doc("Appearance kernel: spatial deviation in pixels.")] = 10.0
+    bilateral_rgb: Annotated[float, Gt(0.0), Doc("Appearance kernel: colour deviation, in 0-255 levels.")] = 3.0
+    bilateral_compat: Annotated[float, Ge(0.0), Doc("Appearance kernel: weight.")] = 10.0
+    size_px: Annotated[int, Ge(32), Le(2048), Doc("Side of the square the CRF works on.")] = 224
+    workers: Annotated[int, Ge(0), Doc("Processes (the CRF holds the GIL); 0: one per core.")] = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineConfig:
+    """Stage 3, RRBE: threshold, region filter, CRF (eq. 6-8)."""
+
+    enabled: Annotated[bool, Doc("Off: the mask is the map at th0.")] = True
+    adaptive: Annotated[bool, Doc("Threshold per image by eq. 6; off: th0 for all.")] = True
+    th0: Annotated[float, *Share, Doc("Base threshold of eq. 6.")] = 0.5
+    alpha_c: Annotated[float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence in eq. 6.")] = 1.0
+    th_clamp: Annotated[tuple[float, float], Doc("Bounds of the threshold; 0 2 switches clamping off.")] = (0.05, 0.95)
+    empty_floor: Annotated[
+        float, *Share, Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty.")
+    ] = 0.1
+    region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
+    sim_mode: Annotated[
+        Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
+    ] = "absolute"
+    sim_th: Annotated[float, Ge(-1.0), Le(1.0), Doc("Components with a cosine at or below this go (eq. 8).")] = 0.75
+    keep_best: Annotated[bool, Doc("The best component of an image always stays.")] = True
+    connectivity: Annotated[Literal[4, 8], Doc("Neighbours of a pixel in a component.")] = 8
+    drop_regions_smaller_than: Annotated[float, *Share, Doc("Components under this share of the image go; 0: none.")] = (
+        0.0
+    )
+    crf: CrfConfig = field(default_factory=CrfConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """All stages."""
+
+    seed: Annotated[int, Ge(0), Doc("Seed of everything random; group and image order are part of it.")] = 123
+    device: Annotated[str, Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    keep: Annotated[
+        Literal["better", "network", "pseudo"],
+        Doc("Per group: the better of network and pseudo-label by a label-free criterion, or always one of them."),
+    ] = "better"
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    pseudo: PseudoConfig = field(default_factory=PseudoConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)

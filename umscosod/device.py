@@ -1,0 +1,59 @@
+"""Choice of the compute device, made once and said aloud."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from umscosod.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turn ``auto | cpu | cuda | cuda:N | mps`` into a device that exists here.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` picks CUDA, then MPS, then CPU.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ConfigError
+        The name is unknown, or that device is not available on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        logger.info("device auto: %s", name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ConfigError(f"device {name!r} is not available on this machine; use --device auto or cpu")
+    return device
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Give bfloat16 autocast on CUDA that supports it, and full float32 elsewhere."""
+    import torch
+
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,50 @@
+"""What every frozen backbone offers (stage 0), whatever is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from umscosod.types import ByteArray, EncodedImage
+
+
+class Backbone(Protocol):
+    """One pass over an image gives tokens, keys and self-attention (spec A0).
+
+    Attributes
+    ----------
+    id : str
+        Name, weights hash, size, layer, facet and code version: part of every cache key. Equal ids mean equal bits.
+    name : str
+        What the user typed, for example ``"dino_vits8"``.
+    weights_sha256 : str
+        Hash of the weight file, or ``""`` where there are no weights.
+    dim : int
+        Token width D.
+    grid_hw : (int, int)
+        Patches down and across.
+    needs_whitening : bool
+        The collection's own statistics must be applied to the tokens before use (``embedded``).
+    """
+
+    id: str
+    name: str
+    weights_sha256: str
+    dim: int
+    grid_hw: tuple[int, int]
+    needs_whitening: bool
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        """Encode RGB images.
+
+        Parameters
+        ----------
+        images : sequence of ndarray, uint8, (H, W, 3)
+            Decoded and upright, at their own sizes.
+
+        Returns
+        -------
+        list of EncodedImage
+            In the order given.
+        """
+        ...

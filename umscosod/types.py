@@ -1,0 +1,278 @@
+"""The data that flows between stages: frozen, checked once at construction.
+
+Shape suffixes, here and everywhere: ``N`` images of a group, ``P = h * w`` patches of the token grid,
+``D`` feature width, ``K`` key width, ``A`` attention heads, ``H W`` pixels of an image, ``h w`` the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from umscosod.errors import DataError
+
+FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
+ByteArray = npt.NDArray[np.uint8]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise DataError(message)
+
+
+def check_relative(name: str, what: str) -> None:
+    """Refuse names that could leave the output folder.
+
+    Raises
+    ------
+    DataError
+        `name` is empty, absolute, or has a ``..`` part, a backslash or a NUL.
+    """
+    path = PurePosixPath(name)
+    bad = not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\x00" in name
+    _check(not bad, f"{what} {name!r} must be a plain relative name (no '..', no leading '/', no backslash)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRef:
+    """One image file of a group, not yet opened.
+
+    Attributes
+    ----------
+    id : str
+        Relative POSIX path, unique in the collection, for example ``"cat/0007.jpg"``.
+    path : Path
+        Where the file lies.
+    output : str
+        Relative POSIX path of its outputs, ``"cat/0007.png"``; ``"cat/0007.jpg.png"`` where two images of a
+        group share a stem.
+    """
+
+    id: str
+    path: Path
+    output: str
+
+    def __post_init__(self) -> None:
+        check_relative(self.id, "image id")
+        check_relative(self.output, "output name")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageGroup:
+    """Images that share an object; the order of `images` is part of the seed.
+
+    Attributes
+    ----------
+    name : str
+        Relative POSIX path of the group, unique in the collection.
+    images : tuple of ImageRef
+        At least one. A group of one is labelled by itself.
+    """
+
+    name: str
+    images: tuple[ImageRef, ...]
+
+    def __post_init__(self) -> None:
+        check_relative(self.name, "group name")
+        _check(len(self.images) > 0, f"group {self.name!r} has no images")
+        ids = [image.id for image in self.images]
+        _check(len(set(ids)) == len(ids), f"group {self.name!r} lists an image twice")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedImage:
+    """What one backbone says of one image, in one pass.
+
+    Attributes
+    ----------
+    tokens_PD : ndarray, float16, (P, D)
+        Patch tokens, row-major over the grid.
+    keys_PK : ndarray, float16, (P, K)
+        Last-layer attention keys (heads concatenated); the tokens themselves where a backbone has no keys.
+    attn_AP : ndarray, float16, (A, P), >= 0
+        CLS row of the last self-attention per head, or the backbone's own stand-in with ``A = 1``.
+    grid_hw : (int, int)
+    """
+
+    tokens_PD: FloatArray
+    keys_PK: FloatArray
+    attn_AP: FloatArray
+    grid_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        patches = self.grid_hw[0] * self.grid_hw[1]
+        _check(
+            self.tokens_PD.ndim == 2
+            and self.tokens_PD.shape[0] == patches
+            and self.keys_PK.ndim == 2
+            and self.keys_PK.shape[0] == patches
+            and self.attn_AP.ndim == 2
+            and self.attn_AP.shape[1] == patches,
+            f"encoded image: expected {patches} patches for grid {self.grid_hw}, got tokens {self.tokens_PD.shape}, "
+            f"keys {self.keys_PK.shape}, attention {self.attn_AP.shape}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupTokens:
+    """One backbone's view of a whole group (shapes as in `EncodedImage`, stacked over N).
+
+    Attributes
+    ----------
+    tokens_NPD, keys_NPK, attn_NAP : ndarray, float16
+    grid_hw : (int, int)
+    backbone_id : str
+        Name, weights hash, size, layer and facet: two ids are equal only if their tokens are comparable.
+    """
+
+    tokens_NPD: FloatArray
+    keys_NPK: FloatArray
+    attn_NAP: FloatArray
+    grid_hw: tuple[int, int]
+    backbone_id: str
+
+    def __post_init__(self) -> None:
+        lead = (self.tokens_NPD.shape[0], self.grid_hw[0] * self.grid_hw[1])
+        got = (self.tokens_NPD.shape[:2], self.keys_NPK.shape[:2], self.attn_NAP.shape[::2])
+        _check(all(shape == lead for shape in got), f"group tokens: expected (N, P) = {lead} for all, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupFeatures:
+    """Both streams of a group: the first sets the grid, the attention and the region features (spec A0).
+
+    Attributes
+    ----------
+    group : ImageGroup
+        Only images that could be encoded; index i here is index i of both streams.
+    first, second : GroupTokens
+    saliency_NP : ndarray, float32, (N, P), in [0, 1]
+        Self-attention map of each image on the first stream's grid, min-maxed per image.
+    """
+
+    group: ImageGroup
+    first: GroupTokens
+    second: GroupTokens
+    saliency_NP: FloatArray
+
+    def __post_init__(self) -> None:
+        count = len(self.group.images)
+        got = (self.first.tokens_NPD.shape[0], self.second.tokens_NPD.shape[0], self.saliency_NP.shape[0])
+        _check(got == (count,) * 3, f"group {self.group.name!r}: expected {count} images in each stream, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PseudoLabel:
+    """Training target of one image.
+
+    Attributes
+    ----------
+    image_id : str
+    map_hw : ndarray, float32, (h, w), in [0, 1]
+        Soft pseudo-label on the token grid (or finer).
+    mask_hw : ndarray, bool, same shape
+    confidence : float
+        In [0, 1]; also the weight of the image in the loss.
+    source : str
+        ``hac``, ``coco-json``, ``attention`` (fallback) or ``human``.
+    is_weak : bool
+        Best overlap with the attention lay below ``pseudo.weak_overlap``.
+    details : dict
+        Category, frequency, rank and overlap: the manifest row.
+    """
+
+    image_id: str
+    map_hw: FloatArray
+    mask_hw: BoolArray
+    confidence: float
+    source: str
+    is_weak: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self.map_hw.ndim == 2, f"{self.image_id}: pseudo-label map must be 2-D, got {self.map_hw.shape}")
+        _check(
+            self.mask_hw.shape == self.map_hw.shape,
+            f"{self.image_id}: mask {self.mask_hw.shape} and map {self.map_hw.shape} differ in shape",
+        )
+        _check(0.0 <= self.confidence <= 1.0, f"{self.image_id}: confidence {self.confidence} is not in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """One connected component of a thresholded map.
+
+    Attributes
+    ----------
+    area_px : int
+    similarity : float
+        Cosine with the group prototype (eq. 8), in [-1, 1].
+    is_kept : bool
+    """
+
+    area_px: int
+    similarity: float
+    is_kept: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefinedMask:
+    """Outcome of RRBE for one image.
+
+    Attributes
+    ----------
+    mask_HW : ndarray, bool, (H, W)
+    threshold : float
+        The adaptive threshold used (eq. 6, clamped).
+    regions : tuple of Region
+    crf : bool
+        Whether DenseCRF ran.
+    """
+
+    mask_HW: BoolArray
+    threshold: float
+    regions: tuple[Region, ...]
+    crf: bool
+
+
+class Status(StrEnum):
+    """What became of an image."""
+
+    LABELLED = "labelled"
+    EMPTY = "empty"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """One row of ``report.json``.
+
+    Attributes
+    ----------
+    image_id, group, output : str
+    status : Status
+    confidence : float
+        In [0, 1]; 0 unless labelled.
+    reason : str
+        Why it is empty, failed or skipped; ``""`` when all is well.
+    source : str
+        ``network`` or ``pseudo-label``: which of the two the group kept.
+    threshold : float
+        Adaptive threshold of eq. 6; 0 unless labelled.
+    """
+
+    image_id: str
+    group: str
+    output: str
+    status: Status
+    confidence: float = 0.0
+    reason: str = ""
+    source: str = ""
+    threshold: float = 0.0
