@@ -124,6 +124,9 @@ class DecoderConfig:
     """From enriched tokens to three supervised maps (spec A5)."""
 
     channels: Annotated[int, Ge(4), Le(512), Doc("Width of the decoder.")] = 64
+    picture: Annotated[
+        bool, Doc("Feed the picture itself beside the tokens at every stage: borders finer than the token grid.")
+    ] = False
     stride: Annotated[int, Ge(1), Le(8), Doc("Input side over the side of the last map: 2 gives 28-56-112 at 224.")] = 2
 
 

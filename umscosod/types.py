@@ -154,17 +154,24 @@ class GroupFeatures:
     first, second : GroupTokens
     saliency_NP : ndarray, float32, (N, P), in [0, 1]
         Self-attention map of each image on the first stream's grid, min-maxed per image.
+    pictures_NHW3 : ndarray, uint8, (N, size_px, size_px, 3)
+        The upright RGB pictures at network size, aspect not kept: for the decoder's picture input and DenseCRF.
+    sizes_hw : tuple of (int, int)
+        Own height and width of each image, upright.
     """
 
     group: ImageGroup
     first: GroupTokens
     second: GroupTokens
     saliency_NP: FloatArray
+    pictures_NHW3: ByteArray
+    sizes_hw: tuple[tuple[int, int], ...]
 
     def __post_init__(self) -> None:
         count = len(self.group.images)
-        got = (self.first.tokens_NPD.shape[0], self.second.tokens_NPD.shape[0], self.saliency_NP.shape[0])
-        _check(got == (count,) * 3, f"group {self.group.name!r}: expected {count} images in each stream, got {got}")
+        streams = (self.first.tokens_NPD, self.second.tokens_NPD, self.saliency_NP, self.pictures_NHW3, self.sizes_hw)
+        got = tuple(len(stream) for stream in streams)
+        _check(got == (count,) * 5, f"group {self.group.name!r}: expected {count} images in each stream, got {got}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
