@@ -1,0 +1,175 @@
+"""Hierarchical adaptive clustering of patches into regions (HASSOD's first stage).
+
+Every patch starts as a region; the most similar pair of neighbouring regions is merged until no pair is similar
+enough. One run serves all thresholds, because the merges down to a lower threshold begin with those of a higher one.
+
+Suffixes: ``P = h * w`` patches of the token grid (row-major), ``K`` key width.
+
+References
+----------
+Cao et al., "HASSOD: Hierarchical Adaptive Self-Supervised Object Detection", NeurIPS 2023, arXiv 2402.03311, Sec. 3.1.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from umscosod.errors import ConfigError, DataError
+from umscosod.types import FloatArray
+
+LabelMap = npt.NDArray[np.int32]
+
+# Similarities are compared as multiples of this quantum. It is far above the rounding noise of a float64 dot product
+# and far below any difference that means something, so that equal similarities tie on every machine and BLAS.
+_QUANTA_PER_UNIT = 2.0**36
+
+
+def merge_patches(keys_PK: FloatArray, grid_hw: tuple[int, int], thresholds: Sequence[float]) -> tuple[LabelMap, ...]:
+    """Merge patches into regions and read the partition out at each threshold.
+
+    The similarity of two regions is the cosine of their mean keys; only 4-neighbours merge. A partition at threshold
+    t is the state reached when the best similarity of any neighbouring pair falls below t for the first time.
+
+    Parameters
+    ----------
+    keys_PK : ndarray, float, (P, K)
+        Patch keys. A region whose mean key is zero has similarity 0 to all others.
+    grid_hw : (int, int)
+        Patches down and across; ``h * w = P``.
+    thresholds : sequence of float
+        Cosines, strictly descending.
+
+    Returns
+    -------
+    tuple of ndarray, int32, (h, w)
+        One label map per threshold, in the order given. Labels run from 0 in the order of each region's first patch.
+        Of tied pairs the one with the lowest first patch merges first, then the one with the lower second.
+
+    Raises
+    ------
+    DataError
+        Shapes do not match, or keys hold NaN or infinity.
+    ConfigError
+        No threshold, or thresholds that do not descend.
+
+    Examples
+    --------
+    Two patches that look alike beside one that does not:
+
+    >>> keys = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> [map_hw.tolist() for map_hw in merge_patches(keys, (1, 3), (0.9, -1.0))]
+    [[[0, 0, 1]], [[0, 0, 0]]]
+    """
+    height, width = grid_hw
+    if keys_PK.ndim != 2 or keys_PK.shape[0] != height * width or height * width == 0:
+        raise DataError(f"region merging: keys {keys_PK.shape} do not fit a grid of {height} x {width} patches")
+    if not np.isfinite(keys_PK).all():
+        raise DataError("region merging: the keys hold NaN or infinity; encode the image again")
+    levels = [float(value) for value in thresholds]
+    if not levels or any(low >= high for high, low in pairwise(levels)):
+        raise ConfigError(f"pseudo.hac_thresholds must descend strictly and not be empty, got {tuple(levels)}")
+
+    merging = _Merging(np.asarray(keys_PK, dtype=np.float64), grid_hw, floor=levels[-1])
+    return tuple(merging.run_down_to(threshold) for threshold in levels)
+
+
+class _Merging:
+    """State of one run: regions are named by their first patch, so that names do not depend on the history."""
+
+    def __init__(self, keys_PK: FloatArray, grid_hw: tuple[int, int], floor: float) -> None:
+        self.grid_hw = grid_hw
+        self.floor = _quantise_down(floor)
+        self.sums_PK = keys_PK.copy()
+        norms_P = np.linalg.norm(keys_PK, axis=1, keepdims=True)
+        self.units_PK = np.divide(keys_PK, norms_P, out=np.zeros_like(keys_PK), where=norms_P > 0)
+        patches = keys_PK.shape[0]
+        self.versions = [0] * patches  # -1 once the region is part of another
+        self.owner_P = np.arange(patches)
+        self.merges: list[tuple[int, int]] = []
+        edges_E2 = _grid_edges(grid_hw)
+        self.neighbours: list[set[int]] = [set() for _ in range(patches)]
+        for first, second in edges_E2.tolist():
+            self.neighbours[first].add(second)
+            self.neighbours[second].add(first)
+        cosines_E = np.einsum("ek,ek->e", self.units_PK[edges_E2[:, 0]], self.units_PK[edges_E2[:, 1]])
+        # Entries: (minus similarity, first, second, version of first, version of second). Stale ones are skipped
+        # when they surface; pairs below the lowest threshold can never merge and are not pushed at all.
+        self.heap = [
+            (-quantum, first, second, 0, 0)
+            for quantum, (first, second) in zip(_quantise(cosines_E), edges_E2.tolist(), strict=True)
+            if quantum >= self.floor
+        ]
+        heapq.heapify(self.heap)
+
+    def run_down_to(self, threshold: float) -> LabelMap:
+        """Merge while the best pair reaches `threshold`; return the partition."""
+        limit = -_quantise_down(threshold)
+        while self.heap and self.heap[0][0] <= limit:
+            _, first, second, first_version, second_version = heapq.heappop(self.heap)
+            if self.versions[first] == first_version and self.versions[second] == second_version:
+                self._merge(first, second)
+        # `second` always joins a lower name, so one sweep backwards through the merges finds every patch's region.
+        root = np.arange(self.owner_P.size)
+        for first, second in reversed(self.merges):
+            root[second] = root[first]
+        _, labels_P = np.unique(root, return_inverse=True)
+        map_hw: LabelMap = labels_P.reshape(self.grid_hw).astype(np.int32)
+        return map_hw
+
+    def _merge(self, first: int, second: int) -> None:
+        """Let region `first` absorb `second` and push its new similarities (one product for all neighbours)."""
+        versions = self.versions
+        self.merges.append((first, second))
+        versions[first] += 1
+        versions[second] = -1
+        sum_K = self.sums_PK[first]
+        sum_K += self.sums_PK[second]
+        norm = float(np.sqrt(sum_K @ sum_K))
+        unit_K = self.units_PK[first]
+        if norm > 0:
+            np.divide(sum_K, norm, out=unit_K)
+        else:
+            unit_K[:] = 0.0
+
+        near = self.neighbours[first]
+        for other in self.neighbours[second]:
+            self.neighbours[other].discard(second)
+            self.neighbours[other].add(first)
+        near |= self.neighbours[second]
+        near.discard(first)
+        near.discard(second)
+        self.neighbours[first].discard(first)
+        if not near:
+            return
+        others = list(near)
+        version = versions[first]
+        for other, quantum in zip(others, _quantise(self.units_PK[others] @ unit_K), strict=True):
+            if quantum >= self.floor:
+                if first < other:
+                    heapq.heappush(self.heap, (-quantum, first, other, version, versions[other]))
+                else:
+                    heapq.heappush(self.heap, (-quantum, other, first, versions[other], version))
+
+
+def _grid_edges(grid_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """List the 4-neighbour pairs of a row-major grid, lower index first: int64, (E, 2)."""
+    index_hw = np.arange(grid_hw[0] * grid_hw[1]).reshape(grid_hw)
+    across = np.stack([index_hw[:, :-1].ravel(), index_hw[:, 1:].ravel()], axis=1)
+    down = np.stack([index_hw[:-1].ravel(), index_hw[1:].ravel()], axis=1)
+    return np.concatenate([across, down])
+
+
+def _quantise(cosines_E: FloatArray) -> list[int]:
+    """Turn cosines into whole numbers of quanta."""
+    quanta: list[int] = np.rint(cosines_E * _QUANTA_PER_UNIT).astype(np.int64).tolist()
+    return quanta
+
+
+def _quantise_down(threshold: float) -> int:
+    """Turn a threshold into quanta; one quantum lower, so that a cosine equal to it but for rounding still merges."""
+    return int(np.rint(threshold * _QUANTA_PER_UNIT)) - 1
