@@ -73,7 +73,9 @@ class PseudoConfig:
     top_k: Annotated[
         int, Ge(1), Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone.")
     ] = 3
-    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = 0.05
+    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
+        0.05
+    )
     weak_weight: Annotated[float, *Share, Doc("Loss weight of a weak pseudo-label; 0 leaves it out.")] = 0.5
 
 
@@ -100,9 +102,9 @@ class CfmmConfig:
     seed_prior: Annotated[
         Literal["attention", "none"], Doc("Multiply the min-maxed importance by the attention map before the argmax.")
     ] = "attention"
-    rm_relu: Annotated[Literal["always", "eval", "never"], Doc("When response maps are rectified (ancestors: eval).")] = (
-        "always"
-    )
+    rm_relu: Annotated[
+        Literal["always", "eval", "never"], Doc("When response maps are rectified (ancestors: eval).")
+    ] = "always"
     rm_minmax: Annotated[bool, Doc("Min-max the mean response map per image (ancestors).")] = True
     block_images: Annotated[int, Ge(1), Doc("Images per block of the affinity: bounds memory, not results.")] = 4
 
@@ -148,7 +150,9 @@ class TrainConfig:
     """Stage 2: training on pseudo-labels (eq. 9, 10)."""
 
     epochs: Annotated[int, Ge(1), Doc("Passes over all groups (paper: 100).")] = 100
-    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = 24
+    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = (
+        24
+    )
     learning_rate: Annotated[float, Gt(0.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
     weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam.")] = 0.0
     bce_weight: Annotated[float, Ge(0.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
@@ -163,7 +167,9 @@ class CrfConfig:
     """DenseCRF (Kraehenbuehl and Koltun, arXiv 1210.5644)."""
 
     enabled: Annotated[bool, Doc("Run DenseCRF on the refined regions.")] = True
-    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (spec: 5 differs from 10 in 0.03 % of pixels).")] = 5
+    iterations: Annotated[
+        int, Ge(1), Le(100), Doc("Mean-field steps (spec: 5 differs from 10 in 0.03 % of pixels).")
+    ] = 5
     confidence: Annotated[float, Gt(0.5), Le(0.9999), Doc("Trust in the hard label of a pixel (SCoSPARC: 0.995).")] = (
         0.995
     )
@@ -186,8 +192,11 @@ class RefineConfig:
     alpha_c: Annotated[float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence in eq. 6.")] = 1.0
     th_clamp: Annotated[tuple[float, float], Doc("Bounds of the threshold; 0 2 switches clamping off.")] = (0.05, 0.95)
     empty_floor: Annotated[
-        float, *Share, Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty.")
+        float, *Share, Doc("If nothing passes the threshold: keep >= empty_share max(M) when max(M) exceeds this, else empty.")
     ] = 0.1
+    empty_share: Annotated[float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")] = (
+        0.95
+    )
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
     sim_mode: Annotated[
         Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
@@ -195,9 +204,9 @@ class RefineConfig:
     sim_th: Annotated[float, Ge(-1.0), Le(1.0), Doc("Components with a cosine at or below this go (eq. 8).")] = 0.75
     keep_best: Annotated[bool, Doc("The best component of an image always stays.")] = True
     connectivity: Annotated[Literal[4, 8], Doc("Neighbours of a pixel in a component.")] = 8
-    drop_regions_smaller_than: Annotated[float, *Share, Doc("Components under this share of the image go; 0: none.")] = (
-        0.0
-    )
+    drop_regions_smaller_than: Annotated[
+        float, *Share, Doc("Components under this share of the image go; 0: none.")
+    ] = 0.0
     crf: CrfConfig = field(default_factory=CrfConfig)
 
 

@@ -1,1 +1,1 @@
-
+"""Hosts: the only room of the library that imports FiftyOne."""

@@ -1,0 +1,100 @@
+# The one door, for people and for CI: make setup | lint | type | test | docs | bench | demo | clean
+# make demo IMAGES=some/folder labels your own pictures (one sub-folder a group).
+
+PYTHON ?= python3
+VENV ?= .venv
+IMAGES ?=
+OUT ?= demo/result
+SEED ?= 0
+PYTEST_FLAGS ?= -n 2
+
+BIN := $(VENV)/bin
+# --no-compile: Python compiles what it imports anyway; compiling everything takes a minute here.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+# One thread per process: small kernels on two cores lose more to thread switches than they gain.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+.PHONY: help setup lint type contracts test docs bench demo clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo              install, label real photographs, score them (a few minutes)"
+	@echo "make demo IMAGES=DIR   the same on your own folder: one sub-folder a group"
+	@echo "make test              install with the test tools, run the whole suite"
+	@echo "make setup             everything for development"
+	@echo "make lint type docs bench clean"
+
+# A virtual environment, after a look at what pip's own message would not explain.
+$(VENV)/.venv-made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "error: no $(PYTHON) on PATH. Install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$($(PYTHON) --version 2>&1) is too old; umscosod needs Python >= 3.11. Name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 13))' || { \
+	  echo "error: no C++ compiler; DenseCRF (pydensecrf2) is built from source. Debian or Ubuntu: apt-get install g++; macOS: xcode-select --install" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One stamp per set of extras, so that nothing is installed twice while pyproject.toml stands.
+$(VENV)/.stamp-run: pyproject.toml $(VENV)/.venv-made
+	@echo "installing umscosod (torch is large: this takes minutes the first time)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.stamp-test: pyproject.toml $(VENV)/.venv-made
+	@echo "installing umscosod with its test tools (torch is large: this takes minutes the first time)"
+	$(PIP_INSTALL) -e ".[test,fiftyone]"
+	@touch $@
+
+$(VENV)/.stamp-lint: $(VENV)/.stamp-test
+	$(PIP_INSTALL) -e ".[lint]"
+	@touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp-run
+	$(PIP_INSTALL) -e ".[docs]"
+	@touch $@
+
+setup: $(VENV)/.stamp-test $(VENV)/.stamp-lint $(VENV)/.stamp-docs
+	@echo "ready: source $(BIN)/activate"
+
+lint: $(VENV)/.stamp-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-cache
+
+type: $(VENV)/.stamp-lint
+	$(BIN)/mypy
+
+test: $(VENV)/.stamp-test
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+docs: $(VENV)/.stamp-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	@echo "docs: site/index.html"
+
+bench: $(VENV)/.stamp-test
+	@set -e; ls benchmarks/*.py >/dev/null; for file in benchmarks/*.py; do $(ONE_THREAD) $(BIN)/python "$$file"; done
+
+# Without IMAGES: photographs with known masks are made first, and the result is scored against them.
+demo: $(VENV)/.stamp-run
+ifeq ($(strip $(IMAGES)),)
+	$(BIN)/python -m umscosod.demo demo/pictures --seed $(SEED)
+	$(BIN)/umscosod label demo/pictures/image --out "$(OUT)" --overwrite
+	$(BIN)/umscosod evaluate "$(OUT)/masks" demo/pictures/gt
+else
+	@test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
+	$(BIN)/umscosod label "$(IMAGES)" --out "$(OUT)" --overwrite
+endif
+	@echo
+	@echo "masks          $(OUT)/masks"
+	@echo "soft maps      $(OUT)/maps"
+	@echo "pseudo-labels  $(OUT)/pseudo"
+	@echo "report         $(OUT)/report.json"
+	@echo "contact sheet  $(OUT)/index.html   (open it in a browser)"
+
+clean:
+	rm -rf site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo/pictures demo/result
+	find umscosod plugin tests -name __pycache__ -type d -prune -exec rm -rf {} +

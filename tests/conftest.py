@@ -1,0 +1,75 @@
+"""What every test shares: FiftyOne kept to a folder of its own, and no network but loopback.
+
+FiftyOne reads its settings once, at import: they are set here, before any test module is collected.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRATCH = Path(tempfile.mkdtemp(prefix="umscosod-tests-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+(SCRATCH / "plugins").mkdir()
+(SCRATCH / "plugins" / "fiftyone-umscosod").symlink_to(REPOSITORY, target_is_directory=True)
+os.environ.update(
+    FIFTYONE_CONFIG_PATH=str(SCRATCH / "config.json"),
+    FIFTYONE_DATABASE_DIR=str(SCRATCH / "db"),
+    FIFTYONE_DO_NOT_TRACK="true",
+    FIFTYONE_MODEL_ZOO_DIR=str(SCRATCH / "zoo"),
+    FIFTYONE_PLUGINS_DIR=str(SCRATCH / "plugins"),
+    FIFTYONE_SHOW_PROGRESS_BARS="false",
+    UMSCOSOD_CACHE=str(SCRATCH / "cache"),
+)
+
+
+def is_local(address: Any) -> bool:
+    """A Unix socket path, or a loopback host: names other than localhost would need a look-up, so they are not."""
+    if not isinstance(address, tuple):
+        return True
+    host = address[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail, with the address, any test that reaches for a machine other than this one."""
+    connect, connect_ex, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(address: Any) -> None:
+        if not is_local(address):
+            pytest.fail(f"a test tried to reach {address!r}; tests run without a network")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        check(address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        check(address)
+        return connect_ex(self, address)
+
+    def guarded_look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host is not None:
+            check((host.decode() if isinstance(host, bytes) else host,))
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+    yield
