@@ -1,1 +1,1 @@
-
+"""Groups, pictures and masks: everything that touches image files (torch-free)."""

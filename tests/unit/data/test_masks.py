@@ -1,0 +1,67 @@
+"""PNG masks: whole files, any mode, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.errors import DataError
+
+MASK = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)
+
+
+def test_round_trip_makes_folders_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "ü" / "m.png"
+    write_png_atomic(path, MASK.astype(np.uint8) * 255)
+    np.testing.assert_array_equal(read_mask(path), MASK)
+    assert [p.name for p in path.parent.iterdir()] == ["m.png"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    write_png_atomic(path, MASK.astype(np.uint8) * 255)
+    with pytest.raises(DataError, match="uint8"):
+        write_png_atomic(path, MASK.astype(np.float32))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_mask(path), MASK)
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot write"):
+        write_png_atomic(tmp_path / "a" / "m.png", MASK.astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16", "I", "F"])
+def test_every_mode_reads_alike(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("m.tiff" if mode in {"I", "F"} else "m.png")
+    if mode == "I;16":
+        image = Image.fromarray(MASK.astype(np.uint16) * 65535)
+    elif mode == "I":
+        image = Image.fromarray(MASK.astype(np.int32) * 65535)
+    else:
+        image = Image.fromarray(MASK.astype(np.uint8) * 255).convert(mode)
+    image.save(path)
+    np.testing.assert_array_equal(read_mask(path), MASK)
+
+
+def test_zero_one_label_images_and_transparency(tmp_path: Path) -> None:
+    Image.fromarray(MASK.astype(np.uint8)).save(tmp_path / "ones.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "ones.png"), MASK)
+    rgba = np.full((2, 3, 4), 255, dtype=np.uint8)
+    rgba[..., 3] = MASK * 255
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "alpha.png"), MASK)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\nbroken"])
+def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"bad\.png"):
+        read_mask(path)
+    with pytest.raises(DataError, match=r"gone\.png"):
+        read_mask(tmp_path / "gone.png")

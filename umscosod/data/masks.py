@@ -1,0 +1,75 @@
+"""Masks and maps as 8-bit PNG files: written whole or not at all, read back as booleans."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from umscosod.errors import DataError
+from umscosod.types import BoolArray, ByteArray
+
+
+def write_png_atomic(path: Path, image: ByteArray) -> None:
+    """Write an 8-bit PNG under a temporary name, then rename it.
+
+    A reader, or a run that is killed half-way, never sees part of a file.
+
+    Parameters
+    ----------
+    path : Path
+        Parent folders are made.
+    image : ndarray, uint8, (H, W) or (H, W, 3)
+
+    Raises
+    ------
+    DataError
+        Another dtype or shape, or the file cannot be written.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise DataError(f"{path}: a PNG needs uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
+    # not derived from the file's own name, which may already be as long as the file system allows
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as stream:
+            Image.fromarray(image).save(stream, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; check the folder and the disk") from error
+    finally:
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def read_mask(path: Path) -> BoolArray:
+    """Read a mask file in any of Pillow's modes.
+
+    Grey values of at least half the range are foreground; transparent pixels are background. In a file whose
+    greatest value is 1 (label images), 1 is foreground.
+
+    Returns
+    -------
+    ndarray, bool, (H, W)
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty or no image.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            wide = image.mode.startswith("I") or image.mode == "F"
+            if "A" in image.getbands() or "transparency" in image.info:
+                rgba = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+            grey_HW = np.asarray(image if wide else image.convert("L"))
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the mask {path}: {error}; replace or remove the file") from error
+    top = float(grey_HW.max()) if grey_HW.size else 0.0
+    half = 0.5 if top <= 1.0 else 32768.0 if wide and top > 255.0 else 128.0
+    mask_HW: BoolArray = grey_HW >= half
+    return mask_HW
