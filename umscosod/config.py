@@ -16,6 +16,19 @@ Share = (Ge(0.0), Le(1.0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What counts as a usable image file."""
+
+    max_pixels: Annotated[
+        int,
+        Ge(1),
+        Le(178_956_970),
+        Doc("Largest image read, width times height; Pillow's own hard limit is the bound."),
+    ] = 100_000_000
+    min_side_px: Annotated[int, Ge(1), Le(1024), Doc("Images with a shorter side than this are refused.")] = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FeaturesConfig:
     """Stage 0: frozen features."""
 
@@ -48,6 +61,9 @@ class PseudoConfig:
 
     proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
     detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
+    detections_images: Annotated[
+        str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids equal file stems.")
+    ] = ""
     hac_thresholds: Annotated[
         tuple[float, ...],
         Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
@@ -70,6 +86,18 @@ class PseudoConfig:
     max_area_share: Annotated[float, *Share, Doc("Largest mask, as a share of the image.")] = 0.8
     max_corners: Annotated[int, Ge(0), Le(4), Doc("Masks that hold more image corners than this are background.")] = 2
     nms_iou: Annotated[float, *Share, Doc("Of two masks with a larger IoU only the first is kept.")] = 0.9
+    parent_coverage: Annotated[
+        float,
+        Gt(0.0),
+        Le(1.0),
+        Doc("Share of a mask that its parent covers: gives whole, part, subpart (HASSOD: 0.9)."),
+    ] = 0.9
+    max_level: Annotated[int, Ge(0), Le(2), Doc("Deepest level of the masks used: 0 whole, 1 part, 2 subpart.")] = 1
+    max_group_masks: Annotated[
+        int,
+        Ge(1),
+        Doc("Masks of a group that are clustered at most (memory grows with the square); best overlap first."),
+    ] = 6000
     top_k: Annotated[
         int, Ge(1), Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone.")
     ] = 3
@@ -192,11 +220,13 @@ class RefineConfig:
     alpha_c: Annotated[float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence in eq. 6.")] = 1.0
     th_clamp: Annotated[tuple[float, float], Doc("Bounds of the threshold; 0 2 switches clamping off.")] = (0.05, 0.95)
     empty_floor: Annotated[
-        float, *Share, Doc("If nothing passes the threshold: keep >= empty_share max(M) when max(M) exceeds this, else empty.")
+        float,
+        *Share,
+        Doc("If nothing passes the threshold: keep >= empty_share max(M) when max(M) exceeds this, else empty."),
     ] = 0.1
-    empty_share: Annotated[float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")] = (
-        0.95
-    )
+    empty_share: Annotated[
+        float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")
+    ] = 0.95
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
     sim_mode: Annotated[
         Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
@@ -220,6 +250,7 @@ class PipelineConfig:
         Literal["better", "network", "pseudo"],
         Doc("Per group: the better of network and pseudo-label by a label-free criterion, or always one of them."),
     ] = "better"
+    data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     pseudo: PseudoConfig = field(default_factory=PseudoConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

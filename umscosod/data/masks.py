@@ -1,12 +1,15 @@
-"""Masks and maps as 8-bit PNG files: written whole or not at all, read back as booleans."""
+"""Masks as 8-bit PNG files, written whole or not at all, and as COCO run lengths."""
 
 from __future__ import annotations
 
 import uuid
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from pycocotools import mask as coco
 
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
@@ -72,4 +75,31 @@ def read_mask(path: Path) -> BoolArray:
     top = float(grey_HW.max()) if grey_HW.size else 0.0
     half = 0.5 if top <= 1.0 else 32768.0 if wide and top > 255.0 else 128.0
     mask_HW: BoolArray = grey_HW >= half
+    return mask_HW
+
+
+def encode_rle(mask_HW: BoolArray) -> dict[str, Any]:
+    """Encode a mask as COCO's compressed run lengths, ready for JSON.
+
+    Examples
+    --------
+    >>> encode_rle(np.array([[True, False], [True, False]]))
+    {'size': [2, 2], 'counts': '022'}
+    """
+    encoded = coco.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def decode_rle(rle: dict[str, Any]) -> BoolArray:
+    """Decode COCO run lengths, compressed: bool, (H, W).
+
+    Examples
+    --------
+    >>> decode_rle({"size": [2, 2], "counts": "022"}).tolist()
+    [[True, False], [True, False]]
+    """
+    with warnings.catch_warnings():
+        # pycocotools 2.0 implements __array__ without numpy 2's copy keyword; the result is right
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        mask_HW: BoolArray = coco.decode(rle).astype(bool)
     return mask_HW

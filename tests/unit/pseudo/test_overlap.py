@@ -1,0 +1,88 @@
+"""Eq. 1 and mask arithmetic, by hand and against dense masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from umscosod.data.masks import encode_rle
+from umscosod.pseudo.overlap import (
+    compute_overlap,
+    compute_soft_overlap,
+    coverage_levels,
+    intersections,
+    merge_rles,
+    pool_to_grid,
+    resize_map,
+    suppress_duplicates,
+)
+
+
+def test_equation_1_by_hand() -> None:
+    mask = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
+    attention = np.array([[0, 1, 1], [0, 1, 1]], dtype=bool)
+    assert compute_overlap(mask, attention) == 2 / 6
+    assert compute_overlap(mask, mask) == 1.0
+    assert compute_overlap(mask, ~mask) == 0.0
+    assert compute_overlap(np.zeros((2, 2), dtype=bool), np.zeros((2, 2), dtype=bool)) == 0.0
+
+
+def test_soft_overlap_by_hand_and_equal_on_binary_maps() -> None:
+    mask = np.array([1.0, 0.0, 1.0])
+    saliency = np.array([0.5, 0.25, 0.0])
+    assert compute_soft_overlap(mask, saliency) == 0.5 / 2.25
+    assert compute_soft_overlap(np.zeros(3), np.zeros(3)) == 0.0
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 50)) < 0.4
+    assert compute_soft_overlap(one * 1.0, other * 1.0) == pytest.approx(compute_overlap(one, other), abs=1e-12)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 5), (28, 28), (57, 40), (120, 333)])
+def test_pooling_keeps_the_covered_share(size_hw: tuple[int, int]) -> None:
+    mask = np.random.default_rng(1).random(size_hw) < 0.3
+    pooled = pool_to_grid(mask, (28, 28))
+    assert pooled.shape == (28, 28)
+    assert pooled.mean() == pytest.approx(mask.mean(), abs=1e-6)
+    assert pool_to_grid(np.ones(size_hw, dtype=bool), (28, 28)).min() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_one_pixel_of_a_large_image_does_not_vanish() -> None:
+    mask = np.zeros((560, 560), dtype=bool)
+    mask[25, 41] = True
+    pooled = pool_to_grid(mask, (28, 28))
+    assert pooled[1, 2] == pytest.approx(1 / 400)
+    assert np.count_nonzero(pooled) == 1
+
+
+def test_resizing_by_hand() -> None:
+    np.testing.assert_allclose(resize_map(np.array([[0.0, 1.0]]), (1, 4)), [[0.0, 0.25, 0.75, 1.0]])
+    assert resize_map(np.ones((1, 1)), (3, 1)).shape == (3, 1)
+
+
+def test_run_length_intersections_equal_dense_ones() -> None:
+    masks = np.random.default_rng(2).random((7, 33, 21)) < 0.4
+    masks[3] = False
+    flat = masks.reshape(7, -1).astype(int)
+    rles = [encode_rle(mask) for mask in masks]
+    np.testing.assert_array_equal(intersections(rles), flat @ flat.T)
+    assert intersections([]).shape == (0, 0)
+    np.testing.assert_array_equal(merge_rles(rles), masks.any(axis=0))
+
+
+def test_a_mask_equal_at_the_bound_stays_and_an_empty_one_goes() -> None:
+    shared = np.array([[10, 9, 0], [9, 9, 0], [0, 0, 0]])  # IoU 0.9
+    assert suppress_duplicates(shared, 0.9) == [0, 1]
+    assert suppress_duplicates(shared, 0.89) == [0]
+
+
+def test_levels_by_coverage() -> None:
+    # a big mask, one 90 % inside it, one 89 % inside it, and a copy of the first (no parent of it: not smaller)
+    shared = np.array([[100, 9, 89, 100], [9, 10, 0, 9], [89, 0, 100, 89], [100, 9, 89, 100]])
+    assert coverage_levels(shared, 0.9) == [0, 1, 0, 0]
+
+
+def test_depth_stops_at_subpart() -> None:
+    sizes = np.array([50, 20, 10, 5])
+    shared = np.minimum(sizes[:, None], sizes[None, :])
+    assert coverage_levels(shared, 0.9) == [0, 1, 2, 2]
+    assert coverage_levels(shared[::-1, ::-1], 0.9) == [2, 2, 1, 0]
