@@ -113,6 +113,7 @@ class AfmmConfig:
 
     enabled: Annotated[bool, Doc("Off: 0.5 / 0.5 mean of the two streams (first row of the paper's ablation).")] = True
     weight: Annotated[Literal["patch", "channel"], Doc("Mixing weight per patch (paper) or per channel.")] = "patch"
+    hidden_divisor: Annotated[int, Ge(1), Doc("Hidden width of the mixing MLP is C over this (spec A2; unsaid).")] = 4
     heads: Annotated[int, Ge(1), Doc("Self-attention heads (paper: 4).")] = 4
     pre_norm: Annotated[bool, Doc("LayerNorm without affine on each stream before mixing.")] = False
 

@@ -1,0 +1,134 @@
+"""Co-saliency benchmarks on disk: groups and the masks that belong to them. Nothing is written or fetched.
+
+CoCA, CoSOD3k, CoSal2015, DUTS-class, COCO9213 and their copies all are two trees of equal shape under names of their
+own (``image|images|Image|img|ims`` and ``gt|GT|gts|binary|GroundTruth|masks``). They are recognised by shape:
+
+* ``BENCH/image/GROUP/x.jpg`` and ``BENCH/gt/GROUP/x.png``;
+* ``DATA/images/BENCH/GROUP/x.jpg`` and ``DATA/gts/BENCH/GROUP/x.png`` (one pair of trees for several benchmarks);
+* ``DATA/BENCH/image/GROUP/x.jpg`` and so on (several benchmarks side by side);
+* ``BENCH/GROUP/x.jpg`` and ``BENCH/GROUP/GroundTruth/x.png`` (masks below their images), also ``BENCH/GROUP/image``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images
+from umscosod.data.groups import groups_of
+from umscosod.data.naming import natural_key
+from umscosod.errors import DataError
+from umscosod.types import ImageGroup
+
+logger = logging.getLogger(__name__)
+
+_MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")  # the first that exists is taken
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """Groups of images and their ground truth.
+
+    Attributes
+    ----------
+    name : str
+        Name of the folder.
+    groups : tuple of ImageGroup
+        All images, with or without a mask.
+    masks : dict
+        From image id to mask file; images without ground truth are absent.
+    """
+
+    name: str
+    groups: tuple[ImageGroup, ...]
+    masks: dict[str, Path]
+
+
+def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
+    """Open a benchmark folder.
+
+    Images and masks are matched by their folder below the two trees and by the file name without extension; where
+    there is no exact match, letter case is ignored.
+
+    Parameters
+    ----------
+    root : path
+        In one of the layouts of this module's head.
+
+    Returns
+    -------
+    Benchmark
+        Image ids and group names are those of `umscosod.data.groups.groups_from_folder` on the same folder.
+
+    Raises
+    ------
+    DataError
+        `root` is not a folder, has no such layout, or not a single image has a mask. Single images without a mask
+        and masks without an image are counted in a warning.
+    """
+    root = Path(root)
+    found = [image for image in iter_images(root) if image.layout is not None]
+    if not found:
+        raise DataError(
+            f"{root}: not a benchmark layout; expected image/GROUP/x.jpg beside gt/GROUP/x.png (or images, img, Image, "
+            "ims; GT, gts, binary, groundtruth, masks)"
+        )
+    layouts = list(dict.fromkeys(image.layout for image in found if image.layout is not None))
+    masks: dict[str, Path] = {}
+    used: set[Path] = set()
+    indices = {layout: _index_masks(layout.mask_dir) for layout in layouts}
+    for image in found:
+        mask = _find_mask(image, indices)
+        if mask is not None:
+            masks[image.name] = mask
+            used.add(mask)
+    if not masks:
+        raise DataError(
+            f"{root}: none of the {len(found)} images has a mask in {layouts[0].mask_dir}; "
+            "masks must have the folder and file names of their images"
+        )
+    _warn_of_gaps(root, [image.name for image in found if image.name not in masks], "images without a mask")
+    spare = [str(path) for index in indices.values() for path in index.values() if path not in used]
+    _warn_of_gaps(root, sorted(set(spare), key=natural_key), "masks without an image")
+    return Benchmark(name=root.resolve().name, groups=tuple(groups_of(found, root)), masks=masks)
+
+
+def _index_masks(mask_dir: Path) -> dict[str, Path]:
+    """Masks below a folder by relative path without extension, exact and case-folded."""
+    exact: dict[str, Path] = {}
+    folded: dict[str, Path] = {}
+    for folder, _, names in sorted(os.walk(mask_dir, followlinks=True)):
+        usable = [name for name in names if is_image_name(name) and _mask_rank(name) < len(_MASK_EXTENSIONS)]
+        for name in sorted(usable, key=lambda name: (_mask_rank(name), natural_key(name))):
+            path = Path(folder, name)
+            key = path.relative_to(mask_dir).with_suffix("").as_posix()
+            exact.setdefault(key, path)
+            folded.setdefault(_folded(key), path)
+    return folded | exact
+
+
+def _find_mask(image: FoundImage, indices: dict[Layout, dict[str, Path]]) -> Path | None:
+    if image.layout is None:
+        return None
+    inside = PurePosixPath(image.name).relative_to(image.layout.prefix or ".").with_suffix("").as_posix()
+    index = indices[image.layout]
+    return index.get(inside) or index.get(_folded(inside))
+
+
+def _folded(key: str) -> str:
+    return "\x00" + key.casefold()  # no file name has a NUL: apart from every exact key
+
+
+def _mask_rank(name: str) -> int:
+    suffix = PurePosixPath(name).suffix.lower()
+    return _MASK_EXTENSIONS.index(suffix) if suffix in _MASK_EXTENSIONS else len(_MASK_EXTENSIONS)
+
+
+def _warn_of_gaps(root: Path, names: Sequence[str], what: str) -> None:
+    if names:
+        shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        logger.warning("%s: %d %s: %s", root, len(names), what, shown)

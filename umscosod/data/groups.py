@@ -1,0 +1,259 @@
+"""Groups of images from a folder tree, a list, a CSV file, or rows of a data set."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from umscosod.data.folders import FoundImage, iter_images
+from umscosod.data.images import EXTENSIONS
+from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
+from umscosod.errors import DataError
+from umscosod.types import ImageGroup, ImageRef, check_relative
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5  # examples in a message
+
+
+def groups_from_folder(
+    root: str | os.PathLike[str], *, exclude: Iterable[str | os.PathLike[str]] = ()
+) -> list[ImageGroup]:
+    """Every folder that holds images is a group.
+
+    Parameters
+    ----------
+    root : path
+        Images directly in it form one group named like the folder itself. Where it (or a folder below) has the
+        layout of a benchmark, ``image/GROUP/x.jpg`` beside ``gt/GROUP/x.png``, only the images are taken, and the
+        ``image`` part is left out of names.
+    exclude : iterable of path
+        Folders left out, such as the output folder.
+
+    Returns
+    -------
+    list of ImageGroup
+        Groups and images in natural order (2 before 10, case ignored, exact name last), whatever the file system.
+        Group names and image ids are relative POSIX paths, spelt as on disk. Files are not opened: a damaged one is
+        found out when it is decoded.
+
+    Raises
+    ------
+    DataError
+        `root` is not a folder, or there is no image in it.
+    """
+    root = Path(root)
+    found = list(iter_images(root, exclude=exclude))
+    if not found:
+        raise DataError(
+            f"{root}: no images found, in the folder or below it; accepted extensions: {' '.join(sorted(EXTENSIONS))}"
+        )
+    return groups_of(found, root)
+
+
+def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
+    """Groups of the images found below `root`: one per folder."""
+    _refuse_unusable_names(found)
+    folders = {str(PurePosixPath(image.name).parent) for image in found}
+    top = root.resolve().name or "images"
+    while top in folders:
+        top += " (top)"
+    rows = []
+    for image in found:
+        folder = str(PurePosixPath(image.name).parent)
+        rows.append((image.name, image.path, top if folder == "." else folder, image.name))
+    return _build(rows)
+
+
+def groups_from_list(pairs: Iterable[tuple[str | os.PathLike[str], str]]) -> list[ImageGroup]:
+    """Groups from pairs of path and group name.
+
+    Parameters
+    ----------
+    pairs : iterable of (path, str)
+        Relative paths start at the working directory. An image may be in several groups.
+
+    Returns
+    -------
+    list of ImageGroup
+        In natural order. Image ids are ``group/file``, with as many folders in between as tell two files apart.
+
+    Raises
+    ------
+    DataError
+        The list is empty, a path or group is empty, a group name could leave the output folder, or an image is
+        listed twice in one group. The position of the pair (from 1) is named.
+    """
+    rows = [(f"item {number}", os.fspath(path), group) for number, (path, group) in enumerate(pairs, start=1)]
+    return _from_labelled_rows(rows, "the list")
+
+
+def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
+    """Groups from a CSV file with the columns ``path`` and ``group``.
+
+    Parameters
+    ----------
+    path : path
+        UTF-8; comma, semicolon or tab. Without a header line the first two columns are meant; with one that has
+        ``path`` (or ``filepath``) and ``group``, their order is free and other columns are ignored. Relative image
+        paths start at the folder of this file. Blank lines are skipped.
+
+    Returns
+    -------
+    list of ImageGroup
+        As `groups_from_list`.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read or has no rows, or rows are bad: they are named by line number.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=head.count)  # the first of equals: a comma
+            reader = csv.reader(file, delimiter=delimiter)
+            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV ({error}); save it as UTF-8 with columns path, group"
+        ) from error
+    columns = {cell.casefold(): index for index, cell in enumerate(lines[0][1])} if lines else {}
+    path_column, group_column = columns.get("path", columns.get("filepath")), columns.get("group")
+    if path_column is None or group_column is None:
+        path_column, group_column = 0, 1
+    else:
+        lines = lines[1:]
+    rows = []
+    for line, cells in lines:
+        padded = [*cells, *[""] * (max(path_column, group_column) + 1 - len(cells))]
+        image, group = padded[path_column], padded[group_column]
+        rows.append((f"line {line}", str(path.parent / image) if image else "", group))
+    return _from_labelled_rows(rows, str(path))
+
+
+def groups_from_rows(rows: Iterable[tuple[str, str | os.PathLike[str], object]]) -> list[ImageGroup]:
+    """Groups from the rows of a data set that has ids of its own, such as FiftyOne's samples.
+
+    Parameters
+    ----------
+    rows : iterable of (id, filepath, group)
+        `id` is kept as the image id and must be unique; `group` may be text or a number.
+
+    Returns
+    -------
+    list of ImageGroup
+        In natural order of group and file name. Output names are made as by `groups_from_list`.
+
+    Raises
+    ------
+    DataError
+        As `groups_from_list`; rows are named by their id. A group of None is an error too.
+    """
+    listed = list(rows)
+    labelled = [
+        (f"sample {image_id}", os.fspath(path), "" if group is None else str(group)) for image_id, path, group in listed
+    ]
+    return _from_labelled_rows(labelled, "the data set", ids=[image_id for image_id, _, _ in listed])
+
+
+def _from_labelled_rows(
+    rows: Sequence[tuple[str, str, str]], origin: str, *, ids: Sequence[str] | None = None
+) -> list[ImageGroup]:
+    """Check rows of (where, path, group), name the outputs, and build; `ids` replace the names made from paths."""
+    problems: list[str] = []
+    checked: list[tuple[str, str]] = []
+    first_seen: dict[tuple[str, str], str] = {}
+    for where, path, group in rows:
+        name = PurePosixPath(group.strip()).as_posix()
+        pair = (name, Path(os.path.abspath(path)).as_posix())  # noqa: PTH100 - resolve() would rename linked files
+        problem = _row_problem(path, group.strip())
+        if not problem and ids is None and pair in first_seen:
+            problem = f"{path} is in group {name!r} already ({first_seen[pair]})"
+        if problem:
+            problems.append(f"{where}: {problem}")
+        first_seen.setdefault(pair, where)
+        checked.append(pair)
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise DataError(f"{origin}: {'; '.join(problems[:_SHOWN])}{more}; correct these and run again")
+    if not rows:
+        raise DataError(f"{origin}: has no rows; give at least one image and its group")
+    tails = unique_tails(checked)
+    if ids is None and len(set(tails)) < len(tails):
+        twice = Counter(tails).most_common(1)[0][0]
+        raise DataError(f"{origin}: two images would both be called {twice!r}; rename one of the groups")
+    if ids is not None:
+        tails = _with_distinct_names(tails, ids, origin)
+    return _build(
+        [
+            (name if ids is None else ids[index], Path(path), group, name)
+            for index, ((group, path), name) in enumerate(zip(checked, tails, strict=True))
+        ]
+    )
+
+
+def _row_problem(path: str, group: str) -> str:
+    if not path:
+        return "the path is empty"
+    if "\x00" in path:
+        return f"the path {path!r} has a NUL"
+    if not group or PurePosixPath(group).as_posix() == ".":
+        return f"{path} has no group"
+    try:
+        check_relative(group, "group name")
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _with_distinct_names(tails: Sequence[str], ids: Sequence[str], origin: str) -> list[str]:
+    """One name per sample: several samples may show one file, so names that repeat get the sample's id in front."""
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise DataError(f"{origin}: id {twice!r} occurs twice; ids must be unique")
+    counts = Counter(tails)
+    named = []
+    for tail, image_id in zip(tails, ids, strict=True):
+        check_relative(image_id, "image id")
+        parts = PurePosixPath(tail)
+        named.append((parts.parent / image_id / parts.name).as_posix() if counts[tail] > 1 else tail)
+    return named
+
+
+def _build(rows: Sequence[tuple[str, Path, str, str]]) -> list[ImageGroup]:
+    """Groups from (id, path, group, distinct name to derive the output from)."""
+    outputs = assign_outputs([name for _, _, _, name in rows])
+    for folder, names in shared_stems(outputs).items():
+        shown = [f"{PurePosixPath(name).name} -> {PurePosixPath(outputs[name]).name}" for name in names[:_SHOWN]]
+        logger.warning(
+            "folder %s: %d images share a stem; to keep their outputs apart these are named %s%s",
+            folder,
+            len(names),
+            ", ".join(shown),
+            ", ..." if len(names) > _SHOWN else "",
+        )
+    members: dict[str, list[tuple[str, ImageRef]]] = defaultdict(list)
+    for image_id, path, group, name in rows:
+        members[group].append((name, ImageRef(id=image_id, path=path, output=outputs[name])))
+    groups = []
+    for group in sorted(members, key=natural_key):
+        ordered = sorted(members[group], key=lambda item: natural_key(item[0]))
+        groups.append(ImageGroup(name=group, images=tuple(image for _, image in ordered)))
+        if len(ordered) == 1:
+            logger.warning("group %r has one image only: nothing recurs, it is labelled by itself", group)
+    return groups
+
+
+def _refuse_unusable_names(found: Sequence[FoundImage]) -> None:
+    for image in found:
+        try:
+            check_relative(image.name, "image id")
+        except DataError as error:
+            raise DataError(f"{image.path}: {error}; rename the file or its folder") from None

@@ -1,0 +1,283 @@
+"""Image files to upright 8-bit RGB arrays: the one place where pictures are decoded and resized."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from umscosod.config import DataConfig
+from umscosod.errors import DataError
+from umscosod.types import ByteArray
+
+logger = logging.getLogger(__name__)
+
+# Only raster formats that Pillow reads by itself: its EPS reader, for one, would start another program.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+# fmt: off
+EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif",
+})
+# fmt: on
+"""Lower-case file extensions taken for images when a folder is searched (the content decides how a file is read)."""
+
+_DEFAULTS = DataConfig()
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEPTH_MAXIMA = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits
+_HEADER_LOCK = threading.Lock()
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's remarks on file headers off the user's screen; limits are enforced here with a clear error.
+
+    Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels are decoded
+    outside (TIFF excepted), where threads still run side by side.
+    """
+    with _HEADER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode_image(
+    path: str | PathLike[str], *, max_pixels: int | None = None, min_side_px: int | None = None
+) -> ByteArray:
+    """Decode an image file to upright 8-bit RGB.
+
+    Parameters
+    ----------
+    path : path
+        Of any extension; the content decides. Of animated or multi-page files the first frame is taken.
+    max_pixels, min_side_px : int, optional
+        Limits, by default those of `umscosod.config.DataConfig`. The first is checked on the header, before any
+        pixel is decoded.
+
+    Returns
+    -------
+    ndarray, uint8, (H, W, 3)
+        Own size after the EXIF orientation is applied. Transparent pixels are laid over white. Colour profiles are
+        not applied. Grey images of more than 8 bits and floating-point images are scaled as `scale_to_byte` says.
+
+    Raises
+    ------
+    DataError
+        The file is missing, not a regular file, empty, not an image, truncated, damaged, larger than `max_pixels`
+        or smaller than `min_side_px`: one line with file, reason and cure.
+    """
+    path = Path(path)
+    limit = _DEFAULTS.max_pixels if max_pixels is None else max_pixels
+    shortest = _DEFAULTS.min_side_px if min_side_px is None else min_side_px
+    _check_file(path)
+    try:
+        with _quiet_pillow():
+            image = Image.open(path, formats=_readable_formats())
+        with image:
+            _check_size(path, image.size, limit, shortest)
+            rgb = _to_rgb(_load_upright(path, image))
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        reason = "is not an image in a known format (or its header is damaged)"
+        raise DataError(f"{path}: {reason}; re-export it as JPEG or PNG, or remove it") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: {_one_line(error)}; make it smaller") from None
+    except MemoryError:
+        raise DataError(f"{path}: not enough memory to decode it; make it smaller or lower data.max_pixels") from None
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise DataError(
+            f"{path}: the image is damaged or truncated ({_one_line(error)}); re-export it or fetch it again"
+        ) from error
+    return rgb
+
+
+def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
+    """Resize to the square a network sees; the aspect is not kept.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, (H, W, 3)
+    size_px : int
+        Side in pixels.
+
+    Returns
+    -------
+    ndarray, uint8, (size_px, size_px, 3)
+        Pillow's bilinear filter, which averages when it shrinks (no aliasing). A new array, even at equal size.
+
+    Raises
+    ------
+    DataError
+        `image` is not uint8 (H, W, 3), or `size_px` is below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> picture = np.zeros((2, 4, 3), np.uint8)
+    >>> picture[:, 2:] = 100
+    >>> resize_picture(picture, 1)[0, 0].tolist()
+    [50, 50, 50]
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise DataError(f"resize_picture expects uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    if size_px < 1:
+        raise DataError(f"resize_picture expects a side of at least 1 pixel, got {size_px}")
+    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def image_sha256(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({_one_line(error)}); check its permissions") from error
+
+
+def scale_to_byte(values: npt.NDArray[Any]) -> ByteArray:
+    """Scale grey values of any type and range to 0..255.
+
+    Values that are all in [0, 65535] keep their proportion to the range they were recorded in, taken to be that of
+    the shortest usual depth which holds the largest of them: 8, 10, 12, 14 or 16 bits, or [0, 1] for floating point.
+    So an image gives the same bytes whether it was saved with 8 or with 16 bits, and 12-bit sensor data are not dark.
+    Anything else (negative, beyond 16 bits) is stretched from its minimum to its maximum.
+
+    Parameters
+    ----------
+    values : ndarray, integer or float
+        NaN counts as the smallest value, infinities as the extremes of the finite values.
+
+    Returns
+    -------
+    ndarray, uint8, same shape
+        Rounded to nearest, halves to even. Constant images outside the known ranges, and images without a single
+        finite value, are all 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scale_to_byte(np.array([0, 4095])).tolist(), scale_to_byte(np.array([0.0, 0.4, 1.0])).tolist()
+    ([0, 255], [0, 102, 255])
+    >>> scale_to_byte(np.array([-10.0, 0.0, 10.0])).tolist()
+    [0, 128, 255]
+    """
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint8)
+    low, high = float(values[finite].min()), float(values[finite].max())
+    if low < 0 or high > _DEPTH_MAXIMA[-1]:
+        offset, full = low, high - low
+    else:
+        maxima = (1, *_DEPTH_MAXIMA) if values.dtype.kind == "f" else _DEPTH_MAXIMA
+        offset, full = 0.0, float(next(maximum for maximum in maxima if high <= maximum))
+    if full == 0:
+        return np.zeros(values.shape, np.uint8)
+    # Divided first: for float32 extremes the product with 255 would still fit float64, the difference always does.
+    known = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    return np.rint((known - offset) / full * 255).astype(np.uint8)
+
+
+def _readable_formats() -> tuple[str, ...]:
+    Image.init()  # registers the readers of this Pillow build; some lack JPEG 2000 or AVIF
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be found ({_one_line(error)}); check the path") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: is not a regular file; give the path of an image file")
+    if status.st_size == 0:
+        raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
+
+
+def _check_size(path: Path, size_wh: tuple[int, int], max_pixels: int, min_side_px: int) -> None:
+    width, height = size_wh
+    if width * height > max_pixels:
+        raise DataError(
+            f"{path}: {width} x {height} pixels are more than the limit of {max_pixels}; make it smaller or raise "
+            "data.max_pixels"
+        )
+    if min(width, height) < min_side_px:
+        raise DataError(
+            f"{path}: {width} x {height} pixels are too small, each side must have at least {min_side_px}; "
+            "remove it or lower data.min_side_px"
+        )
+
+
+def _load_upright(path: Path, image: Image.Image) -> Image.Image:
+    """Decode the pixels and undo the EXIF orientation.
+
+    Not by ``ImageOps.exif_transpose``: that also rewrites the metadata and fails where they are damaged.
+    """
+    if image.format == "TIFF":  # this reader turns the picture itself, and reads EXIF for it
+        with _quiet_pillow():
+            image.load()
+    else:
+        image.load()
+    try:
+        with _quiet_pillow():
+            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception as error:  # the pixels are good; only the metadata are not, and the reader raises nearly anything
+        logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, _one_line(error))
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> ByteArray:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = scale_to_byte(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "LAB":
+        lab_to_rgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        converted = ImageCms.applyTransform(image, lab_to_rgb)
+        if converted is None:
+            raise DataError("Pillow gave no picture for LAB data; this is a fault of umscosod, please report it")
+        return np.array(converted)
+    if image.has_transparency_data:
+        # Via RGBA, because a palette's alpha is lost (with a warning) on the direct way to RGB.
+        if image.mode == "La":
+            image = image.convert("LA")
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return np.array(image.convert("RGB"))
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,127 @@
+"""Order of names, and output names that cannot clash."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+_DIGITS = re.compile("([0-9]+)")
+NaturalKey = tuple[tuple[tuple[str | int, ...], ...], str]
+
+
+def natural_key(name: str) -> NaturalKey:
+    """Sort key of a relative POSIX path: numbers by value, letters without case, the exact name last.
+
+    Total on distinct names, and the same on every file system and in every locale.
+
+    Examples
+    --------
+    >>> sorted(["b/1.png", "a10.png", "A2.png", "a2.png"], key=natural_key)
+    ['A2.png', 'a2.png', 'a10.png', 'b/1.png']
+    """
+    parts = []
+    for part in name.split("/"):
+        chunks = _DIGITS.split(_fold(part))  # text, digits, text, ...: types line up between any two names
+        parts.append(tuple(int(chunk) if index % 2 else chunk for index, chunk in enumerate(chunks)))
+    return tuple(parts), name
+
+
+def assign_outputs(names: Iterable[str]) -> dict[str, str]:
+    """Give each image the relative path of its output PNG.
+
+    ``cat/7.jpg`` becomes ``cat/7.png``. Images of one folder that share a stem all keep their extension:
+    ``cat/7.jpg.png`` and ``cat/7.bmp.png``. What still clashes then (``7.jpg`` beside ``7.JPG``) is numbered:
+    ``7.JPG.png``, ``7.jpg~2.png``. Two outputs of a folder differ even where the disk ignores case or composes
+    accents, and none has the name of a sub-folder that receives outputs.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Distinct relative POSIX paths.
+
+    Returns
+    -------
+    dict
+        From name to output, in the order given.
+
+    Examples
+    --------
+    >>> assign_outputs(["cat/7.jpg", "cat/8.jpg", "cat/7.bmp", "7.png"])
+    {'cat/7.jpg': 'cat/7.jpg.png', 'cat/8.jpg': 'cat/8.png', 'cat/7.bmp': 'cat/7.bmp.png', '7.png': '7.png'}
+    """
+    level = dict.fromkeys(names, 0)
+    folders = {_key(str(parent)) for name in level for parent in PurePosixPath(name).parents}
+    while True:
+        holders: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in level:
+            holders[_key(_output(name, level[name]))].append(name)
+        clashes = [sharing for key, sharing in holders.items() if len(sharing) > 1 or key in folders]
+        if not clashes:  # the only way out: every key has one holder, and it is no folder
+            return {name: _output(name, level[name]) for name in level}
+        for sharing in clashes:
+            short = [name for name in sharing if level[name] == 0]
+            for name in short or sorted(sharing, key=natural_key)[1:] or sharing:
+                level[name] += 1
+
+
+def shared_stems(outputs: dict[str, str]) -> dict[str, list[str]]:
+    """Images that could not have ``stem.png`` as their output, per folder (``"."`` at the top), in the order given."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, output in outputs.items():
+        if output != _output(name, 0):
+            found[str(PurePosixPath(name).parent)].append(name)
+    return dict(found)
+
+
+def unique_tails(paths: Iterable[tuple[str, str]]) -> list[str]:
+    """Name files by group and as little of their path as tells them apart.
+
+    Parameters
+    ----------
+    paths : iterable of (str, str)
+        Group name and absolute POSIX path; distinct pairs.
+
+    Returns
+    -------
+    list of str
+        ``group/file`` or, where that is not unique, ``group/folder/file`` and so on. A pair that occurs twice gives
+        the same name twice.
+
+    Examples
+    --------
+    >>> unique_tails([("cat", "/a/1.jpg"), ("cat", "/b/1.jpg"), ("cat", "/b/2.jpg")])
+    ['cat/a/1.jpg', 'cat/b/1.jpg', 'cat/2.jpg']
+    """
+    pairs = [(group, PurePosixPath(path).parts[1:]) for group, path in paths]
+    depths = [1] * len(pairs)
+    while True:
+        names = ["/".join((group, *parts[-depth:])) for (group, parts), depth in zip(pairs, depths, strict=True)]
+        counts = Counter(names)
+        longer = [
+            index for index, name in enumerate(names) if counts[name] > 1 and depths[index] < len(pairs[index][1])
+        ]
+        if not longer:
+            return names
+        for index in longer:
+            depths[index] += 1
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _key(path: str) -> tuple[str, str]:
+    """What two outputs must not share: the exact folder, and the file name as the laxest file system compares it."""
+    parent, _, file_name = path.rpartition("/")
+    return parent, _fold(file_name)
+
+
+def _output(name: str, level: int) -> str:
+    path = PurePosixPath(name)
+    if level == 0:
+        return (path.parent / f"{path.stem}.png").as_posix()
+    number = f"~{level}" if level > 1 else ""
+    return (path.parent / f"{path.name}{number}.png").as_posix()
