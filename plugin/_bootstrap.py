@@ -1,0 +1,41 @@
+"""Make `umscosod` importable when only this repository's folder was downloaded or linked, not installed.
+
+FiftyOne puts no plugin folder on ``sys.path``. An installed package wins over the copy beside the plugin; when
+their versions differ, the log says so, since forms and library may then disagree.
+"""
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+import yaml
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parent.parent  # resolved: the plugin may be a symbolic link
+
+
+def make_importable() -> None:
+    """Append the repository to ``sys.path`` if there is no `umscosod` to import."""
+    if importlib.util.find_spec("umscosod") is None:
+        sys.path.append(str(ROOT))  # appended, so that it never shadows another package
+
+
+def warn_if_versions_differ() -> None:
+    """Compare the manifest beside this plugin with the library that will do the work."""
+    import umscosod
+
+    manifest = ROOT / "fiftyone.yml"
+    version = str(yaml.safe_load(manifest.read_text(encoding="utf-8"))["version"])
+    if version != umscosod.__version__:
+        logger.warning(
+            "the umscosod plugin in %s is version %s, the installed library %s; update the older one",
+            ROOT,
+            version,
+            umscosod.__version__,
+        )
+
+
+make_importable()
+warn_if_versions_differ()

@@ -1,0 +1,166 @@
+"""Before the work: which samples form which group, and which of them still want a label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os.path import commonpath
+from pathlib import Path
+from typing import Any
+
+from umscosod.errors import DataError
+from umscosod.types import ImageGroup
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRow:
+    """What is read of one sample before anything is computed.
+
+    Attributes
+    ----------
+    id : str
+    path : Path
+        Absolute path of the image.
+    group : str
+        Name of its group; ``""`` where the group field is empty: such a sample is left alone.
+    is_labelled : bool
+        The output field holds a label already.
+    label_path : str
+        File of that label, or ``""``.
+    """
+
+    id: str
+    path: Path
+    group: str
+    is_labelled: bool = False
+    label_path: str = ""
+
+
+def flat_images(sample_collection: Any) -> Any:
+    """Check that each element is one stored image sample, and undo a ``group_by()``."""
+    if sample_collection._is_generated:
+        raise DataError("patches, frames and clips views hold generated samples; label the data set or a plain view")
+    if sample_collection._is_dynamic_groups:
+        sample_collection = sample_collection.flatten()
+    if sample_collection.media_type == "group":
+        raise DataError("this data set groups several sensors; choose one: dataset.select_group_slices('NAME')")
+    if sample_collection.media_type not in ("image", None):  # None: no samples yet
+        raise DataError(
+            f"only images can be labelled; this is a data set of media type {sample_collection.media_type!r}"
+        )
+    return sample_collection.view()
+
+
+def group_names_by_folder(paths: Iterable[Path]) -> dict[Path, str]:
+    """Name each image's folder, as short as the collection allows.
+
+    Examples
+    --------
+    >>> names = group_names_by_folder([Path("/d/cat/1.jpg"), Path("/d/dog/1.jpg")])
+    >>> sorted(names.values())
+    ['cat', 'dog']
+    >>> list(group_names_by_folder([Path("/d/cat/1.jpg")]).values())
+    ['cat']
+    """
+    folders = {path: path.parent for path in paths}
+    if not folders:
+        return {}
+    root = Path(commonpath(set(folders.values())))
+    if root in folders.values():  # images lie in the common folder itself, which needs a name too
+        root = root.parent
+    return {path: folder.relative_to(root).as_posix() for path, folder in folders.items()}
+
+
+def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]:
+    """Read ids, paths, groups and present labels of a flat image view in a few queries.
+
+    Raises
+    ------
+    DataError
+        The view is empty, or `group_field` does not exist or holds lists.
+    """
+    ids, paths = view.values(["id", "filepath"])
+    if not ids:
+        raise DataError("the view has no samples; choose another view or data set")
+    files = [Path(path) for path in paths]
+    if group_field:
+        names = [_group_name(value, group_field) for value in view.values(_value_path(view, group_field))]
+    else:
+        by_folder = group_names_by_folder(files)
+        names = [by_folder[file] for file in files]
+
+    label_files: dict[str, str] = {}
+    if view.has_sample_field(field):
+        done_ids, done_files = view.exists(field).values(["id", f"{field}.mask_path"])
+        label_files = {sample: file or "" for sample, file in zip(done_ids, done_files, strict=True)}
+    return [
+        SampleRow(id=id_, path=file, group=name, is_labelled=id_ in label_files, label_path=label_files.get(id_, ""))
+        for id_, file, name in zip(ids, files, names, strict=True)
+    ]
+
+
+def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> list[SampleRow]:
+    """Keep samples of groups that have anything left to label.
+
+    Raises
+    ------
+    DataError
+        Nothing is left: no sample has a group, or all have a label.
+    """
+    grouped = [row for row in rows if row.group]
+    if not grouped:
+        raise DataError(f"none of the {len(rows)} samples has a value in the group field; choose another field")
+    if len(grouped) < len(rows):
+        logger.warning("%d of %d samples have no group and are left alone", len(rows) - len(grouped), len(rows))
+    if overwrite:
+        return grouped
+    open_groups = {row.group for row in grouped if not row.is_labelled}
+    if not open_groups:
+        raise DataError(f"all {len(grouped)} samples have a label already; choose another field name or overwrite")
+    return [row for row in grouped if row.group in open_groups]
+
+
+def refuse_to_replace_files(rows: Iterable[SampleRow], groups: Iterable[ImageGroup], out: Path) -> None:
+    """Stop before a file that an existing label points to is written anew.
+
+    Raises
+    ------
+    DataError
+        Names the first such file.
+    """
+    kept = {Path(row.label_path).resolve() for row in rows if row.label_path}
+    for group in groups:
+        for image in group.images:
+            target = out / "masks" / image.output
+            if target in kept:
+                raise DataError(
+                    f"{target} belongs to a label that is to be kept, and group {group.name!r} has unlabelled samples "
+                    "that need it computed again; choose another output folder, or overwrite"
+                )
+
+
+def _value_path(view: Any, group_field: str) -> str:
+    """Give the path to read group names from: a Classification's label, else the field itself."""
+    import fiftyone as fo
+
+    found = view.get_field(group_field)
+    if found is None:
+        names = ", ".join(sorted(view.get_field_schema(ftype=fo.StringField))) or "none"
+        raise DataError(f"there is no field {group_field!r} to group by; text fields here: {names}")
+    if isinstance(found, fo.EmbeddedDocumentField):
+        if not issubclass(found.document_type, fo.Classification):
+            raise DataError(
+                f"cannot group by {group_field!r}: it holds {found.document_type.__name__}; "
+                "use a text, number or Classification field"
+            )
+        return f"{group_field}.label"
+    return group_field
+
+
+def _group_name(value: Any, group_field: str) -> str:
+    if isinstance(value, (list, tuple, dict)):
+        raise DataError(f"cannot group by {group_field!r}: it holds several values a sample; use a field with one")
+    return "" if value is None else str(value)
