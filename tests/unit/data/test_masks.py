@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.data.masks import decode_rle, encode_rle, read_mask, write_png_atomic
 from umscosod.errors import DataError
 
 MASK = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)
@@ -65,3 +65,24 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
         read_mask(path)
     with pytest.raises(DataError, match=r"gone\.png"):
         read_mask(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (60, 200)])
+def test_run_lengths_come_back(size: tuple[int, int], share: float) -> None:
+    mask = np.random.default_rng(0).random(size) < share
+    rle = encode_rle(mask)
+    np.testing.assert_array_equal(decode_rle(rle), mask)
+    np.testing.assert_array_equal(decode_rle({**rle, "counts": rle["counts"].encode()}), mask)
+
+
+def test_long_runs_of_smooth_masks_come_back() -> None:
+    rows, cols = np.mgrid[:300, :400]
+    mask = (rows - 150) ** 2 + (cols - 200) ** 2 < 100**2  # shrinking runs: negative differences
+    np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+@pytest.mark.parametrize("counts", ["000", "022022", "P", [1, 2], [5, -1], [], ""])
+def test_runs_that_do_not_fill_the_mask_are_refused(counts: object) -> None:
+    with pytest.raises(DataError, match="run lengths"):
+        decode_rle({"size": [2, 2], "counts": counts})
