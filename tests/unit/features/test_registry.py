@@ -1,0 +1,199 @@
+"""Which two backbones a configuration means, and what is said when weights are missing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models import VisionTransformer
+
+from umscosod.config import FeaturesConfig
+from umscosod.errors import ConfigError, WeightsError
+from umscosod.features import registry, weights
+from umscosod.features.registry import BackbonePair, backbone_names, build_backbones
+from umscosod.features.vit import VitBackbone
+from umscosod.features.vit_specs import VitSpec
+
+CPU = torch.device("cpu")
+Save = Callable[[str], str]
+
+
+class FakeEmbedded:
+    name = "embedded"
+    weights_sha256 = ""
+
+    def __init__(self, size_px: int, cell_px: int) -> None:
+        self.sizes = (size_px, cell_px)
+        self.grid_hw = (size_px // cell_px,) * 2
+
+
+@pytest.fixture(autouse=True)
+def tiny_world(monkeypatch: pytest.MonkeyPatch, tiny_specs: dict[str, VitSpec], no_weights: Path) -> None:
+    monkeypatch.setattr(registry, "VIT_SPECS", tiny_specs)
+    monkeypatch.setattr(registry, "PAPER_FIRST", tiny_specs["dino_vitb8"])
+    monkeypatch.setattr(weights, "VIT_SPECS", tiny_specs)
+    fake = ModuleType("umscosod.features.embedded")
+    fake.EmbeddedBackbone = FakeEmbedded  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "umscosod.features.embedded", fake)
+
+
+@pytest.fixture
+def save(tmp_path: Path, make_tiny: Callable[[str], VisionTransformer]) -> Save:
+    def save(name: str) -> str:
+        save_file(make_tiny(name).state_dict(), tmp_path / f"{name}.safetensors")
+        return str(tmp_path / f"{name}.safetensors")
+
+    return save
+
+
+@pytest.fixture
+def at_hand(tmp_path: Path, make_tiny: Callable[[str], VisionTransformer], tiny_specs: dict[str, VitSpec]) -> Save:
+    """Put a backbone's weights where torch.hub leaves the authors' files."""
+
+    def put(name: str) -> str:
+        path = tmp_path / "torch" / "hub" / "checkpoints" / tiny_specs[name].original_file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(make_tiny(name).state_dict(), path)
+        return str(path)
+
+    return put
+
+
+def sizes(pair: BackbonePair) -> list[tuple[str, tuple[int, int]]]:
+    return [(backbone.name, backbone.grid_hw) for backbone in (pair.first, pair.second)]
+
+
+def embedded_sizes(pair: BackbonePair) -> list[tuple[int, int]]:
+    assert isinstance(pair.first, FakeEmbedded)
+    assert isinstance(pair.second, FakeEmbedded)
+    return [pair.first.sizes, pair.second.sizes]
+
+
+def test_auto_without_weights_says_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        pair = build_backbones(FeaturesConfig(), CPU)
+    assert embedded_sizes(pair) == [(224, 8), (224, 16)]
+    said = " ".join(pair.notes)
+    for part in ("no weights of dino_vitb8", "no weights of dinov2_vitb14_reg", "--features.second-weights FILE"):
+        assert part in said
+        assert part in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
+
+
+def test_auto_with_one_of_the_pair_names_only_the_other(at_hand: Save) -> None:
+    at_hand("dino_vitb8")
+    pair = build_backbones(FeaturesConfig(), CPU)
+    assert pair.first.name == "embedded"
+    assert "no weights of dinov2_vitb14_reg" in pair.notes[0]
+    assert "no weights of dino_vitb8" not in pair.notes[0]
+
+
+def test_auto_takes_the_papers_pair(at_hand: Save) -> None:
+    at_hand("dino_vitb8")
+    at_hand("dinov2_vitb14_reg")
+    pair = build_backbones(FeaturesConfig(), CPU)
+    assert sizes(pair) == [("dino_vitb8", (28, 28)), ("dinov2_vitb14_reg", (16, 16))]
+    assert pair.first.weights_sha256[:12] in pair.notes[-1]
+
+
+def test_auto_fetches_when_allowed(save: Save, monkeypatch: pytest.MonkeyPatch, tiny_specs: dict[str, VitSpec]) -> None:
+    files = {f"timm/{tiny_specs[name].timm_name}": save(name) for name in ("dino_vitb8", "dinov2_vitb14_reg")}
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, file: files[repository])
+    pair = build_backbones(FeaturesConfig(allow_download=True), CPU)
+    assert [name for name, _ in sizes(pair)] == ["dino_vitb8", "dinov2_vitb14_reg"]
+
+
+def test_auto_recognises_a_given_file(save: Save) -> None:
+    pair = build_backbones(FeaturesConfig(weights=save("dinov2_vits14")), CPU)
+    assert sizes(pair) == [("dinov2_vits14", (28, 28)), ("dinov2_vits14", (16, 16))]
+    assert "is dinov2_vits14 by its shapes" in pair.notes[0]
+
+
+def test_auto_with_both_files_is_the_pair(save: Save) -> None:
+    config = FeaturesConfig(weights=save("dino_vitb8"), second_weights=save("dinov2_vitb14_reg"))
+    assert [name for name, _ in sizes(build_backbones(config, CPU))] == ["dino_vitb8", "dinov2_vitb14_reg"]
+
+
+def test_auto_with_a_foreign_or_absent_file_is_an_error(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth \(--weights\) fit none of dino_vitb8"):
+        build_backbones(FeaturesConfig(weights=str(tmp_path / "x.pth")), CPU)
+    with pytest.raises(WeightsError, match=r"no weights at .*y\.pth"):
+        build_backbones(FeaturesConfig(weights=str(tmp_path / "y.pth")), CPU)
+
+
+def test_one_patch14_vit_gives_two_granularities_of_one_module(save: Save) -> None:
+    config = FeaturesConfig(backbone="dinov2_vits14_reg", weights=save("dinov2_vits14_reg"), batch_size=3)
+    pair = build_backbones(config, CPU)
+    assert isinstance(pair.first, VitBackbone)
+    assert isinstance(pair.second, VitBackbone)
+    assert (pair.first.size_px, pair.second.size_px) == (392, 224)
+    assert pair.first._vit is pair.second._vit
+    assert pair.first.id != pair.second.id
+
+
+def test_one_patch8_vit_gives_its_half_size_as_second(save: Save) -> None:
+    pair = build_backbones(FeaturesConfig(backbone="dino_vits8", weights=save("dino_vits8")), CPU)
+    assert sizes(pair) == [("dino_vits8", (28, 28)), ("dino_vits8", (14, 14))]
+    assert any("without its partner" in note and "dinov2_vits14_reg" in note for note in pair.notes)
+
+
+def test_partner_at_hand_is_taken_as_second(save: Save, at_hand: Save) -> None:
+    at_hand("dinov2_vits14_reg")
+    pair = build_backbones(FeaturesConfig(backbone="dino_vits8", weights=save("dino_vits8")), CPU)
+    assert sizes(pair) == [("dino_vits8", (28, 28)), ("dinov2_vits14_reg", (16, 16))]
+
+
+def test_any_two_may_be_paired(save: Save) -> None:
+    config = FeaturesConfig(backbone="dinov2_vits14", weights=save("dinov2_vits14"), second_backbone="dino_vits8")
+    pair = build_backbones(replace(config, second_weights=save("dino_vits8")), CPU)
+    assert sizes(pair) == [("dinov2_vits14", (28, 28)), ("dino_vits8", (28, 28))]
+    pair = build_backbones(replace(config, second_backbone="embedded"), CPU)
+    assert sizes(pair) == [("dinov2_vits14", (28, 28)), ("embedded", (14, 14))]
+
+
+@pytest.mark.parametrize(("size_px", "grids"), [(56, (7, 4)), (60, (8, 4)), (280, (35, 20))])
+def test_grids_follow_the_size(save: Save, size_px: int, grids: tuple[int, int]) -> None:
+    pair = build_backbones(FeaturesConfig(weights=save("dinov2_vits14"), size_px=size_px), CPU)
+    assert (pair.first.grid_hw[0], pair.second.grid_hw[0]) == grids
+
+
+def test_named_backbone_without_weights_is_an_error() -> None:
+    with pytest.raises(WeightsError, match=r"no weights of dino_vits8.*--weights FILE.*--features\.allow-download"):
+        build_backbones(FeaturesConfig(backbone="dino_vits8"), CPU)
+    with pytest.raises(WeightsError, match=r"no weights of dinov2_vits14.*--features\.second-weights FILE"):
+        build_backbones(FeaturesConfig(backbone="embedded", second_backbone="dinov2_vits14"), CPU)
+
+
+def test_file_that_nothing_uses_is_said(save: Save, caplog: pytest.LogCaptureFixture) -> None:
+    pair = build_backbones(FeaturesConfig(backbone="embedded", weights=save("dino_vits8")), CPU)
+    assert embedded_sizes(pair) == [(224, 8), (224, 16)]
+    assert "is not used: embedded has no weights" in pair.notes[0]
+    assert "is not used" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["backbone", "second_backbone"])
+def test_unknown_names_get_a_suggestion_and_the_list(option: str) -> None:
+    with pytest.raises(ConfigError, match="'dino_vit_b8', did you mean 'dino_vitb8'") as caught:
+        build_backbones(FeaturesConfig(**{option: "dino_vit_b8"}), CPU)
+    assert all(name in str(caught.value) for name in backbone_names())
+    assert f"features.{option}" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'resnet50'\. Known names"):
+        build_backbones(FeaturesConfig(**{option: "resnet50"}), CPU)
+
+
+def test_pair_encodes(save: Save) -> None:
+    pair = build_backbones(FeaturesConfig(weights=save("dinov2_vits14"), size_px=56), CPU)
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    assert [backbone.encode([image])[0].tokens_PD.shape for backbone in (pair.first, pair.second)] == [
+        (49, 32),
+        (16, 32),
+    ]

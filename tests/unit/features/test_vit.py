@@ -1,0 +1,244 @@
+"""One pass of a ViT: what comes out equals an eager recomputation written from the definition."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from timm.models import VisionTransformer
+from torch.nn.functional import gelu, interpolate, layer_norm
+
+from umscosod.errors import DataError
+from umscosod.features import vit as vit_module
+from umscosod.features.vit import LoadedVit, VitBackbone, build_vit, cls_attention, load_vit
+from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+from umscosod.types import ByteArray
+
+CPU = torch.device("cpu")
+NAMES = tuple(VIT_SPECS)
+Make = Callable[[str], VisionTransformer]
+
+
+@pytest.fixture
+def load(make_tiny: Make, tiny_specs: dict[str, VitSpec]) -> Callable[[str], LoadedVit]:
+    return lambda name: LoadedVit(spec=tiny_specs[name], module=make_tiny(name), weights_sha256="0" * 64)
+
+
+def normalised(image: ByteArray, size_px: int) -> torch.Tensor:
+    resized = np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR), np.float64)
+    picture = (resized / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None]).float()
+
+
+def eager(w: dict[str, torch.Tensor], spec: VitSpec, picture: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The transformer from its definition, one picture: tokens (P, D), keys (P, D), attention (A, P), raw qkv."""
+    patch, dim = spec.patch_px, spec.dim
+    side = picture.shape[-1] // patch
+    patches = picture[0].reshape(3, side, patch, side, patch).permute(1, 3, 0, 2, 4).reshape(side * side, -1)
+    x = patches @ w["patch_embed.proj.weight"].reshape(dim, -1).T + w["patch_embed.proj.bias"]
+    pos = w["pos_embed"][0]
+    slots = pos.shape[0] - 16
+    grid = pos[slots:].reshape(1, 4, 4, dim).permute(0, 3, 1, 2)
+    if side != 4:
+        grid = interpolate(grid, (side, side), mode="bicubic", antialias=True)
+    x = x + grid[0].permute(1, 2, 0).reshape(-1, dim)
+    cls = w["cls_token"][0] + (pos[:1] if slots else 0)
+    x = torch.cat([cls, *([w["reg_token"][0]] if "reg_token" in w else []), x])
+    for i in range(2):
+        b = {name.removeprefix(f"blocks.{i}."): value for name, value in w.items() if name.startswith(f"blocks.{i}.")}
+        h = layer_norm(x, (dim,), b["norm1.weight"], b["norm1.bias"], 1e-6)
+        qkv = h @ b["attn.qkv.weight"].T + b["attn.qkv.bias"]
+        q, k, v = (part.reshape(len(x), spec.heads, -1).transpose(0, 1) for part in qkv.chunk(3, dim=1))
+        attn = (q @ k.transpose(1, 2) / (dim / spec.heads) ** 0.5).softmax(-1)
+        h = (attn @ v).transpose(0, 1).reshape(len(x), dim) @ b["attn.proj.weight"].T + b["attn.proj.bias"]
+        x = x + h * b.get("ls1.gamma", 1)
+        h = layer_norm(x, (dim,), b["norm2.weight"], b["norm2.bias"], 1e-6)
+        h = gelu(h @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]) @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"]
+        x = x + h * b.get("ls2.gamma", 1)
+    tokens = layer_norm(x, (dim,), w["norm.weight"], w["norm.bias"], 1e-6)
+    cut = spec.prefix_tokens
+    return tokens[cut:], qkv[cut:, dim : 2 * dim], attn[:, 0, cut:], qkv
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("patches", [4, 6])
+def test_encode_equals_the_definition(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], name: str, patches: int
+) -> None:
+    vit = load(name)
+    size_px = patches * vit.spec.patch_px
+    encoded = VitBackbone(vit, size_px=size_px, device=CPU).encode(pictures[:1])[0]
+    tokens, keys, attn, _ = eager(vit.module.state_dict(), vit.spec, normalised(pictures[0], size_px))
+    assert encoded.grid_hw == (patches, patches)
+    assert {encoded.tokens_PD.dtype, encoded.keys_PK.dtype, encoded.attn_AP.dtype} == {np.dtype(np.float16)}
+    np.testing.assert_allclose(encoded.tokens_PD, tokens, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(encoded.keys_PK, keys, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(encoded.attn_AP, attn, rtol=2e-3, atol=1e-5)
+    assert attn.std() > 1e-3  # uniform attention would match too easily
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_and_keys_before_rounding_are_within_1e_5(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], name: str
+) -> None:
+    vit = load(name)
+    picture = normalised(pictures[0], vit.spec.native_px)
+    with torch.inference_mode(), vit_module._record_last_query_key(vit.module) as recorded:
+        vit.module.forward_features(picture)
+        attn = cls_attention(recorded["q"], recorded["k"], vit.spec.prefix_tokens)[0]
+    _, _, expected, qkv = eager(vit.module.state_dict(), vit.spec, picture)
+    torch.testing.assert_close(attn, expected, atol=1e-5, rtol=0)
+    keys = recorded["k"][0].transpose(0, 1).flatten(1)
+    torch.testing.assert_close(keys, qkv[:, vit.spec.dim : 2 * vit.spec.dim], atol=1e-4, rtol=1e-4)
+
+
+def test_softmax_counts_prefix_tokens() -> None:
+    q = torch.zeros(1, 1, 7, 2)
+    attn = cls_attention(q, q, prefix_tokens=5)
+    torch.testing.assert_close(attn, torch.full((1, 1, 2), 1 / 7))
+
+
+def test_key_norm_is_part_of_the_keys(pictures: list[ByteArray]) -> None:
+    """Architectures with a norm on q and k: what attention really uses is recorded."""
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit", num_classes=0, img_size=32, qk_norm=True, depth=1).eval()
+    with torch.inference_mode(), vit_module._record_last_query_key(module) as recorded:
+        module.forward_features(normalised(pictures[0], 32))
+    assert recorded["k"].std(-1).mean() == pytest.approx(1.0, abs=0.05)
+
+
+def test_one_pass_and_no_hooks_left(load: Callable[[str], LoadedVit], pictures: list[ByteArray]) -> None:
+    vit = load("dinov2_vits14_reg")
+    passes: list[int] = []
+    vit.module.patch_embed.register_forward_hook(lambda _m, _a, out: passes.append(len(out)))
+    VitBackbone(vit, size_px=56, device=CPU).encode(pictures)
+    assert sum(passes) == len(pictures)
+    attention = vit.module.blocks[-1].attn
+    assert not attention.q_norm._forward_hooks
+    assert not attention.k_norm._forward_hooks
+
+
+def test_hooks_are_removed_after_a_failed_pass(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = load("dino_vits8")
+
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(vit.module, "forward_features", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        VitBackbone(vit, size_px=32, device=CPU).encode(pictures)
+    assert not vit.module.blocks[-1].attn.k_norm._forward_hooks
+    assert not vit.lock.locked()
+
+
+def test_bits_repeat_and_do_not_depend_on_neighbours(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray]
+) -> None:
+    backbone = VitBackbone(load("dino_vitb8"), size_px=48, device=CPU, batch_size=8)
+    together = backbone.encode(pictures)
+    alone = [backbone.encode([picture])[0] for picture in pictures]
+    for first, second in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(first.tokens_PD, second.tokens_PD)
+        np.testing.assert_array_equal(first.keys_PK, second.keys_PK)
+        np.testing.assert_array_equal(first.attn_AP, second.attn_AP)
+    assert backbone.encode([]) == []
+
+
+def test_accelerator_batches_keep_the_order(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = VitBackbone(load("dino_vits8"), size_px=32, device=CPU)
+    single = backbone.encode(pictures)
+    monkeypatch.setattr(backbone, "_batch_size", 2)
+    for first, second in zip(single, backbone.encode(pictures), strict=True):
+        np.testing.assert_allclose(first.tokens_PD, second.tokens_PD, atol=2e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_agrees_with_the_cpu(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], pictures: list[ByteArray], tmp_path: Path, name: str
+) -> None:
+    path, spec, cuda = tmp_path / "weights.safetensors", tiny_specs[name], torch.device("cuda")
+    save_file(make_tiny(name).state_dict(), path)
+    on_cpu = VitBackbone(load_vit(spec, path, CPU), size_px=56, device=CPU).encode(pictures)
+    on_cuda = VitBackbone(load_vit(spec, path, cuda), size_px=56, device=cuda, batch_size=2).encode(pictures)
+    for first, second in zip(on_cpu, on_cuda, strict=True):
+        # bfloat16 keeps 8 bits of each product: directions agree, last digits do not
+        dots = (first.tokens_PD.astype(float) * second.tokens_PD).sum(1)
+        norms = np.linalg.norm(first.tokens_PD.astype(float), axis=1) * np.linalg.norm(
+            second.tokens_PD.astype(float), axis=1
+        )
+        assert (dots / norms).min() > 0.99
+        np.testing.assert_allclose(first.attn_AP, second.attn_AP, atol=0.05)
+
+
+def test_one_module_serves_two_sizes(load: Callable[[str], LoadedVit], pictures: list[ByteArray]) -> None:
+    vit = load("dinov2_vits14")
+    fine, coarse = (VitBackbone(vit, size_px=size, device=CPU) for size in (392, 224))
+    assert (fine.grid_hw, coarse.grid_hw) == ((28, 28), (16, 16))
+    assert fine.id != coarse.id
+    assert (fine.name, fine.dim, fine.needs_whitening) == ("dinov2_vits14", 32, False)
+    before = coarse.encode(pictures[:1])[0].tokens_PD
+    fine.encode(pictures[:1])
+    np.testing.assert_array_equal(before, coarse.encode(pictures[:1])[0].tokens_PD)
+
+
+def test_size_is_rounded_to_the_patch(load: Callable[[str], LoadedVit]) -> None:
+    assert VitBackbone(load("dinov2_vits14"), size_px=100, device=CPU).size_px == 98
+    assert VitBackbone(load("dino_vits8"), size_px=100, device=CPU).size_px == 104
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
+)
+def test_images_of_the_wrong_kind_are_refused(load: Callable[[str], LoadedVit], image: ByteArray) -> None:
+    with pytest.raises(DataError, match="uint8 RGB"):
+        VitBackbone(load("dino_vits8"), size_px=32, device=CPU).encode([image])
+
+
+def test_loading_freezes_and_leaves_the_random_state(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(make_tiny("dino_vits8").state_dict(), path)
+    before = torch.random.get_rng_state()
+    vit = load_vit(tiny_specs["dino_vits8"], path, CPU)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not vit.module.training
+    assert not any(parameter.requires_grad for parameter in vit.module.parameters())
+    assert len(vit.weights_sha256) == 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_table_agrees_with_timm(name: str) -> None:
+    spec = VIT_SPECS[name]
+    with torch.device("meta"):
+        module = build_vit(spec)
+    config = timm.get_pretrained_cfg(spec.timm_name)
+    assert config is not None
+    assert module.embed_dim == spec.dim
+    assert module.blocks[-1].attn.num_heads == spec.heads
+    assert module.num_prefix_tokens == spec.prefix_tokens
+    assert module.patch_embed.patch_size == (spec.patch_px, spec.patch_px)
+    assert config.input_size == (3, spec.native_px, spec.native_px)
+    assert config.hf_hub_id == f"timm/{spec.timm_name}"
+    assert str(config.url).rsplit("/", 1)[1] == spec.original_file
+    assert spec.partner in ("", *VIT_SPECS)
+
+
+def test_table_imports_no_torch() -> None:
+    code = "import sys, umscosod.features.vit_specs, umscosod.features.registry; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

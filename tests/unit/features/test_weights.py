@@ -1,0 +1,292 @@
+"""Weight files: every original format loads to the same tokens, and whatever does not fit is named."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import VisionTransformer
+
+from umscosod.errors import WeightsError
+from umscosod.features import weights as weights_module
+from umscosod.features.vit import build_vit
+from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+from umscosod.features.weights import (
+    convert_state_dict,
+    find_weights,
+    load_weights,
+    obtain_weights,
+    read_state_dict,
+    recognise,
+)
+
+Make = Callable[[str], VisionTransformer]
+State = dict[str, torch.Tensor]
+
+DINO_BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+
+
+def original_names(depth: int, *, dinov2: bool, registers: bool) -> set[str]:
+    """Keys of the released files, written out from the authors' code."""
+    names = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias", "norm.weight", "norm.bias"}
+    names |= {f"blocks.{i}.{m}.{p}" for i in range(depth) for m in DINO_BLOCK for p in ("weight", "bias")}
+    if dinov2:
+        names |= {"mask_token"} | {f"blocks.{i}.ls{n}.gamma" for i in range(depth) for n in (1, 2)}
+    return names | ({"register_tokens"} if registers else set())
+
+
+def to_original(state: State, spec: VitSpec) -> State:
+    """Undo the conversion: the authors' names, and a position for CLS where timm has none."""
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    if spec.patch_px == 14:
+        state["mask_token"] = torch.randn(1, spec.dim)
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+        slot = torch.randn(1, 1, spec.dim)
+        state["pos_embed"] = torch.cat([slot, state["pos_embed"]], dim=1)
+        state["cls_token"] = state["cls_token"] - slot
+    return state
+
+
+def training_checkpoint(state: State) -> dict[str, Any]:
+    """DINO's full checkpoint: both networks with heads, optimiser, options as a Namespace."""
+    student = {f"module.backbone.{name}": tensor + 1 for name, tensor in state.items()}
+    teacher = {f"backbone.{name}": tensor for name, tensor in state.items()}
+    return {
+        "student": {**student, "module.head.mlp.0.weight": torch.zeros(3, 3)},
+        "teacher": {**teacher, "head.mlp.0.weight": torch.zeros(3, 3)},
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]},
+        "epoch": 100,
+        "args": argparse.Namespace(arch="vit_small", patch_size=8),
+    }
+
+
+def save(state: State, spec: VitSpec, kind: str, folder: Path) -> Path:
+    path = folder / f"file{'.safetensors' if kind == 'timm' else '.pth'}"
+    if kind == "timm":
+        save_file(state, path)
+        return path
+    original = to_original(state, spec)
+    wrapped: dict[str, Any] = {
+        "timm-pth": state,
+        "original": original,
+        "checkpoint": training_checkpoint(original),
+        "student": {"student": {f"module.backbone.{name}": tensor for name, tensor in original.items()}},
+        "compiled": {"model": {f"_orig_mod.{name}": tensor for name, tensor in original.items()}},
+        "half": {name: tensor.half() for name, tensor in original.items()},
+    }[kind]
+    torch.save(wrapped, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["timm", "timm-pth", "original", "checkpoint", "student", "compiled"])
+@pytest.mark.parametrize("name", VIT_SPECS)
+def test_every_format_loads_to_the_same_tensors(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, name: str, kind: str
+) -> None:
+    spec = tiny_specs[name]
+    expected = make_tiny(name).state_dict()
+    path = save(expected, spec, kind, tmp_path)
+    model = build_vit(spec)
+    sha256 = load_weights(model, path)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[key], atol=1e-6, rtol=0)
+
+
+def test_half_precision_files_become_float32(make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path) -> None:
+    state = make_tiny("dino_vits8").state_dict()
+    path = save(state, tiny_specs["dino_vits8"], "half", tmp_path)
+    model = build_vit(tiny_specs["dino_vits8"])
+    load_weights(model, path)
+    assert model.cls_token.dtype == torch.float32
+    torch.testing.assert_close(model.cls_token.detach(), state["cls_token"].half().float())
+
+
+@pytest.mark.parametrize("name", VIT_SPECS)
+def test_names_of_the_real_architectures_convert(name: str) -> None:
+    """Without a byte of weights: names and shapes only, at full size."""
+    spec = VIT_SPECS[name]
+    with torch.device("meta"):
+        expected = build_vit(spec).state_dict()
+        original = to_original(expected, spec)
+    registers = spec.prefix_tokens == 5
+    assert set(original) == original_names(12, dinov2=spec.patch_px == 14, registers=registers)
+    assert original["pos_embed"].shape[1] == 1 + (spec.native_px // spec.patch_px) ** 2
+    for raw in (original, expected):
+        converted = convert_state_dict(raw, no_embed_class=registers)
+        assert {key: value.shape for key, value in converted.items()} == {k: v.shape for k, v in expected.items()}
+
+
+@pytest.mark.parametrize("name", ["dino_vits8", "dinov2_vits14", "dinov2_vits14_reg"])
+def test_position_embedding_of_another_grid_is_resampled(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, name: str
+) -> None:
+    spec = tiny_specs[name]
+    state = make_tiny(name).state_dict()
+    slots = 0 if spec.prefix_tokens == 5 else 1
+    state["pos_embed"] = torch.randn(1, slots + 36, spec.dim, generator=torch.Generator().manual_seed(1))
+    model = build_vit(spec)
+    load_weights(model, save(state, spec, "original", tmp_path))
+    wanted = resample_abs_pos_embed(state["pos_embed"], [4, 4], [6, 6], num_prefix_tokens=slots)
+    torch.testing.assert_close(model.pos_embed.detach(), wanted)
+    torch.testing.assert_close(model.pos_embed[:, :slots].detach(), state["pos_embed"][:, :slots])
+
+
+def test_matching_position_embedding_keeps_its_bits(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path
+) -> None:
+    state = make_tiny("dinov2_vits14").state_dict()
+    model = build_vit(tiny_specs["dinov2_vits14"])
+    load_weights(model, save(state, tiny_specs["dinov2_vits14"], "original", tmp_path))
+    assert torch.equal(model.pos_embed, state["pos_embed"])
+
+
+def misfit(state: State, how: str) -> State:
+    state = dict(state)
+    if how == "missing":
+        del state["blocks.1.norm2.bias"]
+    elif how == "unexpected":
+        state["head.weight"] = torch.zeros(1000, 32)
+    elif how == "shape":
+        state["blocks.0.attn.qkv.weight"] = torch.zeros(64, 32)
+    elif how == "pos_embed":
+        state["pos_embed"] = torch.zeros(1, 15, 32)
+    elif how == "nan":
+        state["norm.weight"] = torch.full((32,), float("nan"))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", r"blocks\.1\.norm2\.bias is missing, expected \(32,\)"),
+        ("unexpected", r"head\.weight \(1000, 32\) is not expected"),
+        ("shape", r"blocks\.0\.attn\.qkv\.weight has the shape \(64, 32\), expected \(96, 32\)"),
+        ("pos_embed", r"pos_embed has the shape \(1, 15, 32\), expected \(1, 17, 32\)"),
+        ("nan", r"norm\.weight holds values that are not finite"),
+    ],
+)
+def test_first_mismatch_is_named_with_shapes_and_file(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, how: str, message: str
+) -> None:
+    path = save(misfit(make_tiny("dino_vits8").state_dict(), how), tiny_specs["dino_vits8"], "timm", tmp_path)
+    model = build_vit(tiny_specs["dino_vits8"])
+    before = model.state_dict()["cls_token"].clone()
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_weights(model, path)
+    assert str(path) in str(caught.value)
+    assert torch.equal(model.cls_token, before)
+
+
+def test_file_of_another_architecture_is_told_by_its_name(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_module, "VIT_SPECS", tiny_specs)
+    for name in tiny_specs:
+        path = save(make_tiny(name).state_dict(), tiny_specs[name], "original", tmp_path)
+        assert recognise(path) is tiny_specs[name]
+    path = save(make_tiny("dino_vitb8").state_dict(), tiny_specs["dino_vitb8"], "original", tmp_path)
+    with pytest.raises(WeightsError, match=r"cls_token has .*by its shapes the file is dino_vitb8"):
+        load_weights(build_vit(tiny_specs["dino_vits8"]), path)
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    assert recognise(tmp_path / "other.pth") is None
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.pth"
+    torch.save({"cls_token": Malicious(marker)}, path)
+    with pytest.raises(WeightsError, match=r"evil\.pth cannot be read"):
+        read_state_dict(path)
+    assert not marker.exists()
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.bin", "a.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a weight file at all", b"PK\x03\x04torn"])
+def test_unreadable_files_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{name} cannot be read"):
+        read_state_dict(tmp_path / name)
+
+
+def test_absent_file_and_unknown_ending(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no\.pth cannot be read \(FileNotFoundError"):
+        read_state_dict(tmp_path / "no.pth")
+    with pytest.raises(WeightsError, match=r"unknown ending '\.onnx'"):
+        read_state_dict(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {}, {"a": 1}, {"a": torch.zeros(1), "epoch": 3}, torch.zeros(2)])
+def test_anything_but_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth: (expected named tensors|entry)"):
+        read_state_dict(tmp_path / "x.pth")
+
+
+def test_hub_cache_counts_as_at_hand_without_network(no_weights: Path, tmp_path: Path) -> None:
+    spec = VIT_SPECS["dino_vits8"]
+    assert find_weights(spec) is None
+    repository = no_weights / f"models--timm--{spec.timm_name}"
+    file = repository / "snapshots" / "abc" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    assert find_weights(spec) == file
+    assert obtain_weights(spec) == file
+    assert find_weights(VIT_SPECS["dino_vitb8"]) is None
+
+
+def test_file_fetched_by_torch_hub_counts(no_weights: Path, tmp_path: Path) -> None:
+    spec = VIT_SPECS["dino_vitb8"]
+    file = tmp_path / "torch" / "hub" / "checkpoints" / "dino_vitbase8_pretrain.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    assert obtain_weights(spec) == file
+
+
+def test_missing_weights_say_what_to_do(no_weights: Path, tmp_path: Path) -> None:
+    spec = VIT_SPECS["dino_vitb8"]
+    with pytest.raises(WeightsError, match=r"--weights FILE \(dino_vitbase8_pretrain\.pth.*--features\.allow-download"):
+        obtain_weights(spec)
+    with pytest.raises(WeightsError, match=r"no weights of dino_vitb8 at .*gone\.pth; check --second"):
+        obtain_weights(spec, str(tmp_path / "gone.pth"), allow_download=True, option="--second")
+
+
+def test_download_only_when_allowed_and_its_failure_is_told(
+    no_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = VIT_SPECS["dinov2_vits14"]
+    asked: list[tuple[str, str]] = []
+
+    def fetch(repository: str, file: str) -> str:
+        asked.append((repository, file))
+        return str(tmp_path / "fetched.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    assert obtain_weights(spec, allow_download=True) == tmp_path / "fetched.safetensors"
+    assert asked == [("timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors")]
+
+    def offline(repository: str, file: str) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(WeightsError, match=r"could not be fetched.*no route; pass --weights FILE"):
+        obtain_weights(spec, allow_download=True)

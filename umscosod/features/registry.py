@@ -1,0 +1,216 @@
+"""From the names in the configuration to the two backbones whose streams the network mixes (spec A0)."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from umscosod.config import FeaturesConfig
+from umscosod.errors import ConfigError, WeightsError
+from umscosod.features.backbone import Backbone
+from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from umscosod.features.vit import LoadedVit
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+EMBEDDED = "embedded"
+PAPER_FIRST = VIT_SPECS["dino_vitb8"]
+# The first stream has the paper's grid whatever its patch: one cell per patch of DINO ViT-B/8, 28x28 at 224 px.
+_CELL_PX = PAPER_FIRST.patch_px
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackbonePair:
+    """The two streams.
+
+    Attributes
+    ----------
+    first : Backbone
+        Sets the grid, the attention and the region features.
+    second : Backbone
+        Its tokens are resized to the first one's grid.
+    notes : tuple of str
+        What was chosen and why, for the report and its reader.
+    """
+
+    first: Backbone
+    second: Backbone
+    notes: tuple[str, ...] = ()
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Every name that a configuration may give."""
+    return (AUTO, EMBEDDED, *VIT_SPECS)
+
+
+def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePair:
+    """Choose, load and pair the backbones.
+
+    Parameters
+    ----------
+    config : FeaturesConfig
+        ``backbone="auto"`` takes the paper's pair where both weights are at hand or may be fetched; a weight file
+        given with ``auto`` is recognised by its shapes and used; else ``embedded``, and the notes say what is
+        missing. A ViT without ``second_backbone`` is paired with its partner of the paper where those weights are
+        at hand, else with a second, coarser granularity of itself that shares the loaded module.
+    device : torch.device
+        For the ViTs.
+
+    Returns
+    -------
+    BackbonePair
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown.
+    WeightsError
+        Weights that were asked for by name or by file are missing or do not fit.
+    """
+    for option, name in (("backbone", config.backbone), ("second_backbone", config.second_backbone)):
+        _check_name(option, name)
+    return _Builder(config, device).build()
+
+
+@dataclass
+class _Builder:
+    """One call of `build_backbones`: what is loaded so far, and what there is to say."""
+
+    config: FeaturesConfig
+    device: torch.device
+    notes: list[str] = field(default_factory=list)
+    loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
+
+    def build(self) -> BackbonePair:
+        first_name, second_name = self._names()
+        self._warn_of_unused_files(first_name, second_name)
+        first = self._first(first_name)
+        second = self._second(second_name, first_name)
+        self._note(f"backbones: {_describe(first)} and {_describe(second)}")
+        return BackbonePair(first=first, second=second, notes=tuple(self.notes))
+
+    def _names(self) -> tuple[str, str]:
+        """Resolve ``auto`` and an empty second name to ``embedded`` or names of `VIT_SPECS`."""
+        first, second = self.config.backbone, self.config.second_backbone
+        if second == AUTO:
+            second = ""
+        if not second and self.config.second_weights:
+            second = _recognised(self.config.second_weights, "--features.second-weights").name
+        if first == AUTO:
+            first = self._resolve_auto(second)
+        if not second:
+            second = self._default_second(first)
+        return first, second
+
+    def _resolve_auto(self, second: str) -> str:
+        if self.config.weights:
+            spec = _recognised(self.config.weights, "--weights")
+            self._note(f"auto: {self.config.weights} is {spec.name} by its shapes")
+            return spec.name
+        needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
+        missing = [message for spec in needed if (message := self._why_missing(spec))]
+        if not missing:
+            return PAPER_FIRST.name
+        self._note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
+        return EMBEDDED
+
+    def _default_second(self, first: str) -> str:
+        partner = VIT_SPECS[first].partner if first in VIT_SPECS else ""
+        if partner and not (message := self._why_missing(VIT_SPECS[partner])):
+            return partner
+        if partner:
+            self._note(f"second stream: a second granularity of {first}, without its partner. {message}")
+        return first
+
+    def _why_missing(self, spec: VitSpec) -> str:
+        from umscosod.features.weights import obtain_weights
+
+        try:
+            obtain_weights(spec, allow_download=self.config.allow_download, option=_weights_option(spec))
+        except WeightsError as error:
+            return str(error)
+        return ""
+
+    def _warn_of_unused_files(self, first: str, second: str) -> None:
+        if self.config.weights and first == EMBEDDED:
+            self._note(f"--weights {self.config.weights} is not used: {EMBEDDED} has no weights", logging.WARNING)
+        if self.config.second_weights and second == EMBEDDED:
+            unused = f"--features.second-weights {self.config.second_weights}"
+            self._note(f"{unused} is not used: {EMBEDDED} has no weights", logging.WARNING)
+
+    def _first(self, name: str) -> Backbone:
+        if name == EMBEDDED:
+            return _embedded(self.config.size_px, _CELL_PX)
+        size_px = VIT_SPECS[name].patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
+        return self._vit(name, self.config.weights, "--weights", size_px)
+
+    def _second(self, name: str, first_name: str) -> Backbone:
+        size_px = self.config.size_px
+        if name == EMBEDDED:
+            return _embedded(size_px, 2 * _CELL_PX)
+        file, option = self.config.second_weights, "--features.second-weights"
+        if name == first_name:
+            if not file:
+                file, option = self.config.weights, "--weights"
+            if VIT_SPECS[name].patch_px <= _CELL_PX:
+                size_px //= 2  # at its full size it would be the first stream over again
+        return self._vit(name, file, option, size_px)
+
+    def _vit(self, name: str, file: str, option: str, size_px: int) -> Backbone:
+        from umscosod.features.vit import VitBackbone, load_vit
+        from umscosod.features.weights import obtain_weights
+
+        spec = VIT_SPECS[name]
+        path = obtain_weights(spec, file, allow_download=self.config.allow_download, option=option)
+        if (name, path) not in self.loaded:
+            self.loaded[name, path] = load_vit(spec, path, self.device)
+        vit = self.loaded[name, path]
+        return VitBackbone(vit, size_px=size_px, device=self.device, batch_size=self.config.batch_size)
+
+    def _note(self, text: str, level: int = logging.INFO) -> None:
+        logger.log(level, text)
+        self.notes.append(text)
+
+
+def _embedded(size_px: int, cell_px: int) -> Backbone:
+    from umscosod.features.embedded import EmbeddedBackbone
+
+    return EmbeddedBackbone(size_px, cell_px)
+
+
+def _check_name(option: str, name: str) -> None:
+    names = backbone_names()
+    if name in names or (option == "second_backbone" and not name):
+        return
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    suggestion = f", did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"features.{option}: unknown backbone {name!r}{suggestion} Known names: {', '.join(names)}")
+
+
+def _recognised(file: str, option: str) -> VitSpec:
+    from umscosod.features.weights import recognise
+
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}; check {option}")
+    spec = recognise(path)
+    if spec is None:
+        raise WeightsError(f"weights {path} ({option}) fit none of {', '.join(VIT_SPECS)}; name a backbone to see why")
+    return spec
+
+
+def _weights_option(spec: VitSpec) -> str:
+    return "--weights" if spec is PAPER_FIRST else "--features.second-weights"
+
+
+def _describe(backbone: Backbone) -> str:
+    weights = f", weights {backbone.weights_sha256[:12]}" if backbone.weights_sha256 else ""
+    return f"{backbone.name} {backbone.grid_hw[0]}x{backbone.grid_hw[1]}{weights}"

@@ -1,0 +1,213 @@
+"""Stage 0 with a frozen vision transformer: tokens, last-block keys and CLS attention from one pass (spec A0, A1.1).
+
+Shapes: ``N`` images of a batch, ``T`` all tokens, ``P = h * w`` patch tokens, ``D`` width, ``A`` heads, ``d = D / A``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timm.models import VisionTransformer
+from torch import nn
+
+from umscosod.device import autocast
+from umscosod.errors import DataError
+from umscosod.features.vit_specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec
+from umscosod.features.weights import load_weights
+from umscosod.types import ByteArray, EncodedImage, FloatArray
+
+__all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]
+
+# Part of every backbone id: raise it whenever tokens, keys or attention change for equal weights and pictures.
+_CODE_VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedVit:
+    """A module with its weights, to be shared by backbones that differ in size only.
+
+    Attributes
+    ----------
+    spec : VitSpec
+    module : VisionTransformer
+        Frozen, in eval mode, on its device.
+    weights_sha256 : str
+    lock : threading.Lock
+        Held during a pass: the hooks of one pass must not see another.
+    """
+
+    spec: VitSpec
+    module: VisionTransformer
+    weights_sha256: str
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+
+def build_vit(spec: VitSpec) -> VisionTransformer:
+    """Make the architecture with random weights, for any picture size; the global random state is left as it was."""
+    overrides: dict[str, Any] = dict(spec.overrides)
+    with torch.random.fork_rng(devices=[]):
+        module = timm.create_model(
+            spec.timm_name,
+            pretrained=False,
+            num_classes=0,
+            img_size=spec.native_px,
+            dynamic_img_size=True,
+            **overrides,
+        )
+    assert isinstance(module, VisionTransformer)
+    return module
+
+
+def load_vit(spec: VitSpec, weights: Path, device: torch.device) -> LoadedVit:
+    """Build, load, freeze.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read or does not fit.
+    """
+    module = build_vit(spec)
+    sha256 = load_weights(module, weights)
+    module.eval().requires_grad_(False).to(device)
+    return LoadedVit(spec=spec, module=module, weights_sha256=sha256)
+
+
+class VitBackbone:
+    """A `umscosod.features.backbone.Backbone` over a frozen ViT at one picture size.
+
+    Parameters
+    ----------
+    vit : LoadedVit
+    size_px : int
+        Side of the square picture, rounded to a multiple of the patch.
+    device : torch.device
+        Where `vit` lies.
+    batch_size : int
+        Images per pass on an accelerator. On the CPU images go one by one: batching gains no speed there, and so the
+        bits of an image never depend on its neighbours, or on which of them came from a cache.
+
+    Notes
+    -----
+    Pictures: PIL bilinear to the square, aspect not kept, ImageNet mean and deviation (spec A0). float32 on the CPU,
+    bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
+    The position embedding is resampled to the grid (bicubic, antialiased: timm's rule).
+    """
+
+    needs_whitening = False
+
+    def __init__(self, vit: LoadedVit, *, size_px: int, device: torch.device, batch_size: int = 8) -> None:
+        spec = vit.spec
+        self.spec = spec
+        self.size_px = spec.round_px(size_px)
+        self.name = spec.name
+        self.weights_sha256 = vit.weights_sha256
+        self.dim = spec.dim
+        self.grid_hw = (self.size_px // spec.patch_px,) * 2
+        self.id = f"{spec.name}:{vit.weights_sha256}:{self.size_px}px:last-tokens-keys-cls:v{_CODE_VERSION}"
+        self._vit = vit
+        self._device = device
+        self._batch_size = 1 if device.type == "cpu" else batch_size
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        """Encode RGB images; see `umscosod.features.backbone.Backbone.encode`.
+
+        Raises
+        ------
+        DataError
+            An image is not uint8 of shape (H, W, 3).
+        """
+        encoded: list[EncodedImage] = []
+        for start in range(0, len(images), self._batch_size):
+            encoded += self._encode_batch(images[start : start + self._batch_size])
+        return encoded
+
+    def _encode_batch(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        pictures_N3HW = torch.from_numpy(np.stack([_to_picture(image, self.size_px) for image in images]))
+        prefix = self.spec.prefix_tokens
+        with torch.inference_mode():
+            with self._vit.lock, _record_last_query_key(self._vit.module) as recorded, autocast(self._device):
+                tokens_NTD = self._vit.module.forward_features(pictures_N3HW.to(self._device))
+            q_NATd, k_NATd = (recorded[name].float() for name in ("q", "k"))
+            attn_NAP = cls_attention(q_NATd, k_NATd, prefix)
+            keys_NPD = k_NATd.transpose(1, 2).flatten(2)[:, prefix:]
+            tokens, keys, attn = (_to_half(values) for values in (tokens_NTD[:, prefix:], keys_NPD, attn_NAP))
+        return [
+            EncodedImage(tokens_PD=tokens[i], keys_PK=keys[i], attn_AP=attn[i], grid_hw=self.grid_hw)
+            for i in range(len(images))
+        ]
+
+
+def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:
+    """Attention of CLS to the patches: the softmax runs over all tokens, then prefix columns are cut (spec A1.1).
+
+    Parameters
+    ----------
+    q_NATd, k_NATd : Tensor, (N, A, T, d)
+        Queries and keys of one block; token 0 is CLS.
+    prefix_tokens : int
+        CLS and registers.
+
+    Returns
+    -------
+    Tensor, (N, A, P)
+        >= 0; each row sums to at most 1.
+
+    Examples
+    --------
+    Equal keys share the attention equally among CLS and three patches:
+
+    >>> cls_attention(torch.ones(1, 1, 4, 2), torch.ones(1, 1, 4, 2), prefix_tokens=1)
+    tensor([[[0.2500, 0.2500, 0.2500]]])
+    """
+    scores_NA1T = q_NATd[:, :, :1] @ k_NATd.transpose(-2, -1) * q_NATd.shape[-1] ** -0.5
+    attn_NAP: torch.Tensor = scores_NA1T.softmax(dim=-1)[:, :, 0, prefix_tokens:]
+    return attn_NAP
+
+
+@contextlib.contextmanager
+def _record_last_query_key(module: VisionTransformer) -> Iterator[dict[str, torch.Tensor]]:
+    """Catch queries and keys of the last block, (N, A, T, d), during a pass.
+
+    Fused attention forms no attention matrix and never calls its dropout, so there is nothing later to catch;
+    `q_norm` and `k_norm` are called by every timm ViT, as identities where the architecture has no such norm.
+    """
+    recorded: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, norm: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
+            recorded[name] = output
+
+        return norm.register_forward_hook(hook)
+
+    attention = f"blocks.{len(module.blocks) - 1}.attn"
+    handles = [keep(name, module.get_submodule(f"{attention}.{name}_norm")) for name in ("q", "k")]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _to_picture(image: ByteArray, size_px: int) -> FloatArray:
+    """Resize, normalise, channels first: float32, (3, size_px, size_px)."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise DataError(f"an image to encode must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}")
+    resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    picture_HW3 = np.asarray(resized, dtype=np.float32) / np.float32(255)
+    mean, std = (np.array(values, dtype=np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised_HW3 = (picture_HW3 - mean) / std
+    return np.ascontiguousarray(normalised_HW3.transpose(2, 0, 1))
+
+
+def _to_half(values: torch.Tensor) -> FloatArray:
+    half: FloatArray = values.to("cpu", torch.float16).contiguous().numpy()
+    return half
