@@ -1,0 +1,91 @@
+"""AFMM against eq. 2 written out in loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from umscosod.config import AfmmConfig
+from umscosod.errors import ConfigError
+from umscosod.network.afmm import Afmm, SelfAttention
+
+
+def _streams(count: int = 2, patches: int = 4, dim: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (count, patches, dim)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+@pytest.mark.parametrize("weight", ["patch", "channel"])
+def test_weight_is_eq_2_by_hand(weight: str) -> None:
+    torch.manual_seed(0)
+    module = Afmm(4, AfmmConfig(weight=weight, heads=2))  # type: ignore[arg-type]
+    first, second = _streams()
+    outer, inner = module.mixer[2], module.mixer[0]
+    assert inner.weight.shape == (1, 8), "hidden width is C / 4 = 1"
+    got = module.compute_weight(first, second).detach()
+    for n in range(2):
+        for p in range(4):
+            row = [*first[n, p].tolist(), *second[n, p].tolist()]
+            hidden = max(
+                0.0, sum(w * x for w, x in zip(inner.weight[0].tolist(), row, strict=True)) + inner.bias.item()
+            )
+            for c in range(1 if weight == "patch" else 4):
+                logit = outer.weight[c, 0].item() * hidden + outer.bias[c].item()
+                assert float(got[n, p, c]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
+
+
+def test_self_attention_by_hand() -> None:
+    torch.manual_seed(0)
+    module = SelfAttention(4, heads=2)
+    tokens, _ = _streams()
+    got = module(tokens)
+    weight, bias = module.query_key_value.weight, module.query_key_value.bias
+    for n in range(2):
+        stacked = tokens[n] @ weight.T + bias
+        query, key, value = stacked[:, :4], stacked[:, 4:8], stacked[:, 8:]
+        mixed = torch.zeros(4, 4)
+        for head in (slice(0, 2), slice(2, 4)):
+            for p in range(4):
+                scores = [float(query[p, head] @ key[r, head]) / math.sqrt(2) for r in range(4)]
+                total = sum(math.exp(score) for score in scores)
+                for r in range(4):
+                    mixed[p, head] += math.exp(scores[r]) / total * value[r, head]
+        torch.testing.assert_close(got[n], mixed @ module.output.weight.T + module.output.bias, atol=1e-6, rtol=1e-5)
+
+
+def test_output_is_the_norm_of_mix_plus_attention() -> None:
+    torch.manual_seed(0)
+    module = Afmm(4, AfmmConfig(heads=2))
+    first, second = _streams()
+    weight = module.compute_weight(first, second)
+    dynamic = weight * first + (1 - weight) * second
+    expected = dynamic + module.attention(dynamic)
+    expected = expected - expected.mean(dim=-1, keepdim=True)
+    expected = expected / (expected.pow(2).mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(module(first, second), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_off_is_the_plain_mean_without_parameters() -> None:
+    module = Afmm(4, AfmmConfig(enabled=False))
+    first, second = _streams()
+    assert list(module.parameters()) == []
+    assert torch.equal(module(first, second), (first + second) / 2)
+
+
+def test_pre_norm_makes_the_scale_of_a_stream_irrelevant() -> None:
+    torch.manual_seed(0)
+    module = Afmm(4, AfmmConfig(heads=2, pre_norm=True))
+    first, second = _streams()
+    torch.testing.assert_close(module(first, second), module(100 * first, second), atol=1e-3, rtol=1e-3)
+    plain = Afmm(4, AfmmConfig(heads=2))
+    plain.load_state_dict(module.state_dict())
+    assert not torch.allclose(plain(first, second), plain(100 * first, second), atol=1e-2)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"width 6 .*heads = 4"):
+        Afmm(6, AfmmConfig(heads=4))

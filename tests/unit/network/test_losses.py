@@ -1,0 +1,62 @@
+"""Losses against eq. 9 and 10 in loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from umscosod.network.losses import Loss, bce_per_image, compute_loss, iou_per_image
+
+
+def _loss(logits: tuple[Tensor, ...], target: Tensor, weight: Tensor) -> Loss:
+    return compute_loss(logits, target, weight, bce_weight=1.0, iou_weight=1.0, iou_eps=1e-7)
+
+
+def test_bce_and_iou_by_hand_with_soft_targets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 2, 3, generator=generator)
+    target = torch.rand(2, 2, 3, generator=generator)
+    for n in range(2):
+        pairs = list(zip(logits[n].sigmoid().flatten().tolist(), target[n].flatten().tolist(), strict=True))
+        bce = -sum(y * math.log(p) + (1 - y) * math.log(1 - p) for p, y in pairs) / 6
+        both = sum(p * y for p, y in pairs)
+        iou = 1 - both / (sum(p + y for p, y in pairs) - both + 1e-7)
+        assert float(bce_per_image(logits, target)[n]) == pytest.approx(bce, abs=1e-5)
+        assert float(iou_per_image(logits.sigmoid(), target, 1e-7)[n]) == pytest.approx(iou, abs=1e-5)
+
+
+def test_images_are_averaged_by_weight_and_outputs_evenly() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = tuple(torch.randn(2, 1, 2, 3, generator=generator) for _ in range(3))
+    target, weight = torch.rand(2, 2, 3, generator=generator), torch.tensor([3.0, 1.0])
+    single = [[_loss((one[n : n + 1],), target[n : n + 1], torch.ones(1)).total for n in range(2)] for one in logits]
+    expected = sum((3 * first + second) / 4 for first, second in single) / 3
+    got = _loss(logits, target, weight)
+    torch.testing.assert_close(got.total, torch.as_tensor(expected))
+    torch.testing.assert_close(got.total, got.bce + got.iou)
+
+
+def test_parts_are_weighted() -> None:
+    logits, target = (torch.zeros(1, 1, 2, 2),), torch.ones(1, 2, 2)
+    got = compute_loss(logits, target, torch.ones(1), bce_weight=2.0, iou_weight=0.5, iou_eps=0.0)
+    assert float(got.total) == pytest.approx(2 * math.log(2) + 0.5 * 0.5, abs=1e-6)
+
+
+def test_zero_weights_give_a_zero_loss_with_zero_gradient() -> None:
+    logits = torch.randn(2, 1, 2, 2, requires_grad=True)
+    loss = _loss((logits,), torch.ones(2, 2, 2), torch.zeros(2))
+    loss.total.backward()
+    assert float(loss.total) == 0.0
+    assert logits.grad is not None
+    assert float(logits.grad.abs().sum()) == 0.0
+
+
+def test_perfect_and_empty_extremes_are_finite() -> None:
+    sure = torch.full((1, 1, 2, 2), 100.0)
+    assert float(_loss((sure,), torch.ones(1, 2, 2), torch.ones(1)).total) == pytest.approx(0, abs=1e-6)
+    empty = _loss((-sure,), torch.zeros(1, 2, 2), torch.ones(1))
+    assert float(empty.iou) == 1.0
+    assert float(empty.bce) == pytest.approx(0, abs=1e-6)

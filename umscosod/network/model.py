@@ -1,0 +1,170 @@
+"""The UMS network: AFMM, CFMM, FRAM and decoder composed; only the head, never the frozen backbones.
+
+Shapes: ``N`` images of a group, ``P = h * w`` patches of the first stream's grid, ``Q`` patches of the second's,
+``D E`` widths of the two streams, ``C`` common width, ``H W`` pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from umscosod.config import NetworkConfig
+from umscosod.errors import DataError
+from umscosod.network.afmm import Afmm
+from umscosod.network.cfmm import Cfmm
+from umscosod.network.decoder import Decoder, resize_maps
+from umscosod.network.fram import Fram
+from umscosod.seed import derive_seed
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of a group.
+
+    Attributes
+    ----------
+    logits : tuple of Tensor, (N, 1, H, W)
+        Three supervised maps, coarse to fine; the last is the prediction.
+    fused_NPD : Tensor, (N, P, C)
+        Output of AFMM.
+    """
+
+    logits: tuple[Tensor, ...]
+    fused_NPD: Tensor
+
+
+def common_width(config: NetworkConfig, dim_first: int, dim_second: int) -> int:
+    """Width both streams are brought to (spec A0).
+
+    ``network.common_dim`` where set, else the larger of the two, rounded up to a multiple of the attention heads.
+
+    Examples
+    --------
+    >>> common_width(NetworkConfig(), 768, 768), common_width(NetworkConfig(), 384, 50)
+    (768, 384)
+    >>> common_width(NetworkConfig(), 50, 50)
+    52
+    """
+    if config.common_dim:
+        return config.common_dim
+    heads = config.afmm.heads
+    return -(-max(dim_first, dim_second) // heads) * heads
+
+
+def resize_tokens(tokens_NQE: Tensor, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> Tensor:
+    """Resize a token grid bilinearly, align_corners false; ``(N, Q, E)`` to ``(N, P, E)``."""
+    if grid_hw == new_hw:
+        return tokens_NQE
+    grid_NEhw = tokens_NQE.transpose(1, 2).reshape(len(tokens_NQE), -1, *grid_hw)
+    return resize_maps(grid_NEhw, new_hw).flatten(2).transpose(1, 2)
+
+
+class UmsNetwork(nn.Module):
+    """The trainable head over two frozen token streams.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+    dim_first, dim_second : int
+        Token widths. A stream that is not as wide as the common width gets a trainable 1x1 projection; equal widths
+        add no layer.
+    """
+
+    def __init__(self, config: NetworkConfig, dim_first: int, dim_second: int) -> None:
+        super().__init__()
+        self.config = config
+        self.dim_first, self.dim_second = dim_first, dim_second
+        self.dim = common_width(config, dim_first, dim_second)
+        self.project_first = nn.Identity() if dim_first == self.dim else nn.Linear(dim_first, self.dim)
+        self.project_second = nn.Identity() if dim_second == self.dim else nn.Linear(dim_second, self.dim)
+        self.afmm = Afmm(self.dim, config.afmm)
+        self.cfmm = Cfmm(self.dim, config.cfmm)
+        self.fram = Fram(self.dim, config.fram)
+        self.decoder = Decoder(self.dim, config.decoder)
+
+    def fuse(
+        self, first_NPD: Tensor, second_NQE: Tensor, grid_hw: tuple[int, int], second_grid_hw: tuple[int, int]
+    ) -> Tensor:
+        """Bring both streams to one grid and width and mix them (AFMM); ``(N, P, C)``, image by image independent.
+
+        Raises
+        ------
+        DataError
+            Widths, patch counts or image counts do not fit this network.
+        """
+        self._check_streams(first_NPD, second_NQE, grid_hw, second_grid_hw)
+        # A projection commutes with the resize and is cheaper on the coarser grid.
+        second_NPC = resize_tokens(self.project_second(second_NQE), second_grid_hw, grid_hw)
+        fused_NPC: Tensor = self.afmm(self.project_first(first_NPD), second_NPC)
+        return fused_NPC
+
+    def decode(
+        self,
+        merged_NPC: Tensor,
+        grid_hw: tuple[int, int],
+        out_hw: tuple[int, int],
+        pictures_NHW3: Tensor | None,
+        *,
+        last_only: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Refine (FRAM) and decode to logits; image by image independent (see `Decoder.forward`)."""
+        enriched_NPC = self.fram(merged_NPC, grid_hw)
+        logits: tuple[Tensor, ...] = self.decoder(enriched_NPC, grid_hw, out_hw, pictures_NHW3, last_only=last_only)
+        return logits
+
+    def forward(
+        self,
+        first_NPD: Tensor,
+        second_NQE: Tensor,
+        saliency_NP: Tensor,
+        grid_hw: tuple[int, int],
+        second_grid_hw: tuple[int, int],
+        out_hw: tuple[int, int],
+        pictures_NHW3: Tensor | None = None,
+    ) -> NetworkOutput:
+        """Predict co-saliency logits of one group.
+
+        Parameters
+        ----------
+        first_NPD : Tensor, float, (N, P, D)
+        second_NQE : Tensor, float, (N, Q, E)
+        saliency_NP : Tensor, float, (N, P), in [0, 1]
+            Self-attention maps on the first grid.
+        grid_hw, second_grid_hw, out_hw : (int, int)
+            First grid, second grid, output size.
+        pictures_NHW3 : Tensor, uint8, (N, H', W', 3), optional
+            Needed with ``decoder.picture``.
+
+        Returns
+        -------
+        NetworkOutput
+        """
+        fused_NPC = self.fuse(first_NPD, second_NQE, grid_hw, second_grid_hw)
+        merged_NPC = self.cfmm(fused_NPC, saliency_NP)
+        return NetworkOutput(self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3), fused_NPC)
+
+    def _check_streams(
+        self, first_NPD: Tensor, second_NQE: Tensor, grid_hw: tuple[int, int], second_grid_hw: tuple[int, int]
+    ) -> None:
+        expected = (
+            (first_NPD.shape[0], grid_hw[0] * grid_hw[1], self.dim_first),
+            (first_NPD.shape[0], second_grid_hw[0] * second_grid_hw[1], self.dim_second),
+        )
+        got = (tuple(first_NPD.shape), tuple(second_NQE.shape))
+        if got != expected:
+            raise DataError(
+                f"token streams of shape {got} do not fit this network, which expects {expected} "
+                f"(images, patches, width); were they made by the backbones it was trained on?"
+            )
+
+
+def build_network(config: NetworkConfig, dim_first: int, dim_second: int, seed: int) -> UmsNetwork:
+    """Build a network whose initial weights are a function of the seed alone.
+
+    The global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "network", "init"))
+        return UmsNetwork(config, dim_first, dim_second)
