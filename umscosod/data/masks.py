@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,36 +15,52 @@ from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
 
 
-def write_png_atomic(path: Path, image: ByteArray) -> None:
-    """Write an 8-bit PNG under a temporary name, then rename it.
-
-    A reader, or a run that is killed half-way, never sees part of a file.
+def encode_png(image: ByteArray) -> bytes:
+    """Encode an 8-bit picture or mask as PNG; equal arrays give equal bytes.
 
     Parameters
     ----------
-    path : Path
-        Parent folders are made.
     image : ndarray, uint8, (H, W) or (H, W, 3)
 
     Raises
     ------
     DataError
-        Another dtype or shape, or the file cannot be written.
+        Another dtype or shape.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise DataError(f"{path}: a PNG needs uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
+        raise DataError(f"a PNG needs uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def write_bytes_atomic(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it; parent folders are made.
+
+    A reader, or a run that is killed half-way, never sees part of a file.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
     # not derived from the file's own name, which may already be as long as the file system allows
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
-            Image.fromarray(image).save(stream, format="PNG")
+            stream.write(content)
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}; check the folder and the disk") from error
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def write_png_atomic(path: Path, image: ByteArray) -> None:
+    """Write an 8-bit PNG, whole or not at all (see `encode_png` and `write_bytes_atomic`)."""
+    write_bytes_atomic(path, encode_png(image))
 
 
 def read_mask(path: Path) -> BoolArray:

@@ -168,7 +168,7 @@ class CocoProposer:
 
 
 def _decode_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
-    """Decode polygons or either kind of run lengths: bool, (H, W); ValueError, KeyError or TypeError where they make no sense."""
+    """Decode polygons or either kind of run lengths: bool, (H, W)."""
     height, width = size_hw
     if isinstance(segmentation, dict):
         return decode_rle(segmentation)

@@ -1,0 +1,261 @@
+"""Pseudo-labels on disk: one PNG an image to look at and replace, and one manifest that says where each comes from.
+
+``OUT/<output>`` is the label as 0/255 at the image's own size. ``OUT/manifest.jsonl`` has one row an image: the label
+on its own grid, the PNG's hash, the decision, and every candidate mask as run lengths. A PNG whose hash is no longer
+the recorded one was replaced by a person and is taken as it is, with full confidence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, write_bytes_atomic
+from umscosod.errors import DataError
+from umscosod.pseudo.overlap import resize_map
+from umscosod.types import ImageGroup, ImageRef, PseudoLabel
+
+_log = logging.getLogger(__name__)
+
+MANIFEST_NAME = "manifest.jsonl"
+HUMAN_SOURCE = "human"
+
+_NAMES = "surrogateescape"  # file names that are not UTF-8 come back byte for byte
+
+_OWN_KEYS = frozenset({"image", "group", "output", "size", "source", "confidence", "is_weak", "label", "png_sha256"})
+
+
+class PseudoLabelStore:
+    """A folder of pseudo-labels, written group by group.
+
+    A run may be killed at any moment: a row is written before its PNG, and a PNG of an earlier run is removed
+    before the row, so that nothing half-done is ever taken for a person's work.
+
+    Parameters
+    ----------
+    out : Path
+        Made if missing.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be used or its manifest is damaged.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._file = out / MANIFEST_NAME
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
+        self._hashes = {str(row["image"]): str(row["png_sha256"]) for row in _iter_rows(self._file)}
+        _cut_torn_line(self._file)
+
+    def save(self, group: ImageGroup, sizes_hw: Sequence[tuple[int, int]], labels: Sequence[PseudoLabel]) -> None:
+        """Write one group's labels; a mask that a person replaced is left alone.
+
+        Parameters
+        ----------
+        group : ImageGroup
+            The images labelled, in the order of `labels`.
+        sizes_hw : sequence of (int, int)
+            Own size of each image: the size of its PNG.
+        labels : sequence of PseudoLabel
+
+        Raises
+        ------
+        DataError
+            Counts or ids do not match, or a file cannot be written.
+        """
+        if [image.id for image in group.images] != [label.image_id for label in labels] or len(sizes_hw) != len(labels):
+            raise DataError(f"group {group.name!r}: labels and sizes must be those of its images, in the same order")
+        rows, pictures = [], {}
+        for image, size_hw, label in zip(group.images, sizes_hw, labels, strict=True):
+            mask_HW = resize_map(label.map_hw, size_hw) >= 0.5 if label.mask_hw.shape != size_hw else label.mask_hw
+            content = encode_png(mask_HW.astype(np.uint8) * 255)
+            digest = hashlib.sha256(content).hexdigest()
+            path = self.out / image.output
+            present, recorded = _hash_file(path), self._hashes.get(image.id)
+            if present is not None and recorded is not None and present not in (recorded, digest):
+                _log.warning("%s was replaced by hand and is kept; remove it to get a new pseudo-label", path)
+            elif present != digest:
+                path.unlink(missing_ok=True)
+                pictures[path] = content
+            rows.append(_row(image, group, size_hw, label, digest))
+            self._hashes[image.id] = digest
+        try:
+            with self._file.open("a", encoding="utf-8", errors=_NAMES, newline="\n") as stream:
+                stream.writelines(_dump(row) for row in rows)
+        except OSError as error:
+            raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
+        for path, content in pictures.items():
+            write_bytes_atomic(path, content)
+
+    def seal(self, groups: Iterable[ImageGroup]) -> None:
+        """Rewrite the manifest with one row an image, in the order of `groups`; rows of other images follow by id.
+
+        Equal labels give equal bytes, whatever the order in which groups were saved. Atomic.
+        """
+        lines: dict[str, tuple[int, int]] = {}
+        with self._file.open("ab+") as stream:  # also makes an empty manifest
+            stream.seek(0)
+            for line in iter(stream.readline, b""):
+                end = stream.tell()
+                lines[str(json.loads(line.decode("utf-8", _NAMES))["image"])] = (end - len(line), len(line))
+            wanted = [image.id for group in groups for image in group.images if image.id in lines]
+            order = [*dict.fromkeys(wanted), *sorted(lines.keys() - set(wanted))]
+            temporary = self.out / f".{uuid.uuid4().hex}.tmp"
+            try:
+                with temporary.open("xb") as sealed:
+                    for image_id in order:
+                        offset, length = lines[image_id]
+                        stream.seek(offset)
+                        sealed.write(stream.read(length))
+                temporary.replace(self._file)
+            except OSError as error:
+                raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def load_pseudo_labels(
+    out: Path, groups: Iterable[ImageGroup], *, with_candidates: bool = False
+) -> dict[str, PseudoLabel]:
+    """Read the pseudo-labels of these groups, replaced ones included.
+
+    Parameters
+    ----------
+    out : Path
+        Folder that a `PseudoLabelStore` wrote; or any folder of masks named like the images.
+    groups : iterable of ImageGroup
+    with_candidates : bool
+        Whether ``details`` shall hold the candidate masks too (large).
+
+    Returns
+    -------
+    dict of str to PseudoLabel
+        By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid; a
+        replaced one at the size of its file, source ``human``, confidence 1. An image whose PNG is missing is left
+        out, and the log says so.
+
+    Raises
+    ------
+    DataError
+        A PNG cannot be read or the manifest is damaged; the message names the file (and line).
+    """
+    images = [(group, image) for group in groups for image in group.images]
+    ids = {image.id for _, image in images}
+    rows = {str(row["image"]): row for row in _iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
+    labels = {}
+    for group, image in images:
+        path, row = out / image.output, rows.get(image.id)
+        present = _hash_file(path)
+        if present is None:
+            reason = "its PNG was removed" if row else "it was never labelled"
+            _log.warning("%s (group %s) is left out of the pseudo-labels: %s: %s", image.id, group.name, path, reason)
+        elif row is not None and present == row["png_sha256"]:
+            labels[image.id] = _from_row(row, with_candidates)
+        else:
+            labels[image.id] = _from_person(path, image.id, row)
+    replaced = sum(label.source == HUMAN_SOURCE for label in labels.values())
+    _log.info("%s: %d pseudo-labels for %d images, %d replaced by hand", out, len(labels), len(images), replaced)
+    return labels
+
+
+def _row(
+    image: ImageRef, group: ImageGroup, size_hw: tuple[int, int], label: PseudoLabel, digest: str
+) -> dict[str, Any]:
+    return {
+        **label.details,
+        "image": image.id,
+        "group": group.name,
+        "output": image.output,
+        "size": list(size_hw),
+        "source": label.source,
+        "confidence": label.confidence,
+        "is_weak": label.is_weak,
+        "label": encode_rle(label.mask_hw),
+        "png_sha256": digest,
+    }
+
+
+def _from_row(row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
+    mask_hw = decode_rle(row["label"])
+    skipped = _OWN_KEYS if with_candidates else _OWN_KEYS | {"candidates"}
+    return PseudoLabel(
+        image_id=str(row["image"]),
+        map_hw=mask_hw.astype(np.float32),
+        mask_hw=mask_hw,
+        confidence=float(row["confidence"]),
+        source=str(row["source"]),
+        is_weak=bool(row["is_weak"]),
+        details={key: value for key, value in row.items() if key not in skipped},
+    )
+
+
+def _from_person(path: Path, image_id: str, row: dict[str, Any] | None) -> PseudoLabel:
+    mask_HW = read_mask(path)
+    return PseudoLabel(
+        image_id=image_id,
+        map_hw=mask_HW.astype(np.float32),
+        mask_hw=mask_HW,
+        confidence=1.0,
+        source=HUMAN_SOURCE,
+        details={"replaced": row["source"] if row else None},
+    )
+
+
+def _dump(row: dict[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a manifest, later rows of an image after earlier ones; none if there is no file.
+
+    A last line without its line break is what a killed run leaves: it is skipped.
+    """
+    if not file.exists():
+        return
+    try:
+        with file.open(encoding="utf-8", errors=_NAMES, newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.endswith("\n"):
+                    _log.warning("%s: line %d is unfinished and ignored", file, number)
+                    return
+                row = json.loads(line)
+                missing = _OWN_KEYS - set(row)
+                if missing:
+                    raise DataError(f"{file}: line {number} lacks {sorted(missing)}; make the pseudo-labels again")
+                yield row
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise DataError(f"{file}: a line is damaged ({error}); restore it or make the pseudo-labels again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _cut_torn_line(file: Path) -> None:
+    """Remove what a killed run left after the last line break."""
+    if not file.exists():
+        return
+    content = file.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)
+
+
+def _hash_file(path: Path) -> str | None:
+    """SHA-256 of a file, or None where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; replace or remove it") from error
