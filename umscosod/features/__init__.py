@@ -1,1 +1,1 @@
-
+"""Stage 0: frozen features through one protocol, each image encoded once."""

@@ -113,7 +113,8 @@ class _Builder:
     def _resolve_auto(self, second: str) -> str:
         if self.config.weights:
             spec = _recognised(self.config.weights, "--weights")
-            self._note(f"auto: {self.config.weights} is {spec.name} by its shapes")
+            # shapes tell the architecture only: a fine-tuned file must not pass for the original in a report
+            self._note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
             return spec.name
         needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
         missing = [message for spec in needed if (message := self._why_missing(spec))]

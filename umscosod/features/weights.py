@@ -266,7 +266,7 @@ def _resample_pos_embed(state: StateDict, model: VisionTransformer) -> StateDict
 
 def _check_fit(state: StateDict, expected: Mapping[str, torch.Tensor], path: Path) -> None:
     found = _recognise(state)
-    hint = f"; by its shapes the file is {found.name}" if found else ""
+    hint = f"; the file has the architecture of {found.name}" if found else ""
     for name, wanted in expected.items():
         if name not in state:
             raise WeightsError(f"weights {path}: {name} is missing, expected {tuple(wanted.shape)}{hint}")

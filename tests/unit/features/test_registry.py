@@ -114,7 +114,7 @@ def test_auto_fetches_when_allowed(save: Save, monkeypatch: pytest.MonkeyPatch, 
 def test_auto_recognises_a_given_file(save: Save) -> None:
     pair = build_backbones(FeaturesConfig(weights=save("dinov2_vits14")), CPU)
     assert sizes(pair) == [("dinov2_vits14", (28, 28)), ("dinov2_vits14", (16, 16))]
-    assert "is dinov2_vits14 by its shapes" in pair.notes[0]
+    assert "has the architecture of dinov2_vits14; its training is not known" in pair.notes[0]
 
 
 def test_auto_with_both_files_is_the_pair(save: Save) -> None:
