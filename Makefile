@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-v
 # One thread per process: small kernels on two cores lose more to thread switches than they gain.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup lint type contracts test docs bench demo clean
+.PHONY: help setup lint type test docs bench check-images demo clean
 .DELETE_ON_ERROR:
 
 help:
@@ -78,14 +78,16 @@ docs: $(VENV)/.stamp-docs
 bench: $(VENV)/.stamp-test
 	@set -e; ls benchmarks/*.py >/dev/null; for file in benchmarks/*.py; do $(ONE_THREAD) $(BIN)/python "$$file"; done
 
+check-images: # before the long installation
+	@test -z "$(strip $(IMAGES))" || test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
+
 # Without IMAGES: photographs with known masks are made first, and the result is scored against them.
-demo: $(VENV)/.stamp-run
+demo: check-images $(VENV)/.stamp-run
 ifeq ($(strip $(IMAGES)),)
 	$(BIN)/python -m umscosod.demo demo/pictures --seed $(SEED)
 	$(BIN)/umscosod label demo/pictures/image --out "$(OUT)" --overwrite
 	$(BIN)/umscosod evaluate "$(OUT)/masks" demo/pictures/gt
 else
-	@test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
 	$(BIN)/umscosod label "$(IMAGES)" --out "$(OUT)" --overwrite
 endif
 	@echo
