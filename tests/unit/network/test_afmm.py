@@ -38,6 +38,7 @@ def test_weight_is_eq_2_by_hand(weight: str) -> None:
                 assert float(got[n, p, c]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
+@torch.no_grad()
 def test_self_attention_by_hand() -> None:
     torch.manual_seed(0)
     module = SelfAttention(4, heads=2)

@@ -43,6 +43,7 @@ def test_constant_importance_leaves_the_seed_to_the_prior() -> None:
     assert select_seeds(torch.full((1, 3), 7.0), torch.tensor([[0.1, 0.3, 0.2]])).tolist() == [1]
 
 
+@torch.no_grad()
 def test_eq_3_by_hand() -> None:
     module = _module(seed_prior="none", affinity="dot").train()
     tokens = _tokens()

@@ -49,7 +49,7 @@ def test_zero_weights_give_a_zero_loss_with_zero_gradient() -> None:
     logits = torch.randn(2, 1, 2, 2, requires_grad=True)
     loss = _loss((logits,), torch.ones(2, 2, 2), torch.zeros(2))
     loss.total.backward()
-    assert float(loss.total) == 0.0
+    assert loss.total.item() == 0.0
     assert logits.grad is not None
     assert float(logits.grad.abs().sum()) == 0.0
 
