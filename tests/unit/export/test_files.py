@@ -1,0 +1,60 @@
+"""Outputs stay inside the output folder and are whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from umscosod.errors import DataError
+from umscosod.export.files import open_atomic, path_inside
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "", "a\\x.png", "a\x00.png"])
+def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="must be a plain relative name"):
+        path_inside(tmp_path, name)
+
+
+def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "masks").symlink_to(elsewhere)
+    (out / "inner").symlink_to(out)
+    with pytest.raises(DataError, match="leads out of the output folder"):
+        path_inside(out, "masks/x.png")
+    assert path_inside(out, "inner/x.png") == out / "inner" / "x.png"
+
+
+def test_an_output_folder_that_is_a_link_itself_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    assert path_inside(tmp_path / "out", "a/b.png") == tmp_path / "out" / "a" / "b.png"
+
+
+def test_folders_are_made_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a" / ("ü" * 120 + ".png")  # 244 bytes: a temporary name made from it would not fit
+    with open_atomic(path) as stream:
+        stream.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), open_atomic(path) as stream:
+        stream.write(b"half" * (1 // 0))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match=r"cannot write .*x: "), open_atomic(tmp_path / "x") as stream:
+        stream.write(b"new")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"), open_atomic(tmp_path / "file" / "y") as stream:
+        stream.write(b"new")

@@ -1,0 +1,259 @@
+"""``index.html``: each image beside its pseudo-label, its co-saliency map and its final mask."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from umscosod.errors import DataError
+from umscosod.export.files import open_atomic, path_inside
+from umscosod.export.tally import Tally
+from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
+from umscosod.types import ByteArray, Labelled, Status
+
+logger = logging.getLogger(__name__)
+
+_OPEN_GROUPS = 12  # a longer table of contents starts folded
+_TILES = (("image", "image"), ("pseudo", "pseudo-label"), ("map", "co-saliency map"), ("mask", "final mask"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SheetRow:
+    """One image on the sheet.
+
+    Attributes
+    ----------
+    labelled : Labelled
+        Its row of the report.
+    image : Path
+        The image file.
+    pseudo, map, mask : str or None
+        Relative POSIX paths below the output folder, such as ``"masks/cat/7.png"``; None where there is none.
+    """
+
+    labelled: Labelled
+    image: Path
+    pseudo: str | None = None
+    map: str | None = None
+    mask: str | None = None
+
+
+def write_contact_sheet(
+    out_dir: str | os.PathLike[str],
+    rows: Iterable[SheetRow],
+    *,
+    title: str = "Co-salient objects",
+    facts: Mapping[str, str] | None = None,
+    thumb_px: int = 192,
+    max_pixels: int | None = None,
+) -> Path:
+    """Write ``OUT/index.html`` and its small pictures under ``OUT/thumbs/``.
+
+    The page needs nothing from outside the folder: no scripts, fonts or pictures from elsewhere, relative links only.
+    One image is in memory at a time. The page has no date: equal results give equal bytes.
+
+    Parameters
+    ----------
+    out_dir : path
+    rows : iterable of SheetRow
+        Those of a group one after the other.
+    title : str
+    facts : mapping, optional
+        Shown at the top, such as ``{"backbone": "dino_vits8"}``.
+    thumb_px : int
+        Longest side of a small picture.
+    max_pixels : int, optional
+        Limit of `umscosod.data.images.decode_image`.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    DataError
+        A path leads out of the output folder, or a file cannot be written. Pictures that cannot be read are shown
+        as an empty tile.
+    """
+    out_dir = Path(out_dir)
+    page = path_inside(out_dir, "index.html")
+    tally = Tally()
+    contents: list[str] = []
+    troubles: list[str] = []
+    painter = _Painter(out_dir, thumb_px, max_pixels)
+    # The summary at the top is known only at the end, so the sections wait in a file, not in memory.
+    with tempfile.TemporaryFile() as body:
+        number = 0
+        for index, (group, members) in enumerate(groupby(rows, key=lambda row: row.labelled.group)):
+            part = Tally()
+            articles = []
+            for row in members:
+                tally.add(row.labelled)
+                part.add(row.labelled)
+                articles.append(_article(row, number, painter.paint(row)))
+                if row.labelled.status is not Status.LABELLED:
+                    troubles.append(_trouble(row.labelled, number))
+                number += 1
+            counts = _group_counts(part)
+            contents.append(f'<li><a href="#g{index}">{escape(group)}</a> <span>{escape(counts)}</span></li>')
+            heading = f"<h2>{escape(group)} <small>{escape(counts)}</small></h2>"
+            listed = "\n".join(articles)
+            body.write(_encode(f'<section id="g{index}">{heading}\n<div class="rows">\n{listed}\n</div></section>\n'))
+        body.seek(0)
+        with open_atomic(page) as stream:
+            for text in _head(title, tally, facts or {}, contents, troubles):
+                stream.write(_encode(text))
+            shutil.copyfileobj(body, stream)
+            stream.write(_encode(_foot()))
+    return page
+
+
+class _Painter:
+    """Makes the small pictures of a row and says where they are."""
+
+    def __init__(self, out_dir: Path, thumb_px: int, max_pixels: int | None) -> None:
+        self._out_dir = out_dir
+        self._thumb_px = thumb_px
+        self._max_pixels = max_pixels
+
+    def paint(self, row: SheetRow) -> dict[str, str]:
+        """Relative paths by tile; a tile that could not be made is absent."""
+        for relative in (row.pseudo, row.map, row.mask):
+            if relative is not None:
+                path_inside(self._out_dir, relative)
+        made: dict[str, str] = {}
+        try:
+            picture = compute_thumbnail(row.image, self._thumb_px, max_pixels=self._max_pixels)
+        except DataError as error:
+            logger.debug("no small picture of %s: %s", row.labelled.image_id, error)  # the row itself tells the reason
+            return made
+        made["image"] = self._write("image", row, picture)
+        for tile, relative in (("pseudo", row.pseudo), ("map", row.map), ("mask", row.mask)):
+            if relative is None:
+                continue
+            try:
+                grey_HW = compute_grey_thumbnail(self._out_dir / relative, picture.shape[:2])
+            except DataError as error:
+                logger.warning("contact sheet, %s: %s", row.labelled.image_id, error)
+                continue
+            made[tile] = self._write(tile, row, paint_mask(picture, grey_HW >= 128) if tile == "mask" else grey_HW)
+        return made
+
+    def _write(self, tile: str, row: SheetRow, picture: ByteArray) -> str:
+        name = PurePosixPath("thumbs", tile, row.labelled.output).with_suffix(".jpg").as_posix()
+        write_jpeg(path_inside(self._out_dir, name), picture)
+        return name
+
+
+def _article(row: SheetRow, number: int, thumbs: Mapping[str, str]) -> str:
+    labelled = row.labelled
+    full = {"pseudo": row.pseudo, "map": row.map, "mask": row.mask}
+    tiles = "".join(_tile(label, thumbs.get(tile), full.get(tile)) for tile, label in _TILES)
+    notes = [f'<span class="chip {labelled.status.value}">{labelled.status.value}</span>']
+    if labelled.status is Status.LABELLED:
+        notes.append(
+            f'<span class="meter" title="confidence"><meter min="0" max="1" value="{labelled.confidence:.4f}"></meter> '
+            f"{labelled.confidence:.2f}</span>"
+        )
+        notes.append(f"<span>threshold {labelled.threshold:.2f}</span>")
+    if labelled.source:
+        notes.append(f"<span>from {escape(labelled.source)}</span>")
+    reason = f'<p class="reason">{escape(labelled.reason)}</p>' if labelled.reason else ""
+    return (
+        f'<article id="i{number}" data-confidence="{labelled.confidence:.6f}" data-status="{labelled.status.value}">'
+        f'<div class="tiles">{tiles}</div><h3>{escape(labelled.image_id)}</h3>'
+        f'<p class="notes">{"".join(notes)}</p>{reason}</article>'
+    )
+
+
+def _tile(label: str, thumb: str | None, full: str | None) -> str:
+    if thumb is None:
+        content = '<span class="none">none</span>'
+    else:
+        content = f'<img loading="lazy" decoding="async" src="{_url(thumb)}" alt="{label}">'
+        if full is not None:
+            content = f'<a href="{_url(full)}">{content}</a>'
+    return f"<figure>{content}<figcaption>{label}</figcaption></figure>"
+
+
+def _url(relative: str) -> str:
+    # bytes as on disk, so that names in any encoding and any Unicode form are found
+    return escape(quote(os.fsencode(relative)))
+
+
+def _trouble(labelled: Labelled, number: int) -> str:
+    return (
+        f'<li><span class="chip {labelled.status.value}">{labelled.status.value}</span> '
+        f'<a href="#i{number}">{escape(labelled.image_id)}</a> {escape(labelled.reason)}</li>'
+    )
+
+
+def _group_counts(tally: Tally) -> str:
+    totals = tally.as_dict()
+    parts = [f"{totals['images']} images" if totals["images"] != 1 else "1 image"]
+    parts += [f"{totals[status.value]} {status.value}" for status in Status if totals[status.value]]
+    parts += [f"from {source}" for source in totals["sources"]]
+    if totals["mean_confidence"] is not None:
+        parts.append(f"mean confidence {totals['mean_confidence']:.2f}")
+    return ", ".join(parts)
+
+
+def _head(
+    title: str, tally: Tally, facts: Mapping[str, str], contents: list[str], troubles: list[str]
+) -> Iterator[str]:
+    totals = tally.as_dict()
+    yield (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_resource('sheet.css')}</style></head>\n<body>\n"
+        f"<header><h1>{escape(title)}</h1>\n"
+    )
+    counts = [("images", totals["images"]), ("groups", totals["groups"])]
+    figures = "".join(f"<li><b>{count}</b> {name}</li>" for name, count in counts)
+    figures += "".join(f'<li class="{status}"><b>{totals[status.value]}</b> {status.value}</li>' for status in Status)
+    if totals["mean_confidence"] is not None:
+        figures += f"<li><b>{totals['mean_confidence']:.2f}</b> mean confidence</li>"
+    figures += "".join(f"<li><b>{count}</b> from {escape(name)}</li>" for name, count in totals["sources"].items())
+    yield f'<ul class="figures">{figures}</ul>\n'
+    if facts:
+        shown = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+        yield f'<dl class="facts">{shown}</dl>\n'
+    yield (
+        '<p class="legend">Final mask: the picture outside the mask is dimmed, its border is orange. '
+        "A click on a pseudo-label, map or mask opens the file itself.</p>\n"
+        '<div class="controls" id="controls" hidden>'
+        '<label><input type="checkbox" id="worst"> lowest confidence first</label>'
+        '<label>show <select id="status"><option value="">all</option>'
+        + "".join(f"<option>{status.value}</option>" for status in Status)
+        + "</select></label></div>\n"
+    )
+    if troubles:
+        yield f"<details><summary>{len(troubles)} without a mask, with reasons</summary><ul>"
+        yield "\n".join(troubles)
+        yield "</ul></details>\n"
+    is_open = " open" if len(contents) <= _OPEN_GROUPS else ""
+    yield f'<details{is_open}><summary>{len(contents)} groups</summary><ul class="contents">'
+    yield "\n".join(contents)
+    yield '</ul></details>\n</header>\n<main id="main">\n'
+
+
+def _foot() -> str:
+    return f"</main>\n<script>\n{_resource('sheet.js')}</script>\n</body></html>\n"
+
+
+def _resource(name: str) -> str:
+    return resources.files("umscosod.export").joinpath(name).read_text(encoding="utf-8")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # a name that is no valid text shows a "?"; its links still work

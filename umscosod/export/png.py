@@ -1,0 +1,159 @@
+"""Masks and soft maps as 8-bit PNG files, at each image's own size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.errors import DataError
+from umscosod.types import BoolArray, ByteArray, FloatArray
+
+__all__ = ["map_to_bytes", "read_map", "read_mask", "upsample_map", "write_map", "write_mask"]
+
+_WHITE = 255
+
+
+def write_mask(path: Path, mask_HW: BoolArray) -> None:
+    """Write a mask as a grey PNG of 0 and 255, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        From `umscosod.export.files.path_inside`, which keeps it within the output folder. Parent folders are made.
+    mask_HW : ndarray, bool, (H, W)
+
+    Raises
+    ------
+    DataError
+        Not a boolean (H, W) array, empty, or the file cannot be written.
+    """
+    if mask_HW.dtype != np.bool_ or mask_HW.ndim != 2 or mask_HW.size == 0:
+        raise DataError(f"{path}: a mask must be boolean (H, W), got {mask_HW.dtype} {mask_HW.shape}")
+    write_png_atomic(path, mask_HW.astype(np.uint8) * np.uint8(_WHITE))
+
+
+def write_map(path: Path, map_HW: FloatArray) -> None:
+    """Write a soft map as a grey PNG, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        As in `write_mask`.
+    map_HW : ndarray, float, (H, W), in [0, 1]
+
+    Raises
+    ------
+    DataError
+        As `map_to_bytes`, or the file cannot be written.
+    """
+    try:
+        levels_HW = map_to_bytes(map_HW)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    write_png_atomic(path, levels_HW)
+
+
+def map_to_bytes(map_HW: FloatArray) -> ByteArray:
+    """Quantise a soft map as the benchmarks' code does: 255 p, truncated (not rounded).
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+        The product is taken in the map's own precision, so float32 maps give what torch's ``mul(255).byte()`` gives.
+
+    Returns
+    -------
+    ndarray, uint8, (H, W)
+
+    Raises
+    ------
+    DataError
+        Not a float (H, W) array, empty, not finite, or out of [0, 1].
+
+    Examples
+    --------
+    >>> map_to_bytes(np.array([[0.0, 0.5, 0.999, 1.0]])).tolist()
+    [[0, 127, 254, 255]]
+    """
+    if map_HW.dtype.kind != "f" or map_HW.ndim != 2 or map_HW.size == 0:
+        raise DataError(f"a soft map must be float (H, W), got {map_HW.dtype} {map_HW.shape}")
+    low, high = float(map_HW.min()), float(map_HW.max())
+    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
+        raise DataError(f"a soft map must lie in [0, 1], got values from {low} to {high}")
+    return (map_HW * map_HW.dtype.type(_WHITE)).astype(np.uint8)
+
+
+def read_map(path: Path) -> npt.NDArray[np.float32]:
+    """Read a soft map written by `write_map`.
+
+    Returns
+    -------
+    ndarray, float32, (H, W), in [0, 1]
+        Grey level over 255: at most 1/255 below the map that was written.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, or not an 8-bit grey picture.
+    """
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            levels_HW = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the map {path}: {error}; make it again or remove the file") from error
+    if mode != "L":
+        raise DataError(f"{path}: a soft map is an 8-bit grey picture, this one has mode {mode}; make it again")
+    return levels_HW.astype(np.float32) / np.float32(_WHITE)
+
+
+def upsample_map(map_hw: FloatArray, size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Resize a map bilinearly with its corner pixels on the corners of the result.
+
+    Parameters
+    ----------
+    map_hw : ndarray, float, (h, w)
+    size_hw : (int, int)
+        Height and width wanted; smaller than (h, w) skips pixels (no averaging).
+
+    Returns
+    -------
+    ndarray, float32, size_hw
+        Equal to torch's ``interpolate(mode="bilinear", align_corners=True)`` up to the last bits. Along a side
+        wanted at length 1 the first pixel is taken. Never leaves the range of `map_hw`.
+
+    Raises
+    ------
+    DataError
+        `map_hw` is empty or not 2-D, or a wanted side is below 1.
+
+    Examples
+    --------
+    >>> upsample_map(np.array([[0.0, 1.0]]), (1, 5)).tolist()
+    [[0.0, 0.25, 0.5, 0.75, 1.0]]
+    """
+    if map_hw.ndim != 2 or map_hw.size == 0:
+        raise DataError(f"upsample_map expects a map (h, w), got {map_hw.shape}")
+    if min(size_hw) < 1:
+        raise DataError(f"upsample_map expects sides of at least 1 pixel, got {size_hw}")
+    source = map_hw.astype(np.float32)
+    if source.shape == tuple(size_hw):
+        return source
+    left, right, weight_W = _neighbours(source.shape[1], size_hw[1])
+    wide_hW = source[:, left] * (1 - weight_W) + source[:, right] * weight_W
+    top, bottom, weight_H = _neighbours(source.shape[0], size_hw[0])
+    result_HW = wide_hW[top] * (1 - weight_H[:, None]) + wide_hW[bottom] * weight_H[:, None]
+    return np.clip(result_HW, source.min(), source.max())  # the two products may round one bit beyond
+
+
+def _neighbours(old: int, new: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Two source indices of each target index along one side, and the weight of the second (float32, as torch)."""
+    step = np.float32(old - 1) / np.float32(new - 1) if new > 1 else np.float32(0)
+    position = np.arange(new, dtype=np.float32) * step
+    first = np.minimum(position.astype(np.intp), old - 1)
+    second = np.minimum(first + 1, old - 1)
+    return first, second, (position - first.astype(np.float32)).astype(np.float32)

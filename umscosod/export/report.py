@@ -1,0 +1,133 @@
+"""``report.json``: what became of every image, the same bytes for the same run."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from umscosod import __version__
+from umscosod.data.naming import natural_key
+from umscosod.errors import DataError
+from umscosod.export.files import open_atomic
+from umscosod.export.tally import Tally
+from umscosod.types import Labelled
+
+SCHEMA = 1
+"""Version of the file's structure; goes up when a field is renamed or removed."""
+
+_PACKAGES = (
+    *("numpy", "scipy", "scikit-image", "pillow", "opencv-python", "pydensecrf2"),
+    *("torch", "torchvision", "timm", "safetensors", "pycocotools"),
+)
+_DIGITS = 6  # float32 has about seven; more would only show the noise of the conversion
+
+
+def write_report(
+    path: Path,
+    rows: Iterable[Labelled],
+    config: Mapping[str, Any],
+    *,
+    backbones: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write the report of a run, whole or not at all.
+
+    Without dates, durations and host names, so that two runs with equal results give equal bytes. Rows are put in
+    natural order of group and output.
+
+    Parameters
+    ----------
+    path : Path
+        Usually ``OUT/report.json``.
+    rows : iterable of Labelled
+        One for every image that was asked for, whatever became of it.
+    config : mapping
+        The resolved settings, made of what JSON knows.
+    backbones : sequence of str
+        Ids of the streams used (name, weights hash, size, layer and facet).
+    versions : mapping, optional
+        By default `package_versions`.
+
+    Returns
+    -------
+    dict
+        The totals: see `umscosod.export.tally.Tally.as_dict`.
+
+    Raises
+    ------
+    DataError
+        An image occurs twice, a figure is not finite, `config` holds what JSON does not know, or the file cannot be
+        written.
+    """
+    ordered = sorted(rows, key=lambda row: (natural_key(row.group), natural_key(row.output)))
+    tally = Tally()
+    groups: dict[str, Tally] = {}
+    seen: set[tuple[str, str]] = set()
+    for row in ordered:
+        if (row.group, row.image_id) in seen:
+            raise DataError(f"{path}: image {row.image_id!r} has two rows in the report; label it once")
+        seen.add((row.group, row.image_id))
+        tally.add(row)
+        groups.setdefault(row.group, Tally()).add(row)
+    totals = tally.as_dict()
+    document = {
+        "schema": SCHEMA,
+        "totals": totals,
+        "groups": {name: _without_groups(part.as_dict()) for name, part in groups.items()},
+        "backbones": list(backbones),
+        "versions": dict(sorted((package_versions() if versions is None else versions).items())),
+        "config": config,
+        "images": [_image_row(path, row) for row in ordered],
+    }
+    with open_atomic(path) as stream:
+        stream.write(_to_json(path, document))
+    return totals
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; those not installed are left out."""
+    found = {"python": platform.python_version(), "umscosod": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _image_row(path: Path, row: Labelled) -> dict[str, Any]:
+    if not (math.isfinite(row.confidence) and math.isfinite(row.threshold)):
+        raise DataError(
+            f"{path}: image {row.image_id!r} has confidence {row.confidence} and threshold {row.threshold}; "
+            "both must be finite"
+        )
+    return {
+        "image": row.image_id,
+        "group": row.group,
+        "output": row.output,
+        "status": row.status.value,
+        "confidence": round(float(row.confidence), _DIGITS),
+        "threshold": round(float(row.threshold), _DIGITS),
+        "source": row.source,
+        "reason": row.reason,
+    }
+
+
+def _without_groups(totals: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in totals.items() if key != "groups"}
+
+
+def _to_json(path: Path, document: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: the settings cannot be written as JSON ({error})") from error
+    try:
+        return (text + "\n").encode("utf-8")
+    except UnicodeEncodeError:  # a file name that is not valid text on this system: escape everything
+        return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")
