@@ -29,6 +29,38 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddedConfig:
+    """The backbone without weights: descriptors per cell, and a stand-in for self-attention (spec A0)."""
+
+    centre_sigma: Annotated[
+        float, Gt(0.0), Le(10.0), Doc("Deviation of the centre prior, as a share of the picture's side.")
+    ] = 0.25
+    contrast_centre_power: Annotated[
+        float, Ge(0.0), Le(4.0), Doc("Exponent of the centre prior on the contrast to the border.")
+    ] = 0.5
+    centre_power: Annotated[float, Ge(0.0), Le(4.0), Doc("Exponent of the centre prior on the sharpened map.")] = 0.25
+    geodesic_sigma: Annotated[
+        float, Gt(0.0), Doc("Geodesic Lab distance at which two patches stop being one surface (L in [0, 1]).")
+    ] = 0.1
+    sharpen_rounds: Annotated[
+        int, Ge(0), Le(10), Doc("Refits of the linear foreground classifier; 0: contrast to the border alone.")
+    ] = 3
+    image_weight: Annotated[
+        float, *Share, Doc("Weight of the classifier fitted to the image itself, against the one of the whole group.")
+    ] = 0.6
+    group_ridge: Annotated[float, Gt(0.0), Doc("Ridge of the group's classifier, in mean variances.")] = 0.1
+    image_ridge: Annotated[float, Gt(0.0), Doc("Ridge of an image's classifier, in mean variances.")] = 0.3
+    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 3.0
+    smooth_cells: Annotated[float, Ge(0.0), Doc("Gaussian smoothing of the discriminant, in cells.")] = 1.0
+    token_saliency: Annotated[
+        float, Ge(0.0), Doc("Weight of the sharpened map as one more token channel: groups masks by what they are.")
+    ] = 6.0
+    key_saliency: Annotated[
+        float, Ge(0.0), Doc("Weight of the sharpened map as one more key channel: regions end at its borders.")
+    ] = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FeaturesConfig:
     """Stage 0: frozen features."""
 
@@ -53,6 +85,7 @@ class FeaturesConfig:
         str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
     ] = ""
     use_cache: Annotated[bool, Doc("Keep encoded features on disk, so that no image is ever encoded twice.")] = True
+    embedded: EmbeddedConfig = field(default_factory=EmbeddedConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,12 +101,6 @@ class PseudoConfig:
         tuple[float, ...],
         Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
     ] = (0.4, 0.2, 0.1)
-    sharpen_rounds: Annotated[
-        int,
-        Ge(0),
-        Le(10),
-        Doc("Refits of the group's linear foreground classifier on the attention stand-in; only for embedded."),
-    ] = 3
     sa_binarize: Annotated[
         Literal["mass", "otsu", "mean", "soft"], Doc("How the attention map becomes a set for eq. 1 (spec A1.2).")
     ] = "mass"

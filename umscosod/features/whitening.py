@@ -1,0 +1,88 @@
+"""Whitening of raw descriptors by the collection's own statistics: no annotation, one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from umscosod.errors import CheckpointError
+from umscosod.types import FloatArray
+
+SHRINKAGE = 1e-3
+"""Added to every variance, in mean variances: channels that never vary must not explode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whitening:
+    """A symmetric (ZCA) whitening: channels keep their meaning from one collection to the next.
+
+    Attributes
+    ----------
+    mean_D : ndarray, float64, (D,)
+    matrix_DD : ndarray, float64, (D, D)
+    """
+
+    mean_D: FloatArray
+    matrix_DD: FloatArray
+
+    def apply(self, tokens_PD: FloatArray) -> FloatArray:
+        """Centre and whiten tokens; any leading shape, float32 out."""
+        return ((tokens_PD.astype(np.float32) - self.mean_D.astype(np.float32)) @ self.matrix_DD.astype(np.float32)).astype(
+            np.float32
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Give plain lists, for a checkpoint's metadata."""
+        return {"mean": self.mean_D.tolist(), "matrix": self.matrix_DD.tolist()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Whitening:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            The arrays are missing or their shapes disagree.
+        """
+        mean_D, matrix_DD = np.asarray(data.get("mean"), float), np.asarray(data.get("matrix"), float)
+        if mean_D.ndim != 1 or matrix_DD.shape != (len(mean_D), len(mean_D)):
+            raise CheckpointError(f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}")
+        return cls(mean_D=mean_D, matrix_DD=matrix_DD)
+
+
+def fit_whitening(token_arrays: Iterable[FloatArray]) -> Whitening:
+    """Fit a whitening to a stream of token arrays.
+
+    Parameters
+    ----------
+    token_arrays : iterable of ndarray, (P, D)
+        One array per image; P may differ. At least one.
+
+    Returns
+    -------
+    Whitening
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fitted = fit_whitening([np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])])
+    >>> fitted.mean_D.tolist()
+    [0.0, 0.0]
+    >>> np.round(fitted.matrix_DD, 2).tolist()  # variances 2 and 0.5
+    [[0.71, 0.0], [0.0, 1.41]]
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for tokens in token_arrays:
+        wide = tokens.astype(np.float64)
+        count += len(wide)
+        total = total + wide.sum(0)
+        squares = squares + wide.T @ wide
+    mean_D = np.asarray(total) / count
+    covariance_DD = np.asarray(squares) / count - np.outer(mean_D, mean_D)
+    values, vectors = np.linalg.eigh(covariance_DD)
+    values = np.maximum(values, 0.0)
+    floor = SHRINKAGE * values.mean() if values.mean() > 0 else 1.0
+    matrix_DD = (vectors / np.sqrt(values + floor)) @ vectors.T
+    return Whitening(mean_D=mean_D, matrix_DD=matrix_DD)
