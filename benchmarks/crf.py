@@ -1,0 +1,162 @@
+"""DenseCRF: process pool against one process, 5 against 10 iterations, and what it does to the masks.
+
+    python benchmarks/crf.py [--images DIR --masks DIR] [--count N] [--workers W] [--rounds R] [--out FILE]
+
+Ratios of one run: read them, not the seconds. Masks are coarsened to the 28 x 28 token grid first, as maps come.
+Without --images the photographs that come with scikit-image are cropped, and Otsu's threshold stands in for masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+import skimage.filters
+from PIL import Image
+
+from umscosod.config import CrfConfig
+from umscosod.refine.crf_pool import open_pool, refine_masks
+from umscosod.refine.resize import resize_mask, resize_picture
+from umscosod.types import BoolArray, ByteArray
+
+Masks = list[BoolArray]
+Pictures = list[ByteArray]
+
+GRID = 28
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def crops() -> Iterator[tuple[ByteArray, BoolArray]]:
+    """Seeded random crops of scikit-image's photographs with Otsu masks, without end."""
+    rng = np.random.default_rng(0)
+    for name in itertools.cycle(PHOTOGRAPHS):
+        photograph = getattr(skimage.data, name)()
+        height, width = photograph.shape[:2]
+        side = int(rng.integers(200, min(height, width) + 1))
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        picture = photograph[top : top + side, left : left + side]
+        grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 4)
+        yield picture, grey > skimage.filters.threshold_otsu(grey)
+
+
+def files(images: Path, masks: Path) -> Iterator[tuple[ByteArray, BoolArray]]:
+    """Pictures and true masks of two trees with the same names."""
+    for mask_path in sorted(masks.rglob("*.png")):
+        found = sorted((images / mask_path.relative_to(masks).parent).glob(f"{mask_path.stem}.*"))
+        if found:
+            picture = np.asarray(Image.open(found[0]).convert("RGB"))
+            truth = np.asarray(Image.open(mask_path).convert("L")) > 127
+            if truth.shape == picture.shape[:2]:
+                yield picture, truth
+
+
+def coarsen(truth: BoolArray, size_px: int) -> BoolArray:
+    """The mask as a 28 x 28 map would show it, at network size."""
+    grid = cv2.resize(truth.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(grid, (size_px, size_px), interpolation=cv2.INTER_LINEAR) >= 0.5)
+
+
+def iou(a: BoolArray, b: BoolArray) -> float:
+    """Intersection over union; 1 for two empty masks."""
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 1.0
+
+
+def measure_speed(masks: Masks, pictures: Pictures, config: CrfConfig, rounds: int) -> dict[str, float | bool]:
+    """Best of some rounds for each way, taken in turn, so that other load hits all alike."""
+    ten = replace(config, iterations=10)
+    seconds: dict[str, list[float]] = {"one": [], "pool": [], "ten": []}
+    own_cpu: dict[str, list[float]] = {"one": [], "pool": [], "ten": []}
+    outcomes = {}
+    with open_pool(config) as pool:
+        refine_masks(masks[:2], pictures[:2], config, pool)  # in a run the processes boot while features are encoded
+        ways = {"one": (config, None), "pool": (config, pool), "ten": (ten, None)}
+        for _ in range(rounds):
+            for name, (settings, executor) in ways.items():
+                start, busy = time.perf_counter(), time.process_time()
+                outcomes[name] = refine_masks(masks, pictures, settings, executor)
+                seconds[name].append(time.perf_counter() - start)
+                own_cpu[name].append(time.process_time() - busy)
+    best = {name: min(values) for name, values in seconds.items()}
+    cpu = {name: min(values) for name, values in own_cpu.items()}
+    return {
+        "seconds_per_picture": best["one"] / len(masks),
+        "pool_speedup": best["one"] / best["pool"],
+        "pool_equals_one_process": all(
+            np.array_equal(a, b) for (a, _), (b, _) in zip(outcomes["one"], outcomes["pool"], strict=True)
+        ),
+        # Of the work, what stays with the caller: on idle cores the pool's speed-up is bounded by its inverse.
+        "callers_share_of_cpu_with_pool": cpu["pool"] / cpu["one"],
+        "cpu_ratio_10_to_5_iterations": cpu["ten"] / cpu["one"],
+    }
+
+
+def share_that_differs(one: Masks, other: Masks) -> float:
+    """Mean share of pixels that two sets of masks label differently."""
+    return float(np.mean([(a != b).mean() for a, b in zip(one, other, strict=True) if a.shape == b.shape]))
+
+
+def measure_masks(masks: Masks, pictures: Pictures, truths: Masks, config: CrfConfig) -> dict[str, float | int]:
+    """What the settings do to the masks, and how far each set lies from the true ones."""
+
+    def run(shown: Pictures, settings: CrfConfig) -> Masks:
+        return [mask for mask, _ in refine_masks(masks, shown, settings)]
+
+    def mean_iou(guesses: Masks) -> float:
+        pairs = zip(guesses, truths, strict=True)
+        return float(np.mean([iou(resize_mask(guess, (len(true), len(true[0]))), true) for guess, true in pairs]))
+
+    five, ten = run(pictures, config), run(pictures, replace(config, iterations=10))
+    swapped = run([np.ascontiguousarray(picture[..., ::-1]) for picture in pictures], config)
+    return {
+        "pixels_differ_5_to_10_iterations": share_that_differs(five, ten),
+        "pixels_differ_rgb_to_bgr": share_that_differs(five, swapped),  # the lattice only: the exact kernel is equal
+        "mean_iou_before": mean_iou(masks),
+        "mean_iou_after_5": mean_iou(five),
+        "mean_iou_after_10": mean_iou(ten),
+        "masks_erased": sum(bool(mask.any()) and not after.any() for mask, after in zip(masks, five, strict=True)),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--masks", type=Path)
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    if bool(options.images) != bool(options.masks):
+        parser.error("--images and --masks go together")
+    config = CrfConfig(iterations=5, workers=options.workers)
+    source = files(options.images, options.masks) if options.images else crops()
+    items = list(itertools.islice(source, options.count))
+    if not items:
+        parser.error("no picture with a mask of its own size and name was found")
+    square = (config.size_px, config.size_px)
+    pictures = [resize_picture(picture, square) for picture, _ in items]
+    masks = [coarsen(truth, config.size_px) for _, truth in items]
+    figures = {
+        "pictures": len(items),
+        "workers": config.workers,
+        **measure_speed(masks, pictures, config, options.rounds),
+        **measure_masks(masks, pictures, [truth for _, truth in items], config),
+    }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
