@@ -149,14 +149,14 @@ class _Builder:
 
     def _first(self, name: str) -> Backbone:
         if name == EMBEDDED:
-            return _embedded(self.config.size_px, _CELL_PX)
+            return _embedded(self.config, _CELL_PX)
         size_px = VIT_SPECS[name].patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
         return self._vit(name, self.config.weights, "--weights", size_px)
 
     def _second(self, name: str, first_name: str) -> Backbone:
         size_px = self.config.size_px
         if name == EMBEDDED:
-            return _embedded(size_px, 2 * _CELL_PX)
+            return _embedded(self.config, 2 * _CELL_PX)
         file, option = self.config.second_weights, "--features.second-weights"
         if name == first_name:
             if not file:
@@ -181,10 +181,10 @@ class _Builder:
         self.notes.append(text)
 
 
-def _embedded(size_px: int, cell_px: int) -> Backbone:
+def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
     from umscosod.features.embedded import EmbeddedBackbone
 
-    return EmbeddedBackbone(size_px, cell_px)
+    return EmbeddedBackbone(config.size_px, cell_px, config.embedded)
 
 
 def _check_name(option: str, name: str) -> None:

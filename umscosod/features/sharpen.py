@@ -105,7 +105,7 @@ def _covariance(rows_RF: FloatArray, mean_F: FloatArray) -> FloatArray:
 def _standardise(score_NP: FloatArray) -> FloatArray:
     """Divide by the deviation over all rows at once; the zero between the classes stays."""
     deviation = float(score_NP.std())
-    return score_NP / deviation if deviation > 0 else score_NP
+    return np.asarray(score_NP / deviation) if deviation > 0 else score_NP
 
 
 def _smooth(score_P: FloatArray, grid_hw: tuple[int, int], sigma_cells: float) -> FloatArray:

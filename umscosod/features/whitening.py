@@ -29,9 +29,8 @@ class Whitening:
 
     def apply(self, tokens_PD: FloatArray) -> FloatArray:
         """Centre and whiten tokens; any leading shape, float32 out."""
-        return ((tokens_PD.astype(np.float32) - self.mean_D.astype(np.float32)) @ self.matrix_DD.astype(np.float32)).astype(
-            np.float32
-        )
+        centred_PD = tokens_PD.astype(np.float32) - self.mean_D.astype(np.float32)
+        return np.asarray(centred_PD @ self.matrix_DD.astype(np.float32))
 
     def to_json(self) -> dict[str, object]:
         """Give plain lists, for a checkpoint's metadata."""
@@ -48,7 +47,9 @@ class Whitening:
         """
         mean_D, matrix_DD = np.asarray(data.get("mean"), float), np.asarray(data.get("matrix"), float)
         if mean_D.ndim != 1 or matrix_DD.shape != (len(mean_D), len(mean_D)):
-            raise CheckpointError(f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}")
+            raise CheckpointError(
+                f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}"
+            )
         return cls(mean_D=mean_D, matrix_DD=matrix_DD)
 
 
@@ -73,14 +74,16 @@ def fit_whitening(token_arrays: Iterable[FloatArray]) -> Whitening:
     >>> np.round(fitted.matrix_DD, 2).tolist()  # variances 2 and 0.5
     [[0.71, 0.0], [0.0, 1.41]]
     """
-    count, total, squares = 0, 0.0, 0.0
+    count = 0
+    total: FloatArray = np.zeros(())
+    squares: FloatArray = np.zeros(())
     for tokens in token_arrays:
         wide = tokens.astype(np.float64)
         count += len(wide)
         total = total + wide.sum(0)
         squares = squares + wide.T @ wide
-    mean_D = np.asarray(total) / count
-    covariance_DD = np.asarray(squares) / count - np.outer(mean_D, mean_D)
+    mean_D = total / count
+    covariance_DD = squares / count - np.outer(mean_D, mean_D)
     values, vectors = np.linalg.eigh(covariance_DD)
     values = np.maximum(values, 0.0)
     floor = SHRINKAGE * values.mean() if values.mean() > 0 else 1.0

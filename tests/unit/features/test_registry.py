@@ -30,7 +30,7 @@ class FakeEmbedded:
     name = "embedded"
     weights_sha256 = ""
 
-    def __init__(self, size_px: int, cell_px: int) -> None:
+    def __init__(self, size_px: int, cell_px: int, config: object = None) -> None:
         self.sizes = (size_px, cell_px)
         self.grid_hw = (size_px // cell_px,) * 2
 

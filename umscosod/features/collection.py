@@ -1,0 +1,202 @@
+"""A collection's features: every image encoded once, every group loaded when it is needed.
+
+Legend: ``N`` images, ``P`` patches, ``D`` token width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from umscosod.config import PipelineConfig
+from umscosod.data.images import decode_image, image_sha256, resize_picture
+from umscosod.errors import DataError
+from umscosod.features.backbone import Backbone
+from umscosod.features.cache import Arrays, FeatureCache
+from umscosod.features.registry import BackbonePair
+from umscosod.features.saliency import saliency_from_attention
+from umscosod.features.sharpen import append_saliency, sharpen_saliency
+from umscosod.features.whitening import Whitening, fit_whitening
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup, ImageRef
+
+logger = logging.getLogger(__name__)
+
+STREAMS = ("first", "second")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """Cache keys of one image: the picture at network size, and its encoding by either backbone."""
+
+    picture: str
+    streams: tuple[str, str]
+
+
+class FeatureCollection(Sequence[GroupFeatures]):
+    """Features of all groups, on disk; indexing loads one group.
+
+    Parameters
+    ----------
+    groups : sequence of ImageGroup
+    pair : BackbonePair
+    config : PipelineConfig
+    cache : FeatureCache
+    whitenings : mapping of str to Whitening, optional
+        By stream, ``first`` and ``second``: those of a checkpoint. Missing ones are fitted to this collection.
+    progress : callable
+        Called once per image as stage ``features``.
+
+    Attributes
+    ----------
+    groups : tuple of ImageGroup
+        Only images that could be encoded, and only groups that have any left.
+    failures : dict of str to str
+        Reason by image id.
+    whitenings : dict of str to Whitening
+        Empty unless a backbone asks for it.
+    sha256 : dict of str to str
+        Hash of each usable file.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ImageGroup],
+        pair: BackbonePair,
+        config: PipelineConfig,
+        cache: FeatureCache,
+        *,
+        whitenings: Mapping[str, Whitening] | None = None,
+        progress: ProgressFn = ignore_progress,
+    ) -> None:
+        self.pair, self.config, self.cache = pair, config, cache
+        self.failures: dict[str, str] = {}
+        self.sha256: dict[str, str] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._encode(groups, progress)
+        self.groups = tuple(
+            replace(group, images=left)
+            for group in groups
+            if (left := tuple(image for image in group.images if image.id in self._entries))
+        )
+        self.whitenings = dict(whitenings or {})
+        for stream, backbone in zip(STREAMS, self._backbones, strict=True):
+            if backbone.needs_whitening and stream not in self.whitenings and self._entries:
+                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream))
+
+    def __len__(self) -> int:
+        """Count the groups."""
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> GroupFeatures:  # type: ignore[override]
+        """Load one group from the cache."""
+        return self.load(self.groups[index])
+
+    @property
+    def _backbones(self) -> tuple[Backbone, Backbone]:
+        return self.pair.first, self.pair.second
+
+    def load(self, group: ImageGroup) -> GroupFeatures:
+        """Load a group's features: whitened and sharpened where the backbone asks for it.
+
+        Parameters
+        ----------
+        group : ImageGroup
+            Of `groups`.
+
+        Returns
+        -------
+        GroupFeatures
+            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the
+            map its group agrees on.
+        """
+        pictures = [self._read(image, self._entries[image.id].picture) for image in group.images]
+        first, second = (self._load_stream(group, index) for index in range(2))
+        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
+        if self.pair.first.needs_whitening:
+            settings = self.config.features.embedded
+            saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw, settings)
+            first = append_saliency(first, saliency_NP, settings)
+        return GroupFeatures(
+            group=group,
+            first=first,
+            second=second,
+            saliency_NP=saliency_NP,
+            pictures_NHW3=np.stack([arrays["picture"] for arrays in pictures]),
+            sizes_hw=tuple((int(arrays["size"][0]), int(arrays["size"][1])) for arrays in pictures),
+        )
+
+    def _load_stream(self, group: ImageGroup, index: int) -> GroupTokens:
+        backbone, whitening = self._backbones[index], self.whitenings.get(STREAMS[index])
+        rows = [self._read(image, self._entries[image.id].streams[index]) for image in group.images]
+        tokens_NPD: FloatArray = np.stack([arrays["tokens"] for arrays in rows])
+        return GroupTokens(
+            tokens_NPD=tokens_NPD if whitening is None else whitening.apply(tokens_NPD),
+            keys_NPK=np.stack([arrays["keys"] for arrays in rows]),
+            attn_NAP=np.stack([arrays["attn"] for arrays in rows]),
+            grid_hw=backbone.grid_hw,
+            backbone_id=backbone.id,
+        )
+
+    def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
+        index = STREAMS.index(stream)
+        for group in self.groups:
+            for image in group.images:
+                yield self._read(image, self._entries[image.id].streams[index])["tokens"]
+
+    def _encode(self, groups: Sequence[ImageGroup], progress: ProgressFn) -> None:
+        images = [image for group in groups for image in group.images]
+        for done, image in enumerate(images):
+            progress(done, len(images), "features")
+            try:
+                self._entries[image.id] = self._encode_one(image)
+            except DataError as error:
+                self.failures[image.id] = str(error)
+                logger.warning("%s: left out: %s", image.id, error)
+        progress(len(images), len(images), "features")
+
+    def _encode_one(self, image: ImageRef) -> _Entry:
+        sha256 = image_sha256(image.path)
+        size_px = self.config.features.size_px
+        entry = _Entry(
+            picture=self.cache.key(sha256, "picture", str(size_px)),
+            streams=(self.cache.key(sha256, self.pair.first.id), self.cache.key(sha256, self.pair.second.id)),
+        )
+        missing = [key for key in (entry.picture, *entry.streams) if not self.cache.path(key).is_file()]
+        if missing:
+            self._fill(image, entry, missing)
+        self.sha256[image.id] = sha256
+        return entry
+
+    def _fill(self, image: ImageRef, entry: _Entry, keys: Sequence[str]) -> None:
+        """Decode an image once and write the entries it lacks."""
+        data = self.config.data
+        picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        if entry.picture in keys:
+            self.cache.put(entry.picture, _picture_arrays(picture_HW3, self.config.features.size_px))
+        for key, backbone in zip(entry.streams, self._backbones, strict=True):
+            if key in keys:
+                self.cache.put(key, _encoding_arrays(backbone.encode([picture_HW3])[0]), {"backbone": backbone.id})
+
+    def _read(self, image: ImageRef, key: str) -> Arrays:
+        """Read an entry; one that was pruned or damaged since it was written is made again."""
+        arrays = self.cache.get(key)
+        if arrays is None:
+            self._fill(image, self._entries[image.id], [key])
+            arrays = self.cache.get(key)
+        if arrays is None:
+            raise DataError(
+                f"{image.path}: its features vanish from the cache {self.cache.root} as fast as they are written"
+            )
+        return arrays
+
+
+def _picture_arrays(picture_HW3: ByteArray, size_px: int) -> Arrays:
+    return {"picture": resize_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
+
+
+def _encoding_arrays(encoded: EncodedImage) -> Arrays:
+    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
