@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from umscosod.errors import DataError
+from umscosod.evaluation.pictures import open_grey, read_pair
+
+
+def save(path, array):
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_8_bit_mode_becomes_grey(tmp_path, mode):
+    mask = np.array([[0, 255, 0]], np.uint8)
+    Image.fromarray(mask).convert(mode).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(open_grey(tmp_path / "a.png")), mask)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[0, 32768, 65535]], np.uint16))
+    assert np.asarray(open_grey(path)).tolist() == [[0, 128, 255]]
+
+
+@pytest.mark.parametrize("array", [np.array([[70000]], np.int32), np.array([[0.5]], np.float32)])
+def test_32_bit_values_are_refused(tmp_path, array):
+    with pytest.raises(DataError, match=r"a\.tif"):
+        open_grey(save(tmp_path / "a.tif", array))
+
+
+def test_a_prediction_of_another_size_is_resized_on_8_bits_with_antialiasing(tmp_path):
+    rng = np.random.default_rng(4)
+    prediction = rng.integers(0, 256, (40, 60), dtype=np.uint8)
+    pred, gt = save(tmp_path / "p.png", prediction), save(tmp_path / "g.png", np.zeros((10, 15), np.uint8))
+    got, truth = read_pair(pred, gt)
+    assert got.shape == truth.shape == (10, 15)
+    # Pillow's bilinear filter is a triangle of 4 pixels each way here, so the corner is a mean over 6 by 6 pixels
+    weight = 1 - np.abs((np.arange(6) + 0.5 - 2) / 4)
+    weight /= weight.sum()
+    assert abs(int(got[0, 0]) - weight @ prediction[:6, :6] @ weight) <= 1.0
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    good = save(tmp_path / "good.png", np.zeros((4, 4), np.uint8))
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "cut.png").write_bytes(save(tmp_path / "big.png", np.zeros((99, 99), np.uint8)).read_bytes()[:60])
+    for name, reason in (
+        ("empty.png", "is empty"),
+        ("text.png", "cannot"),
+        ("cut.png", "cannot"),
+        ("no.png", "No such"),
+    ):
+        with pytest.raises(DataError, match=rf"{name}.*{reason}|cannot read .*{name}"):
+            read_pair(tmp_path / name, good)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.evaluation import oracle_cosod, oracle_sod
+from tests.unit.evaluation.cases import CASES
+from umscosod.errors import ConfigError, DataError
+from umscosod.evaluation import evaluate, format_table, list_worst_first, scores_to_json
+
+FIGURES = {"n", "mae", "f_max", "f_mean", "f_adaptive", "e_max", "e_mean", "e_adaptive", "s", "iou"}
+CHOSEN = [
+    (f"{case.split(' on ')[1].replace(' ', '_')}/{case.split(' on ')[0].replace(' ', '_')}", pred, gt)
+    for case, pred, gt in CASES
+    if case.endswith(("on blob", "on even", "on soft")) and not case.startswith("constant")
+]
+
+
+@pytest.fixture
+def trees(tmp_path):
+    for name, pred, gt in CHOSEN:
+        for folder, picture in (("pred", pred), ("gt", gt)):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+    return tmp_path / "pred", tmp_path / "gt"
+
+
+def test_a_tree_under_sod_equals_pysodmetrics_over_all_its_images(trees):
+    result = evaluate(*trees, definition="sod")
+    rows = [oracle_sod.measure(pred, gt) for _, pred, gt in CHOSEN]
+    f_T, e_T = (np.mean([row[name] for row in rows], axis=0) for name in ("f_T", "e_T"))
+    wanted = {name: np.mean([row[name] for row in rows]) for name in ("mae", "f_adaptive", "e_adaptive", "s", "iou")}
+    wanted |= {"n": len(rows), "f_max": f_T.max(), "f_mean": f_T.mean(), "e_max": e_T.max(), "e_mean": e_T.mean()}
+    assert scores_to_json(result)["dataset"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_tree_under_cosod_equals_its_oracle_per_group(trees):
+    result = evaluate(*trees)
+    assert result.definition == "cosod"
+    assert list(result.groups) == ["blob", "even", "soft"]
+    for group, scores in result.groups.items():
+        part = [(pred, gt) for name, pred, gt in CHOSEN if name.startswith(f"{group}/")]
+        f_T = np.mean([oracle_cosod.f_curve(*pair) for pair in part], axis=0)
+        e_T = np.mean([oracle_cosod.e_curve(*pair) for pair in part], axis=0)
+        assert scores.n == len(part)
+        assert scores.mae == pytest.approx(np.mean([oracle_cosod.mae(*pair) for pair in part]), abs=1e-6)
+        assert scores.s == pytest.approx(np.mean([oracle_cosod.s_measure(*pair) for pair in part]), abs=1e-6)
+        assert (scores.f_max, scores.f_mean) == pytest.approx((f_T.max(), f_T.mean()), abs=1e-6)
+        assert (scores.e_max, scores.e_mean) == pytest.approx((e_T.max(), e_T.mean()), abs=1e-6)
+        assert result.group_curves[group].f_T == pytest.approx(f_T, abs=1e-6)
+
+
+def test_every_pair_is_reported_to_the_progress_callback(trees):
+    seen = []
+    evaluate(*trees, progress=lambda *call: seen.append(call))
+    assert seen == [(done, len(CHOSEN), "evaluate") for done in range(1, len(CHOSEN) + 1)]
+
+
+def test_json_has_the_agreed_keys_and_survives_a_round_trip(trees):
+    result = evaluate(*trees)
+    document = json.loads(json.dumps(scores_to_json(result)))
+    assert set(document) == {"definition", "undefined_s", "dataset", "groups"}
+    assert set(document["dataset"]) == FIGURES
+    assert all(set(figures) == FIGURES for figures in document["groups"].values())
+    assert document["dataset"]["iou"] == result.dataset.iou
+    assert document["dataset"]["n"] == sum(figures["n"] for figures in document["groups"].values())
+
+
+def test_the_table_names_its_definition_and_aligns_its_columns(trees):
+    result = evaluate(*trees, definition="sod")
+    lines = format_table(result).splitlines()
+    assert "sod" in lines[0]
+    assert "PySODMetrics" in lines[0]
+    table = [line for line in lines if line.startswith(("group", "all", "blob", "even", "soft"))]
+    assert len(table) == 5
+    assert len({len(line) for line in table}) == 1
+    assert table[1].split()[-1] == f"{result.dataset.iou:.4f}"
+
+
+def test_worst_images_come_first(trees):
+    result = evaluate(*trees)
+    by_iou, by_mae = list_worst_first(result), list_worst_first(result, by="mae")
+    assert [row.iou for row in by_iou] == sorted(row.iou for row in result.images)
+    assert [row.mae for row in by_mae] == sorted((row.mae for row in result.images), reverse=True)
+    assert by_iou[-1].name.endswith("/perfect")
+    with pytest.raises(ConfigError, match="'fmax'"):
+        list_worst_first(result, by="fmax")
+
+
+def test_a_missing_prediction_and_a_damaged_file_stop_the_evaluation(trees):
+    pred, gt = trees
+    name = CHOSEN[0][0]
+    (pred / f"{name}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=f"{name}.png"):
+        evaluate(pred, gt)
+    (pred / f"{name}.png").unlink()
+    with pytest.raises(DataError, match=f"1 of {len(CHOSEN)} .*{name}"):
+        evaluate(pred, gt)
+
+
+def test_extra_predictions_and_undefined_s_are_told(trees):
+    pred, gt = trees
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(pred / "extra.png")
+    corner = np.zeros((5, 5), np.uint8)
+    corner[0, 0] = 255
+    for root in trees:
+        (root / "corner").mkdir()
+        Image.fromarray(corner).save(root / "corner" / "a.png")
+    result = evaluate(pred, gt)
+    assert (result.extra_predictions, result.dataset.undefined_s) == (1, 1)
+    table = format_table(result)
+    assert "1 images where the tool gives NaN" in table
+    assert "1 predictions without" in table
+
+
+def test_ground_truths_of_zero_and_one_are_pointed_out(tmp_path, caplog):
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / folder / "a.png")
+    with caplog.at_level(logging.WARNING, "umscosod"):
+        evaluate(tmp_path / "pred", tmp_path / "gt")
+    assert "not 0 and 1" in caplog.text
+
+
+def test_a_picture_of_one_pixel_is_pointed_out(tmp_path, caplog):
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((1, 1), 255, np.uint8)).save(tmp_path / folder / "a.png")
+    with caplog.at_level(logging.WARNING, "umscosod"):
+        evaluate(tmp_path / "pred", tmp_path / "gt")
+    assert "single pixel" in caplog.text
+    assert "a.png" in caplog.text
+
+
+def test_an_unknown_definition_is_refused_before_any_file_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="'COSOD'"):
+        evaluate(tmp_path / "nowhere", tmp_path, definition="COSOD")
+
+
+def test_the_room_loads_neither_torch_nor_fiftyone():
+    heavy = ("torch", "fiftyone", "py_sod_metrics")
+    code = f"import sys, umscosod.evaluation; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

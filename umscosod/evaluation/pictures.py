@@ -1,0 +1,65 @@
+"""Decode predictions and ground truths as 8-bit grey."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from umscosod.errors import DataError
+from umscosod.types import ByteArray
+
+SIXTEEN_BIT_MAX = 65535
+
+
+def open_grey(path: Path) -> Image.Image:
+    """One picture in Pillow's mode ``L``.
+
+    Colour becomes luma, transparency is dropped (as both tools do); 16-bit grey is scaled to 8 bits.
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged, empty, or holds 32-bit values.
+    """
+    try:
+        with Image.open(path) as picture:
+            if picture.mode.startswith("I"):
+                return scale_16_bit(picture, path)
+            if picture.mode == "F":
+                raise DataError(f"{path}: 32-bit values cannot be scored; save the map as 8-bit grey (0 to 255)")
+            return picture.convert("L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
+        raise DataError(f"cannot read {path}: {reason}; make the file again or remove the pair") from error
+
+
+def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
+    """16-bit grey to 8 bits, 65535 becoming 255, rounded to the nearest."""
+    values = np.asarray(picture, dtype=np.int64)
+    if values.min() < 0 or values.max() > SIXTEEN_BIT_MAX:
+        raise DataError(f"{path}: values from {values.min()} to {values.max()} are not 16-bit grey; save as 8 bits")
+    return Image.fromarray(((values * 255 + SIXTEEN_BIT_MAX // 2) // SIXTEEN_BIT_MAX).astype(np.uint8))
+
+
+def read_pair(pred: Path, gt: Path) -> tuple[ByteArray, ByteArray]:
+    """Prediction and ground truth at the size of the ground truth.
+
+    A prediction of another size is resized by Pillow's bilinear filter on 8 bits, which smooths when it shrinks.
+
+    Returns
+    -------
+    (ndarray, ndarray), uint8, (H, W) each
+
+    Raises
+    ------
+    DataError
+        See `open_grey`.
+    """
+    truth, prediction = open_grey(gt), open_grey(pred)
+    if prediction.size != truth.size:
+        prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
+    return np.asarray(prediction), np.asarray(truth)

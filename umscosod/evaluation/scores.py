@@ -1,0 +1,147 @@
+"""What the measures say: of one image, of a group, of a data set.
+
+Legend: ``T`` thresholds, ascending (255 of them in the definition ``cosod``, 256 in ``sod``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from umscosod.errors import ConfigError
+
+Float64Array = npt.NDArray[np.float64]
+Definition = Literal["cosod", "sod"]
+DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
+
+
+def check_definition(definition: str) -> Definition:
+    """The name itself, if it is one of the two definitions.
+
+    Raises
+    ------
+    ConfigError
+    """
+    for known in DEFINITIONS:
+        if definition == known:
+            return known
+    raise ConfigError(f"unknown definition {definition!r} of the measures; choose one of {', '.join(DEFINITIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curves:
+    """Measures as functions of the threshold.
+
+    Attributes
+    ----------
+    thresholds_T : ndarray, float64, (T,), ascending in [0, 1]
+    precision_T, recall_T, f_T, e_T : ndarray, float64, (T,)
+        Of one image, or the mean over images.
+    """
+
+    thresholds_T: Float64Array
+    precision_T: Float64Array
+    recall_T: Float64Array
+    f_T: Float64Array
+    e_T: Float64Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMeasures:
+    """Everything measured on one pair; `Curves` hold F and E at each threshold.
+
+    Attributes
+    ----------
+    mae, f_adaptive, e_adaptive, s, iou : float
+    is_s_undefined : bool
+        The tool behind the definition gives NaN for S here; `s` is the value with empty quadrants weighing 0 and the
+        deviation of one pixel being 0.
+    curves : Curves
+    """
+
+    mae: float
+    f_adaptive: float
+    e_adaptive: float
+    s: float
+    iou: float
+    is_s_undefined: bool
+    curves: Curves
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageScores:
+    """One row of the table of images.
+
+    Attributes
+    ----------
+    name : str
+        Relative path of the ground truth without suffix, ``"cat/0007"``.
+    group : str
+    mae, f_max, f_mean, f_adaptive, e_max, e_mean, e_adaptive, s, iou : float
+        Max and mean are of the image's own curve; their average over images is not the data set's figure.
+    is_s_undefined : bool
+        See `ImageMeasures`.
+    """
+
+    name: str
+    group: str
+    mae: float
+    f_max: float
+    f_mean: float
+    f_adaptive: float
+    e_max: float
+    e_mean: float
+    e_adaptive: float
+    s: float
+    iou: float
+    is_s_undefined: bool
+
+    @classmethod
+    def from_measures(cls, name: str, group: str, measures: ImageMeasures) -> ImageScores:
+        """Reduce the curves of one image to their maximum and mean."""
+        curves = measures.curves
+        return cls(
+            name=name,
+            group=group,
+            mae=measures.mae,
+            f_max=float(curves.f_T.max()),
+            f_mean=float(curves.f_T.mean()),
+            f_adaptive=measures.f_adaptive,
+            e_max=float(curves.e_T.max()),
+            e_mean=float(curves.e_T.mean()),
+            e_adaptive=measures.e_adaptive,
+            s=measures.s,
+            iou=measures.iou,
+            is_s_undefined=measures.is_s_undefined,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Figures of a group or a data set: means over its images.
+
+    Attributes
+    ----------
+    n : int
+        Images.
+    mae, s, iou, f_adaptive, e_adaptive : float
+    f_max, f_mean, e_max, e_mean : float
+        Maximum and mean of the mean curve over images.
+    undefined_s : int
+        Images whose S the tool behind the definition would give as NaN (see `ImageMeasures`).
+    """
+
+    n: int
+    mae: float
+    f_max: float
+    f_mean: float
+    f_adaptive: float
+    e_max: float
+    e_mean: float
+    e_adaptive: float
+    s: float
+    iou: float
+    undefined_s: int

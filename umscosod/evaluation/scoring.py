@@ -1,0 +1,143 @@
+"""Score one folder tree against another, one pass, one pair at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from umscosod.evaluation.accumulate import MeanOfGroups
+from umscosod.evaluation.measures import compute_measures
+from umscosod.evaluation.pictures import read_pair
+from umscosod.evaluation.scores import Curves, Definition, ImageScores, Scores, check_definition
+from umscosod.evaluation.sod import GT_LEVEL
+from umscosod.evaluation.trees import pair_trees
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import ByteArray
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """All scores of one comparison.
+
+    Attributes
+    ----------
+    definition : {"cosod", "sod"}
+        What the figures mean; never quote them without it.
+    pred_root, gt_root : Path
+        The folders really compared.
+    dataset : Scores
+    groups : dict of str to Scores
+        By name of the folder, sorted.
+    images : tuple of ImageScores
+        Sorted by name.
+    curves : Curves
+        Mean precision, recall, F and E of the data set at each threshold.
+    group_curves : dict of str to Curves
+    extra_predictions : int
+        Predictions without a ground truth; not scored.
+    """
+
+    definition: Definition
+    pred_root: Path
+    gt_root: Path
+    dataset: Scores
+    groups: dict[str, Scores]
+    images: tuple[ImageScores, ...]
+    curves: Curves
+    group_curves: dict[str, Curves]
+    extra_predictions: int
+
+
+class Suspicious:
+    """Ground truths whose figures are right by the definition and yet not what the user wants."""
+
+    def __init__(self) -> None:
+        self.faint: list[Path] = []
+        self.single: list[Path] = []
+
+    def look_at(self, gt_HW: ByteArray, path: Path) -> None:
+        """Remember a ground truth that should be named at the end."""
+        if 0 < gt_HW.max() <= GT_LEVEL:
+            self.faint.append(path)
+        if gt_HW.size == 1:
+            self.single.append(path)
+
+    def warn(self) -> None:
+        """Log one line for each kind met."""
+        if self.faint:
+            logger.warning(
+                "%d ground truths have values above 0 but none above %d, so they count as empty (%s is one); "
+                "masks must be 0 and 255, not 0 and 1",
+                len(self.faint),
+                GT_LEVEL,
+                self.faint[0],
+            )
+        if self.single:
+            logger.warning(
+                "%d ground truths are a single pixel (%s is one): E divides by N - 1 there, so E of its group and of "
+                "the data set mean nothing; remove the pair",
+                len(self.single),
+                self.single[0],
+            )
+
+
+def evaluate(
+    pred: str | os.PathLike[str],
+    gt: str | os.PathLike[str],
+    *,
+    definition: Definition = "cosod",
+    progress: ProgressFn = ignore_progress,
+) -> Evaluation:
+    """Score a tree of maps or masks against a tree of ground truths.
+
+    Parameters
+    ----------
+    pred : path
+        Folder of 8-bit maps or masks; an output folder of ``umscosod label`` stands for its ``masks``.
+    gt : path
+        Folder of ground truths, or a data set's root that holds one named ``gt``.
+    definition : {"cosod", "sod"}
+        ``cosod``: eval-co-sod's arithmetic, that of the papers' tables. ``sod``: PySODMetrics'.
+    progress : callable
+        Called as ``(done, total, "evaluate")`` after each pair.
+
+    Returns
+    -------
+    Evaluation
+        Memory: one row an image and five curves a group; no picture is kept.
+
+    Raises
+    ------
+    DataError
+        A prediction is missing, a file cannot be read, or a folder does not hold what it should.
+    ConfigError
+        Unknown definition.
+    """
+    check_definition(definition)
+    pairing = pair_trees(pred, gt)
+    means = MeanOfGroups()
+    images: list[ImageScores] = []
+    suspicious = Suspicious()
+    for done, pair in enumerate(pairing.pairs, start=1):
+        pred_HW, gt_HW = read_pair(pair.pred, pair.gt)
+        suspicious.look_at(gt_HW, pair.gt)
+        measures = compute_measures(pred_HW, gt_HW, definition)
+        means.add(pair.group, measures)
+        images.append(ImageScores.from_measures(pair.name, pair.group, measures))
+        progress(done, len(pairing.pairs), "evaluate")
+    suspicious.warn()
+    return Evaluation(
+        definition=definition,
+        pred_root=pairing.pred_root,
+        gt_root=pairing.gt_root,
+        dataset=means.dataset.scores(),
+        groups={name: mean.scores() for name, mean in sorted(means.groups.items())},
+        images=tuple(images),
+        curves=means.dataset.curves(),
+        group_curves={name: mean.curves() for name, mean in sorted(means.groups.items())},
+        extra_predictions=len(pairing.extra),
+    )

@@ -1,0 +1,195 @@
+"""Which prediction belongs to which ground truth: two folder trees, matched by relative path without suffix."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
+from umscosod.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+NAMED_IN_ERRORS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """A ground truth and its prediction.
+
+    Attributes
+    ----------
+    name : str
+        Relative POSIX path of the ground truth without suffix, ``"cat/0007"``.
+    group : str
+        Its folder, ``"cat"``; ``"."`` for files at the root.
+    pred, gt : Path
+    """
+
+    name: str
+    group: str
+    pred: Path
+    gt: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairing:
+    """All pairs of two trees.
+
+    Attributes
+    ----------
+    pred_root, gt_root : Path
+        The folders really used.
+    pairs : tuple of Pair
+        In the order of their names.
+    extra : tuple of str
+        Predictions without a ground truth, as relative paths; they are not scored.
+    """
+
+    pred_root: Path
+    gt_root: Path
+    pairs: tuple[Pair, ...]
+    extra: tuple[str, ...]
+
+
+def pair_trees(pred: str | os.PathLike[str], gt: str | os.PathLike[str]) -> Pairing:
+    """Pair each ground truth with its prediction.
+
+    Parameters
+    ----------
+    pred : path
+        Folder of maps or masks. Of an output folder of ``umscosod label`` the sub-folder ``masks`` is taken, and a
+        log line says so; give ``OUT/maps`` to score the soft maps.
+    gt : path
+        Folder of ground truths, or a data set's root that holds one (see `find_gt_root`).
+
+    Returns
+    -------
+    Pairing
+        Names match exactly, upper and lower case included, but for the suffix; a prediction may keep the picture's
+        own suffix in its name (``a.jpg.png`` for ``a.png``).
+
+    Raises
+    ------
+    DataError
+        A folder is missing or holds no picture, a ground truth has no prediction, or a name has two files.
+    """
+    gt_root = find_gt_root(Path(gt))
+    gt_files = index_pictures(gt_root, "ground truth")
+    pred_root = find_pred_root(Path(pred), gt_root)
+    pred_files = index_pictures(pred_root, "prediction")
+    with_suffix: dict[str, list[str]] = {}
+    for name in pred_files:
+        inner = PurePosixPath(name)
+        if inner.suffix.lower() in SUFFIXES:
+            with_suffix.setdefault(str(inner.with_suffix("")), []).append(name)
+
+    pairs, missing, used = [], [], set()
+    for name, gt_path in sorted(gt_files.items()):
+        candidates = [name] if name in pred_files else with_suffix.get(name, [])
+        if len(candidates) > 1:
+            both = ", ".join(str(pred_files[candidate]) for candidate in sorted(candidates))
+            raise DataError(f"several predictions for ground truth {gt_path}: {both}; keep one of them")
+        if not candidates:
+            missing.append(name)
+            continue
+        used.add(candidates[0])
+        group = str(PurePosixPath(name).parent)
+        pairs.append(Pair(name=name, group=group, pred=pred_files[candidates[0]], gt=gt_path))
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(gt_files)} ground truths in {gt_root} have no prediction in {pred_root}: "
+            f"{shorten(missing)}; predict them too, or give the folder whose sub-folders and names equal those of the "
+            "ground truth"
+        )
+    extra = tuple(sorted(pred_files[name].relative_to(pred_root).as_posix() for name in pred_files.keys() - used))
+    if extra:
+        logger.warning("%d predictions in %s have no ground truth: %s", len(extra), pred_root, shorten(list(extra)))
+    return Pairing(pred_root=pred_root, gt_root=gt_root, pairs=tuple(pairs), extra=extra)
+
+
+def shorten(names: list[str]) -> str:
+    """First few of many names.
+
+    >>> shorten(list("abcdefg"))
+    'a, b, c, d, e, ...'
+    """
+    shown = ", ".join(names[:NAMED_IN_ERRORS])
+    return f"{shown}, ..." if len(names) > NAMED_IN_ERRORS else shown
+
+
+def find_gt_root(path: Path) -> Path:
+    """The mask folder of a data set's root, else the folder itself.
+
+    A root is a folder with a sub-folder ``gt`` (in any case), or with an image folder beside a mask folder under
+    one of the names that benchmarks use (``images`` and ``groundtruth``, say).
+
+    Raises
+    ------
+    DataError
+        Not a folder.
+    """
+    check_folder(path, "ground truth")
+    names = sorted(child.name for child in path.iterdir() if child.is_dir())
+    inner = first_named(names, MASK_FOLDERS if first_named(names, IMAGE_FOLDERS) else ("gt",))
+    return path / inner if inner else path
+
+
+def find_pred_root(path: Path, gt_root: Path) -> Path:
+    """The sub-folder ``masks`` of an output folder, else the folder itself.
+
+    Raises
+    ------
+    DataError
+        Not a folder.
+    """
+    check_folder(path, "prediction")
+    masks = path / "masks"
+    # a group may be called "masks"
+    if not masks.is_dir() or (gt_root / "masks").is_dir():
+        return path
+    logger.info("%s is an output folder: scoring its masks (give %s for the soft maps)", path, path / "maps")
+    return masks
+
+
+def check_folder(path: Path, what: str) -> None:
+    """Refuse what is not a folder."""
+    if not path.is_dir():
+        state = "is a file" if path.exists() else "does not exist"
+        raise DataError(f"{what} folder {path} {state}; give a folder with one sub-folder per group")
+
+
+def leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in: following it would never end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def index_pictures(root: Path, what: str) -> dict[str, Path]:
+    """Pictures below a folder by relative POSIX path without suffix.
+
+    Names that start with a dot are passed over. Linked folders are followed, bar those that lead back.
+
+    Raises
+    ------
+    DataError
+        There is none, or two differ in their suffix only.
+    """
+    found: dict[str, Path] = {}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not leads_back(Path(folder, name)))
+        for file in sorted(files):
+            path = Path(folder, file)
+            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            name = path.relative_to(root).with_suffix("").as_posix()
+            if name in found:
+                raise DataError(
+                    f"two {what} files for one name: {found[name]} and {path}; give a folder that holds one of each"
+                )
+            found[name] = path
+    if not found:
+        raise DataError(f"no {what} in {root}: looked for {', '.join(sorted(SUFFIXES))} in it and its sub-folders")
+    return found
