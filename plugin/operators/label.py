@@ -69,7 +69,7 @@ class Label(foo.Operator):
             label="Features",
             description=get_help(FeaturesConfig, "backbone"),
         )
-        inputs.str("weights", label="Weight file", default="", description=get_help(FeaturesConfig, "weights"))
+        inputs.str("weights", allow_empty=True, label="Weight file", description=get_help(FeaturesConfig, "weights"))
         inputs.bool(
             "train",
             default=True,
