@@ -1,0 +1,195 @@
+"""The loop: it learns, it is reproducible to the bit, and a killed run ends as if it had not been killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.training.conftest import Collection, build_collection
+from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineConfig, TrainConfig
+from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
+from umscosod.network.predict import predict_group
+from umscosod.training.checkpoint import load_model
+from umscosod.training.loop import TrainedNetwork, train_network
+from umscosod.types import GroupFeatures
+
+
+class _Kill(BaseException):
+    """Stands for a process that dies: nothing in the library may catch it."""
+
+
+def _stop_at(step: int, error: type[BaseException]):  # type: ignore[no-untyped-def]
+    def progress(done: int, total: int, stage: str) -> None:
+        if done == step:
+            raise error(f"at step {done} of {total} ({stage})")
+
+    return progress
+
+
+def _assert_same(one: TrainedNetwork, two: TrainedNetwork, first_dir: Path, second_dir: Path) -> None:
+    assert one.meta == two.meta
+    states = one.model.state_dict(), two.model.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert (first_dir / "metrics.jsonl").read_bytes() == (second_dir / "metrics.jsonl").read_bytes()
+    names = (one.checkpoint / "model.safetensors", two.checkpoint / "model.safetensors")
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_two_runs_give_equal_bits(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    one = train_network(*collection, config, tmp_path / "a")
+    torch.manual_seed(99)
+    two = train_network(*collection, config, tmp_path / "b")
+    _assert_same(one, two, tmp_path / "a", tmp_path / "b")
+    other = train_network(*collection, dataclasses.replace(config, seed=6), tmp_path / "c")
+    assert not torch.equal(next(one.model.parameters()), next(other.model.parameters()))
+
+
+@pytest.mark.parametrize("error", [_Kill, Cancelled])
+@pytest.mark.parametrize("step", [1, 4, 6, 11])
+def test_resume_is_bit_equal(
+    collection: Collection, config: PipelineConfig, tmp_path: Path, step: int, error: type[BaseException]
+) -> None:
+    whole = train_network(*collection, config, tmp_path / "whole")
+    with pytest.raises(error):
+        train_network(*collection, config, tmp_path / "cut", _stop_at(step, error))
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 99, "lo')  # a row torn by the kill
+    resumed = train_network(*collection, config, tmp_path / "cut")
+    assert resumed.resumed_step == (step if error is Cancelled else step - step % 3)
+    _assert_same(whole, resumed, tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_is_not_trained_again(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    one = train_network(*collection, config, tmp_path)
+    calls: list[int] = []
+    two = train_network(*collection, config, tmp_path, lambda done, total, stage: calls.append(done), resume="must")
+    assert calls == []
+    assert two.resumed_step == 12
+    _assert_same(one, two, tmp_path, tmp_path)
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=5))
+    assert train_network(*collection, longer, tmp_path).meta.step == 15
+    train_network(*collection, config, tmp_path, calls_for(calls), resume="never")
+    assert calls == list(range(1, 13))
+
+
+def calls_for(calls: list[int]):  # type: ignore[no-untyped-def]
+    return lambda done, total, stage: calls.append(done)
+
+
+def test_another_run_is_not_resumed(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    train_network(*collection, config, tmp_path)
+    faster = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.5))
+    with pytest.raises(CheckpointError, match=r"train\.learning_rate: 0\.003 then, 0\.5 now"):
+        train_network(*collection, faster, tmp_path)
+    fewer = {name: label for name, label in collection.labels.items() if name != "group0/0.png"}
+    with pytest.raises(CheckpointError, match="images and pseudo-labels"):
+        train_network(collection.features, fewer, config, tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        train_network(*collection, config, tmp_path / "new", resume="must")
+
+
+def test_two_images_are_learned_by_heart(tmp_path: Path) -> None:
+    features, labels = build_collection((2,))
+    config = PipelineConfig(
+        device="cpu",
+        network=NetworkConfig(decoder=DecoderConfig(channels=8)),
+        train=TrainConfig(epochs=80, learning_rate=1e-2, checkpoint_every=80),
+    )
+    result = train_network(features, labels, config, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 81))
+    assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["bce"] + rows[-1]["iou"], abs=1e-6)
+    model, _ = load_model(tmp_path, (features[0].first.backbone_id, features[0].second.backbone_id))
+    maps = predict_group(model, features[0], torch.device("cpu"))
+    np.testing.assert_array_equal(maps, predict_group(result.model, features[0], torch.device("cpu")))
+    for index, image in enumerate(features[0].group.images):
+        mask = np.kron(labels[image.id].mask_hw, np.ones((4, 4), dtype=bool))
+        found = maps[index] >= 0.5
+        assert (found & mask).sum() / (found | mask).sum() > 0.8
+
+
+def test_torch_settings_are_restored(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    seen: list[bool] = []
+    with pytest.raises(Cancelled):
+        train_network(*collection, config, tmp_path / "a", _stop_at(2, Cancelled))
+    train_network(
+        *collection,
+        config,
+        tmp_path / "b",
+        lambda done, total, stage: seen.append(torch.are_deterministic_algorithms_enabled()),
+    )
+    assert all(seen)
+    assert len(seen) == 12
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class _Lazy(Sequence[GroupFeatures]):  # type: ignore[misc]
+    """Loads a group when asked and counts how often."""
+
+    def __init__(self, features: list[GroupFeatures]) -> None:
+        self.features = features
+        self.loads = 0
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> GroupFeatures:  # type: ignore[override]
+        self.loads += 1
+        return self.features[index]
+
+    def __iter__(self) -> Iterator[GroupFeatures]:
+        return (self[index] for index in range(len(self)))
+
+
+def test_lazy_features_are_loaded_once_a_step(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    lazy = _Lazy(collection.features)
+    groups = [one.group for one in collection.features]
+    train_network(lazy, collection.labels, config, tmp_path, groups=groups)
+    assert lazy.loads == 12 + 1
+    with pytest.raises(DataError, match="other images"):
+        train_network(lazy, collection.labels, config, tmp_path / "b", groups=groups[::-1])
+
+
+def test_starting_from_other_weights_is_a_new_run(
+    collection: Collection, config: PipelineConfig, tmp_path: Path
+) -> None:
+    shared = train_network(*collection, config, tmp_path / "shared").model
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    one = [collection.features[0]]
+    own = train_network(one, collection.labels, config, tmp_path / "own", start=shared)
+    assert own.meta.step == 4
+    assert all(torch.equal(before[name], tensor) for name, tensor in shared.state_dict().items())
+    assert all(
+        not torch.equal(before[name], own.model.state_dict()[name]) for name in ("fram.mca.rows.mix", "afmm.norm.bias")
+    )
+    wider = dataclasses.replace(config, network=NetworkConfig(decoder=DecoderConfig(channels=12)))
+    with pytest.raises(ConfigError, match="network to start from"):
+        train_network(one, collection.labels, wider, tmp_path / "wider", start=shared)
+
+
+def test_a_loss_that_is_no_number_says_what_to_do(
+    collection: Collection, config: PipelineConfig, tmp_path: Path
+) -> None:
+    network = dataclasses.replace(config.network, fram=FramConfig(amp_norm="none", alpha=8.0))
+    broken = dataclasses.replace(
+        config, network=network, train=dataclasses.replace(config.train, learning_rate=1e30, epochs=10)
+    )
+    with pytest.raises(UmscosodError, match=r"the loss became .*amp_norm=row"):
+        train_network(*collection, broken, tmp_path)
+
+
+def test_the_picture_reaches_the_network(collection: Collection, config: PipelineConfig, tmp_path: Path) -> None:
+    network = NetworkConfig(decoder=DecoderConfig(channels=4, picture=True))
+    result = train_network(*collection, dataclasses.replace(config, network=network), tmp_path)
+    assert result.model.decoder.stages[0][0].weight.shape[1] == 7

@@ -1,0 +1,241 @@
+"""The training loop: one group a step, Adam, a line of ``metrics.jsonl`` a step, checkpoints to resume from.
+
+Killed at any moment, a run resumes from its last checkpoint and ends with the bits it would have had (CPU).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umscosod.config import PipelineConfig
+from umscosod.device import autocast, resolve_device
+from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
+from umscosod.network.losses import Loss, compute_loss
+from umscosod.network.model import UmsNetwork, build_network
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.seed import derive_seed
+from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, save_checkpoint
+from umscosod.training.resume import METRICS_FILE, take_up
+from umscosod.training.sampler import draw_images, locate_step
+from umscosod.training.targets import build_targets, compute_fingerprint, image_weight, select_groups
+from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedNetwork:
+    """Outcome of training.
+
+    Attributes
+    ----------
+    model : UmsNetwork
+        In eval mode, on the device it was trained on.
+    meta : CheckpointMeta
+    checkpoint : Path
+        Folder of the final checkpoint.
+    resumed_step : int
+        Step the run was taken up at; 0 for a run from the start.
+    """
+
+    model: UmsNetwork
+    meta: CheckpointMeta
+    checkpoint: Path
+    resumed_step: int
+
+
+def train_network(
+    features: Sequence[GroupFeatures],
+    labels: Mapping[str, PseudoLabel],
+    config: PipelineConfig,
+    run_dir: Path,
+    progress: ProgressFn = ignore_progress,
+    *,
+    groups: Sequence[ImageGroup] | None = None,
+    resume: Literal["auto", "never", "must"] = "auto",
+    start: UmsNetwork | None = None,
+) -> TrainedNetwork:
+    """Train the network on the pseudo-labels of a collection (eq. 9, 10).
+
+    Parameters
+    ----------
+    features : sequence of GroupFeatures
+        Read one group a step, so a sequence that loads on access keeps one group in memory.
+    labels : mapping of image id to PseudoLabel
+        Images without a label, or of weight 0, are never drawn.
+    config : PipelineConfig
+    run_dir : Path
+        Gets ``metrics.jsonl`` and ``checkpoints/``.
+    progress : ProgressFn
+        Called after every step as ``(steps done, all steps, "training")``. If it raises `Cancelled` the run is
+        saved where it stands and the exception goes on; resuming continues from that very step.
+    groups : sequence of ImageGroup, optional
+        ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
+    resume : {"auto", "never", "must"}
+        Take up the run in `run_dir` if there is one; start anew and delete it; or insist that there is one.
+    start : UmsNetwork, optional
+        Start from these weights instead of the seed's (not a resume: a new run). Left unchanged.
+
+    Returns
+    -------
+    TrainedNetwork
+
+    Raises
+    ------
+    ConfigError
+        `start` is another kind of network than the configuration asks for.
+    CheckpointError
+        The run in `run_dir` was made with other settings, data or backbones; or there is none to resume.
+    DataError
+        Nothing to train on, or streams that do not fit each other.
+    UmscosodError
+        The loss is no longer a finite number.
+    """
+    device = resolve_device(config.device)
+    groups = [one.group for one in features] if groups is None else groups
+    usable = select_groups(groups, labels)
+    order = tuple(usable)
+    meta = _describe_run(features[order[0]], config, compute_fingerprint(groups, labels, start))
+    if start is None:
+        model = build_network(config.network, *meta.dims, config.seed).to(device)
+    elif start.config != config.network or (start.dim_first, start.dim_second) != meta.dims:
+        raise ConfigError(
+            f"the network to start from has {start.config} and widths {(start.dim_first, start.dim_second)}; this run "
+            f"has {config.network} and {meta.dims}; use the same backbones and network settings"
+        )
+    else:
+        model = copy.deepcopy(start).to(device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+
+    with _reproducible(config.seed, device):
+        resumed = step = take_up(run_dir, meta, model, optimizer, resume)
+        total = len(order) * config.train.epochs
+        model.train()
+        checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
+        with (run_dir / METRICS_FILE).open("a", encoding="utf-8") as log:
+            while step < total:
+                at = locate_step(config.seed, step, len(order))
+                index = order[at.group]
+                chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
+                loss = _train_step(model, optimizer, features[index], groups[index], chosen, labels, config, device)
+                step += 1
+                _log_step(log, step, at.epoch + 1, loss)
+                meta = dataclasses.replace(meta, step=step, epoch=at.epoch + 1)
+                if step == total or step % (len(order) * config.train.checkpoint_every) == 0:
+                    checkpoint = _save(run_dir, model, optimizer, meta, config)
+                try:
+                    progress(step, total, "training")
+                except Cancelled:
+                    _save(run_dir, model, optimizer, meta, config)
+                    raise
+    assert checkpoint is not None, "the last step always saves"
+    return TrainedNetwork(model=model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed)
+
+
+def _train_step(
+    model: UmsNetwork,
+    optimizer: torch.optim.Optimizer,
+    features: GroupFeatures,
+    group: ImageGroup,
+    chosen: tuple[int, ...],
+    labels: Mapping[str, PseudoLabel],
+    config: PipelineConfig,
+    device: torch.device,
+) -> Loss:
+    if features.group.images != group.images:
+        raise DataError(f"group {group.name!r}: its features hold other images than the list of groups says")
+    targets = [labels[group.images[index].id] for index in chosen]
+    height, width = features.pictures_NHW3.shape[1:3]
+    pick = list(chosen)
+
+    def tensor(array: np.ndarray[Any, Any], dtype: torch.dtype = torch.float32) -> Tensor:
+        # Fancy indexing copies, so cached read-only features are never shared with a tensor.
+        return torch.from_numpy(array[pick]).to(device=device, dtype=dtype)
+
+    with autocast(device):
+        output = model(
+            tensor(features.first.tokens_NPD),
+            tensor(features.second.tokens_NPD),
+            tensor(features.saliency_NP),
+            features.first.grid_hw,
+            features.second.grid_hw,
+            (height, width),
+            tensor(features.pictures_NHW3, torch.uint8) if config.network.decoder.picture else None,
+        )
+    loss = compute_loss(
+        output.logits,
+        build_targets(targets, (height, width)).to(device),
+        torch.tensor([image_weight(label) for label in targets], device=device),
+        bce_weight=config.train.bce_weight,
+        iou_weight=config.train.iou_weight,
+        iou_eps=config.train.iou_eps,
+    )
+    if not math.isfinite(loss.total.item()):
+        raise UmscosodError(
+            f"the loss became {loss.total.item()} on group {group.name!r}; use network.fram.amp_norm=row, a smaller "
+            "train.learning_rate, or device=cpu (full precision)"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss
+
+
+def _describe_run(sample: GroupFeatures, config: PipelineConfig, fingerprint: str) -> CheckpointMeta:
+    streams = (sample.first, sample.second)
+    return CheckpointMeta(
+        config=json.loads(json.dumps(dataclasses.asdict(config))),
+        backbone_ids=(streams[0].backbone_id, streams[1].backbone_id),
+        dims=(streams[0].tokens_NPD.shape[2], streams[1].tokens_NPD.shape[2]),
+        fingerprint=fingerprint,
+        step=0,
+        epoch=0,
+    )
+
+
+def _save(
+    run_dir: Path, model: UmsNetwork, optimizer: torch.optim.Optimizer, meta: CheckpointMeta, config: PipelineConfig
+) -> Path:
+    state = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": meta.step}
+    return save_checkpoint(run_dir, model, meta, state, keep=config.train.keep_checkpoints)
+
+
+def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:
+    row = {"step": step, "epoch": epoch, "loss": loss.total.item(), "bce": loss.bce.item(), "iou": loss.iou.item()}
+    log.write(json.dumps(row) + "\n")
+    log.flush()
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Deterministic kernels and a seeded generator inside; the caller's settings back outside.
+
+    Strict on the CPU. Elsewhere torch only warns about a kernel without a deterministic form.
+    """
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fills = torch.utils.deterministic  # a module that acts as an object with one property, unknown to type checkers
+    fill = fills.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "train"))
+        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+        fills.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            fills.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
