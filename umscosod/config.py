@@ -162,7 +162,11 @@ class CfmmConfig:
         Literal["always", "eval", "never"], Doc("When response maps are rectified (ancestors: eval).")
     ] = "always"
     rm_minmax: Annotated[bool, Doc("Min-max the mean response map per image (ancestors).")] = True
-    block_images: Annotated[int, Ge(1), Doc("Images per block of the affinity: bounds memory, not results.")] = 4
+    block_images: Annotated[
+        int,
+        Ge(1),
+        Doc("Images per block of the affinity and of inference: bounds memory, not results (1: cache-sized)."),
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
