@@ -224,20 +224,31 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrfConfig:
-    """DenseCRF (Kraehenbuehl and Koltun, arXiv 1210.5644)."""
+    """DenseCRF (Kraehenbuehl and Koltun, arXiv 1210.5644); ``presets/paper.yaml`` holds SCoSPARC's hard constants."""
 
     enabled: Annotated[bool, Doc("Run DenseCRF on the refined regions.")] = True
-    iterations: Annotated[
-        int, Ge(1), Le(100), Doc("Mean-field steps (spec: 5 differs from 10 in 0.03 % of pixels).")
-    ] = 5
-    confidence: Annotated[float, Gt(0.5), Le(0.9999), Doc("Trust in the hard label of a pixel (SCoSPARC: 0.995).")] = (
-        0.995
+    unary: Annotated[
+        Literal["soft", "hard"],
+        Doc("Start from the soft map, shifted so that the threshold is 0.5, or from the mask (SCoSPARC: hard)."),
+    ] = "soft"
+    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 5
+    confidence: Annotated[
+        float,
+        Gt(0.5),
+        Le(0.9999),
+        Doc("Bound c of a label's probability: soft clips to [1 - c, c], hard assigns c (SCoSPARC: 0.995)."),
+    ] = 0.98
+    gaussian_xy_px: Annotated[float, Gt(0.0), Doc("Smoothness kernel: spatial deviation in pixels (SCoSPARC: 10).")] = (
+        3.0
     )
-    gaussian_xy_px: Annotated[float, Gt(0.0), Doc("Smoothness kernel: spatial deviation in pixels.")] = 10.0
-    gaussian_compat: Annotated[float, Ge(0.0), Doc("Smoothness kernel: weight.")] = 10.0
-    bilateral_xy_px: Annotated[float, Gt(0.0), Doc("Appearance kernel: spatial deviation in pixels.")] = 10.0
-    bilateral_rgb: Annotated[float, Gt(0.0), Doc("Appearance kernel: colour deviation, in 0-255 levels.")] = 3.0
-    bilateral_compat: Annotated[float, Ge(0.0), Doc("Appearance kernel: weight.")] = 10.0
+    gaussian_compat: Annotated[float, Ge(0.0), Doc("Smoothness kernel: weight (SCoSPARC: 10).")] = 3.0
+    bilateral_xy_px: Annotated[
+        float, Gt(0.0), Doc("Appearance kernel: spatial deviation in pixels (SCoSPARC: 10).")
+    ] = 60.0
+    bilateral_rgb: Annotated[
+        float, Gt(0.0), Doc("Appearance kernel: colour deviation, in 0-255 levels (SCoSPARC: 3).")
+    ] = 5.0
+    bilateral_compat: Annotated[float, Ge(0.0), Doc("Appearance kernel: weight (SCoSPARC: 10).")] = 5.0
     size_px: Annotated[int, Ge(32), Le(2048), Doc("Side of the square the CRF works on.")] = 224
     workers: Annotated[int, Ge(0), Doc("Processes (the CRF holds the GIL); 0: one per core.")] = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools import mask as coco
 
+from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
 
@@ -34,33 +34,11 @@ def encode_png(image: ByteArray) -> bytes:
     return stream.getvalue()
 
 
-def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it; parent folders are made.
-
-    A reader, or a run that is killed half-way, never sees part of a file.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written.
-    """
-    # not derived from the file's own name, which may already be as long as the file system allows
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as stream:
-            stream.write(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; check the folder and the disk") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
-
-
 def write_png_atomic(path: Path, image: ByteArray) -> None:
-    """Write an 8-bit PNG, whole or not at all (see `encode_png` and `write_bytes_atomic`)."""
-    write_bytes_atomic(path, encode_png(image))
+    """Write an 8-bit PNG, whole or not at all (see `encode_png` and `open_atomic`)."""
+    content = encode_png(image)
+    with open_atomic(path) as stream:
+        stream.write(content)
 
 
 def read_mask(path: Path) -> BoolArray:

@@ -14,8 +14,9 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
-from umscosod.export.files import open_atomic, path_inside
+from umscosod.export.files import path_inside
 from umscosod.export.tally import Tally
 from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import ByteArray, Labelled, Status

@@ -12,7 +12,7 @@ from umscosod.data.masks import read_mask, write_png_atomic
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
-__all__ = ["map_to_bytes", "read_map", "read_mask", "upsample_map", "write_map", "write_mask"]
+__all__ = ["map_to_bytes", "read_map", "read_mask", "write_map", "write_mask"]
 
 _WHITE = 255
 
@@ -109,51 +109,3 @@ def read_map(path: Path) -> npt.NDArray[np.float32]:
     if mode != "L":
         raise DataError(f"{path}: a soft map is an 8-bit grey picture, this one has mode {mode}; make it again")
     return levels_HW.astype(np.float32) / np.float32(_WHITE)
-
-
-def upsample_map(map_hw: FloatArray, size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Resize a map bilinearly with its corner pixels on the corners of the result.
-
-    Parameters
-    ----------
-    map_hw : ndarray, float, (h, w)
-    size_hw : (int, int)
-        Height and width wanted; smaller than (h, w) skips pixels (no averaging).
-
-    Returns
-    -------
-    ndarray, float32, size_hw
-        Equal to torch's ``interpolate(mode="bilinear", align_corners=True)`` up to the last bits. Along a side
-        wanted at length 1 the first pixel is taken. Never leaves the range of `map_hw`.
-
-    Raises
-    ------
-    DataError
-        `map_hw` is empty or not 2-D, or a wanted side is below 1.
-
-    Examples
-    --------
-    >>> upsample_map(np.array([[0.0, 1.0]]), (1, 5)).tolist()
-    [[0.0, 0.25, 0.5, 0.75, 1.0]]
-    """
-    if map_hw.ndim != 2 or map_hw.size == 0:
-        raise DataError(f"upsample_map expects a map (h, w), got {map_hw.shape}")
-    if min(size_hw) < 1:
-        raise DataError(f"upsample_map expects sides of at least 1 pixel, got {size_hw}")
-    source = map_hw.astype(np.float32)
-    if source.shape == tuple(size_hw):
-        return source
-    left, right, weight_W = _neighbours(source.shape[1], size_hw[1])
-    wide_hW = source[:, left] * (1 - weight_W) + source[:, right] * weight_W
-    top, bottom, weight_H = _neighbours(source.shape[0], size_hw[0])
-    result_HW = wide_hW[top] * (1 - weight_H[:, None]) + wide_hW[bottom] * weight_H[:, None]
-    return np.clip(result_HW, source.min(), source.max())  # the two products may round one bit beyond
-
-
-def _neighbours(old: int, new: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """Two source indices of each target index along one side, and the weight of the second (float32, as torch)."""
-    step = np.float32(old - 1) / np.float32(new - 1) if new > 1 else np.float32(0)
-    position = np.arange(new, dtype=np.float32) * step
-    first = np.minimum(position.astype(np.intp), old - 1)
-    second = np.minimum(first + 1, old - 1)
-    return first, second, (position - first.astype(np.float32)).astype(np.float32)

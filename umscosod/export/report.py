@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from umscosod import __version__
+from umscosod.data.files import open_atomic
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
-from umscosod.export.files import open_atomic
 from umscosod.export.tally import Tally
 from umscosod.types import Labelled
 

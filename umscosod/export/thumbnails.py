@@ -9,9 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+from umscosod.data.files import open_atomic
 from umscosod.data.images import decode_image
 from umscosod.errors import DataError
-from umscosod.export.files import open_atomic
 from umscosod.types import BoolArray, ByteArray
 
 _JPEG_QUALITY = 82

@@ -11,16 +11,16 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, write_bytes_atomic
+from umscosod.data.files import open_atomic
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask
+from umscosod.data.resize import resize_centred
 from umscosod.errors import DataError
-from umscosod.pseudo.overlap import resize_map
 from umscosod.types import ImageGroup, ImageRef, PseudoLabel
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class PseudoLabelStore:
             raise DataError(f"group {group.name!r}: labels and sizes must be those of its images, in the same order")
         rows, pictures = [], {}
         for image, size_hw, label in zip(group.images, sizes_hw, labels, strict=True):
-            mask_HW = resize_map(label.map_hw, size_hw) >= 0.5 if label.mask_hw.shape != size_hw else label.mask_hw
+            mask_HW = resize_centred(label.map_hw, size_hw) >= 0.5 if label.mask_hw.shape != size_hw else label.mask_hw
             content = encode_png(mask_HW.astype(np.uint8) * 255)
             digest = hashlib.sha256(content).hexdigest()
             path = self.out / image.output
@@ -98,7 +98,8 @@ class PseudoLabelStore:
         except OSError as error:
             raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
         for path, content in pictures.items():
-            write_bytes_atomic(path, content)
+            with open_atomic(path) as picture:
+                picture.write(content)
 
     def seal(self, groups: Iterable[ImageGroup]) -> None:
         """Rewrite the manifest with one row an image, in the order of `groups`; rows of other images follow by id.
@@ -113,18 +114,11 @@ class PseudoLabelStore:
                 lines[str(json.loads(line.decode("utf-8", _NAMES))["image"])] = (end - len(line), len(line))
             wanted = [image.id for group in groups for image in group.images if image.id in lines]
             order = [*dict.fromkeys(wanted), *sorted(lines.keys() - set(wanted))]
-            temporary = self.out / f".{uuid.uuid4().hex}.tmp"
-            try:
-                with temporary.open("xb") as sealed:
-                    for image_id in order:
-                        offset, length = lines[image_id]
-                        stream.seek(offset)
-                        sealed.write(stream.read(length))
-                temporary.replace(self._file)
-            except OSError as error:
-                raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
-            finally:
-                temporary.unlink(missing_ok=True)
+            with open_atomic(self._file) as sealed:
+                for image_id in order:
+                    offset, length = lines[image_id]
+                    stream.seek(offset)
+                    sealed.write(stream.read(length))
 
 
 def load_pseudo_labels(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
@@ -73,14 +72,6 @@ def _cell_shares(pixels: int, cells: int) -> FloatArray:
     shared = np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)
     shares: FloatArray = (np.maximum(shared, 0.0) * (cells / pixels)).astype(np.float32)
     return shares
-
-
-def resize_map(map_hw: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """Resize a soft map bilinearly (corners not aligned): float32, (H, W)."""
-    if map_hw.shape == size_hw:
-        return map_hw.astype(np.float32)
-    resized = cv2.resize(map_hw.astype(np.float32), (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized, dtype=np.float32).reshape(size_hw)
 
 
 def merge_rles(rles: Sequence[RunLengths]) -> BoolArray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import encode_rle
+from umscosod.data.resize import resize_centred
 from umscosod.pseudo.attention import attention_threshold, largest_component
 from umscosod.pseudo.categories import TIE_DIGITS, Category, cluster_embeddings, embed_mask, order_categories
 from umscosod.pseudo.overlap import (
@@ -23,7 +24,6 @@ from umscosod.pseudo.overlap import (
     compute_soft_overlap,
     merge_rles,
     pool_to_grid,
-    resize_map,
 )
 from umscosod.pseudo.proposals import MaskProposal, MaskProposer
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
@@ -60,7 +60,7 @@ class _Attention:
     def as_set(self, size_hw: tuple[int, ...]) -> BoolArray:
         """Set of pixels at or above the threshold found on the grid, at the size asked for."""
         if size_hw not in self._sets:
-            self._sets[size_hw] = resize_map(self.saliency_hw, (size_hw[0], size_hw[1])) >= self.threshold
+            self._sets[size_hw] = resize_centred(self.saliency_hw, (size_hw[0], size_hw[1])) >= self.threshold
         return self._sets[size_hw]
 
     def overlap(self, mask_HW: BoolArray) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -15,8 +14,9 @@ from typing import Protocol
 import numpy as np
 
 from umscosod.config import CrfConfig
+from umscosod.data.resize import resize_mask, resize_picture
 from umscosod.errors import DataError, MissingDependencyError
-from umscosod.refine.resize import resize_mask, resize_picture
+from umscosod.refine.unary import build_unary, foreground_probability
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -68,29 +68,6 @@ def check_inputs(unary_LP: FloatArray, picture_HW3: ByteArray) -> None:
             f"DenseCRF needs a float32 unary (labels, {pixels}) for a picture of {picture_HW3.shape[:2]}, "
             f"got {unary_LP.dtype} {unary_LP.shape}; build it with build_unary"
         )
-
-
-def build_unary(mask_HW: BoolArray, confidence: float) -> FloatArray:
-    """Energies of a hard labelling that is right with a given probability; no pixel is "unsure".
-
-    Parameters
-    ----------
-    mask_HW : ndarray, bool, (H, W)
-    confidence : float
-        Probability of a pixel's own label, in (0.5, 1).
-
-    Returns
-    -------
-    ndarray, float32, (2, H * W), C-contiguous
-        Row 0 background, row 1 foreground.
-
-    Examples
-    --------
-    >>> np.exp(-build_unary(np.array([[True, False]]), 0.75)).round(2).tolist()
-    [[0.25, 0.75], [0.75, 0.25]]
-    """
-    labels_LP = np.stack([~mask_HW.ravel(), mask_HW.ravel()])
-    return np.where(labels_LP, np.float32(-math.log(confidence)), np.float32(-math.log(1.0 - confidence)))
 
 
 def _import_backend() -> ModuleType:
@@ -178,16 +155,34 @@ class PyDenseCrf:
         return marginals.reshape(labels, height, width)
 
 
-def refine_mask(
-    mask_HW: BoolArray, picture_HW3: ByteArray, config: CrfConfig, backend: DenseCrf | None = None
-) -> tuple[BoolArray, bool]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrfInput:
+    """What DenseCRF needs of one image.
+
+    Attributes
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+        The soft map.
+    mask_HW : ndarray, bool, (H, W)
+        Union of the regions kept.
+    threshold : float
+        Level of the map from which a pixel is foreground, from `effective_threshold`.
+    picture_HW3 : ndarray, uint8, (any height, any width, 3)
+        The RGB picture the map belongs to.
+    """
+
+    map_HW: FloatArray
+    mask_HW: BoolArray
+    threshold: float
+    picture_HW3: ByteArray
+
+
+def refine_mask(start: CrfInput, config: CrfConfig, backend: DenseCrf | None = None) -> tuple[BoolArray, bool]:
     """DenseCRF on one mask, or the mask as it is where there is nothing to do or nothing to do it with.
 
     Parameters
     ----------
-    mask_HW : ndarray, bool, (H, W)
-    picture_HW3 : ndarray, uint8, (any height, any width, 3)
-        The RGB picture the mask belongs to.
+    start : CrfInput
     config : CrfConfig
     backend : DenseCrf, optional
         Default: `PyDenseCrf`.
@@ -198,30 +193,31 @@ def refine_mask(
         At ``config.size_px`` squared if DenseCRF ran, else the very mask given. A tie is background.
     did_run : bool
         False if the CRF is switched off, cannot be loaded (a warning in the log says so once per process), or the
-        mask is all background or all foreground, where it could change nothing.
+        mask is all background or all foreground, where there is no border to move.
 
     Raises
     ------
     DataError
-        See `check_inputs`.
+        See `check_inputs` and `foreground_probability`.
 
     References
     ----------
-    Paper, sec. 2.3 (after eq. 8); constants as in SCoSPARC, read in its published code.
+    Paper, sec. 2.3 (after eq. 8).
     """
     if not config.enabled:
-        return mask_HW, False
+        return start.mask_HW, False
     if backend is None:
         if not crf_available():
             _warn_missing()
-            return mask_HW, False
+            return start.mask_HW, False
         backend = PyDenseCrf()
     square_hw = (config.size_px, config.size_px)
-    small_HW = resize_mask(mask_HW, square_hw)
+    small_HW = resize_mask(start.mask_HW, square_hw)
     if not small_HW.any() or small_HW.all():
-        return mask_HW, False
-    picture_HW3 = np.ascontiguousarray(resize_picture(picture_HW3, square_hw))
-    marginals = backend.infer(build_unary(small_HW, config.confidence), picture_HW3, config)
+        return start.mask_HW, False
+    probability_HW = foreground_probability(start.map_HW, start.mask_HW, start.threshold, square_hw, config)
+    picture_HW3 = np.ascontiguousarray(resize_picture(start.picture_HW3, square_hw))
+    marginals = backend.infer(build_unary(probability_HW), picture_HW3, config)
     return np.asarray(marginals[1] > marginals[0]), True
 
 

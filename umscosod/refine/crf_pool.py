@@ -14,8 +14,8 @@ from types import ModuleType
 import cv2
 
 from umscosod.config import CrfConfig
-from umscosod.refine.crf import crf_available, refine_mask
-from umscosod.types import BoolArray, ByteArray
+from umscosod.refine.crf import CrfInput, crf_available, refine_mask
+from umscosod.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +84,14 @@ def open_pool(config: CrfConfig) -> Iterator[Executor | None]:
 
 
 def refine_masks(
-    masks: Sequence[BoolArray], pictures: Sequence[ByteArray], config: CrfConfig, pool: Executor | None = None
+    starts: Sequence[CrfInput], config: CrfConfig, pool: Executor | None = None
 ) -> list[tuple[BoolArray, bool]]:
     """`refine_mask` over a group.
 
     Parameters
     ----------
-    masks : sequence of ndarray, bool, (H, W)
-    pictures : sequence of ndarray, uint8, (H, W, 3)
-        RGB, one per mask.
+    starts : sequence of CrfInput
+        One per image.
     config : CrfConfig
     pool : Executor, optional
         From `open_pool`. None: in this process. The results are the same bits either way.
@@ -105,18 +104,17 @@ def refine_masks(
     Raises
     ------
     DataError
-        A picture is not uint8 RGB.
+        A picture is not uint8 RGB, or a map and its mask differ in shape.
 
     Notes
     -----
     A pool whose worker died (killed for memory, say) costs a warning and time, never the group: the whole of it is
     computed again in this process.
     """
-    pairs = list(zip(masks, pictures, strict=True))
-    if pool is not None and config.enabled and len(pairs) > 1:
+    if pool is not None and config.enabled and len(starts) > 1:
         try:
-            jobs = [pool.submit(refine_mask, mask, picture, config) for mask, picture in pairs]
+            jobs = [pool.submit(refine_mask, start, config) for start in starts]
             return [job.result() for job in jobs]
         except BrokenExecutor as error:
             logger.warning("a DenseCRF worker died (%s): this group is refined in one process, more slowly", error)
-    return [refine_mask(mask, picture, config) for mask, picture in pairs]
+    return [refine_mask(start, config) for start in starts]

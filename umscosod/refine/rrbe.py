@@ -11,11 +11,12 @@ from concurrent.futures import Executor
 import numpy as np
 
 from umscosod.config import RefineConfig
+from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
+from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.resize import resize_map, resize_mask
-from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map
+from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map, effective_threshold
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 
@@ -95,16 +96,22 @@ def refine_group(
     """
     _check_group(maps_NHW, pictures_NHW3, tokens_NPD, sizes_hw)
     if not config.enabled:
-        large = [resize_map(map_HW, size) for map_HW, size in zip(maps_NHW, sizes_hw, strict=True)]
-        return [
-            RefinedMask(mask_HW=np.asarray(map_HW >= config.th0), threshold=config.th0, regions=(), crf=False)
-            for map_HW in large
+        # float64: numpy would otherwise round th0 to the map's precision first
+        masks = [
+            np.asarray(resize_aligned(map_HW.astype(np.float64), size) >= config.th0)
+            for map_HW, size in zip(maps_NHW, sizes_hw, strict=True)
         ]
+        return [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
     centre = calibrate(maps_NHW) if b_bar is None else b_bar
     thresholds = [adaptive_threshold(map_HW, centre, config) for map_HW in maps_NHW]
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps_NHW, thresholds, strict=True)]
+    levels = [effective_threshold(*parts) for parts in zip(maps_NHW, masks, thresholds, strict=True)]
     masks, regions = _filter_group(masks, tokens_NPD, grid_hw, config)
-    snapped = refine_masks(masks, list(pictures_NHW3), config.crf, pool)
+    starts = [
+        CrfInput(map_HW=map_HW, mask_HW=mask_HW, threshold=level, picture_HW3=picture_HW3)
+        for map_HW, mask_HW, level, picture_HW3 in zip(maps_NHW, masks, levels, pictures_NHW3, strict=True)
+    ]
+    snapped = refine_masks(starts, config.crf, pool)
     refined = []
     for index, (before_HW, (after_HW, did_run)) in enumerate(zip(masks, snapped, strict=True)):
         # Smoothing can wipe out an object of a few hundred pixels: with keep_best, the image's best region stays.

@@ -188,3 +188,27 @@ def binarize(map_HW: FloatArray, threshold: float, config: RefineConfig) -> Bool
     if not mask_HW.any() and peak > config.empty_floor:
         mask_HW = values >= config.empty_share * peak
     return mask_HW
+
+
+def effective_threshold(map_HW: FloatArray, mask_HW: BoolArray, threshold: float) -> float:
+    """Level that separates a map's mask from the rest: lower than the threshold where the rule for empty masks held.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+    mask_HW : ndarray, bool, (H, W)
+        From `binarize` with the same threshold, before regions are dropped.
+    threshold : float
+
+    Returns
+    -------
+    float
+        The threshold where the map reaches it, or where the mask is empty; else the smallest value inside the mask.
+
+    Examples
+    --------
+    >>> map_HW = np.array([[0.40, 0.39, 0.10]])
+    >>> effective_threshold(map_HW, binarize(map_HW, 0.5, RefineConfig()), 0.5)
+    0.39
+    """
+    return min(threshold, float(map_HW[mask_HW].min())) if mask_HW.any() else threshold

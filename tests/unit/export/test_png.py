@@ -1,4 +1,4 @@
-"""Masks and maps on disk, and the corner-aligned resize against torch."""
+"""Masks and maps on disk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from umscosod.errors import DataError
-from umscosod.export.png import map_to_bytes, read_map, read_mask, upsample_map, write_map, write_mask
+from umscosod.export.png import map_to_bytes, read_map, read_mask, write_map, write_mask
 
 
 def test_mask_round_trip(tmp_path: Path) -> None:
@@ -81,34 +79,3 @@ def test_maps_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n123")
     with pytest.raises(DataError, match="cannot read the map"):
         read_map(tmp_path / "bad.png")
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(1, 120)] * 2), st.integers(0, 2**32 - 1))
-def test_upsample_equals_torch(old_hw: tuple[int, int], new_hw: tuple[int, int], seed: int) -> None:
-    source = np.random.default_rng(seed).random(old_hw, dtype=np.float32)
-    tensor = torch.from_numpy(source)[None, None]
-    expected = torch.nn.functional.interpolate(tensor, new_hw, mode="bilinear", align_corners=True)[0, 0].numpy()
-    got = upsample_map(source, new_hw)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-7)
-    assert source.min() <= got.min() <= got.max() <= source.max()
-
-
-def test_upsample_by_hand() -> None:
-    got = upsample_map(np.array([[0.0, 1.0], [0.5, 0.5]]), (3, 3))
-    assert got.tolist() == [[0.0, 0.5, 1.0], [0.25, 0.5, 0.75], [0.5, 0.5, 0.5]]
-
-
-def test_upsample_to_the_same_size_is_a_copy() -> None:
-    source = np.ones((3, 3), np.float32)
-    got = upsample_map(source, (3, 3))
-    assert np.array_equal(got, source)
-    assert not np.shares_memory(got, source)
-
-
-def test_upsample_refuses() -> None:
-    with pytest.raises(DataError, match="expects a map"):
-        upsample_map(np.zeros((0, 3)), (3, 3))
-    with pytest.raises(DataError, match="at least 1 pixel"):
-        upsample_map(np.zeros((3, 3)), (0, 3))

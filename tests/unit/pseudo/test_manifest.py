@@ -154,9 +154,7 @@ def test_a_killed_run_never_passes_for_a_persons_work(
     other = [replace(label, mask_hw=~label.mask_hw, map_hw=1 - label.map_hw) for label in labels]
     store = PseudoLabelStore(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "umscosod.pseudo.manifest.write_bytes_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr("umscosod.pseudo.manifest.open_atomic", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.save(features.group, features.sizes_hw, other)
     assert load_pseudo_labels(tmp_path, [features.group]) == {}

@@ -13,7 +13,6 @@ from umscosod.pseudo.overlap import (
     intersections,
     merge_rles,
     pool_to_grid,
-    resize_map,
     suppress_duplicates,
 )
 
@@ -52,11 +51,6 @@ def test_one_pixel_of_a_large_image_does_not_vanish() -> None:
     pooled = pool_to_grid(mask, (28, 28))
     assert pooled[1, 2] == pytest.approx(1 / 400)
     assert np.count_nonzero(pooled) == 1
-
-
-def test_resizing_by_hand() -> None:
-    np.testing.assert_allclose(resize_map(np.array([[0.0, 1.0]]), (1, 4)), [[0.0, 0.25, 0.75, 1.0]])
-    assert resize_map(np.ones((1, 1)), (3, 1)).shape == (3, 1)
 
 
 def test_run_length_intersections_equal_dense_ones() -> None:

@@ -9,8 +9,9 @@ import pytest
 from umscosod.config import CrfConfig
 from umscosod.errors import DataError, MissingDependencyError
 from umscosod.refine import crf as crf_module
-from umscosod.refine.crf import PyDenseCrf, build_unary, crf_available, refine_mask, require_crf
+from umscosod.refine.crf import CrfInput, PyDenseCrf, crf_available, refine_mask, require_crf
 from umscosod.refine.crf_exact import ExactCrf
+from umscosod.refine.unary import build_unary
 
 SMALL_KERNELS = CrfConfig(gaussian_xy_px=3, gaussian_compat=3, bilateral_xy_px=10, bilateral_rgb=10)
 RED_BLUE = np.zeros((20, 16, 3), dtype=np.uint8)  # red changes across, blue changes down
@@ -28,8 +29,17 @@ def disc(seed, height=24, width=24):
     return np.clip(picture, 0, 255).astype(np.uint8), mask, inside
 
 
+def hard(mask, confidence):
+    """Energies of a labelling that is right with a given probability."""
+    return build_unary(np.where(mask, confidence, 1.0 - confidence))
+
+
+def start(mask, picture):
+    return CrfInput(map_HW=mask.astype(np.float32), mask_HW=mask, threshold=0.5, picture_HW3=picture)
+
+
 def labels(backend, picture, mask, config):
-    marginals = backend.infer(build_unary(mask, config.confidence), picture, config)
+    marginals = backend.infer(hard(mask, config.confidence), picture, config)
     np.testing.assert_allclose(marginals.sum(axis=0), 1.0, atol=1e-5)
     return marginals[1] > marginals[0]
 
@@ -52,7 +62,7 @@ def test_marginals_agree_with_exact_mean_field_after_one_weak_step():
         bilateral_compat=0.8,
     )  # fmt: skip
     picture, mask, _ = disc(0)
-    unary = build_unary(mask, config.confidence)
+    unary = hard(mask, config.confidence)
     lattice, exact = (backend.infer(unary, picture, config)[1] for backend in (PyDenseCrf(), ExactCrf()))
     assert exact.std() > 0.1
     assert np.abs(lattice - exact).mean() < 0.02
@@ -68,7 +78,7 @@ def test_the_exact_crf_by_hand():
     belief = np.array([[0.2, 0.8], [0.8, 0.2]])  # background, foreground; the first pixel is foreground
     weights = np.exp(np.log(belief) + belief @ pull)
     expected = weights / weights.sum(axis=0)
-    unary = build_unary(np.array([[True, False]]), 0.8)
+    unary = hard(np.array([[True, False]]), 0.8)
     got = ExactCrf().infer(unary, np.zeros((1, 2, 3), dtype=np.uint8), config)
     np.testing.assert_allclose(got[:, 0, :], expected, atol=1e-6)
 
@@ -102,7 +112,7 @@ def test_channels_are_red_green_blue(backend):
 
 def test_with_equal_scales_the_exact_kernel_ignores_the_order_of_channels():
     picture, mask, _ = disc(2)
-    unary = build_unary(mask, 0.9)
+    unary = hard(mask, 0.9)
     rgb, bgr = (ExactCrf().infer(unary, p, SMALL_KERNELS) for p in (picture, picture[..., ::-1]))
     np.testing.assert_allclose(rgb, bgr, atol=1e-9)
 
@@ -120,7 +130,7 @@ def test_pictures_that_are_not_contiguous_are_copied():
 
 def test_float32_is_enforced():
     picture, mask, _ = disc(0)
-    unary = build_unary(mask, 0.995)
+    unary = hard(mask, 0.995)
     assert unary.dtype == np.float32
     assert unary.flags.c_contiguous
     for backend in (PyDenseCrf(), ExactCrf()):
@@ -129,14 +139,9 @@ def test_float32_is_enforced():
     assert PyDenseCrf().infer(unary, picture, SMALL_KERNELS).dtype == np.float32
 
 
-def test_unary_by_hand():
-    energy = build_unary(np.array([[True], [False]]), 0.995)
-    np.testing.assert_allclose(energy, -np.log([[0.005, 0.995], [0.995, 0.005]]), rtol=1e-6)
-
-
 def test_pictures_that_are_not_uint8_rgb_are_refused():
     picture, mask, _ = disc(0)
-    unary = build_unary(mask, 0.995)
+    unary = hard(mask, 0.995)
     for wrong in (picture / 255.0, picture[..., 0], np.dstack([picture, picture[..., :1]])):
         with pytest.raises(DataError, match="uint8 RGB"):
             PyDenseCrf().infer(unary, wrong, SMALL_KERNELS)
@@ -147,20 +152,20 @@ def test_pictures_that_are_not_uint8_rgb_are_refused():
 def test_the_exact_crf_refuses_large_pictures():
     picture = np.zeros((80, 80, 3), dtype=np.uint8)
     with pytest.raises(DataError, match="at most 4096 pixels"):
-        ExactCrf().infer(build_unary(np.zeros((80, 80), dtype=bool), 0.9), picture, SMALL_KERNELS)
+        ExactCrf().infer(hard(np.zeros((80, 80), dtype=bool), 0.9), picture, SMALL_KERNELS)
 
 
 @pytest.mark.parametrize("value", [False, True])
 def test_masks_without_a_border_return_unchanged(value):
     mask = np.full((40, 40), value)
-    out, did_run = refine_mask(mask, np.zeros((40, 40, 3), dtype=np.uint8), CrfConfig(size_px=32))
+    out, did_run = refine_mask(start(mask, np.zeros((40, 40, 3), dtype=np.uint8)), CrfConfig(size_px=32))
     assert out is mask
     assert not did_run
 
 
 def test_switched_off():
     picture, mask, _ = disc(0)
-    out, did_run = refine_mask(mask, picture, CrfConfig(enabled=False))
+    out, did_run = refine_mask(start(mask, picture), CrfConfig(enabled=False))
     assert out is mask
     assert not did_run
 
@@ -168,11 +173,11 @@ def test_switched_off():
 def test_result_has_crf_size_and_is_deterministic():
     picture, mask, _ = disc(0)
     config = CrfConfig(size_px=48)
-    first, did_run = refine_mask(mask, picture, config)
+    first, did_run = refine_mask(start(mask, picture), config)
     assert did_run
     assert first.shape == (48, 48)
     assert first.dtype == np.bool_
-    np.testing.assert_array_equal(first, refine_mask(mask, picture, config)[0])
+    np.testing.assert_array_equal(first, refine_mask(start(mask, picture), config)[0])
 
 
 def test_without_pydensecrf_the_run_goes_on(monkeypatch, caplog):
@@ -182,7 +187,7 @@ def test_without_pydensecrf_the_run_goes_on(monkeypatch, caplog):
     assert not crf_available()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            out, did_run = refine_mask(mask, picture, CrfConfig())
+            out, did_run = refine_mask(start(mask, picture), CrfConfig())
             assert out is mask
             assert not did_run
     assert len(caplog.records) == 1
@@ -195,7 +200,7 @@ def test_who_demands_the_crf_gets_the_cure(monkeypatch):
     with pytest.raises(MissingDependencyError, match="pip install pydensecrf2"):
         require_crf()
     with pytest.raises(MissingDependencyError, match=r"refine\.crf\.enabled=false"):
-        PyDenseCrf().infer(build_unary(mask, 0.9), picture, CrfConfig())
+        PyDenseCrf().infer(hard(mask, 0.9), picture, CrfConfig())
 
 
 def test_pydensecrf_is_installed_here():

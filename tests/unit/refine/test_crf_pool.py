@@ -7,6 +7,7 @@ import sys
 import textwrap
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,15 @@ import pytest
 
 from umscosod.config import CrfConfig
 from umscosod.errors import DataError
+from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import open_pool, refine_masks
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONFIG = CrfConfig(size_px=40, workers=2)
+
+
+def start(mask, picture):
+    return CrfInput(map_HW=mask.astype(np.float32), mask_HW=mask, threshold=0.5, picture_HW3=picture)
 
 
 def batch(count=5):
@@ -26,20 +32,20 @@ def batch(count=5):
     masks = [np.zeros((40, 40), dtype=bool) for _ in range(count)]
     for index, mask in enumerate(masks):
         mask[index : index + 20, 5:30] = True
-    return masks, pictures
+    return [start(mask, picture) for mask, picture in zip(masks, pictures, strict=True)]
 
 
 def test_pool_equals_one_process_and_keeps_the_order():
-    masks, pictures = batch()
-    masks[2][:] = False  # nothing to do for this one
-    alone = refine_masks(masks, pictures, CONFIG)
+    starts = batch()
+    starts[2].mask_HW[:] = False  # nothing to do for this one
+    alone = refine_masks(starts, CONFIG)
     variables = dict(os.environ)
     with open_pool(CONFIG) as pool:
         assert pool is not None
         assert dict(os.environ) == variables
-        together = refine_masks(masks, pictures, CONFIG, pool)
+        together = refine_masks(starts, CONFIG, pool)
         with pytest.raises(DataError, match="uint8 RGB"):  # an error in a worker is the caller's error
-            refine_masks(masks, [picture / 255.0 for picture in pictures], CONFIG, pool)
+            refine_masks([replace(one, picture_HW3=one.picture_HW3 / 255.0) for one in starts], CONFIG, pool)
     assert [did_run for _, did_run in together] == [True, True, False, True, True]
     for (mask, did_run), (other, other_ran) in zip(alone, together, strict=True):
         np.testing.assert_array_equal(mask, other)
@@ -54,13 +60,16 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_the_workers(tmp_path)
             """
             import numpy as np
             from umscosod.config import CrfConfig
+            from umscosod.refine.crf import CrfInput
             from umscosod.refine.crf_pool import open_pool, refine_masks
             print("started", flush=True)
             config = CrfConfig(size_px=32, workers=2)
             mask = np.zeros((32, 32), dtype=bool)
             mask[8:24, 8:24] = True
+            picture = np.zeros((32, 32, 3), dtype=np.uint8)
+            one = CrfInput(map_HW=mask.astype(np.float32), mask_HW=mask, threshold=0.5, picture_HW3=picture)
             with open_pool(config) as pool:
-                done = refine_masks([mask] * 4, [np.zeros((32, 32, 3), dtype=np.uint8)] * 4, config, pool)
+                done = refine_masks([one] * 4, config, pool)
             print("refined", sum(did_run for _, did_run in done), flush=True)
             """
         )
@@ -100,15 +109,15 @@ def test_a_dead_worker_costs_a_warning_not_the_group(caplog):
         def submit(self, fn, /, *args, **kwargs):
             raise BrokenProcessPool("killed")
 
-    masks, pictures = batch()
+    starts = batch()
     with caplog.at_level(logging.WARNING):
-        survived = refine_masks(masks, pictures, CONFIG, Dead())
+        survived = refine_masks(starts, CONFIG, Dead())
     assert "worker died (killed)" in caplog.text
-    for (mask, _), (expected, _) in zip(survived, refine_masks(masks, pictures, CONFIG), strict=True):
+    for (mask, _), (expected, _) in zip(survived, refine_masks(starts, CONFIG), strict=True):
         np.testing.assert_array_equal(mask, expected)
 
 
-def test_masks_and_pictures_must_match():
-    masks, pictures = batch()
-    with pytest.raises(ValueError, match="zip"):
-        refine_masks(masks, pictures[:-1], CONFIG)
+def test_maps_and_masks_must_match():
+    one = batch(1)[0]
+    with pytest.raises(DataError, match="one size"):
+        refine_masks([replace(one, map_HW=one.map_HW[:-1])], CONFIG)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from umscosod.config import CrfConfig, RefineConfig
+from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.resize import resize_map, resize_mask
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate
 
@@ -100,6 +100,39 @@ def test_the_crf_follows_the_picture():
     np.testing.assert_array_equal(after.mask_HW, OBJECT_MASK)
 
 
+def test_the_crf_weighs_the_soft_map():
+    """Two halves of one colour: the surer one carries the other along, for which a labelling is blind."""
+    maps, pictures, tokens, grid, sizes = group(count=1, distractor=False)
+    maps[:] = 0.0
+    maps[0, 8:24, 0:8] = 0.9
+    maps[0, 8:24, 8:16] = 0.45  # under the threshold, but barely
+    got = {}
+    for unary in ("soft", "hard"):
+        config = RefineConfig(adaptive=False, crf=CrfConfig(size_px=32, unary=unary))
+        got[unary] = refine_group(maps, pictures, tokens, grid, sizes, config)[0].mask_HW
+    np.testing.assert_array_equal(got["soft"], OBJECT_MASK)
+    assert not got["hard"][:, 8:].any()
+
+
+def test_what_the_crf_is_given(monkeypatch):
+    maps, *rest = group()
+    maps[1] *= 0.4  # 0.36 at most: the rule for empty masks
+    given = []
+
+    def keep(starts, config, pool):
+        given.extend(starts)
+        return [(start.mask_HW, False) for start in starts]
+
+    monkeypatch.setattr("umscosod.refine.rrbe.refine_masks", keep)
+    refined = refine_group(maps, *rest, RefineConfig(adaptive=False))
+    assert [start.threshold for start in given] == [0.5, float(np.float32(0.9) * np.float32(0.4)), 0.5]
+    assert [mask.threshold for mask in refined] == [0.5] * 3  # that of eq. 6 is reported
+    np.testing.assert_array_equal(given[0].mask_HW, OBJECT_MASK)  # without the distractor
+    for start, map_HW, picture_HW3 in zip(given, maps, rest[0], strict=True):
+        np.testing.assert_array_equal(start.map_HW, map_HW)
+        np.testing.assert_array_equal(start.picture_HW3, picture_HW3)
+
+
 def test_off_is_the_soft_map_at_th0_and_own_size():
     maps, pictures, tokens, grid, _ = group()
     sizes = [(50, 41), (32, 32), (7, 90)]
@@ -107,7 +140,7 @@ def test_off_is_the_soft_map_at_th0_and_own_size():
     for map_HW, size, refined in zip(
         maps, sizes, refine_group(maps, pictures, tokens, grid, sizes, config), strict=True
     ):
-        np.testing.assert_array_equal(refined.mask_HW, resize_map(map_HW, size) >= 0.4)
+        np.testing.assert_array_equal(refined.mask_HW, resize_aligned(map_HW.astype(np.float64), size) >= 0.4)
         assert (refined.threshold, refined.regions, refined.crf) == (0.4, (), False)
 
 

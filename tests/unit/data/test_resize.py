@@ -1,0 +1,109 @@
+"""Sizes: what a mask's border, a soft map's corners and a picture's channels do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umscosod.data.resize import resize_aligned, resize_centred, resize_mask, resize_picture
+from umscosod.errors import DataError
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(1, 120)] * 2), st.integers(0, 2**32 - 1))
+def test_aligned_equals_torch(old_hw: tuple[int, int], new_hw: tuple[int, int], seed: int) -> None:
+    source = np.random.default_rng(seed).random(old_hw, dtype=np.float32)
+    tensor = torch.from_numpy(source)[None, None]
+    expected = torch.nn.functional.interpolate(tensor, new_hw, mode="bilinear", align_corners=True)[0, 0].numpy()
+    got = resize_aligned(source, new_hw)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=0, atol=5e-7)
+    assert source.min() <= got.min() <= got.max() <= source.max()
+
+
+def test_aligned_by_hand() -> None:
+    got = resize_aligned(np.array([[0.0, 1.0], [0.5, 0.5]]), (3, 3))
+    assert got.tolist() == [[0.0, 0.5, 1.0], [0.25, 0.5, 0.75], [0.5, 0.5, 0.5]]
+
+
+def test_aligned_to_the_same_size_is_a_copy() -> None:
+    source = np.ones((3, 3), np.float32)
+    got = resize_aligned(source, (3, 3))
+    assert np.array_equal(got, source)
+    assert not np.shares_memory(got, source)
+
+
+@pytest.mark.parametrize("size_hw", [(9, 13), (3, 2), (1, 1), (1, 7), (5, 4)])
+def test_aligned_keeps_double_precision(size_hw: tuple[int, int]) -> None:
+    map_HW = np.random.default_rng(0).random((5, 4))
+    tensor = torch.from_numpy(map_HW)[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size_hw, mode="bilinear", align_corners=True)[0, 0].numpy()
+    np.testing.assert_allclose(resize_aligned(map_HW, size_hw), expected, rtol=0, atol=1e-12)
+
+
+def test_a_map_of_one_pixel_can_grow() -> None:
+    for resize in (resize_aligned, resize_centred):
+        assert resize(np.array([[0.3]]), (2, 1)).tolist() == [[0.3], [0.3]]
+
+
+@pytest.mark.parametrize("size_hw", [(9, 13), (5, 11), (10, 4)])
+def test_centred_growth_equals_torch(size_hw: tuple[int, int]) -> None:
+    map_HW = np.random.default_rng(0).random((5, 4))
+    tensor = torch.from_numpy(map_HW)[None, None]
+    expected = torch.nn.functional.interpolate(tensor, size_hw, mode="bilinear", align_corners=False)[0, 0].numpy()
+    np.testing.assert_allclose(resize_centred(map_HW, size_hw), expected, rtol=0, atol=1e-6)
+
+
+def test_centred_by_hand() -> None:
+    np.testing.assert_allclose(resize_centred(np.array([[0.0, 1.0]]), (1, 4)), [[0.0, 0.25, 0.75, 1.0]])
+    np.testing.assert_allclose(resize_centred(np.array([[0.0, 1.0, 0.5, 0.25]]), (1, 2)), [[0.5, 0.375]])  # means
+
+
+def test_centred_keeps_its_precision_and_has_nothing_to_do() -> None:
+    for dtype, expected in ((np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)):
+        assert resize_centred(np.ones((2, 2), dtype), (3, 5)).dtype == expected
+    map_HW = np.ones((2, 3))
+    assert resize_centred(map_HW, (2, 3)) is map_HW
+
+
+@pytest.mark.parametrize("resize", [resize_aligned, resize_centred])
+def test_what_is_no_map_is_refused(resize: Callable[..., np.ndarray]) -> None:
+    for bad in (np.zeros((0, 3)), np.zeros(3), np.zeros((2, 2), np.uint8)):
+        with pytest.raises(DataError, match="expects a float map"):
+            resize(bad, (3, 3))
+    with pytest.raises(DataError, match="at least 1 pixel"):
+        resize(np.zeros((3, 3)), (0, 3))
+
+
+def test_a_growing_mask_keeps_its_place() -> None:
+    mask = np.array([[False, True, True, False]])
+    assert resize_mask(mask, (1, 8)).tolist() == [[False, False, True, True, True, True, False, False]]
+
+
+def test_a_shrinking_mask_is_a_majority_vote() -> None:
+    mask = np.array([[True, False, True, True, False, False]])
+    assert resize_mask(mask, (1, 3)).tolist() == [[True, True, False]]  # half counts as foreground
+
+
+def test_sides_that_move_in_opposite_directions() -> None:
+    assert resize_mask(np.ones((4, 2), dtype=bool), (2, 5)).all()
+
+
+def test_nothing_to_do_gives_the_same_array() -> None:
+    mask, picture = np.ones((3, 2), dtype=bool), np.zeros((3, 2, 3), dtype=np.uint8)
+    assert resize_mask(mask, (3, 2)) is mask
+    assert resize_picture(picture, (3, 2)) is picture
+
+
+def test_pictures_stay_uint8_and_keep_their_channels() -> None:
+    picture = np.full((4, 6, 3), (10, 20, 30), dtype=np.uint8)
+    for size_hw in ((2, 3), (9, 11)):
+        out = resize_picture(picture, size_hw)
+        assert out.dtype == np.uint8
+        assert out.shape == (*size_hw, 3)
+        assert (out == (10, 20, 30)).all()

@@ -1,0 +1,144 @@
+"""Resizing of maps, masks and pictures: two conventions, named by what they hold in place.
+
+`resize_aligned` holds the corner pixels in place; soft maps are saved so, as the benchmarks' code does. The others hold
+pixel centres in place (half-pixel convention), so that a mask stays on the picture it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from umscosod.errors import DataError
+from umscosod.types import BoolArray, ByteArray, FloatArray
+
+_HALF = 0.5  # a pixel belongs to the side that covers at least half of it: geometry, not a setting
+
+
+def resize_aligned(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Resize a map bilinearly with its corner pixels on the corners of the result.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W)
+    size_hw : (int, int)
+        Height and width wanted; smaller than (H, W) skips pixels (no averaging).
+
+    Returns
+    -------
+    ndarray, float32 or float64, size_hw
+        A new array, in the map's own precision, at least float32, and so up to the last bits what torch's
+        ``interpolate(mode="bilinear", align_corners=True)`` gives. Along a side wanted at length 1 the first pixel is
+        taken. Never leaves the range of `map_HW`.
+
+    Raises
+    ------
+    DataError
+        `map_HW` is empty, not float or not 2-D, or a wanted side is below 1.
+
+    Examples
+    --------
+    >>> resize_aligned(np.array([[0.0, 1.0]]), (1, 5)).tolist()
+    [[0.0, 0.25, 0.5, 0.75, 1.0]]
+    """
+    values = _check(map_HW, size_hw)
+    if values.shape == tuple(size_hw):
+        return values.copy()
+    left, right, across_W = _neighbours(values.shape[1], size_hw[1], values.dtype)
+    wide_HW = values[:, left] * (1 - across_W) + values[:, right] * across_W
+    top, bottom, down_H = _neighbours(values.shape[0], size_hw[0], values.dtype)
+    resized_HW = wide_HW[top] * (1 - down_H[:, None]) + wide_HW[bottom] * down_H[:, None]
+    return np.asarray(np.clip(resized_HW, values.min(), values.max()))  # the two products may round one bit beyond
+
+
+def resize_centred(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Resize a map with pixel centres in place: bilinear; area means where both sides shrink.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W)
+    size_hw : (int, int)
+
+    Returns
+    -------
+    ndarray, float32 or float64, size_hw
+        In the map's own precision, at least float32; the same array where nothing is to be done.
+
+    Raises
+    ------
+    DataError
+        As `resize_aligned`.
+
+    Examples
+    --------
+    >>> resize_centred(np.array([[0.0, 1.0]]), (1, 4)).tolist()
+    [[0.0, 0.25, 0.75, 1.0]]
+    """
+    return _resize(_check(map_HW, size_hw), size_hw)
+
+
+def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
+    """Resize a mask: interpolate it as 0/1 with `resize_centred`, then keep what is at least half covered.
+
+    Parameters
+    ----------
+    mask_HW : ndarray, bool, (H, W)
+    size_hw : (int, int)
+
+    Returns
+    -------
+    ndarray, bool, size_hw
+        The same array where the size already fits. Smoother borders than nearest neighbour gives. Shrinking may lose
+        a region thinner than half a pixel.
+    """
+    if mask_HW.shape == size_hw:
+        return mask_HW
+    return np.asarray(resize_centred(mask_HW.astype(np.float32), size_hw) >= _HALF)
+
+
+def resize_picture(picture_HW3: ByteArray, size_hw: tuple[int, int]) -> ByteArray:
+    """Resize a picture in 8 bits, pixel centres in place; the same array where the size already fits.
+
+    Parameters
+    ----------
+    picture_HW3 : ndarray, uint8, (H, W, 3)
+    size_hw : (int, int)
+
+    Returns
+    -------
+    ndarray, uint8, (size_hw, 3)
+    """
+    return _resize(picture_HW3, size_hw)
+
+
+def _check(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Refuse what is no map or no size; give the map in at least float32, the very array where it is already."""
+    if map_HW.ndim != 2 or map_HW.size == 0 or map_HW.dtype.kind != "f":
+        raise DataError(f"resizing expects a float map (H, W), got {map_HW.dtype} {map_HW.shape}")
+    if min(size_hw) < 1:
+        raise DataError(f"resizing expects sides of at least 1 pixel, got {size_hw}")
+    return map_HW.astype(np.promote_types(map_HW.dtype, np.float32), copy=False)
+
+
+def _resize(array: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[Any]:
+    """Pixel centres in place; area means where both sides shrink (bilinear would skip pixels), bilinear elsewhere."""
+    old_hw = array.shape[:2]
+    if old_hw == tuple(size_hw):
+        return array
+    shrinks = size_hw[0] <= old_hw[0] and size_hw[1] <= old_hw[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(array, (size_hw[1], size_hw[0]), interpolation=method))
+
+
+def _neighbours(
+    old: int, new: int, dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[Any]]:
+    """Two source indices of each target index along one side, and the weight of the second, rounded as torch does."""
+    step = dtype.type(old - 1) / dtype.type(new - 1) if new > 1 else dtype.type(0)
+    position = np.arange(new, dtype=dtype) * step
+    first = np.minimum(position.astype(np.intp), old - 1)
+    second = np.minimum(first + 1, old - 1)
+    return first, second, position - first.astype(dtype)
