@@ -1,0 +1,196 @@
+"""Settings are read strictly, laid over each other in order, and written so that they come back equal."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umscosod.config import CrfConfig, PipelineConfig, RefineConfig, TrainConfig
+from umscosod.config_io import dump_config, load_config, preset_names, preset_values, validate_config
+from umscosod.config_schema import Setting, check_value, settings
+from umscosod.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def values_of(setting: Setting) -> st.SearchStrategy[Any]:
+    """Any value that the declaration of a setting allows."""
+    if get_origin(setting.kind) is not None and get_origin(setting.kind) is not tuple:
+        return st.sampled_from(get_args(setting.kind))
+    if setting.kind is bool:
+        return st.booleans()
+    if setting.kind is str:
+        return st.text(max_size=12)
+    limits = dict(setting.limits)
+    low, high = limits.get(">=", limits.get(">")), limits.get("<=", limits.get("<"))
+    if setting.kind is int:
+        return st.integers(min_value=low, max_value=high)
+    numbers = st.floats(
+        min_value=low,
+        max_value=high,
+        exclude_min=">" in limits,
+        exclude_max="<" in limits,
+        allow_nan=False,
+        allow_infinity=False,
+    )
+    if setting.kind is float:
+        return numbers
+    kinds = get_args(setting.kind)
+    sizes = {} if kinds[-1] is Ellipsis else {"min_size": len(kinds), "max_size": len(kinds)}
+    return st.lists(numbers, **({"max_size": 4} | sizes)).map(tuple)
+
+
+configurations = st.sets(st.sampled_from(sorted(settings())), max_size=8).flatmap(
+    lambda names: st.fixed_dictionaries({name: values_of(settings()[name]) for name in sorted(names)})
+)
+
+
+@given(values=configurations)
+def test_what_is_written_comes_back_equal(values: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    config = load_config(overrides=values)
+    path = write(tmp_path_factory.getbasetemp(), dump_config(config))
+    assert load_config(file=path) == config
+    validate_config(config)
+
+
+def test_defaults_are_valid_and_every_setting_has_a_meaning() -> None:
+    validate_config(PipelineConfig())
+    assert load_config() == PipelineConfig()
+    assert [name for name, setting in settings().items() if not setting.meaning] == []
+
+
+def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
+    file = write(tmp_path, "train:\n  epochs: 7\n  batch_images: 3\n")
+    config = load_config("smoke", file, {"train.batch_images": 2, "refine": {"crf": {"size_px": 64}}})
+    assert config.network.decoder.channels == 8  # preset
+    assert config.train.epochs == 7  # file over preset
+    assert config.train.batch_images == 2  # override over file
+    assert config.refine.crf.size_px == 64
+    assert config.refine.crf.iterations == 1  # a sibling of an override keeps the preset's value
+    assert config.train.learning_rate == TrainConfig().learning_rate
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"refine": {"crf": {"iteratons": 3}}},
+            "unknown key 'refine.crf.iteratons'; did you mean 'refine.crf.iterations'?",
+        ),
+        ({"epochs": 3}, "unknown key 'epochs'; did you mean 'train.epochs'?"),
+        ({"zzz": 3}, "unknown key 'zzz'; the sections are data, features"),
+        ({"train.epochs": 0}, "train.epochs must be >= 1, got 0"),
+        ({"train.epochs": True}, "train.epochs must be a whole number, got True"),
+        ({"train.epochs": 2.0}, "train.epochs must be a whole number, got 2.0"),
+        ({"train.learning_rate": 0}, "train.learning_rate must be > 0.0, got 0"),
+        ({"train.learning_rate": float("nan")}, "train.learning_rate must be a finite number, got nan"),
+        ({"train.learning_rate": "fast"}, "train.learning_rate must be a finite number, got 'fast'"),
+        ({"network.cfmm.init": "kaimin"}, "network.cfmm.init must be one of identity, kaiming, got 'kaimin'"),
+        ({"refine.connectivity": 6}, "refine.connectivity must be one of 4, 8, got 6"),
+        ({"refine.enabled": 1}, "refine.enabled must be true or false, got 1"),
+        ({"refine.th_clamp": [0.1]}, "refine.th_clamp must be a list of 2 numbers, got [0.1]"),
+        ({"pseudo.hac_thresholds": [0.4, "x"]}, "pseudo.hac_thresholds must be a finite number, got 'x'"),
+        ({"features.weights": None}, "features.weights must be text, got None (write '' for none)"),
+        ({"refine.crf": 3}, "refine.crf is a section and must hold settings by name, got 3"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_bound(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=values)
+    assert str(caught.value).startswith(message)
+
+
+def test_yaml_numbers_lists_and_empty_sections(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-4 as text; a section with all its lines commented out is None."""
+    text = "train:\n  learning_rate: 1e-4\nrefine:\n  th_clamp: [0, 2]\nnetwork:\nfeatures.backbone: embedded\n"
+    config = load_config(file=write(tmp_path, text))
+    assert config.train.learning_rate == 1e-4
+    assert config.refine.th_clamp == (0.0, 2.0)
+    assert config.features.backbone == "embedded"
+    assert load_config(file=write(tmp_path, "")) == PipelineConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "not valid YAML"),
+        ("- 1", "must hold settings by name"),
+        ("train: {epocs: 1}", "unknown key 'train.epocs'; did you mean 'train.epochs'?"),
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file=path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
+        load_config(file=tmp_path / "none.yaml")
+
+
+def test_a_configuration_built_in_python_is_checked() -> None:
+    bad = dataclasses.replace(PipelineConfig(), refine=RefineConfig(crf=CrfConfig(iterations=101)))
+    with pytest.raises(ConfigError, match=r"refine\.crf\.iterations must be >= 1 and <= 100, got 101"):
+        validate_config(bad)
+    with pytest.raises(ConfigError, match="refine must be a RefineConfig"):
+        validate_config(dataclasses.replace(PipelineConfig(), refine=TrainConfig()))  # type: ignore[arg-type]
+
+
+def test_true_is_no_choice_of_a_number() -> None:
+    with pytest.raises(ConfigError, match="one of"):
+        check_value("refine.connectivity", True)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_each_preset_is_valid_and_holds_no_more_than_settings(name: str) -> None:
+    validate_config(load_config(name))
+    assert set(preset_values(name)) <= set(settings())
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    assert set(preset_names()) == {"paper", "fast", "smoke"}
+    with pytest.raises(ConfigError, match="unknown preset 'papr'; did you mean 'paper'"):
+        load_config("papr")
+
+
+def test_the_paper_preset_has_the_published_values() -> None:
+    """The column 'paper' of the method specification, not what the defaults happen to be."""
+    config = load_config("paper")
+    assert (config.features.backbone, config.features.second_backbone) == ("dino_vitb8", "dinov2_vitb14_reg")
+    assert (config.train.epochs, config.train.learning_rate, config.train.batch_images) == (100, 1e-4, 24)
+    assert config.train.weight_decay == 0.0
+    assert (config.train.bce_weight, config.train.iou_weight, config.train.iou_eps) == (1.0, 1.0, 1e-7)
+    assert (config.seed, config.keep, config.features.size_px) == (123, "network", 224)
+    cfmm, fram, afmm = config.network.cfmm, config.network.fram, config.network.afmm
+    assert (cfmm.affinity, cfmm.init, cfmm.seed_prior, cfmm.rm_relu, cfmm.rm_minmax) == (
+        *("conv", "kaiming", "none", "eval"),
+        True,
+    )
+    assert (fram.mca, fram.alpha, fram.amp_norm) == (True, 3.0, "none")
+    assert (afmm.weight, afmm.heads, afmm.pre_norm) == ("patch", 4, False)
+    refine, crf = config.refine, config.refine.crf
+    assert (refine.th0, refine.alpha_c, refine.th_clamp, refine.keep_best) == (0.5, 1.0, (0.0, 2.0), False)
+    assert (refine.sim_mode, refine.sim_th, refine.connectivity, refine.empty_floor) == ("absolute", 0.75, 8, 1.0)
+    assert (crf.unary, crf.confidence, crf.iterations, crf.size_px) == ("hard", 0.995, 10, 224)
+    assert (crf.gaussian_xy_px, crf.gaussian_compat) == (10.0, 10.0)
+    assert (crf.bilateral_xy_px, crf.bilateral_rgb, crf.bilateral_compat) == (10.0, 3.0, 10.0)
+
+
+def test_dumped_text_is_plain_yaml_with_every_setting() -> None:
+    content = yaml.safe_load(dump_config(PipelineConfig()))
+    assert content["refine"]["th_clamp"] == list(PipelineConfig().refine.th_clamp)
+    assert set(content) == {field.name for field in dataclasses.fields(PipelineConfig)}

@@ -1,0 +1,181 @@
+"""Settings from presets, files and flags: strict reading, checks against the bounds in ``config.py``, and writing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast, get_type_hints
+
+import yaml
+
+from umscosod.config import PipelineConfig
+from umscosod.config_schema import check_value, sections, settings
+from umscosod.errors import ConfigError
+
+
+def load_config(
+    preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> PipelineConfig:
+    """Put a configuration together: defaults, then preset, then file, then overrides.
+
+    Parameters
+    ----------
+    preset : str, optional
+        One of `preset_names`.
+    file : Path, optional
+        YAML; nested or with dotted keys.
+    overrides : mapping
+        Nested or with dotted keys: ``{"refine.crf.iterations": 3}``.
+
+    Returns
+    -------
+    PipelineConfig
+        Checked.
+
+    Raises
+    ------
+    ConfigError
+        The preset or a key is unknown (the nearest known one is named), a value has the wrong type or is out of its
+        bounds, or the file cannot be read.
+
+    Examples
+    --------
+    >>> load_config(overrides={"refine.crf.iterations": 3}).refine.crf.iterations
+    3
+    >>> load_config(overrides={"refine": {"crf": {"iteratons": 3}}})
+    Traceback (most recent call last):
+    umscosod.errors.ConfigError: unknown key 'refine.crf.iteratons'; did you mean 'refine.crf.iterations'?
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        values.update(_read_text(_preset_text(preset), f"preset {preset}"))
+    if file is not None:
+        values.update(_read_text(_file_text(Path(file)), str(file)))
+    values.update(_check_values(overrides, ""))
+    return cast(PipelineConfig, _build(PipelineConfig, values, ""))
+
+
+def dump_config(config: PipelineConfig) -> str:
+    """Write every setting as YAML; `load_config` reads it back to an equal configuration."""
+    return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
+    """Nested dictionary of plain values that YAML and JSON can hold: tuples become lists."""
+    return asdict(config, dict_factory=lambda items: {k: list(v) if isinstance(v, tuple) else v for k, v in items})
+
+
+def validate_config(config: PipelineConfig) -> None:
+    """Check every type and bound of a configuration, also of one built in Python.
+
+    Raises
+    ------
+    ConfigError
+        The first setting that is wrong is named with its value and its bound.
+    """
+    for name, value in _iter_values(config, PipelineConfig, ""):
+        check_value(name, value)
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that come with the package, in alphabetical order."""
+    files = (Path(entry.name) for entry in _presets().iterdir())
+    return tuple(sorted(path.stem for path in files if path.suffix == ".yaml"))
+
+
+def preset_values(preset: str) -> dict[str, Any]:
+    """What a preset changes, by dotted name.
+
+    Raises
+    ------
+    ConfigError
+        Unknown preset.
+    """
+    return _read_text(_preset_text(preset), f"preset {preset}")
+
+
+def _check_values(values: object, origin: str) -> dict[str, Any]:
+    """Flatten to dotted names and check each value; `origin` starts the messages."""
+    try:
+        return {name: check_value(name, value) for name, value in _flatten(values, "")}
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}" if origin else str(error)) from None
+
+
+def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
+    if values is None:  # a section whose lines are all commented out
+        return
+    if not isinstance(values, Mapping):
+        what = f"{prefix.rstrip('.')} is a section and" if prefix else "the configuration"
+        raise ConfigError(f"{what} must hold settings by name, got {values!r}")
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in sections():
+            yield from _flatten(value, f"{name}.")
+        elif name in settings():
+            yield name, value
+        else:
+            raise ConfigError(f"unknown key {name!r}{_suggest(name)}")
+
+
+def _suggest(name: str) -> str:
+    known = [*settings(), *sections()]
+    same_leaf = [other for other in settings() if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7) or same_leaf
+    return f"; did you mean {near[0]!r}?" if near else f"; the sections are {', '.join(sorted(sections()))}"
+
+
+def _read_text(text: str, origin: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+    return _check_values(content, origin)
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}; give a YAML file in UTF-8") from error
+
+
+def _presets() -> Traversable:
+    return resources.files("umscosod") / "presets"
+
+
+def _preset_text(preset: str) -> str:
+    if preset not in preset_names():
+        near = difflib.get_close_matches(preset, preset_names(), n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(f"unknown preset {preset!r}{suggestion} Presets: {', '.join(preset_names())}")
+    return (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")
+
+
+def _build(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """Make a section from dotted values; what they leave out keeps its default."""
+    hints, given = get_type_hints(section), {}
+    for field in fields(section):
+        name = f"{prefix}{field.name}"
+        if name in sections():
+            given[field.name] = _build(hints[field.name], values, f"{name}.")
+        elif name in values:
+            given[field.name] = values[name]
+    return section(**given)
+
+
+def _iter_values(section: Any, expected: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if type(section) is not expected:
+        raise ConfigError(f"{prefix.rstrip('.') or 'the configuration'} must be a {expected.__name__}, got {section!r}")
+    hints = get_type_hints(expected)
+    for field in fields(section):
+        name, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if name in sections():
+            yield from _iter_values(value, hints[field.name], f"{name}.")
+        else:
+            yield name, value
