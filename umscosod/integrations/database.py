@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from umscosod.errors import MissingDependencyError
 
@@ -37,14 +38,17 @@ def find_mongod() -> Path | None:
 
 def configured_uri() -> str:
     """Return the database address the user set (environment, then FiftyOne's settings file), or ``""``."""
-    if uri := os.environ.get("FIFTYONE_DATABASE_URI"):
-        return uri
+    return os.environ.get("FIFTYONE_DATABASE_URI") or str(read_settings().get("database_uri") or "")
+
+
+def read_settings() -> dict[str, Any]:
+    """Read FiftyOne's settings file, without FiftyOne; empty where there is none that can be read."""
     path = Path(os.environ.get("FIFTYONE_CONFIG_PATH") or Path.home() / ".fiftyone" / "config.json")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no file, or one that FiftyOne itself will complain about
-        return ""
-    return str(settings.get("database_uri") or "") if isinstance(settings, dict) else ""
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def require_database() -> None:
