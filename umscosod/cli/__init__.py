@@ -1,0 +1,53 @@
+"""The command line ``umscosod``: parse, run, report, and an exit code a script can rely on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from umscosod.errors import UmscosodError
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        0 all well, 1 something failed, 2 the line was not understood or it cannot be done, 3 nothing was labelled,
+        130 interrupted.
+
+    Raises
+    ------
+    SystemExit
+        After ``--help`` (0), or where flags are wrong (2).
+    """
+    from umscosod import __version__
+    from umscosod.cli.commands import run
+    from umscosod.cli.console import set_up_logging
+    from umscosod.cli.parser import parse
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["-V"]):
+        print(f"umscosod {__version__}")
+        return 0
+    try:
+        command, config = parse(given or ["--help"])
+        set_up_logging(verbose=command.console.verbose)
+        return run(command, config)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command resumes from what was written", file=sys.stderr)
+        return INTERRUPTED
+    except (UmscosodError, OSError) as error:
+        if "--debug" in given:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USAGE

@@ -1,0 +1,255 @@
+"""The sub-commands and their arguments, one dataclass each; tyro makes flags and help of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from typing_extensions import Doc
+
+from umscosod.config import PipelineConfig
+
+_Switch: Any = tyro.conf.FlagCreatePairsOff
+_NO_HINT = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """What is said while it runs."""
+
+    verbose: Annotated[
+        bool, _Switch, tyro.conf.arg(aliases=("-v",)), Doc("Say what is chosen and done, not only what is wrong.")
+    ] = False
+    debug: Annotated[bool, _Switch, Doc("Show the whole traceback of an error.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where settings come from: defaults, then preset, then file, then flags."""
+
+    preset: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Doc("Named set of differences from the defaults: paper, fast or smoke ('umscosod presets' shows them)."),
+    ] = None
+    config_file: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint=_NO_HINT),
+        Doc("YAML file of settings, such as the config.yaml of an earlier run; only what differs need be in it."),
+    ] = None
+    device: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Doc("auto, cpu, cuda, cuda:N or mps. Short for --config.device."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint=_NO_HINT),
+        Doc("Seed of everything random. Short for --config.seed."),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Doc("Features: auto, embedded or the name of a ViT. Short for --config.features.backbone."),
+    ] = None
+    weights: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint=_NO_HINT),
+        Doc("Local weight file of that ViT. Short for --config.features.weights."),
+    ] = None
+
+
+Images = Annotated[
+    Path,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="IMAGES"),
+    Doc("Folder with one sub-folder a group, or a .csv list with the columns path and group."),
+]
+Out = Annotated[Path, tyro.conf.arg(metavar="OUT"), Doc("Folder for the results.")]
+Overwrite = Annotated[
+    bool,
+    _Switch,
+    Doc("Replace results of other settings or images. Without it, the same command resumes what was interrupted."),
+]
+Config = Annotated[PipelineConfig, Doc("Every setting; precedence: defaults < preset < file < flags.")]
+Flat = Annotated[Settings, tyro.conf.arg(name="")]
+Talk = Annotated[Console, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """Find and segment the common object of each group: features, pseudo-labels, training on these images, masks."""
+
+    images: Images
+    out: Out
+    checkpoint: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint=_NO_HINT),
+        Doc("Label with this network instead of training one."),
+    ] = None
+    no_train: Annotated[bool, _Switch, Doc("Stop at refined pseudo-labels: fastest.")] = False
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pseudo:
+    """Make pseudo-labels only, as PNG and JSON, to look at, replace, and train on."""
+
+    images: Images
+    out: Out
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train the network on pseudo-labels."""
+
+    images: Images
+    pseudo: Annotated[
+        Path, tyro.conf.arg(metavar="DIR"), Doc("Folder of pseudo-labels, as 'umscosod pseudo' writes it (OUT/pseudo).")
+    ]
+    out: Out
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Label with a network trained before: inference and refinement only."""
+
+    images: Images
+    checkpoint: Annotated[Path, tyro.conf.arg(metavar="DIR"), Doc("Checkpoint, as 'umscosod train' names it.")]
+    out: Out
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score maps or masks against ground truth: MAE, F, E, S, IoU for the data set and each group."""
+
+    pred: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="PRED"),
+        Doc("Folder of maps or masks; an OUT of 'umscosod label' stands for its masks."),
+    ]
+    gt: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="GT"),
+        Doc("Folder of ground truths with the same sub-folders and names, or a data set's root that holds one."),
+    ]
+    json: Annotated[bool, _Switch, Doc("Print JSON instead of a table.")] = False
+    definition: Annotated[
+        Literal["cosod", "sod"],
+        Doc("What the figures mean: eval-co-sod's arithmetic (that of the papers' tables) or PySODMetrics'."),
+    ] = "cosod"
+    worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesEstimate:
+    """Say how much disk the features of a collection take, before they are encoded."""
+
+    images: Images
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesEncode:
+    """Encode a collection into the feature cache, so that later commands only read."""
+
+    images: Images
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesPrune:
+    """Remove the features unused for longest until the rest fits."""
+
+    max_gb: Annotated[float, Doc("Size the cache may keep, in GB (1e9 bytes); 0 empties it.")]
+    cache_dir: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help_behavior_hint=_NO_HINT),
+        Doc("Folder of the cache, where it is not UMSCOSOD_CACHE or the user's cache folder."),
+    ] = None
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check this machine: database, OpenCV, DenseCRF, weights, GPU, disk; each fault with its cure."""
+
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presets:
+    """Show the presets and what they change; with a NAME, the whole resulting configuration as YAML."""
+
+    name: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Doc("Preset to print in full; save it as a file for --config-file."),
+    ] = None
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginInfo:
+    """Say where the FiftyOne plugin lies, where FiftyOne looks for plugins, and whether the one leads to the other."""
+
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginInstall:
+    """Link the FiftyOne plugin into FiftyOne's plugins folder, under the name fiftyone-umscosod."""
+
+    overwrite: Annotated[bool, _Switch, Doc("Replace a link that leads elsewhere. A real folder is never removed.")] = (
+        False
+    )
+    console: Talk = field(default_factory=Console)
+
+
+FeaturesCommand = (
+    Annotated[FeaturesEstimate, tyro.conf.subcommand("estimate")]
+    | Annotated[FeaturesEncode, tyro.conf.subcommand("encode")]
+    | Annotated[FeaturesPrune, tyro.conf.subcommand("prune")]
+)
+PluginCommand = (
+    Annotated[PluginInstall, tyro.conf.subcommand("install")] | Annotated[PluginInfo, tyro.conf.subcommand("info")]
+)
+Command = (
+    Label
+    | Pseudo
+    | Train
+    | Predict
+    | Evaluate
+    | FeaturesEstimate
+    | FeaturesEncode
+    | FeaturesPrune
+    | Doctor
+    | Presets
+    | PluginInstall
+    | PluginInfo
+)

@@ -1,0 +1,246 @@
+"""What each sub-command does: one call of the library, and its outcome in words. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from umscosod.cli import arguments as args
+from umscosod.cli.console import ProgressBar, format_label_report, format_train_report
+from umscosod.config import PipelineConfig
+from umscosod.config_io import dump_config, load_config, preset_names, preset_values
+from umscosod.errors import ConfigError
+from umscosod.types import Status
+
+if TYPE_CHECKING:
+    from umscosod.features.cache import FeatureCache
+    from umscosod.pipeline import LabelReport
+    from umscosod.types import ImageGroup
+
+_GB = 1e9
+
+
+def run(command: args.Command, config: PipelineConfig) -> int:
+    """Carry out a command.
+
+    Returns
+    -------
+    int
+        Exit code: 0 all well, 1 something failed, 3 nothing was labelled.
+
+    Raises
+    ------
+    UmscosodError
+        It cannot be done.
+    """
+    return _RUNNERS[type(command)](command, config)
+
+
+def _label(command: args.Label, config: PipelineConfig) -> int:
+    from umscosod.pipeline import label_groups
+
+    if command.checkpoint is not None and command.no_train:
+        raise ConfigError("--checkpoint and --no-train contradict each other: a network is used, or none is; give one")
+    with ProgressBar() as progress:
+        report = label_groups(
+            command.images,
+            command.out,
+            config,
+            checkpoint=command.checkpoint,
+            train=command.checkpoint is None and not command.no_train,
+            overwrite=command.overwrite,
+            progress=progress,
+        )
+    return _finish(report)
+
+
+def _pseudo(command: args.Pseudo, config: PipelineConfig) -> int:
+    from umscosod.pipeline import make_pseudo_labels
+
+    with ProgressBar() as progress:
+        report = make_pseudo_labels(command.images, command.out, config, overwrite=command.overwrite, progress=progress)
+    return _finish(report)
+
+
+def _train(command: args.Train, config: PipelineConfig) -> int:
+    from umscosod.pipeline import train
+
+    with ProgressBar() as progress:
+        report = train(
+            command.images, command.pseudo, command.out, config, overwrite=command.overwrite, progress=progress
+        )
+    print(format_train_report(report))
+    return int(any(row.status is Status.FAILED for row in report.rows))
+
+
+def _predict(command: args.Predict, config: PipelineConfig) -> int:
+    from umscosod.pipeline import predict
+
+    with ProgressBar() as progress:
+        report = predict(
+            command.images, command.out, command.checkpoint, config, overwrite=command.overwrite, progress=progress
+        )
+    return _finish(report)
+
+
+def _finish(report: LabelReport) -> int:
+    print(format_label_report(report))
+    return report.exit_code
+
+
+def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
+    from umscosod.evaluation import evaluate, format_table, list_worst_first, scores_to_json
+
+    if command.worst < 0:
+        raise ConfigError(f"--worst must be >= 0, got {command.worst}")
+    with ProgressBar() as progress:
+        evaluation = evaluate(command.pred, command.gt, definition=command.definition, progress=progress)
+    if command.json:
+        print(json.dumps(_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
+        return 0
+    print(format_table(evaluation))
+    if command.worst:
+        print("\nlowest IoU first:")
+        for image in list_worst_first(evaluation)[: command.worst]:
+            print(f"  {image.iou:.4f}  {image.name}")
+    return 0
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -> int:
+    from umscosod.data.images import decode_image
+    from umscosod.device import resolve_device
+    from umscosod.errors import DataError
+    from umscosod.features.registry import build_backbones
+
+    groups = _find_groups(command.images)
+    images = [image for group in groups for image in group.images]
+    pair = build_backbones(config.features, resolve_device(config.device))
+    data = config.data
+    for image in images:
+        try:
+            picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        except DataError:  # `encode` names it; one sound image is enough here
+            continue
+        encoded = [backbone.encode([picture_HW3])[0] for backbone in (pair.first, pair.second)]
+        break
+    else:
+        raise DataError(f"{command.images}: none of {len(images)} images can be decoded; check the files")
+    arrays = [array for one in encoded for array in (one.tokens_PD, one.keys_PK, one.attn_AP)]
+    each = sum(array.nbytes for array in arrays) + 3 * config.features.size_px**2
+    stats = _cache(config).stats()
+    print("\n".join(pair.notes))
+    print(f"{len(images)} images in {len(groups)} groups, {each / 1e6:.2f} MB each: {each * len(images) / _GB:.2f} GB")
+    print(f"cache {stats.root}: {stats.files} files, {stats.bytes / _GB:.2f} GB; {stats.free_bytes / _GB:.1f} GB free")
+    return 0
+
+
+def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> int:
+    from umscosod.device import resolve_device
+    from umscosod.features.collection import FeatureCollection
+    from umscosod.features.registry import build_backbones
+
+    if not config.features.use_cache:
+        raise ConfigError("features.use_cache is off, so that there is no cache to encode into; leave it on")
+    groups = _find_groups(command.images)
+    pair = build_backbones(config.features, resolve_device(config.device))
+    with ProgressBar() as progress:
+        collection = FeatureCollection(groups, pair, config, _cache(config), progress=progress)
+    total = sum(len(group.images) for group in groups)
+    for image_id, reason in collection.failures.items():
+        print(f"failed: {image_id}: {reason}")
+    stats = collection.cache.stats()
+    print("\n".join(pair.notes))
+    print(f"{total - len(collection.failures)} of {total} images encoded")
+    print(f"cache {stats.root}: {stats.files} files, {stats.bytes / _GB:.2f} GB")
+    if len(collection.failures) == total:
+        return 3
+    return int(bool(collection.failures))
+
+
+def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
+    from umscosod.features.cache import FeatureCache
+
+    if not (math.isfinite(command.max_gb) and command.max_gb >= 0):
+        raise ConfigError(f"--max-gb must be a number >= 0, got {command.max_gb}")
+    cache = FeatureCache(command.cache_dir)
+    report = cache.prune(int(command.max_gb * _GB))
+    print(f"cache {cache.root}: {report.removed_files} files removed ({report.removed_bytes / _GB:.2f} GB), ", end="")
+    print(f"{report.kept_files} kept ({report.kept_bytes / _GB:.2f} GB)")
+    return 0
+
+
+def _find_groups(images: Path) -> list[ImageGroup]:
+    from umscosod.data.groups import groups_from_csv, groups_from_folder
+
+    return groups_from_csv(images) if images.suffix.lower() == ".csv" else groups_from_folder(images)
+
+
+def _cache(config: PipelineConfig) -> FeatureCache:
+    from umscosod.features.cache import FeatureCache
+
+    return FeatureCache(Path(config.features.cache_dir) if config.features.cache_dir else None)
+
+
+def _doctor(_: args.Doctor, __: PipelineConfig) -> int:
+    from umscosod.doctor import format_checks, run_checks
+
+    checks = run_checks()
+    print(format_checks(checks))
+    return int(any(check.ok is False for check in checks))
+
+
+def _presets(command: args.Presets, _: PipelineConfig) -> int:
+    if command.name is not None:
+        print(dump_config(load_config(command.name)), end="")
+        return 0
+    for name in preset_names():
+        print(f"# {name}\n{yaml.safe_dump(_as_lists(preset_values(name)), sort_keys=False)}")
+    return 0
+
+
+def _as_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _plugin_install(command: args.PluginInstall, _: PipelineConfig) -> int:
+    from umscosod.integrations.plugin_link import find_plugin_source, install_plugin
+
+    link = install_plugin(overwrite=command.overwrite)
+    print(f"{link} -> {find_plugin_source()}\nrestart the App; 'fiftyone operators list' shows the operators")
+    return 0
+
+
+def _plugin_info(_: args.PluginInfo, __: PipelineConfig) -> int:
+    from umscosod.integrations.plugin_link import LINK_NAME, find_plugin_source, find_plugins_dir, is_installed
+
+    state = "linked" if is_installed() else "not linked; run: umscosod plugin install"
+    print(f"plugin           {find_plugin_source()}\nFiftyOne's link  {find_plugins_dir() / LINK_NAME}\n{state}")
+    return 0
+
+
+_RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
+    args.Label: _label,
+    args.Pseudo: _pseudo,
+    args.Train: _train,
+    args.Predict: _predict,
+    args.Evaluate: _evaluate,
+    args.FeaturesEstimate: _features_estimate,
+    args.FeaturesEncode: _features_encode,
+    args.FeaturesPrune: _features_prune,
+    args.Doctor: _doctor,
+    args.Presets: _presets,
+    args.PluginInstall: _plugin_install,
+    args.PluginInfo: _plugin_info,
+}

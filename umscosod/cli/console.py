@@ -1,0 +1,134 @@
+"""What a person sees while a command runs and after it: progress, one-line log messages, the end report."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from tqdm import tqdm
+
+from umscosod.types import Labelled, Status
+
+if TYPE_CHECKING:
+    from umscosod.pipeline import LabelReport, TrainReport
+
+_LISTED = 20
+_PLACES = (
+    ("masks", "masks"),
+    ("soft maps", "maps"),
+    ("pseudo-labels", "pseudo"),
+    ("report", "report.json"),
+    ("contact sheet", "index.html"),
+    ("run", "run"),
+)
+
+
+class ProgressBar:
+    """A `umscosod.progress.ProgressFn` that draws a bar with the time left; without a terminal, a line a stage.
+
+    Parameters
+    ----------
+    stream : text stream, optional
+        Standard error by default, so that standard output holds results only.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
+        self._stage = ""
+        self._bar: tqdm[Any] | None = None
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        """Show a report of progress."""
+        if stage != self._stage:
+            self.close()
+            self._stage = stage
+            if self._is_terminal:
+                self._bar = tqdm(total=total, desc=stage, file=self._stream, dynamic_ncols=True)
+            else:
+                print(f"{stage}: {total} to do", file=self._stream, flush=True)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar's line."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar, self._stage = None, ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class LineHandler(logging.Handler):
+    """Write each log message as one line on standard error, above the progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        try:
+            tqdm.write(" ".join(self.format(record).split()), file=sys.stderr)
+        except Exception:  # logging must never stop the work; this is logging's own way to say so
+            self.handleError(record)
+
+
+class _LowerCase(logging.Formatter):
+    """``warning: text``, as compilers say it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a message."""
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Send warnings, and with `verbose` the package's information too, to standard error."""
+    handler = LineHandler()
+    handler.setFormatter(_LowerCase())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.getLogger("umscosod").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def format_label_report(report: LabelReport) -> str:
+    """End report of a run that labelled: counts, reasons, time, and where things are."""
+    counts, total = report.counts, len(report.rows)
+    lines = [f"note: {note}" for note in report.notes]
+    for status in (Status.FAILED, Status.SKIPPED, Status.EMPTY):
+        lines += _list_rows(report.rows, status)
+    summary = ", ".join(f"{counts.get(status, 0)} {status.value}" for status in Status)
+    speed = f"; {report.seconds:.1f} s, {report.seconds / total:.2f} s an image" if total else ""
+    lines.append(f"{summary} of {total} images{speed}")
+    if not counts.get(Status.LABELLED, 0):
+        lines.append("nothing was labelled")
+    return "\n".join([*lines, *_list_places(report.out)])
+
+
+def format_train_report(report: TrainReport) -> str:
+    """End report of a training: steps, loss, images left out, and where the network is."""
+    lines = [f"note: {note}" for note in report.notes]
+    for status in (Status.FAILED, Status.SKIPPED):
+        lines += _list_rows(report.rows, status)
+    lines.append(f"{report.steps} steps, final loss {report.final_loss:.4f}")
+    lines.append(f"checkpoint     {report.checkpoint}")
+    return "\n".join(lines)
+
+
+def _list_rows(rows: Iterable[Labelled], status: Status) -> list[str]:
+    found = [row for row in rows if row.status is status]
+    if not found:
+        return []
+    lines = [f"{status.value}:"]
+    lines += [f"  {row.image_id}: {row.reason or 'no reason given'}" for row in found[:_LISTED]]
+    if len(found) > _LISTED:
+        lines.append(f"  ... and {len(found) - _LISTED} more: see report.json")
+    return lines
+
+
+def _list_places(out: Path) -> list[str]:
+    return [f"{title:<14} {out / name}" for title, name in _PLACES if (out / name).exists()]

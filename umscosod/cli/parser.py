@@ -1,0 +1,157 @@
+"""From an argument vector to a command: settings of preset and file are the defaults that flags are laid over."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast, get_type_hints
+
+import tyro
+
+from umscosod import config as config_module
+from umscosod.cli.arguments import (
+    Command,
+    Doctor,
+    Evaluate,
+    FeaturesCommand,
+    Label,
+    PluginCommand,
+    Predict,
+    Presets,
+    Pseudo,
+    Settings,
+    Train,
+)
+from umscosod.config import PipelineConfig
+from umscosod.config_io import load_config, validate_config
+from umscosod.config_schema import iter_settings
+from umscosod.errors import ConfigError
+
+DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
+
+_COMMANDS: Any = (
+    Annotated[Label, tyro.conf.subcommand("label")]
+    | Annotated[Pseudo, tyro.conf.subcommand("pseudo")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[
+        Any,
+        tyro.conf.subcommand(
+            "features",
+            description="The feature cache: estimate its size, fill it, prune it.",
+            constructor_factory=lambda: cast(type, FeaturesCommand),
+        ),
+    ]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Presets, tyro.conf.subcommand("presets")]
+    | Annotated[
+        Any,
+        tyro.conf.subcommand(
+            "plugin", description="The FiftyOne plugin.", constructor_factory=lambda: cast(type, PluginCommand)
+        ),
+    ]
+)
+
+
+def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
+    """Read a command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Without the program's name.
+
+    Returns
+    -------
+    command : one of the dataclasses of `umscosod.cli.arguments`
+    config : PipelineConfig
+        Defaults, then preset, then file, then the flags given; the defaults for commands that have no settings.
+
+    Raises
+    ------
+    SystemExit
+        0 after help, 2 where the line is not understood.
+    ConfigError
+        The preset, the file or a value is wrong.
+    """
+    base = load_config(*_peek(arguments))
+    command: Command = tyro.cli(
+        _COMMANDS,
+        prog="umscosod",
+        description=DESCRIPTION,
+        args=list(arguments),
+        registry=_registry(base),
+    )
+    config = getattr(command, "config", base)
+    if (settings := getattr(command, "settings", None)) is not None:
+        config = _apply_short_flags(settings, config, base)
+    validate_config(config)
+    return command, config
+
+
+def _peek(arguments: Sequence[str]) -> tuple[str | None, Path | None]:
+    """Find ``--preset`` and ``--config-file`` ahead of the real parsing, which reports whatever is wrong with them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", nargs="?")
+    parser.add_argument("--config-file", "--config_file", type=Path, nargs="?")
+    found, _ = parser.parse_known_args(list(arguments))
+    return found.preset, found.config_file
+
+
+def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
+    """Teach tyro the settings: the defaults are `base`, and each help text says the bounds."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def _settings_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        section = info.type
+        if not dataclasses.is_dataclass(section) or section.__module__ != config_module.__name__:
+            return None
+        default = base if section is PipelineConfig else info.default
+        hints = get_type_hints(section)
+        helps = {setting.name: f"{setting.meaning}{_bounds_text(setting.bounds)}" for setting in iter_settings(section)}
+        return tyro.constructors.StructConstructorSpec(
+            instantiate=section,
+            fields=tuple(
+                tyro.constructors.StructFieldSpec(
+                    name=field.name,
+                    type=hints[field.name],
+                    default=getattr(default, field.name),
+                    helptext=helps.get(field.name, hints[field.name].__doc__),
+                )
+                for field in dataclasses.fields(section)
+            ),
+        )
+
+    return registry
+
+
+def _bounds_text(bounds: str) -> str:
+    return f" [{bounds}]" if bounds else ""
+
+
+def _apply_short_flags(settings: Settings, config: PipelineConfig, base: PipelineConfig) -> PipelineConfig:
+    """Lay ``--seed`` and the like over the configuration.
+
+    Raises
+    ------
+    ConfigError
+        The long flag was given too, with another value.
+    """
+    for flag, value, now, before in (
+        ("device", settings.device, config.device, base.device),
+        ("seed", settings.seed, config.seed, base.seed),
+        ("features.backbone", settings.backbone, config.features.backbone, base.features.backbone),
+        ("features.weights", settings.weights, config.features.weights, base.features.weights),
+    ):
+        if value is not None and now not in (before, value):
+            short = flag.rpartition(".")[2]
+            raise ConfigError(f"--{short} {value} and --config.{flag} {now} contradict each other; give one of them")
+    given = {name: getattr(settings, name) for name in ("device", "seed") if getattr(settings, name) is not None}
+    features = {
+        name: getattr(settings, name) for name in ("backbone", "weights") if getattr(settings, name) is not None
+    }
+    return dataclasses.replace(config, **given, features=dataclasses.replace(config.features, **features))
