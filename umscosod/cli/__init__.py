@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from umscosod.cli.console import set_up_logging
     from umscosod.cli.parser import parse
 
+    _print_any_name()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["-V"]):
         print(f"umscosod {__version__}")
@@ -51,3 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USAGE
+
+
+def _print_any_name() -> None:
+    """Escape what the terminal's encoding lacks: a file name must not end the run whose outcome it is part of."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -37,7 +37,7 @@ _SUFFIX = ".safetensors"
 _CHECKSUM = "crc32"
 _STALE_TEMPORARY_S = 3600.0
 _KEY = re.compile(r"[0-9a-f]{64}")
-_CURE = "set --features.cache-dir or UMSCOSOD_CACHE to another folder, or pass --features.no-use-cache"
+_CURE = "set --config.features.cache-dir or UMSCOSOD_CACHE to another folder, or pass --config.features.no-use-cache"
 
 Arrays = dict[str, npt.NDArray[Any]]
 

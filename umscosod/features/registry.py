@@ -103,7 +103,7 @@ class _Builder:
         if second == AUTO:
             second = ""
         if not second and self.config.second_weights:
-            second = _recognised(self.config.second_weights, "--features.second-weights").name
+            second = _recognised(self.config.second_weights, "--config.features.second-weights").name
         if first == AUTO:
             first = self._resolve_auto(second)
         if not second:
@@ -144,7 +144,7 @@ class _Builder:
         if self.config.weights and first == EMBEDDED:
             self._note(f"--weights {self.config.weights} is not used: {EMBEDDED} has no weights", logging.WARNING)
         if self.config.second_weights and second == EMBEDDED:
-            unused = f"--features.second-weights {self.config.second_weights}"
+            unused = f"--config.features.second-weights {self.config.second_weights}"
             self._note(f"{unused} is not used: {EMBEDDED} has no weights", logging.WARNING)
 
     def _first(self, name: str) -> Backbone:
@@ -157,7 +157,7 @@ class _Builder:
         size_px = self.config.size_px
         if name == EMBEDDED:
             return _embedded(self.config, 2 * _CELL_PX)
-        file, option = self.config.second_weights, "--features.second-weights"
+        file, option = self.config.second_weights, "--config.features.second-weights"
         if name == first_name:
             if not file:
                 file, option = self.config.weights, "--weights"
@@ -209,7 +209,7 @@ def _recognised(file: str, option: str) -> VitSpec:
 
 
 def _weights_option(spec: VitSpec) -> str:
-    return "--weights" if spec is PAPER_FIRST else "--features.second-weights"
+    return "--weights" if spec is PAPER_FIRST else "--config.features.second-weights"
 
 
 def _describe(backbone: Backbone) -> str:

@@ -82,7 +82,7 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         return path
     if (found := find_weights(spec)) is not None:
         return found
-    cure = f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name}) or --features.allow-download"
+    cure = f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name}) or --config.features.allow-download"
     if not allow_download:
         raise WeightsError(f"no weights of {spec.name} on this machine; {cure}")
     from huggingface_hub import hf_hub_download
