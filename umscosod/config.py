@@ -50,7 +50,7 @@ class EmbeddedConfig:
     ] = 0.6
     group_ridge: Annotated[float, Gt(0.0), Doc("Ridge of the group's classifier, in mean variances.")] = 0.1
     image_ridge: Annotated[float, Gt(0.0), Doc("Ridge of an image's classifier, in mean variances.")] = 0.3
-    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 3.0
+    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 2.0
     smooth_cells: Annotated[float, Ge(0.0), Doc("Gaussian smoothing of the discriminant, in cells.")] = 1.0
     token_saliency: Annotated[
         float, Ge(0.0), Doc("Weight of the sharpened map as one more token channel: groups masks by what they are.")
@@ -101,6 +101,13 @@ class PseudoConfig:
         tuple[float, ...],
         Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
     ] = (0.4, 0.2, 0.1)
+    centre: Annotated[
+        Literal["group", "none"],
+        Doc(
+            "Take the group's mean patch out of a ViT's keys and tokens before cosines: thresholds then hold for any "
+            "backbone. none: as HASSOD on DINO keys."
+        ),
+    ] = "group"
     sa_binarize: Annotated[
         Literal["mass", "otsu", "mean", "soft"], Doc("How the attention map becomes a set for eq. 1 (spec A1.2).")
     ] = "mass"

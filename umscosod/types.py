@@ -129,6 +129,8 @@ class GroupTokens:
     grid_hw : (int, int)
     backbone_id : str
         Name, weights hash, size, layer and facet: two ids are equal only if their tokens are comparable.
+    is_centred : bool
+        What all patches have in common is already taken out (whitened tokens); a ViT's tokens still hold it.
     """
 
     tokens_NPD: FloatArray
@@ -136,6 +138,7 @@ class GroupTokens:
     attn_NAP: FloatArray
     grid_hw: tuple[int, int]
     backbone_id: str
+    is_centred: bool = False
 
     def __post_init__(self) -> None:
         lead = (self.tokens_NPD.shape[0], self.grid_hw[0] * self.grid_hw[1])

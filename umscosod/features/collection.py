@@ -139,6 +139,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
             attn_NAP=np.stack([arrays["attn"] for arrays in rows]),
             grid_hw=backbone.grid_hw,
             backbone_id=backbone.id,
+            is_centred=whitening is not None,
         )
 
     def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:

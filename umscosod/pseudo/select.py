@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: 
     ----------
     UMS-CoSOD, Sec. 2.1, eq. 1; gaps settled by spec A1.
     """
+    features = _centred(features, config)
     count, grid_hw = len(features.group.images), features.first.grid_hw
     attentions = [_Attention(features.saliency_NP[i].reshape(grid_hw), config) for i in range(count)]
     candidates = [_gather(features, i, proposer, attentions[i], config) for i in range(count)]
@@ -146,6 +147,21 @@ def choose_category(overlaps: Mapping[int, float], order: Sequence[Category], to
     """
     competing = [category for category in order if category.id in overlaps][:top_k]
     return max(competing, key=lambda one: round(overlaps[one.id], TIE_DIGITS), default=None)
+
+
+def _centred(features: GroupFeatures, config: PseudoConfig) -> GroupFeatures:
+    """Take the group's mean patch out of tokens and keys, where the configuration asks and nobody has."""
+    first = features.first
+    if config.centre == "none" or first.is_centred:
+        return features
+    tokens_NPD, keys_NPK = (stack.astype(np.float32) for stack in (first.tokens_NPD, first.keys_NPK))
+    first = replace(
+        first,
+        tokens_NPD=tokens_NPD - tokens_NPD.mean((0, 1)),
+        keys_NPK=keys_NPK - keys_NPK.mean((0, 1)),
+        is_centred=True,
+    )
+    return replace(features, first=first)
 
 
 def _gather(
