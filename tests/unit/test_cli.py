@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -343,6 +344,16 @@ def test_progress_is_a_bar_with_the_time_left_on_a_terminal() -> None:
     assert "features: 100%" in text
     assert "4/4 [" in text
     assert "train:   0%" in text
+
+
+def test_a_terminal_that_claims_no_size_gets_a_bar_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pty = pytest.importorskip("pty", reason="terminals of this kind exist on POSIX only")
+    reader, writer = pty.openpty()
+    with os.fdopen(reader, "rb", buffering=0) as screen, os.fdopen(writer, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with ProgressBar() as progress:
+            progress(2, 4, "features")
+        assert b"features:  50%" in screen.read(4096)
 
 
 def test_progress_is_a_line_a_stage_without_a_terminal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,7 +48,9 @@ class ProgressBar:
             self.close()
             self._stage = stage
             if self._is_terminal:
-                self._bar = tqdm(total=total, desc=stage, file=self._stream, dynamic_ncols=True)
+                # tqdm itself draws nothing where a terminal claims a size of 0 x 0, as some in containers do
+                columns, rows = shutil.get_terminal_size()
+                self._bar = tqdm(total=total, desc=stage, file=self._stream, ncols=columns, nrows=rows)
             else:
                 print(f"{stage}: {total} to do", file=self._stream, flush=True)
         if self._bar is not None:
