@@ -217,6 +217,9 @@ class TrainConfig:
     """Stage 2: training on pseudo-labels (eq. 9, 10)."""
 
     epochs: Annotated[int, Ge(1), Doc("Passes over all groups (paper: 100).")] = 100
+    min_steps: Annotated[
+        int, Ge(0), Doc("Small collections get more epochs until so many steps are done; 0: epochs alone decide.")
+    ] = 0
     batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = (
         24
     )

@@ -17,6 +17,9 @@ from umscosod.config import PipelineConfig
 from umscosod.config_schema import check_value, sections, settings
 from umscosod.errors import ConfigError
 
+DEFAULT_PRESET = "fast"
+"""What the command line and the calls of `umscosod` take unless told otherwise."""
+
 
 def load_config(
     preset: str | None = None, file: Path | None = None, overrides: Mapping[str, Any] = MappingProxyType({})

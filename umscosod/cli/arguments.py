@@ -10,6 +10,7 @@ import tyro
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET
 
 _Switch: Any = tyro.conf.FlagCreatePairsOff
 _NO_HINT = ""
@@ -30,10 +31,13 @@ class Settings:
     """Where settings come from: defaults, then preset, then file, then flags."""
 
     preset: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
-        Doc("Named set of differences from the defaults: paper, fast or smoke ('umscosod presets' shows them)."),
-    ] = None
+        str,
+        tyro.conf.arg(metavar="NAME"),
+        Doc(
+            "Named set of differences from the defaults: fast (laptops), full (the defaults themselves: 100 epochs), "
+            "paper (the published form) or smoke (tests); 'umscosod presets' shows them."
+        ),
+    ] = DEFAULT_PRESET
     config_file: Annotated[
         Path | None,
         tyro.conf.arg(metavar="FILE", help_behavior_hint=_NO_HINT),

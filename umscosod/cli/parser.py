@@ -25,7 +25,7 @@ from umscosod.cli.arguments import (
     Train,
 )
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config, validate_config
+from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import iter_settings
 from umscosod.errors import ConfigError
 
@@ -92,10 +92,10 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
     return command, config
 
 
-def _peek(arguments: Sequence[str]) -> tuple[str | None, Path | None]:
+def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:
     """Find ``--preset`` and ``--config-file`` ahead of the real parsing, which reports whatever is wrong with them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", nargs="?")
+    parser.add_argument("--preset", nargs="?", const=DEFAULT_PRESET, default=DEFAULT_PRESET)
     parser.add_argument("--config-file", "--config_file", type=Path, nargs="?")
     found, _ = parser.parse_known_args(list(arguments))
     return found.preset, found.config_file

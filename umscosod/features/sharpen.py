@@ -110,5 +110,6 @@ def _standardise(score_NP: FloatArray) -> FloatArray:
 
 def _smooth(score_P: FloatArray, grid_hw: tuple[int, int], sigma_cells: float) -> FloatArray:
     if sigma_cells == 0.0:
-        return score_P
-    return np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), sigma_cells)).ravel()
+        return np.asarray(score_P)
+    smooth_hw: FloatArray = np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), sigma_cells))
+    return smooth_hw.reshape(-1)

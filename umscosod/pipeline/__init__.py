@@ -1,0 +1,274 @@
+"""The paper in five calls: features -> pseudo-labels -> network -> refinement -> outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from umscosod.config import FeaturesConfig, PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.data.files import open_atomic
+from umscosod.errors import CheckpointError, DataError
+from umscosod.features.registry import AUTO
+from umscosod.features.whitening import Whitening
+from umscosod.network.model import UmsNetwork
+from umscosod.pipeline.outputs import finish_job
+from umscosod.pipeline.prepare import Images, Prepared, prepare
+from umscosod.pipeline.results import LabelReport, TrainReport
+from umscosod.pipeline.stages import (
+    Refiner,
+    label_doubt,
+    prediction_stage,
+    pseudo_rows,
+    pseudo_stage,
+    training_stage,
+)
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.pseudo.manifest import load_pseudo_labels
+from umscosod.refine.crf_pool import open_pool
+from umscosod.training.checkpoint import (
+    MODEL_FILE,
+    CheckpointMeta,
+    build_config,
+    find_checkpoint,
+    load_meta,
+    load_model,
+    save_calibration,
+)
+from umscosod.training.loop import TrainedNetwork
+from umscosod.types import PseudoLabel
+
+__all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "train"]
+
+WHITENING_FILE = "whitening.json"
+
+
+def label_groups(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    train: bool = True,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Find and segment the common object in every group of images.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+        A folder with one sub-folder per group, a ``.csv`` list of path and group, or groups made before.
+    out : path
+        Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset.
+    checkpoint : path, optional
+        Label with this trained network; nothing is trained and no pseudo-labels are made.
+    train : bool
+        Off: stop at refined pseudo-labels.
+    overwrite : bool
+        Replace the results of an earlier job of other settings or images.
+    progress : callable
+        See `umscosod.progress.ProgressFn`.
+
+    Returns
+    -------
+    LabelReport
+
+    Raises
+    ------
+    UmscosodError
+        What is wrong at the door: settings, images, weights, or an output folder in use. A bad image is no error: it
+        is reported as ``failed``.
+
+    Notes
+    -----
+    Killed at any moment, the same call takes the job up where it stopped and ends with the same files.
+    """
+    if checkpoint is not None:
+        return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
+    started = time.monotonic()
+    mode = {"verb": "label", "train": train}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
+        labels = pseudo_stage(prepared, progress)
+        network: UmsNetwork | None = None
+        if train and _has_work(labels):
+            trained = training_stage(prepared, labels, progress)
+            network = trained.model
+            b_bar = _calibrate(prepared, trained, progress)
+        b_bars = {} if network is None else {"network": b_bar}
+        if network is None or prepared.config.keep != "network":
+            b_bars["pseudo-label"] = label_doubt(prepared, labels)
+        return _refine_and_finish(prepared, labels, b_bars, started, progress)
+
+
+def predict(
+    images: Images,
+    out: str | Path,
+    checkpoint: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Label a collection with a trained network.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`. With ``features.backbone`` left at ``auto`` the backbones of the checkpoint are used.
+    checkpoint : path
+        A checkpoint, a run's folder, or the output folder of `train` or `label_groups`.
+
+    Raises
+    ------
+    CheckpointError
+        No checkpoint there, or it belongs to other backbones; the message says what differs.
+    """
+    started = time.monotonic()
+    folder = find_checkpoint(Path(checkpoint))
+    meta = load_meta(folder)
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    config = replace(config, features=_features_of(config.features, meta), network=_network_of(config, meta, folder))
+    mode = {"verb": "predict", "checkpoint": hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()}
+    whitenings = _load_whitenings(folder)
+    with prepare(
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings
+    ) as prepared:
+        pair = prepared.features.pair
+        network, meta = load_model(folder, (pair.first.id, pair.second.id))
+        b_bar = prediction_stage(prepared, network, progress)
+        b_bars = {"network": meta.calibration.get("b_bar", b_bar)}
+        return _refine_and_finish(prepared, None, b_bars, started, progress)
+
+
+def make_pseudo_labels(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Make the pseudo-labels of a collection and stop, so that a person can look at them and replace some.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`; masks go to ``OUT/pseudo`` beside ``manifest.jsonl``.
+    """
+    started = time.monotonic()
+    with prepare(images, out, config, mode={"verb": "pseudo"}, overwrite=overwrite, progress=progress) as prepared:
+        labels = pseudo_stage(prepared, progress)
+        rows = pseudo_rows(prepared.features.groups, labels)
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)
+
+
+def train(
+    images: Images,
+    pseudo: str | Path,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> TrainReport:
+    """Train the network on pseudo-labels made or reviewed before.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`; the checkpoint goes to ``OUT/run/checkpoints``.
+    pseudo : path
+        Folder that `make_pseudo_labels` wrote (``OUT`` or ``OUT/pseudo``), masks replaced by hand included; or any
+        folder of masks named like the images.
+
+    Raises
+    ------
+    DataError
+        No image has a usable label.
+    """
+    folder = Path(pseudo) / "pseudo" if (Path(pseudo) / "pseudo").is_dir() else Path(pseudo)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
+    with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
+        labels = load_pseudo_labels(folder, prepared.features.groups)
+        trained = training_stage(prepared, labels, progress)
+        _calibrate(prepared, trained, progress)
+        prepared.job.finish()
+        return TrainReport(
+            checkpoint=trained.checkpoint,
+            steps=trained.meta.step,
+            final_loss=_last_loss(prepared.job.run / "metrics.jsonl"),
+            notes=prepared.notes,
+            rows=tuple(prepared.failed_rows()),
+        )
+
+
+def _refine_and_finish(
+    prepared: Prepared,
+    labels: dict[str, PseudoLabel] | None,
+    b_bars: dict[str, float],
+    started: float,
+    progress: ProgressFn,
+) -> LabelReport:
+    notes = list(prepared.notes)
+    with open_pool(prepared.config.refine.crf) as pool:
+        refiner = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool)
+        rows = refiner.run(progress, notes.append)
+    return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
+
+
+def _calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn) -> float:
+    """Measure b_bar over the training set (eq. 6) and keep it, and the whitening, with the checkpoint."""
+    b_bar = prediction_stage(prepared, trained.model, progress)
+    save_calibration(trained.checkpoint, {"b_bar": b_bar})
+    content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
+    with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
+        stream.write(json.dumps(content, sort_keys=True).encode())
+    return b_bar
+
+
+def _load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
+    file = checkpoint / WHITENING_FILE
+    try:
+        content: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8"))
+        return {stream: Whitening.from_json(values) for stream, values in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}; train again") from error
+
+
+def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
+    """Use the checkpoint's backbones where the user left the choice open."""
+    if asked.backbone != AUTO:
+        return asked
+    saved = build_config(FeaturesConfig, meta.config["features"], "checkpoint: features")
+    return replace(
+        saved,
+        weights=asked.weights or saved.weights,
+        second_weights=asked.second_weights or saved.second_weights,
+        allow_download=asked.allow_download,
+        batch_size=asked.batch_size,
+        cache_dir=asked.cache_dir,
+        use_cache=asked.use_cache,
+    )
+
+
+def _network_of(config: PipelineConfig, meta: CheckpointMeta, folder: Path) -> Any:
+    return build_config(type(config.network), meta.config["network"], f"{folder}: network")
+
+
+def _has_work(labels: dict[str, PseudoLabel]) -> bool:
+    return any(label.mask_hw.any() for label in labels.values())
+
+
+def _last_loss(file: Path) -> float:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return float(json.loads(lines[-1])["loss"]) if lines else float("nan")

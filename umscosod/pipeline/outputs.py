@@ -1,0 +1,78 @@
+"""The end of a job: report, contact sheet, settings and provenance."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from umscosod.config_io import config_to_dict, dump_config
+from umscosod.data.files import open_atomic
+from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
+from umscosod.export.report import write_report
+from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.results import LabelReport
+from umscosod.refine.crf import crf_available
+from umscosod.runinfo import collect_run_info, write_run_info
+from umscosod.types import Labelled, Status
+
+_PLACE_BOUND = ("cache_dir", "weights", "second_weights")
+"""Settings that name a place on this machine: left out of ``report.json``, kept in ``run/config.yaml``."""
+
+
+def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str], started: float) -> LabelReport:
+    """Write ``report.json``, ``index.html``, ``run/config.yaml`` and ``run/run.json``.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    rows : sequence of Labelled
+        Of usable and failed images alike, in any order.
+    notes : sequence of str
+    started : float
+        `time.monotonic` at the start of the call.
+    """
+    out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
+    by_id = {row.image_id: row for row in rows}
+    ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
+    values = config_to_dict(config)
+    for name in _PLACE_BOUND:
+        del values["features"][name]
+    facts = {"backbones": f"{pair.first.id}, {pair.second.id}"}
+    if config.refine.enabled and config.refine.crf.enabled and not crf_available():
+        facts["DenseCRF"] = "off: pydensecrf is not installed"
+        notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
+    write_report(out / "report.json", ordered, {**values, **facts}, backbones=[pair.first.id, pair.second.id])
+    write_contact_sheet(
+        out,
+        _sheet_rows(prepared, {row.image_id: row for row in ordered}),
+        facts=facts,
+        max_pixels=config.data.max_pixels,
+    )
+    with open_atomic(prepared.job.run / "config.yaml") as stream:
+        stream.write(dump_config(config).encode())
+    seconds = time.monotonic() - started
+    info = collect_run_info(config, sys.argv, device=str(prepared.device), timings_s={"total": seconds})
+    write_run_info(prepared.job.run / "run.json", info)
+    prepared.job.finish()
+    return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
+
+
+def _sheet_rows(prepared: Prepared, by_id: dict[str, Labelled]) -> Iterator[SheetRow]:
+    out = prepared.job.out
+    for group in prepared.groups:
+        for image in group.images:
+            row = by_id[image.id]
+            is_failed = row.status is Status.FAILED
+            tiles = {tree: None if is_failed else _existing(out, f"{tree}/{image.output}") for tree in _TREES}
+            yield SheetRow(
+                labelled=row, image=image.path, pseudo=tiles["pseudo"], map=tiles["maps"], mask=tiles["masks"]
+            )
+
+
+_TREES = ("pseudo", "maps", "masks")
+
+
+def _existing(out: Path, name: str) -> str | None:
+    return name if (out / name).is_file() else None

@@ -1,0 +1,242 @@
+"""The stages of the method, each over a whole collection, each resumable.
+
+Suffixes: ``N`` images of a group, ``P`` patches, ``H W`` network size.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from umscosod.config import PipelineConfig
+from umscosod.data.files import open_atomic
+from umscosod.data.resize import resize_aligned
+from umscosod.export.files import path_inside
+from umscosod.export.png import write_map, write_mask
+from umscosod.network.model import UmsNetwork
+from umscosod.network.predict import predict_group
+from umscosod.pipeline.prepare import Prepared
+from umscosod.progress import ProgressFn
+from umscosod.pseudo.detections import CocoProposer
+from umscosod.pseudo.manifest import PseudoLabelStore, load_pseudo_labels
+from umscosod.pseudo.maps import label_map
+from umscosod.pseudo.proposals import HacProposer, MaskProposer
+from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.refine.choice import group_agreement
+from umscosod.refine.confidence import mask_confidence
+from umscosod.refine.rrbe import refine_group
+from umscosod.refine.threshold import map_confidence
+from umscosod.training.loop import TrainedNetwork, train_network
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, RefinedMask, Status
+
+logger = logging.getLogger(__name__)
+
+Labels = Mapping[str, PseudoLabel]
+
+
+def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLabel]:
+    """Stage 1, CM-SPLG: a pseudo-label for every usable image, saved under ``OUT/pseudo``.
+
+    Groups whose labels this very job has saved are not made again, and a mask that a person replaced is kept.
+    """
+    folder = prepared.job.out / "pseudo"
+    config, groups = prepared.config.pseudo, prepared.features.groups
+    done = prepared.job.run / "pseudo-done"
+    proposer: MaskProposer = (
+        CocoProposer(Path(config.detections), config) if config.proposer == "coco-json" else HacProposer(config)
+    )
+    finished = set(done.read_text(encoding="utf-8").splitlines()) if done.is_file() else set()
+    store = PseudoLabelStore(folder)
+    for number, group in enumerate(groups):
+        progress(number, len(groups), "pseudo-labels")
+        if group.name in finished:
+            continue
+        features = prepared.features.load(group)
+        store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
+        finished.add(group.name)
+        with open_atomic(done) as stream:
+            stream.write("\n".join(sorted(finished)).encode())
+    store.seal(groups)
+    progress(len(groups), len(groups), "pseudo-labels")
+    if isinstance(proposer, CocoProposer):
+        logger.info("%s", proposer.summary())
+    return load_pseudo_labels(folder, groups)
+
+
+def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:
+    """Stage 2: train the network on the pseudo-labels; a killed run goes on where it stopped."""
+    config, groups = prepared.config, prepared.features.groups
+    least = math.ceil(config.train.min_steps / max(1, len(groups)))
+    config = replace(config, train=replace(config.train, epochs=max(config.train.epochs, least)))
+    return train_network(prepared.features, labels, config, prepared.job.run, progress, groups=groups)
+
+
+def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
+    """Predict the co-saliency maps of all groups into the job's folder.
+
+    Returns
+    -------
+    float
+        Mean of 1 - conf over all maps: the b_bar of eq. 6.
+    """
+    doubts: list[float] = []
+    groups = prepared.features.groups
+    for number, group in enumerate(groups):
+        progress(number, len(groups), "prediction")
+        maps_NHW = prepared.job.load_maps(group)
+        if maps_NHW is None:
+            prepared.job.save_maps(group, predict_group(model, prepared.features.load(group), prepared.device))
+            maps_NHW = prepared.job.load_maps(group)
+        assert maps_NHW is not None, "it was written a moment ago"
+        doubts += [1.0 - map_confidence(map_HW) for map_HW in maps_NHW]
+    progress(len(groups), len(groups), "prediction")
+    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+
+
+def label_doubt(prepared: Prepared, labels: Labels) -> float:
+    """Mean of 1 - conf over the soft maps of all pseudo-labels: their own b_bar."""
+    doubts = [
+        1.0 - map_confidence(map_HW)
+        for features in prepared.features
+        for map_HW in _label_maps(features, labels, prepared.config)
+    ]
+    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One maker's maps of a group, refined."""
+
+    source: str
+    maps_NHW: FloatArray
+    refined: list[RefinedMask]
+    agreement: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refiner:
+    """Stage 3 over a collection: refine, choose, write.
+
+    Attributes
+    ----------
+    prepared : Prepared
+    labels : mapping of str to PseudoLabel, or None
+    b_bars : mapping of str to float
+        By maker, ``network`` and ``pseudo-label``: whose maps are there to refine.
+    pool : Executor or None
+    """
+
+    prepared: Prepared
+    labels: Labels | None
+    b_bars: Mapping[str, float]
+    pool: Executor | None
+
+    def run(self, progress: ProgressFn, note: Callable[[str], None]) -> list[Labelled]:
+        """Write the masks and maps of every group; finished groups are left alone."""
+        rows, groups = [], self.prepared.features.groups
+        for number, group in enumerate(groups):
+            progress(number, len(groups), "refinement")
+            done = self.prepared.job.load_rows(group)
+            if done is None:
+                features = self.prepared.features.load(group)
+                done = self._write(features, self._choose(features))
+                self.prepared.job.save_rows(group, done)
+            rows += done
+            if len(self.b_bars) > 1 and done[0].source == "pseudo-label":
+                note(f"group {group.name!r}: the pseudo-labels agree better across the group than the network's masks")
+        progress(len(groups), len(groups), "refinement")
+        return rows
+
+    def _choose(self, features: GroupFeatures) -> list[Candidate]:
+        """Refine every maker's maps; the one to keep comes first."""
+        candidates = [self._refine(features, source) for source in self.b_bars]
+        wanted = {"network": "network", "pseudo": "pseudo-label", "better": ""}[self.prepared.config.keep]
+        # a stable sort: equal agreement leaves the network first
+        return sorted(candidates, key=lambda one: (one.source != wanted, -one.agreement))
+
+    def _refine(self, features: GroupFeatures, source: str) -> Candidate:
+        config, group = self.prepared.config, features.group
+        if source == "network":
+            maps_NHW = self.prepared.job.load_maps(group)
+            assert maps_NHW is not None, "the prediction stage ran"
+        else:
+            assert self.labels is not None
+            maps_NHW = np.stack(_label_maps(features, self.labels, config))
+        refined = refine_group(
+            maps_NHW,
+            features.pictures_NHW3,
+            features.first.tokens_NPD,
+            features.first.grid_hw,
+            features.sizes_hw,
+            config.refine,
+            self.b_bars[source],
+            self.pool,
+        )
+        # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
+        agreement = group_agreement(
+            [one.mask_HW for one in refined], features.second.tokens_NPD, features.second.grid_hw
+        )
+        return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
+
+    def _write(self, features: GroupFeatures, candidates: list[Candidate]) -> list[Labelled]:
+        kept, others = candidates[0], candidates[1:]
+        rows = []
+        for index, image in enumerate(features.group.images):
+            refined, map_HW = kept.refined[index], kept.maps_NHW[index]
+            other_HW = others[0].refined[index].mask_HW if others else None
+            is_found = bool(refined.mask_HW.any())
+            out = self.prepared.job.out
+            write_map(path_inside(out, f"maps/{image.output}"), resize_aligned(map_HW, features.sizes_hw[index]))
+            write_mask(path_inside(out, f"masks/{image.output}"), refined.mask_HW)
+            rows.append(
+                Labelled(
+                    image_id=image.id,
+                    group=features.group.name,
+                    output=image.output,
+                    status=Status.LABELLED if is_found else Status.EMPTY,
+                    confidence=mask_confidence(map_HW, refined.mask_HW, other_HW) if is_found else 0.0,
+                    reason="" if is_found else f"no region passed the threshold {refined.threshold:.2f}",
+                    source=kept.source,
+                    threshold=refined.threshold,
+                )
+            )
+        return rows
+
+
+def _label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
+    """Soft maps of a group's pseudo-labels at network size; zeros for an image that has none."""
+    size_hw, grid_hw = features.pictures_NHW3.shape[1:3], features.first.grid_hw
+    empty_HW = np.zeros(size_hw, np.float32)
+    return [
+        label_map(labels[image.id], saliency_P.reshape(grid_hw), (size_hw[0], size_hw[1]), config.pseudo)
+        if image.id in labels
+        else empty_HW
+        for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
+    ]
+
+
+def pseudo_rows(groups: tuple[ImageGroup, ...], labels: Labels) -> list[Labelled]:
+    """Report rows of a job that stops at pseudo-labels."""
+    rows = []
+    for group in groups:
+        for image in group.images:
+            label = labels.get(image.id)
+            is_found = label is not None and bool(label.mask_hw.any())
+            rows.append(
+                Labelled(
+                    image_id=image.id,
+                    group=group.name,
+                    output=image.output,
+                    status=Status.LABELLED if is_found else Status.EMPTY,
+                    confidence=label.confidence if label is not None and is_found else 0.0,
+                    reason="" if is_found else "no mask and no attention to make a pseudo-label of",
+                    source="pseudo-label",
+                )
+            )
+    return rows

@@ -1,0 +1,39 @@
+"""A pseudo-label as a soft map, so that it can be refined like a network's map."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from umscosod.config import PseudoConfig
+from umscosod.data.resize import resize_centred
+from umscosod.pseudo.attention import attention_threshold
+from umscosod.types import FloatArray, PseudoLabel
+
+
+def label_map(
+    label: PseudoLabel, saliency_hw: FloatArray, size_hw: tuple[int, int], config: PseudoConfig
+) -> FloatArray:
+    """Average the mask with the attention, the latter scaled so that its own threshold (eq. 1) becomes 0.5.
+
+    Parameters
+    ----------
+    label : PseudoLabel
+    saliency_hw : ndarray, float, (h, w), in [0, 1]
+    size_hw : (int, int)
+        Size of the map asked for.
+    config : PseudoConfig
+
+    Returns
+    -------
+    ndarray, float32, size_hw, in [0, 1]
+        At least 0.5 inside the mask and at most 0.5 outside. A person's mask stays as it is.
+    """
+    mask_HW = resize_centred(label.map_hw, size_hw)
+    if label.source == "human":
+        return mask_HW.astype(np.float32)
+    mode = "mass" if config.sa_binarize == "soft" else config.sa_binarize
+    threshold = attention_threshold(saliency_hw, mode, config.sa_mass)
+    if not np.isfinite(threshold) or threshold <= 0:
+        return mask_HW.astype(np.float32)
+    attention_HW = np.clip(resize_centred(saliency_hw, size_hw) / (2.0 * threshold), 0.0, 1.0)
+    return np.asarray(0.5 * (mask_HW + attention_HW), np.float32)
