@@ -301,8 +301,17 @@ class PipelineConfig:
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
     keep: Annotated[
         Literal["better", "network", "pseudo"],
-        Doc("Per group: the better of network and pseudo-label by a label-free criterion, or always one of them."),
+        Doc(
+            "Per group: the better of network and pseudo-label by a label-free criterion, the mean of both where "
+            "neither is clearly better; or always one of them."
+        ),
     ] = "better"
+    keep_margin: Annotated[
+        float,
+        Ge(0.0),
+        Le(2.0),
+        Doc("Difference in agreement across the group above which one maker is clearly better."),
+    ] = 0.05
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     pseudo: PseudoConfig = field(default_factory=PseudoConfig)

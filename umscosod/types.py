@@ -273,7 +273,7 @@ class Labelled:
     reason : str
         Why it is empty, failed or skipped; ``""`` when all is well.
     source : str
-        ``network`` or ``pseudo-label``: which of the two the group kept.
+        ``network``, ``pseudo-label`` or ``mean`` of both: whose map the group kept.
     threshold : float
         Adaptive threshold of eq. 6; 0 unless labelled.
     """

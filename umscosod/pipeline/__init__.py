@@ -20,6 +20,8 @@ from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, prepare
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.stages import (
+    NETWORK,
+    PSEUDO,
     Refiner,
     label_doubt,
     prediction_stage,
@@ -101,9 +103,9 @@ def label_groups(
             trained = training_stage(prepared, labels, progress)
             network = trained.model
             b_bar = _calibrate(prepared, trained, progress)
-        b_bars = {} if network is None else {"network": b_bar}
+        b_bars = {} if network is None else {NETWORK: b_bar}
         if network is None or prepared.config.keep != "network":
-            b_bars["pseudo-label"] = label_doubt(prepared, labels)
+            b_bars[PSEUDO] = label_doubt(prepared, labels)
         return _refine_and_finish(prepared, labels, b_bars, started, progress)
 
 
@@ -143,7 +145,7 @@ def predict(
         pair = prepared.features.pair
         network, meta = load_model(folder, (pair.first.id, pair.second.id))
         b_bar = prediction_stage(prepared, network, progress)
-        b_bars = {"network": meta.calibration.get("b_bar", b_bar)}
+        b_bars = {NETWORK: meta.calibration.get("b_bar", b_bar)}
         return _refine_and_finish(prepared, None, b_bars, started, progress)
 
 

@@ -37,6 +37,16 @@ from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, Pseu
 
 logger = logging.getLogger(__name__)
 
+NETWORK, PSEUDO, MEAN = "network", "pseudo-label", "mean"
+"""Whose maps a group's masks come from."""
+
+_CHOSEN = {
+    NETWORK: "the network's masks agree better across the group than its pseudo-labels, and are kept",
+    PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
+    MEAN: "network and pseudo-labels agree about equally well across the group, and the mean of their maps is kept",
+}
+_SHOWN = 8
+
 Labels = Mapping[str, PseudoLabel]
 
 
@@ -139,7 +149,9 @@ class Refiner:
 
     def run(self, progress: ProgressFn, note: Callable[[str], None]) -> list[Labelled]:
         """Write the masks and maps of every group; finished groups are left alone."""
-        rows, groups = [], self.prepared.features.groups
+        rows: list[Labelled] = []
+        chosen: dict[str, list[str]] = {}
+        groups = self.prepared.features.groups
         for number, group in enumerate(groups):
             progress(number, len(groups), "refinement")
             done = self.prepared.job.load_rows(group)
@@ -148,40 +160,49 @@ class Refiner:
                 done = self._write(features, self._choose(features))
                 self.prepared.job.save_rows(group, done)
             rows += done
-            if len(self.b_bars) > 1 and done[0].source == "pseudo-label":
-                note(f"group {group.name!r}: the pseudo-labels agree better across the group than the network's masks")
+            chosen.setdefault(done[0].source, []).append(group.name)
         progress(len(groups), len(groups), "refinement")
+        for source, names in chosen.items() if len(self.b_bars) > 1 else ():
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            note(f"{_CHOSEN[source]}: {len(names)} of {len(groups)} groups ({shown})")
         return rows
 
     def _choose(self, features: GroupFeatures) -> list[Candidate]:
-        """Refine every maker's maps; the one to keep comes first."""
-        candidates = [self._refine(features, source) for source in self.b_bars]
-        wanted = {"network": "network", "pseudo": "pseudo-label", "better": ""}[self.prepared.config.keep]
-        # a stable sort: equal agreement leaves the network first
-        return sorted(candidates, key=lambda one: (one.source != wanted, -one.agreement))
+        """Refine every maker's maps; what is to be kept comes first."""
+        found = {source: self._refine(features, source, self._maps(features, source)) for source in self.b_bars}
+        config = self.prepared.config
+        if len(found) == 1:
+            return list(found.values())
+        network, pseudo = found[NETWORK], found[PSEUDO]
+        lead = network.agreement - pseudo.agreement
+        if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
+            return [network, pseudo]
+        if config.keep == "pseudo" or lead < -config.keep_margin:
+            return [pseudo, network]
+        return [self._refine(features, MEAN, (network.maps_NHW + pseudo.maps_NHW) / 2.0), pseudo]
 
-    def _refine(self, features: GroupFeatures, source: str) -> Candidate:
-        config, group = self.prepared.config, features.group
-        if source == "network":
-            maps_NHW = self.prepared.job.load_maps(group)
+    def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
+        if source == NETWORK:
+            maps_NHW = self.prepared.job.load_maps(features.group)
             assert maps_NHW is not None, "the prediction stage ran"
-        else:
-            assert self.labels is not None
-            maps_NHW = np.stack(_label_maps(features, self.labels, config))
+            return maps_NHW
+        assert self.labels is not None
+        return np.stack(_label_maps(features, self.labels, self.prepared.config))
+
+    def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray) -> Candidate:
         refined = refine_group(
             maps_NHW,
             features.pictures_NHW3,
             features.first.tokens_NPD,
             features.first.grid_hw,
             features.sizes_hw,
-            config.refine,
-            self.b_bars[source],
+            self.prepared.config.refine,
+            sum(self.b_bars.values()) / len(self.b_bars) if source == MEAN else self.b_bars[source],
             self.pool,
         )
         # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
-        agreement = group_agreement(
-            [one.mask_HW for one in refined], features.second.tokens_NPD, features.second.grid_hw
-        )
+        second = features.second
+        agreement = group_agreement([one.mask_HW for one in refined], second.tokens_NPD, second.grid_hw)
         return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
 
     def _write(self, features: GroupFeatures, candidates: list[Candidate]) -> list[Labelled]:
