@@ -13,7 +13,10 @@ from umscosod.types import FloatArray, PseudoLabel
 def label_map(
     label: PseudoLabel, saliency_hw: FloatArray, size_hw: tuple[int, int], config: PseudoConfig
 ) -> FloatArray:
-    """Average the mask with the attention, the latter scaled so that its own threshold (eq. 1) becomes 0.5.
+    """Average the mask with the attention, the latter raised so that its own threshold (eq. 1) becomes 0.5.
+
+    A ViT's attention is peaked: most of an object lies far below half of its maximum. A map whose threshold is above
+    0.5 already, as that of ``embedded``, stays as it is.
 
     Parameters
     ----------
@@ -35,5 +38,5 @@ def label_map(
     threshold = attention_threshold(saliency_hw, mode, config.sa_mass)
     if not np.isfinite(threshold) or threshold <= 0:
         return mask_HW.astype(np.float32)
-    attention_HW = np.clip(resize_centred(saliency_hw, size_hw) / (2.0 * threshold), 0.0, 1.0)
+    attention_HW = np.clip(resize_centred(saliency_hw, size_hw) / (2.0 * min(threshold, 0.5)), 0.0, 1.0)
     return np.asarray(0.5 * (mask_HW + attention_HW), np.float32)
