@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from umscosod.errors import DataError
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 @contextmanager
@@ -39,3 +43,32 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file name is one that `open_atomic` writes under.
+
+    Examples
+    --------
+    >>> is_leftover(".0123456789abcdef0123456789abcdef.tmp"), is_leftover("notes.tmp")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in a folder and below it; links are not followed.
+
+    Nobody may be writing there meanwhile. A folder that does not exist has none.
+
+    Raises
+    ------
+    DataError
+        A file may not be removed.
+    """
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names if is_leftover(name)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"cannot remove {path}: {error.strerror}; check the folder's owner") from error

@@ -13,7 +13,7 @@ from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.data.files import open_atomic
 from umscosod.errors import CheckpointError, DataError
-from umscosod.features.registry import AUTO
+from umscosod.features.registry import AUTO, BackbonePair
 from umscosod.features.whitening import Whitening
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.outputs import finish_job
@@ -42,6 +42,7 @@ from umscosod.training.checkpoint import (
     save_calibration,
 )
 from umscosod.training.loop import TrainedNetwork
+from umscosod.training.targets import compute_fingerprint
 from umscosod.types import PseudoLabel
 
 __all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "train"]
@@ -98,6 +99,7 @@ def label_groups(
     mode = {"verb": "label", "train": train}
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
         labels = pseudo_stage(prepared, progress)
+        _bind_labels(prepared, labels)
         network: UmsNetwork | None = None
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
@@ -131,16 +133,24 @@ def predict(
     ------
     CheckpointError
         No checkpoint there, or it belongs to other backbones; the message says what differs.
+    DataError
+        The checkpoint is one of the results in `out`, which this job would replace.
     """
     started = time.monotonic()
     folder = find_checkpoint(Path(checkpoint))
+    if folder.resolve().is_relative_to(Path(out).resolve() / "run"):
+        raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     meta = load_meta(folder)
     config = load_config(DEFAULT_PRESET) if config is None else config
     config = replace(config, features=_features_of(config.features, meta), network=_network_of(config, meta, folder))
-    mode = {"verb": "predict", "checkpoint": hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()}
+    mode = {"verb": "predict", "checkpoint": _hash_checkpoint(folder)}
     whitenings = _load_whitenings(folder)
+
+    def admit(pair: BackbonePair) -> None:
+        _check_fits(folder, pair, whitenings)
+
     with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
     ) as prepared:
         pair = prepared.features.pair
         network, meta = load_model(folder, (pair.first.id, pair.second.id))
@@ -200,6 +210,7 @@ def train(
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
         labels = load_pseudo_labels(folder, prepared.features.groups)
+        _bind_labels(prepared, labels)
         trained = training_stage(prepared, labels, progress)
         _calibrate(prepared, trained, progress)
         prepared.job.finish()
@@ -226,6 +237,10 @@ def _refine_and_finish(
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 
+def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:
+    prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels, None))
+
+
 def _calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn) -> float:
     """Measure b_bar over the training set (eq. 6) and keep it, and the whitening, with the checkpoint."""
     b_bar = prediction_stage(prepared, trained.model, progress)
@@ -236,6 +251,23 @@ def _calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn
     return b_bar
 
 
+def _hash_checkpoint(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{folder / MODEL_FILE} cannot be read: {error.strerror}; train again") from error
+
+
+def _check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:
+    """Refuse other backbones, and tokens that would be whitened otherwise than in training, before any is made."""
+    load_model(folder, (pair.first.id, pair.second.id))
+    for stream, backbone in (("first", pair.first), ("second", pair.second)):
+        if backbone.needs_whitening and stream not in whitenings:
+            raise CheckpointError(
+                f"{folder} has no whitening of its {stream} stream: its training was not finished; run it again"
+            )
+
+
 def _load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
     file = checkpoint / WHITENING_FILE
     try:
@@ -243,7 +275,7 @@ def _load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
         return {stream: Whitening.from_json(values) for stream, values in content.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, CheckpointError) as error:
         raise CheckpointError(f"{file} is damaged: {error}; train again") from error
 
 
@@ -251,7 +283,7 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
     """Use the checkpoint's backbones where the user left the choice open."""
     if asked.backbone != AUTO:
         return asked
-    saved = build_config(FeaturesConfig, meta.config["features"], "checkpoint: features")
+    saved = build_config(FeaturesConfig, meta.config.get("features", {}), "checkpoint: features")
     return replace(
         saved,
         weights=asked.weights or saved.weights,
@@ -264,7 +296,7 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
 
 
 def _network_of(config: PipelineConfig, meta: CheckpointMeta, folder: Path) -> Any:
-    return build_config(type(config.network), meta.config["network"], f"{folder}: network")
+    return build_config(type(config.network), meta.config.get("network", {}), f"{folder}: network")
 
 
 def _has_work(labels: dict[str, PseudoLabel]) -> bool:

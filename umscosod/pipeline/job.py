@@ -2,7 +2,8 @@
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
 group and appears after that group's masks and maps; ``OUT/run/maps/*.safetensors`` are soft maps waiting for
-refinement and go when the job is complete.
+refinement and go when the job is complete. A job that was killed while it cleared an earlier one away says so in
+``job.json`` and clears again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import is_leftover, open_atomic, remove_leftovers
 from umscosod.errors import DataError
 from umscosod.types import FloatArray, ImageGroup, Labelled, Status
 
@@ -27,7 +28,8 @@ SCHEMA = 1
 OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
 """What ``overwrite`` removes; ``pseudo`` is rewritten file by file, as a person may have put masks there."""
 OWN_FILES = ("report.json", "index.html")
-_GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
+GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
+"""What must not be there when a job begins, unless an earlier job left it."""
 
 
 class JobFolder:
@@ -52,19 +54,19 @@ class JobFolder:
         self.out, self.run = out, out / "run"
         self._file = self.run / "job.json"
         self._settings: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **settings}))
+        self._bound: dict[str, str] = {}
         saved = self._read()
         if saved is None:
             self._refuse_foreign()
-        elif overwrite:
-            self._clear()
-        else:
+        elif not overwrite:
             self._refuse_other("settings", _differences(saved["settings"], self._settings))
-        try:
-            (self.run / "groups").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"cannot make the output folder {out}: {error.strerror}; choose another --out") from error
-        self._saved_images = None if saved is None or overwrite else saved.get("images")
-        self._write(self._saved_images)
+        if saved is not None and (overwrite or saved.get("is_clearing")):
+            self._write(is_clearing=True)
+            self._clear()
+        elif saved is not None:
+            self._bound = saved["bound"]
+        self._sweep()
+        self._write()
 
     def bind_images(self, groups: Sequence[ImageGroup], sha256: Mapping[str, str]) -> None:
         """Tie the job to its images: names, order, groups and content.
@@ -76,9 +78,17 @@ class JobFolder:
         """
         listing = [[group.name, image.id, sha256.get(image.id, "")] for group in groups for image in group.images]
         digest = hashlib.sha256(json.dumps(listing).encode("utf-8", "surrogatepass")).hexdigest()
-        if self._saved_images is not None and self._saved_images != digest:
-            self._refuse_other("images", ["files were added, removed, renamed or changed since"])
-        self._write(digest)
+        self._bind("images", digest, "files were added, removed, renamed or changed since")
+
+    def bind_labels(self, digest: str) -> None:
+        """Tie the job to its pseudo-labels, by a hash of them all.
+
+        Raises
+        ------
+        DataError
+            The folder holds results of other pseudo-labels.
+        """
+        self._bind("pseudo-labels", digest, "masks were replaced or removed since")
 
     def load_rows(self, group: ImageGroup) -> list[Labelled] | None:
         """Rows of a finished group whose files are all there; None if it must be done (again)."""
@@ -120,22 +130,29 @@ class JobFolder:
     def _read(self) -> dict[str, Any] | None:
         try:
             content = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{self._file} cannot be read ({error}); remove {self.run} or choose another --out"
             ) from error
-        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-            raise DataError(f"{self._file} is not a job of this program; choose another --out")
-        return content
+        if isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound")):
+            return content
+        raise DataError(f"{self._file} is not a job of this program; choose another --out")
 
-    def _write(self, images: str | None) -> None:
+    def _bind(self, what: str, digest: str, change: str) -> None:
+        if self._bound.get(what, digest) != digest:
+            self._refuse_other(what, [change])
+        self._bound[what] = digest
+        self._write()
+
+    def _write(self, *, is_clearing: bool = False) -> None:
+        content = {"settings": self._settings, "bound": self._bound, "is_clearing": is_clearing}
         with open_atomic(self._file) as stream:
-            stream.write(json.dumps({"settings": self._settings, "images": images}, indent=1, sort_keys=True).encode())
+            stream.write(json.dumps(content, indent=1, sort_keys=True).encode())
 
     def _refuse_foreign(self) -> None:
-        present = [name for name in _GUARDED if (self.out / name).exists()]
+        present = [name for name in GUARDED if _holds_anything(self.out / name)]
         if present:
             raise DataError(
                 f"{self.out} holds {', '.join(present)}, which this program did not write; choose another --out"
@@ -150,10 +167,31 @@ class JobFolder:
             )
 
     def _clear(self) -> None:
-        for name in OWN_FOLDERS:
-            shutil.rmtree(self.out / name, ignore_errors=True)
-        for name in OWN_FILES:
-            (self.out / name).unlink(missing_ok=True)
+        """Remove an earlier job's results; ``job.json`` stays, or the rest would pass for somebody else's."""
+        paths = [self.out / name for name in (*OWN_FOLDERS, *OWN_FILES) if name != self.run.name]
+        try:
+            for path in [*paths, *(path for path in self.run.iterdir() if path != self._file)]:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot clear {self.out}: {error}; check its owner or choose another --out") from error
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left."""
+        for name in (*OWN_FOLDERS, "pseudo"):
+            remove_leftovers(self.out / name)
+        for path in self.out.glob(".*.tmp"):
+            if is_leftover(path.name):
+                path.unlink(missing_ok=True)
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether there is a file, or a folder with more in it than a killed writer leaves."""
+    if path.is_dir():
+        return any(not is_leftover(entry.name) for entry in path.iterdir())
+    return path.exists()
 
 
 def _short(name: str) -> str:

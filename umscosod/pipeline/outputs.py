@@ -7,18 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from umscosod.config_io import config_to_dict, dump_config
+from umscosod.config_io import dump_config
 from umscosod.data.files import open_atomic
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
-from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.prepare import Prepared, deciding_settings
 from umscosod.pipeline.results import LabelReport
 from umscosod.refine.crf import crf_available
 from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import Labelled, Status
-
-_PLACE_BOUND = ("cache_dir", "weights", "second_weights")
-"""Settings that name a place on this machine: left out of ``report.json``, kept in ``run/config.yaml``."""
 
 
 def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str], started: float) -> LabelReport:
@@ -36,17 +33,16 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str
     out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
     by_id = {row.image_id: row for row in rows}
     ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
-    values = config_to_dict(config)
-    for name in _PLACE_BOUND:
-        del values["features"][name]
-    facts = {"backbones": f"{pair.first.id}, {pair.second.id}"}
+    facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
     if config.refine.enabled and config.refine.crf.enabled and not crf_available():
         facts["DenseCRF"] = "off: pydensecrf is not installed"
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
-    write_report(out / "report.json", ordered, {**values, **facts}, backbones=[pair.first.id, pair.second.id])
+    # no place on this machine and nothing that only speeds up: those are in run/config.yaml
+    settings = {**deciding_settings(config), **facts}
+    write_report(out / "report.json", ordered, settings, backbones=[pair.first.id, pair.second.id])
     write_contact_sheet(
         out,
-        _sheet_rows(prepared, {row.image_id: row for row in ordered}),
+        _sheet_rows(prepared, by_id),
         facts=facts,
         max_pixels=config.data.max_pixels,
     )

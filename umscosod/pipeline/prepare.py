@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,9 @@ from umscosod.device import resolve_device
 from umscosod.errors import DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import AUTO, build_backbones
+from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
-from umscosod.pipeline.job import JobFolder
+from umscosod.pipeline.job import GUARDED, JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, Labelled, Status
 
@@ -87,24 +88,36 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
     Raises
     ------
     DataError
-        There are none, or two have one name.
+        There are none, two have one name, or the folder is the output folder or lies among its results.
     """
     if not isinstance(images, str | Path):
         groups = tuple(images)
     elif Path(images).suffix.lower() == ".csv" and Path(images).is_file():
         groups = tuple(groups_from_csv(images))
     else:
+        _refuse_results(Path(images), out)
         groups = tuple(groups_from_folder(images, exclude=[out]))
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
+    everything = [image for group in groups for image in group.images]
     for what, names in (
         ("group name", [group.name for group in groups]),
-        ("output", [image.output for group in groups for image in group.images]),
+        ("image id", [image.id for image in everything]),
+        ("output", [image.output for image in everything]),
     ):
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise DataError(f"{what} {twice[0]!r} occurs twice; every group and every output needs a name of its own")
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f"{what} {name!r} occurs {count} times; every group, image and output needs a name of its own"
+            )
     return groups
+
+
+def _refuse_results(images: Path, out: Path) -> None:
+    """Images must not lie where results go: a second run would take results for images, or clear images away."""
+    root, place = images.resolve(), out.resolve()
+    if root == place or any(root.is_relative_to(place / name) for name in GUARDED):
+        raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 
 
 @contextmanager
@@ -117,6 +130,7 @@ def prepare(
     overwrite: bool,
     progress: ProgressFn,
     whitenings: Mapping[str, Whitening] | None = None,
+    admit: Callable[[BackbonePair], object] = lambda pair: None,
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
 
@@ -132,6 +146,8 @@ def prepare(
     progress : callable
     whitenings : mapping, optional
         Of a checkpoint.
+    admit : callable
+        Sees the backbones before anything is written or encoded, and may raise.
 
     Raises
     ------
@@ -144,28 +160,38 @@ def prepare(
     groups = find_groups(images, out)
     device = resolve_device(config.device)
     pair = build_backbones(config.features, device)
-    config = replace(config, device=str(device))
-    if config.features.backbone == AUTO:
-        chosen = replace(config.features, backbone=pair.first.name, second_backbone=pair.second.name)
-        config = replace(config, features=chosen)
-    settings = {**mode, "config": _deciding(config), "backbones": [pair.first.id, pair.second.id]}
+    admit(pair)
+    config = _resolve(config, pair, device)
+    settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     job = JobFolder(out, settings, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as scratch:
         folder = config.features.cache_dir or None if config.features.use_cache else scratch
         cache = FeatureCache(Path(folder) if folder else None)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
         job.bind_images(groups, features.sha256)
-        notes = list(pair.notes)
-        notes += [
-            f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
-            for group in features.groups
-            if len(group.images) == 1
-        ]
-        yield Prepared(groups=groups, features=features, config=config, job=job, device=device, notes=tuple(notes))
+        notes = (*pair.notes, *_notes_on_groups(features.groups))
+        yield Prepared(groups=groups, features=features, config=config, job=job, device=device, notes=notes)
 
 
-def _deciding(config: PipelineConfig) -> dict[str, Any]:
-    """Settings that can change a result."""
+def _resolve(config: PipelineConfig, pair: BackbonePair, device: torch.device) -> PipelineConfig:
+    """Put what was chosen in the place of ``auto``."""
+    config = replace(config, device=str(device))
+    if config.features.backbone != AUTO:
+        return config
+    chosen = replace(config.features, backbone=pair.first.name, second_backbone=pair.second.name)
+    return replace(config, features=chosen)
+
+
+def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
+    return [
+        f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
+        for group in groups
+        if len(group.images) == 1
+    ]
+
+
+def deciding_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Settings that can change a result, as plain values: equal ones give equal results on one machine."""
     values = config_to_dict(config)
     for *sections, name in _NO_EFFECT:
         section = values
