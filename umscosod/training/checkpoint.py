@@ -24,6 +24,7 @@ from umscosod.errors import CheckpointError
 from umscosod.network.model import UmsNetwork
 
 SCHEMA = 1
+_WRITING = ".writing-"
 MODEL_FILE, META_FILE, STATE_FILE = "model.safetensors", "meta.json", "state.pt"
 
 T = TypeVar("T")
@@ -87,9 +88,8 @@ def save_checkpoint(
     target = folder / f"step-{meta.step:08d}"
     if not target.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".writing-*"):
-            shutil.rmtree(leftover)
-        temporary = folder / f".writing-{target.name}"
+        remove_leftovers(folder)
+        temporary = folder / f"{_WRITING}{target.name}"
         temporary.mkdir()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, temporary / MODEL_FILE)
@@ -100,8 +100,14 @@ def save_checkpoint(
                 os.fsync(file.fileno())
         temporary.replace(target)
     for old in _list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(folder / f"{_WRITING}{old.name}"))  # never half a folder under its own name
     return target
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half-written, or half-deleted, in its folder of checkpoints."""
+    for leftover in folder.glob(f"{_WRITING}*"):
+        shutil.rmtree(leftover)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -215,7 +221,7 @@ def save_calibration(path: Path, calibration: Mapping[str, float]) -> Checkpoint
     checkpoint = find_checkpoint(path)
     meta = load_meta(checkpoint)
     meta = dataclasses.replace(meta, calibration={**meta.calibration, **calibration})
-    temporary = checkpoint / f".writing-{META_FILE}"
+    temporary = checkpoint / f"{_WRITING}{META_FILE}"
     temporary.write_text(_meta_text(meta), encoding="utf-8")
     temporary.replace(checkpoint / META_FILE)
     return meta

@@ -10,7 +10,14 @@ import torch
 
 from umscosod.errors import CheckpointError
 from umscosod.network.model import UmsNetwork
-from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, load_state, load_weights
+from umscosod.training.checkpoint import (
+    CheckpointMeta,
+    find_checkpoint,
+    load_meta,
+    load_state,
+    load_weights,
+    remove_leftovers,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ def take_up(
         The checkpoint was made with other settings, data or backbones, is damaged, or is missing where it must be.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run_dir / "checkpoints")
     if resume != "never":
         try:
             checkpoint = find_checkpoint(run_dir / "checkpoints")
