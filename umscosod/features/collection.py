@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 
@@ -82,17 +83,30 @@ class FeatureCollection(Sequence[GroupFeatures]):
             for group in groups
             if (left := tuple(image for image in group.images if image.id in self._entries))
         )
-        self.whitenings = dict(whitenings or {})
+        self.whitenings: dict[str, Whitening] = {}
         for stream, backbone in zip(STREAMS, self._backbones, strict=True):
-            if backbone.needs_whitening and stream not in self.whitenings and self._entries:
-                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream))
+            if not backbone.needs_whitening:
+                continue
+            if whitenings and stream in whitenings:
+                self.whitenings[stream] = whitenings[stream]
+            elif self.groups:
+                shrinkage = config.features.embedded.shrinkage
+                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream), shrinkage)
 
     def __len__(self) -> int:
         """Count the groups."""
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> GroupFeatures:  # type: ignore[override]
-        """Load one group from the cache."""
+    @overload
+    def __getitem__(self, index: int) -> GroupFeatures: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[GroupFeatures]: ...
+
+    def __getitem__(self, index: int | slice) -> GroupFeatures | list[GroupFeatures]:
+        """Load one group from the cache; a slice loads all of its groups at once."""
+        if isinstance(index, slice):
+            return [self.load(group) for group in self.groups[index]]
         return self.load(self.groups[index])
 
     @property
@@ -161,9 +175,11 @@ class FeatureCollection(Sequence[GroupFeatures]):
 
     def _encode_one(self, image: ImageRef) -> _Entry:
         sha256 = image_sha256(image.path)
-        size_px = self.config.features.size_px
+        data, size_px = self.config.data, self.config.features.size_px
+        # with the limits in the key, a picture that is refused under other limits is not taken from the cache
+        limits = (str(data.max_pixels), str(data.min_side_px))
         entry = _Entry(
-            picture=self.cache.key(sha256, "picture", str(size_px)),
+            picture=self.cache.key(sha256, "picture", str(size_px), *limits),
             streams=(self.cache.key(sha256, self.pair.first.id), self.cache.key(sha256, self.pair.second.id)),
         )
         missing = [key for key in (entry.picture, *entry.streams) if not self.cache.path(key).is_file()]
@@ -183,9 +199,17 @@ class FeatureCollection(Sequence[GroupFeatures]):
                 self.cache.put(key, _encoding_arrays(backbone.encode([picture_HW3])[0]), {"backbone": backbone.id})
 
     def _read(self, image: ImageRef, key: str) -> Arrays:
-        """Read an entry; one that was pruned or damaged since it was written is made again."""
+        """Read an entry; one that was pruned or damaged since it was written is made again.
+
+        Raises
+        ------
+        DataError
+            It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
+        """
         arrays = self.cache.get(key)
         if arrays is None:
+            if image_sha256(image.path) != self.sha256[image.id]:
+                raise DataError(f"{image.path}: the file was changed while it was in use; run again")
             self._fill(image, self._entries[image.id], [key])
             arrays = self.cache.get(key)
         if arrays is None:
