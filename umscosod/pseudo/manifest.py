@@ -60,6 +60,10 @@ class PseudoLabelStore:
         self._hashes = {str(row["image"]): str(row["png_sha256"]) for row in _iter_rows(self._file)}
         _cut_torn_line(self._file)
 
+    def holds(self, group: ImageGroup) -> bool:
+        """Whether every image of a group has a row; its PNG may have been replaced or removed by a person."""
+        return all(image.id in self._hashes for image in group.images)
+
     def save(self, group: ImageGroup, sizes_hw: Sequence[tuple[int, int]], labels: Sequence[PseudoLabel]) -> None:
         """Write one group's labels; a mask that a person replaced is left alone.
 
