@@ -1,7 +1,8 @@
 """Every hyper-parameter, said once: default, bounds, meaning and where it comes from.
 
-The command line, the App form and the docs read this file. "spec" is the project's method specification,
-"eq." an equation of the paper. ``presets/paper.yaml`` lists where the paper's form differs from these defaults.
+The command line, the App form and the docs read this file; ``config_features.py`` holds its part for stage 0.
+"spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
+paper's form differs from these defaults.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
-Share = (Ge(0.0), Le(1.0))
+# the redundant names re-export: `from umscosod.config import EmbeddedConfig` is how the rest of the package asks
+from umscosod.config_features import EmbeddedConfig as EmbeddedConfig
+from umscosod.config_features import FeaturesConfig as FeaturesConfig
+from umscosod.config_features import Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,66 +30,6 @@ class DataConfig:
         Doc("Largest image read, width times height; Pillow's own hard limit is the bound."),
     ] = 100_000_000
     min_side_px: Annotated[int, Ge(1), Le(1024), Doc("Images with a shorter side than this are refused.")] = 8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddedConfig:
-    """The backbone without weights: descriptors per cell, and a stand-in for self-attention (spec A0)."""
-
-    centre_sigma: Annotated[
-        float, Gt(0.0), Le(10.0), Doc("Deviation of the centre prior, as a share of the picture's side.")
-    ] = 0.25
-    contrast_centre_power: Annotated[
-        float, Ge(0.0), Le(4.0), Doc("Exponent of the centre prior on the contrast to the border.")
-    ] = 0.5
-    centre_power: Annotated[float, Ge(0.0), Le(4.0), Doc("Exponent of the centre prior on the sharpened map.")] = 0.25
-    geodesic_sigma: Annotated[
-        float, Gt(0.0), Doc("Geodesic Lab distance at which two patches stop being one surface (L in [0, 1]).")
-    ] = 0.1
-    sharpen_rounds: Annotated[
-        int, Ge(0), Le(10), Doc("Refits of the linear foreground classifier; 0: contrast to the border alone.")
-    ] = 3
-    image_weight: Annotated[
-        float, *Share, Doc("Weight of the classifier fitted to the image itself, against the one of the whole group.")
-    ] = 0.6
-    group_ridge: Annotated[float, Gt(0.0), Doc("Ridge of the group's classifier, in mean variances.")] = 0.1
-    image_ridge: Annotated[float, Gt(0.0), Doc("Ridge of an image's classifier, in mean variances.")] = 0.3
-    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 2.0
-    smooth_cells: Annotated[float, Ge(0.0), Doc("Gaussian smoothing of the discriminant, in cells.")] = 1.0
-    token_saliency: Annotated[
-        float, Ge(0.0), Doc("Weight of the sharpened map as one more token channel: groups masks by what they are.")
-    ] = 6.0
-    key_saliency: Annotated[
-        float, Ge(0.0), Doc("Weight of the sharpened map as one more key channel: regions end at its borders.")
-    ] = 3.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FeaturesConfig:
-    """Stage 0: frozen features."""
-
-    backbone: Annotated[
-        str,
-        Doc(
-            "First stream: auto, embedded, dino_vitb8, dino_vits8, dinov2_vitb14_reg, dinov2_vits14 or "
-            "dinov2_vits14_reg. auto takes the paper's pair where weights are at hand, else embedded."
-        ),
-    ] = "auto"
-    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the hub's.")] = ""
-    second_backbone: Annotated[
-        str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
-    ] = ""
-    second_weights: Annotated[str, Doc("Local weight file of the second stream.")] = ""
-    allow_download: Annotated[bool, Doc("Let timm fetch missing weights from its hub. Off: no network.")] = False
-    size_px: Annotated[
-        int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
-    ] = 224
-    batch_size: Annotated[int, Ge(1), Le(256), Doc("Images per forward pass of a ViT.")] = 8
-    cache_dir: Annotated[
-        str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
-    ] = ""
-    use_cache: Annotated[bool, Doc("Keep encoded features on disk, so that no image is ever encoded twice.")] = True
-    embedded: EmbeddedConfig = field(default_factory=EmbeddedConfig)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,6 +234,9 @@ class RefineConfig:
     drop_regions_smaller_than: Annotated[
         float, *Share, Doc("Components under this share of the image go; 0: none.")
     ] = 0.0
+    agreement_ridge: Annotated[
+        float, Gt(0.0), Doc("Ridge, in mean variances, of the classifier by which keep=better judges a group's masks.")
+    ] = 0.1
     crf: CrfConfig = field(default_factory=CrfConfig)
 
 

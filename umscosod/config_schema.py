@@ -59,6 +59,12 @@ def sections() -> frozenset[str]:
     return frozenset(".".join(parts[:depth]) for parts in names for depth in range(1, len(parts)))
 
 
+@functools.cache
+def section_types() -> frozenset[type]:
+    """Dataclasses that hold settings: `PipelineConfig` and every section inside it."""
+    return frozenset(_iter_section_types(PipelineConfig))
+
+
 def check_value(name: str, value: Any) -> Any:
     """Check a value against the type and bounds of a setting.
 
@@ -148,6 +154,13 @@ def iter_settings(section: type, prefix: str = "") -> Iterator[Setting]:
             limits=tuple(limit for note in notes for limit in _limits(note)),
             meaning=next((note.documentation for note in notes if isinstance(note, Doc)), ""),
         )
+
+
+def _iter_section_types(section: type) -> Iterator[type]:
+    yield section
+    for hint in get_type_hints(section).values():
+        if is_dataclass(hint):
+            yield from _iter_section_types(hint)  # type: ignore[arg-type]  # is_dataclass admits instances too
 
 
 def _limits(note: object) -> Iterator[tuple[str, Any]]:

@@ -40,6 +40,8 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps") from error
+    if str(device) != name:  # torch keeps N in 8 bits: it would read cuda:256 as cuda:0
+        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),

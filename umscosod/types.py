@@ -141,8 +141,11 @@ class GroupTokens:
     is_centred: bool = False
 
     def __post_init__(self) -> None:
-        lead = (self.tokens_NPD.shape[0], self.grid_hw[0] * self.grid_hw[1])
-        got = (self.tokens_NPD.shape[:2], self.keys_NPK.shape[:2], self.attn_NAP.shape[::2])
+        arrays = (self.tokens_NPD, self.keys_NPK, self.attn_NAP)
+        shapes = tuple(array.shape for array in arrays)
+        _check(all(array.ndim == 3 for array in arrays), f"group tokens: expected three axes for all, got {shapes}")
+        lead = (len(self.tokens_NPD), self.grid_hw[0] * self.grid_hw[1])
+        got = (shapes[0][:2], shapes[1][:2], shapes[2][::2])
         _check(all(shape == lead for shape in got), f"group tokens: expected (N, P) = {lead} for all, got {got}")
 
 

@@ -162,7 +162,7 @@ def test_each_preset_is_valid_and_holds_no_more_than_settings(name: str) -> None
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
-    assert set(preset_names()) == {"paper", "fast", "smoke"}
+    assert set(preset_names()) == {"paper", "full", "fast", "smoke"}
     with pytest.raises(ConfigError, match="unknown preset 'papr'; did you mean 'paper'"):
         load_config("papr")
 

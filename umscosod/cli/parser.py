@@ -10,7 +10,6 @@ from typing import Annotated, Any, cast, get_type_hints
 
 import tyro
 
-from umscosod import config as config_module
 from umscosod.cli.arguments import (
     Command,
     Doctor,
@@ -26,7 +25,7 @@ from umscosod.cli.arguments import (
 )
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.config_schema import iter_settings
+from umscosod.config_schema import iter_settings, section_types
 from umscosod.errors import ConfigError
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
@@ -108,7 +107,7 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
     @registry.struct_rule
     def _settings_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
         section = info.type
-        if not dataclasses.is_dataclass(section) or section.__module__ != config_module.__name__:
+        if not isinstance(section, type) or section not in section_types():
             return None
         default = base if section is PipelineConfig else info.default
         hints = get_type_hints(section)

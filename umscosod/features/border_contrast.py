@@ -15,15 +15,10 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
+from umscosod.config import EmbeddedConfig
 from umscosod.types import BoolArray, FloatArray
 
-FLAT_STEP_QUANTILE = 0.3
-"""Steps of the picture below this quantile count as flat: noise must not add up along a path."""
-BORDER_CONNECTIVITY_SIGMA = 1.0
-"""Border connectivity at which a surface counts as background (Zhu et al.: 1)."""
-SPATIAL_SIGMA = 0.25
-"""Reach of the contrast, as a share of the picture's side (Zhu et al.: 0.25)."""
-_TINY = 1e-6
+_TINY = 1e-6  # far below one grey level: what is smaller is rounding
 
 
 def cell_positions(grid_hw: tuple[int, int]) -> FloatArray:
@@ -38,7 +33,7 @@ def centre_prior(grid_hw: tuple[int, int], sigma: float) -> FloatArray:
     return np.asarray(np.exp(-(cell_positions(grid_hw) ** 2).sum(1) / (2.0 * sigma**2)))
 
 
-def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], geodesic_sigma: float) -> FloatArray:
+def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
     """Sum the colour contrast of every cell to cells that are connected to the border.
 
     Parameters
@@ -46,8 +41,7 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], geodesic_sigma
     lab_P3 : ndarray, float, (P, 3)
         Mean Lab colour of every cell, L in [0, 1].
     grid_hw : (int, int)
-    geodesic_sigma : float
-        Geodesic distance at which two cells stop being one surface.
+    config : EmbeddedConfig
 
     Returns
     -------
@@ -55,8 +49,8 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], geodesic_sigma
         Min-maxed; all zero for a picture of one colour.
     """
     distance_PP = _pairwise(lab_P3)
-    background_P = _background_probability(distance_PP, grid_hw, geodesic_sigma)
-    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * SPATIAL_SIGMA**2))
+    background_P = _background_probability(distance_PP, grid_hw, config)
+    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * config.contrast_reach**2))
     contrast_P = (distance_PP * reach_PP) @ background_P
     span = float(np.ptp(contrast_P))
     return (contrast_P - contrast_P.min()) / span if span > _TINY else np.zeros_like(contrast_P)
@@ -68,18 +62,18 @@ def _pairwise(points_PD: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(squared_PP, 0.0)))
 
 
-def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int], sigma: float) -> FloatArray:
+def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
     """Probability that a cell's surface is background: how much border it holds for its size."""
     grid_E2, border_E2, is_border_P = _graph(grid_hw)
     steps_E = distance_PP[grid_E2[:, 0], grid_E2[:, 1]]
-    flat = np.quantile(steps_E, FLAT_STEP_QUANTILE) if len(steps_E) else 0.0
+    flat = np.quantile(steps_E, config.flat_step_quantile) if len(steps_E) else 0.0
     edges_E2 = np.concatenate([grid_E2, border_E2])
     weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0) + _TINY
     count = len(is_border_P)
     graph = coo_matrix((weights_E, (edges_E2[:, 0], edges_E2[:, 1])), shape=(count, count)).tocsr()
-    same_surface_PP = np.exp(-(dijkstra(graph, directed=False) ** 2) / (2.0 * sigma**2))
+    same_surface_PP = np.exp(-(dijkstra(graph, directed=False) ** 2) / (2.0 * config.geodesic_sigma**2))
     connectivity_P = same_surface_PP[:, is_border_P].sum(1) / np.sqrt(same_surface_PP.sum(1))
-    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * BORDER_CONNECTIVITY_SIGMA**2)))
+    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * config.connectivity_sigma**2)))
 
 
 @lru_cache(maxsize=8)

@@ -8,16 +8,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from umscosod.config import EmbeddedConfig
 from umscosod.types import ByteArray, FloatArray
 
+# Counts, not settings: they set the width of a descriptor, which whitenings and checkpoints are made for.
 ORIENTATIONS = 6
-GRADIENT_SCALES = (0.125, 0.3125, 0.625)
-"""Deviations of the gradient's Gaussians, in cells."""
-SURROUND_SCALES = (0.75, 1.75)
-"""Deviations of the surround's Gaussians, in cells."""
-_LAB_RANGE = np.array([100.0, 128.0, 128.0], np.float32)
+DESCRIPTOR_DIM = 3 + 3 + 3 * ORIENTATIONS + 2 * 6  # 3 gradient scales, 2 surroundings
 
-DESCRIPTOR_DIM = 3 + 3 + ORIENTATIONS * len(GRADIENT_SCALES) + 6 * len(SURROUND_SCALES)
+_LAB_RANGE = np.array([100.0, 128.0, 128.0], np.float32)
 
 
 def to_lab(picture_HW3: ByteArray) -> FloatArray:
@@ -40,7 +38,7 @@ def cell_means(map_HWC: FloatArray, cell_px: int) -> FloatArray:
     return np.asarray(cells.mean((1, 3)))
 
 
-def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
+def compute_descriptors(picture_HW3: ByteArray, cell_px: int, config: EmbeddedConfig) -> FloatArray:
     """Describe every cell of a picture.
 
     Parameters
@@ -49,6 +47,7 @@ def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
         RGB; H and W multiples of `cell_px`.
     cell_px : int
         Side of a cell in pixels; all scales follow it.
+    config : EmbeddedConfig
 
     Returns
     -------
@@ -59,8 +58,8 @@ def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
     lab_HW3 = to_lab(picture_HW3)
     means = cell_means(lab_HW3, cell_px)
     parts = [means, _deviation(cell_means(lab_HW3**2, cell_px), means)]
-    parts += [_oriented_gradients(lab_HW3[..., 0], scale * cell_px, cell_px) for scale in GRADIENT_SCALES]
-    for scale in SURROUND_SCALES:
+    parts += [_oriented_gradients(lab_HW3[..., 0], scale * cell_px, cell_px) for scale in config.gradient_scales]
+    for scale in config.surround_scales:
         blurred_HW3 = _blur(lab_HW3, scale * cell_px)
         spread_HW3 = _deviation(_blur(lab_HW3**2, scale * cell_px), blurred_HW3)
         parts += [cell_means(blurred_HW3, cell_px), cell_means(spread_HW3, cell_px)]

@@ -19,10 +19,21 @@ from umscosod.types import ByteArray, EncodedImage, FloatArray
 SCHEMA = "1"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
 SPECTRAL_CHANNELS = 8
-SPECTRAL_COMPONENTS = 12
-SPECTRAL_REACH_CELLS = 6.0 / 28.0
-"""Reach of the patch affinity, as a share of the grid's side."""
-_ENCODE_FIELDS = ("centre_sigma", "contrast_centre_power", "geodesic_sigma")
+"""Width of the keys: no setting, since cached entries of one width are stacked."""
+_ENCODE_FIELDS = (
+    "centre_sigma",
+    "contrast_centre_power",
+    "geodesic_sigma",
+    "flat_step_quantile",
+    "connectivity_sigma",
+    "contrast_reach",
+    "gradient_scales",
+    "surround_scales",
+    "spectral_components",
+    "spectral_floor",
+    "spectral_bandwidth",
+    "spectral_reach",
+)
 
 
 class EmbeddedBackbone:
@@ -67,24 +78,25 @@ class EmbeddedBackbone:
         return [self._encode_one(resize_picture(image, self.size_px)) for image in images]
 
     def _encode_one(self, picture_HW3: ByteArray) -> EncodedImage:
-        descriptors_PD = compute_descriptors(picture_HW3, self.cell_px).reshape(-1, DESCRIPTOR_DIM)
-        contrast_P = border_contrast(descriptors_PD[:, :3].astype(np.float64), self.grid_hw, self.config.geodesic_sigma)
+        descriptors_PD = compute_descriptors(picture_HW3, self.cell_px, self.config).reshape(-1, DESCRIPTOR_DIM)
+        contrast_P = border_contrast(descriptors_PD[:, :3].astype(np.float64), self.grid_hw, self.config)
         prior_P = centre_prior(self.grid_hw, self.config.centre_sigma) ** self.config.contrast_centre_power
         return EncodedImage(
             tokens_PD=descriptors_PD.astype(np.float16),
-            keys_PK=spectral_keys(descriptors_PD, self.grid_hw).astype(np.float16),
+            keys_PK=spectral_keys(descriptors_PD, self.grid_hw, self.config).astype(np.float16),
             attn_AP=(contrast_P * prior_P)[None].astype(np.float16),
             grid_hw=self.grid_hw,
         )
 
 
-def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
     """Embed cells by the leading eigenvectors of their affinity: cells of one surface get parallel vectors.
 
     Parameters
     ----------
     descriptors_PD : ndarray, float, (P, D)
     grid_hw : (int, int)
+    config : EmbeddedConfig
 
     Returns
     -------
@@ -95,16 +107,16 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     ----------
     Shi and Malik, "Normalized Cuts and Image Segmentation", TPAMI 2000 (DOI 10.1109/34.868688).
     """
-    components_PC = _principal_components(descriptors_PD.astype(np.float64))
+    components_PC = _principal_components(descriptors_PD.astype(np.float64), config)
     keys_PK = np.zeros((len(components_PC), SPECTRAL_CHANNELS))
     squares_P = (components_PC**2).sum(1)
     distance_PP = np.maximum(squares_P[:, None] + squares_P[None] - 2.0 * components_PC @ components_PC.T, 0.0)
-    scale = 0.5 * float(np.median(distance_PP))
+    scale = config.spectral_bandwidth * float(np.median(distance_PP))
     if scale <= 0.0:
         return keys_PK
     positions = cell_positions(grid_hw)
     apart_PP = ((positions[:, None] - positions[None]) ** 2).sum(2)
-    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * SPECTRAL_REACH_CELLS**2))
+    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * config.spectral_reach**2))
     degree_P = affinity_PP.sum(1)
     values, vectors_PP = np.linalg.eigh(affinity_PP / np.sqrt(degree_P[:, None] * degree_P[None]))
     count = min(SPECTRAL_CHANNELS, len(values) - 1)
@@ -115,8 +127,9 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     return keys_PK
 
 
-def _principal_components(descriptors_PD: FloatArray) -> FloatArray:
-    """Standardise each channel inside the picture and keep the leading principal components, (P, <= 12)."""
+def _principal_components(descriptors_PD: FloatArray, config: EmbeddedConfig) -> FloatArray:
+    """Standardise each channel inside the picture and keep the leading principal components, (P, at most so many)."""
     centred_PD = descriptors_PD - descriptors_PD.mean(0)
-    left, singular, _ = np.linalg.svd(centred_PD / (centred_PD.std(0) + 0.02), full_matrices=False)
-    return np.asarray(left[:, :SPECTRAL_COMPONENTS] * singular[:SPECTRAL_COMPONENTS])
+    left, singular, _ = np.linalg.svd(centred_PD / (centred_PD.std(0) + config.spectral_floor), full_matrices=False)
+    count = config.spectral_components
+    return np.asarray(left[:, :count] * singular[:count])

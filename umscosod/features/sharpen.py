@@ -15,6 +15,9 @@ from umscosod.config import EmbeddedConfig
 from umscosod.features.border_contrast import centre_prior
 from umscosod.types import BoolArray, FloatArray, GroupTokens
 
+_ROUNDING = 1e-9  # of a discriminant in standard deviations: equal patches may differ by so much
+_LARGEST_EXPONENT = 700.0  # of exp in float64
+
 
 def sharpen_saliency(
     tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig
@@ -35,7 +38,8 @@ def sharpen_saliency(
     Returns
     -------
     ndarray, float32, (N, P), in [0, 1]
-        Min-maxed per image; a constant map stays zero.
+        Min-maxed per image. All zero where nothing tells one patch of an image from another: the centre prior alone
+        is no evidence.
     """
     prior_P = centre_prior(grid_hw, config.centre_sigma) ** config.centre_power
     current_NP = minmax(saliency_NP.astype(np.float64))
@@ -50,7 +54,9 @@ def sharpen_saliency(
         )
         mixed_NP = (1.0 - config.image_weight) * score_NP + config.image_weight * own_NP
         smooth_NP = np.stack([_smooth(score_P, grid_hw, config.smooth_cells) for score_P in mixed_NP])
-        current_NP = minmax(prior_P / (1.0 + np.exp(-config.slope * smooth_NP)))
+        tells_apart_N1 = np.ptp(smooth_NP, -1, keepdims=True) > _ROUNDING
+        exponent_NP = np.minimum(-config.slope * smooth_NP, _LARGEST_EXPONENT)
+        current_NP = minmax(np.where(tells_apart_N1, prior_P / (1.0 + np.exp(exponent_NP)), 0.0))
     return current_NP.astype(np.float32)
 
 

@@ -10,9 +10,6 @@ import numpy as np
 from umscosod.errors import CheckpointError
 from umscosod.types import FloatArray
 
-SHRINKAGE = 1e-3
-"""Added to every variance, in mean variances: channels that never vary must not explode."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whitening:
@@ -43,23 +40,30 @@ class Whitening:
         Raises
         ------
         CheckpointError
-            The arrays are missing or their shapes disagree.
+            The arrays are missing, hold what is no finite number, or their shapes disagree.
         """
-        mean_D, matrix_DD = np.asarray(data.get("mean"), float), np.asarray(data.get("matrix"), float)
+        try:
+            mean_D, matrix_DD = np.asarray(data.get("mean"), float), np.asarray(data.get("matrix"), float)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"whitening in the checkpoint is damaged: {error}; train again") from error
         if mean_D.ndim != 1 or matrix_DD.shape != (len(mean_D), len(mean_D)):
             raise CheckpointError(
-                f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}"
+                f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}; train again"
             )
+        if not (np.isfinite(mean_D).all() and np.isfinite(matrix_DD).all()):
+            raise CheckpointError("whitening in the checkpoint is damaged: it holds NaN or infinity; train again")
         return cls(mean_D=mean_D, matrix_DD=matrix_DD)
 
 
-def fit_whitening(token_arrays: Iterable[FloatArray]) -> Whitening:
+def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float) -> Whitening:
     """Fit a whitening to a stream of token arrays.
 
     Parameters
     ----------
     token_arrays : iterable of ndarray, (P, D)
         One array per image; P may differ. At least one.
+    shrinkage : float, > 0
+        Added to every variance, in mean variances: channels that never vary must not explode.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def fit_whitening(token_arrays: Iterable[FloatArray]) -> Whitening:
     Examples
     --------
     >>> import numpy as np
-    >>> fitted = fit_whitening([np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])])
+    >>> fitted = fit_whitening([np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])], shrinkage=1e-3)
     >>> fitted.mean_D.tolist()
     [0.0, 0.0]
     >>> np.round(fitted.matrix_DD, 2).tolist()  # variances 2 and 0.5
@@ -86,6 +90,6 @@ def fit_whitening(token_arrays: Iterable[FloatArray]) -> Whitening:
     covariance_DD = squares / count - np.outer(mean_D, mean_D)
     values, vectors = np.linalg.eigh(covariance_DD)
     values = np.maximum(values, 0.0)
-    floor = SHRINKAGE * values.mean() if values.mean() > 0 else 1.0
+    floor = shrinkage * values.mean() if values.mean() > 0 else 1.0
     matrix_DD = (vectors / np.sqrt(values + floor)) @ vectors.T
     return Whitening(mean_D=mean_D, matrix_DD=matrix_DD)

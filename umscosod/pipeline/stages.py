@@ -202,7 +202,8 @@ class Refiner:
         )
         # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
         second = features.second
-        agreement = group_agreement([one.mask_HW for one in refined], second.tokens_NPD, second.grid_hw)
+        masks = [one.mask_HW for one in refined]
+        agreement = group_agreement(masks, second.tokens_NPD, second.grid_hw, self.prepared.config.refine)
         return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
 
     def _write(self, features: GroupFeatures, candidates: list[Candidate]) -> list[Labelled]:
