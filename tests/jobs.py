@@ -1,0 +1,53 @@
+"""What tests of whole jobs share: settings that take a second, and all that a job wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import load_config
+
+
+def quick_config(cache: Path, **changes: Any) -> PipelineConfig:
+    """The ``smoke`` preset with three epochs, so that there is a middle to be killed in, and a cache of its own."""
+    config = load_config("smoke")
+    features, train = replace(config.features, cache_dir=str(cache)), replace(config.train, epochs=3)
+    return replace(config, device="cpu", features=features, train=train, **changes)
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def read_results(out: Path) -> dict[str, bytes]:
+    """Every file of a job that must not depend on when, where and in how many goes it ran.
+
+    Left out: ``run/run.json`` (durations, command line), ``run/config.yaml`` (names the cache) and all checkpoints but
+    the last, whose ``meta.json`` counts without the name of the cache and the number of processes.
+    """
+    files = read_tree(out)
+    del files["run/run.json"], files["run/config.yaml"]
+    checkpoints = sorted({name.split("/")[2] for name in files if name.startswith("run/checkpoints/")})
+    for old in checkpoints[:-1]:
+        files = {name: content for name, content in files.items() if f"checkpoints/{old}/" not in name}
+    for name in [name for name in files if name.endswith("/meta.json")]:
+        meta = json.loads(files[name])
+        meta["config"]["features"].pop("cache_dir")
+        meta["config"]["refine"]["crf"].pop("workers")
+        files[name] = json.dumps(meta, sort_keys=True).encode()
+    return files
+
+
+def assert_same(first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    """Equal names, equal bytes; a failure names the files and not their bytes."""
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def select(files: dict[str, bytes], *trees: str) -> dict[str, bytes]:
+    """The files of some of the folders of an output folder."""
+    return {name: content for name, content in files.items() if name.startswith(tuple(f"{tree}/" for tree in trees))}
