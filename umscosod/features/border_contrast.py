@@ -48,6 +48,8 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: Embedd
     ndarray, float64, (P,), in [0, 1]
         Min-maxed; all zero for a picture of one colour.
     """
+    if np.ptp(lab_P3, 0).max() < _TINY:  # rounding in the distances, summed over all cells, would make a map of it
+        return np.zeros(len(lab_P3))
     distance_PP = _pairwise(lab_P3)
     background_P = _background_probability(distance_PP, grid_hw, config)
     reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * config.contrast_reach**2))

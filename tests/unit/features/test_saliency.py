@@ -24,3 +24,15 @@ def test_a_constant_map_has_no_salient_patch() -> None:
 def test_bad_attention_is_refused(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match="attention"):
         saliency_from_attention(bad)
+
+
+def test_a_single_patch_and_a_single_head() -> None:
+    assert saliency_from_attention(np.array([[0.7]])).tolist() == [0.0]
+    assert saliency_from_attention(np.array([[4.0, 2.0, 3.0]])).tolist() == [1.0, 0.0, 0.5]
+
+
+def test_infinity_is_refused_and_heads_may_swap() -> None:
+    with pytest.raises(DataError, match="finite"):
+        saliency_from_attention(np.array([[np.inf, 1.0]]))
+    attn = np.random.default_rng(0).random((3, 8))
+    np.testing.assert_allclose(saliency_from_attention(attn[::-1]), saliency_from_attention(attn), atol=1e-7)

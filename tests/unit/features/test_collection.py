@@ -1,0 +1,237 @@
+"""A collection's features: encoded once, loaded whole, and one bad file harms nobody else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.synthetic import tiny_collection
+from umscosod.config import DataConfig, EmbeddedConfig, FeaturesConfig, PipelineConfig
+from umscosod.data.groups import groups_from_folder
+from umscosod.errors import DataError
+from umscosod.features.cache import FeatureCache
+from umscosod.features.collection import FeatureCollection
+from umscosod.features.embedded import EmbeddedBackbone
+from umscosod.features.registry import BackbonePair
+from umscosod.features.whitening import Whitening
+from umscosod.types import ByteArray, EncodedImage, GroupFeatures, ImageGroup
+
+SIZE = 64
+CONFIG = PipelineConfig(features=FeaturesConfig(size_px=SIZE))
+
+
+class Counting(EmbeddedBackbone):
+    """The real backbone; it also counts the images it encodes."""
+
+    encoded = 0
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        self.encoded += len(images)
+        return super().encode(images)
+
+
+@dataclass
+class Setup:
+    groups: list[ImageGroup]
+    cache: FeatureCache
+    pair: BackbonePair = field(default_factory=lambda: BackbonePair(first=Counting(SIZE, 8), second=Counting(SIZE, 16)))
+
+    def load(self, **options: object) -> FeatureCollection:
+        return FeatureCollection(self.groups, self.pair, CONFIG, self.cache, **options)  # type: ignore[arg-type]
+
+    @property
+    def encoded(self) -> tuple[int, int]:
+        return self.pair.first.encoded, self.pair.second.encoded  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("collection")
+    tiny_collection(folder, groups=2, images=3, size=SIZE)
+    return folder / "image"
+
+
+@pytest.fixture
+def setup(pictures: Path, tmp_path: Path) -> Setup:
+    images = tmp_path / "image"
+    shutil.copytree(pictures, images)
+    return Setup(groups=list(groups_from_folder(images)), cache=FeatureCache(tmp_path / "cache"))
+
+
+def bits(features: GroupFeatures) -> list[bytes]:
+    streams = (features.first, features.second)
+    arrays = [array for one in streams for array in (one.tokens_NPD, one.keys_NPK, one.attn_NAP)]
+    return [array.tobytes() for array in (*arrays, features.saliency_NP, features.pictures_NHW3)]
+
+
+def test_shapes_ranges_and_what_whitening_and_sharpening_add(setup: Setup) -> None:
+    collection = setup.load()
+    features = collection[0]
+    assert features.group == setup.groups[0]
+    assert features.first.grid_hw == (8, 8)
+    assert features.second.grid_hw == (4, 4)
+    assert features.first.tokens_NPD.shape == (3, 64, 37)  # 36 descriptors and the sharpened map
+    assert features.first.keys_NPK.shape == (3, 64, 9)
+    assert features.second.tokens_NPD.shape == (3, 16, 36)
+    assert features.first.is_centred
+    assert features.second.is_centred
+    assert features.pictures_NHW3.shape == (3, SIZE, SIZE, 3)
+    assert features.sizes_hw == ((64, 64), (48, 64), (64, 48))
+    assert features.saliency_NP.min(1).tolist() == [0.0] * 3
+    assert features.saliency_NP.max(1).tolist() == [1.0] * 3
+    tokens = np.concatenate([one.first.tokens_NPD[..., :36].reshape(-1, 36) for one in collection])
+    np.testing.assert_allclose(tokens.mean(0), 0.0, atol=1e-2)
+    assert collection.whitenings.keys() == {"first", "second"}
+    assert collection.sha256.keys() == {image.id for group in setup.groups for image in group.images}
+
+
+def test_a_second_construction_encodes_nothing_and_loads_equal_bits(setup: Setup) -> None:
+    first = setup.load()
+    assert setup.encoded == (6, 6)
+    before = [bits(features) for features in first]
+    again = setup.load()
+    assert [bits(features) for features in again] == before
+    assert setup.encoded == (6, 6)
+
+
+def test_two_caches_give_equal_bits(setup: Setup, tmp_path: Path) -> None:
+    other = FeatureCollection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "other"))
+    assert [bits(one) for one in other] == [bits(one) for one in setup.load()]
+
+
+def test_it_is_a_sequence(setup: Setup) -> None:
+    collection = setup.load()
+    assert len(collection) == 2
+    assert [features.group.name for features in collection] == [group.name for group in setup.groups]
+    assert [features.group.name for features in reversed(collection)] == [group.name for group in setup.groups[::-1]]
+    assert collection[-1].group == setup.groups[1]
+    assert [features.group for features in collection[1:]] == setup.groups[1:]
+    assert collection[2:] == []
+    with pytest.raises(IndexError):
+        collection[2]
+
+
+def test_a_corrupt_image_is_a_named_failure_and_the_rest_goes_on(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = setup.groups[0].images[1]
+    bad.path.write_bytes(b"no picture")
+    collection = setup.load()
+    assert collection.failures.keys() == {bad.id}
+    assert str(bad.path) in collection.failures[bad.id]
+    assert bad.id in caplog.text
+    assert bad.id not in collection.sha256
+    assert [len(features.group.images) for features in collection] == [2, 3]
+    assert bad not in collection[0].group.images
+
+
+def test_a_group_without_a_usable_image_is_left_out(setup: Setup) -> None:
+    for image in setup.groups[0].images:
+        image.path.unlink()
+    collection = setup.load()
+    assert [group.name for group in collection.groups] == [setup.groups[1].name]
+    assert len(collection.failures) == 3
+
+
+def test_nothing_usable_gives_an_empty_collection(setup: Setup) -> None:
+    for group in setup.groups:
+        for image in group.images:
+            image.path.write_bytes(b"")
+    collection = setup.load()
+    assert len(collection) == 0
+    assert list(collection) == []
+    assert collection.whitenings == {}
+    assert len(collection.failures) == 6
+
+
+def test_a_group_of_one_and_a_picture_of_one_colour(setup: Setup) -> None:
+    from PIL import Image
+
+    image = setup.groups[0].images[0]
+    Image.new("RGB", (40, 30), (90, 120, 30)).save(image.path)
+    setup.groups[:] = [replace(setup.groups[0], images=(image,))]
+    (features,) = setup.load()
+    assert features.sizes_hw == ((30, 40),)
+    assert not features.saliency_NP.any()
+    assert all(np.isfinite(one.tokens_NPD).all() and np.isfinite(one.keys_NPK).all()
+               for one in (features.first, features.second))  # fmt: skip
+
+
+def test_pruned_entries_are_made_again(setup: Setup) -> None:
+    collection = setup.load()
+    before = bits(collection[0])
+    setup.cache.prune(0)
+    assert bits(collection[0]) == before
+    assert setup.encoded == (9, 9)  # the three images of the group that was asked for, once more
+    assert bits(collection[0]) == before
+    assert setup.encoded == (9, 9)
+
+
+def test_a_pruned_entry_of_a_file_that_changed_is_refused_not_mixed_up(setup: Setup) -> None:
+    collection = setup.load()
+    image, other = setup.groups[0].images[:2]
+    setup.cache.prune(0)
+    shutil.copyfile(other.path, image.path)
+    with pytest.raises(DataError, match=r"was changed while it was in use"):
+        collection[0]
+
+
+def test_a_pruned_entry_of_a_file_that_is_gone_names_the_file(setup: Setup) -> None:
+    collection = setup.load()
+    image = setup.groups[0].images[0]
+    setup.cache.prune(0)
+    image.path.unlink()
+    with pytest.raises(DataError, match=image.path.name):
+        collection[0]
+
+
+def test_whitenings_passed_in_are_used(setup: Setup) -> None:
+    mine = Whitening(mean_D=np.zeros(36), matrix_DD=2.0 * np.eye(36))
+    collection = setup.load(whitenings={"first": mine})
+    assert collection.whitenings["first"] is mine
+    assert "second" in collection.whitenings
+    raw = EmbeddedBackbone(SIZE, 8).encode([_decoded(setup)])[0].tokens_PD
+    np.testing.assert_allclose(collection[0].first.tokens_NPD[0, :, :36], 2.0 * raw.astype(np.float32), rtol=1e-6)
+
+
+def _decoded(setup: Setup) -> ByteArray:
+    from umscosod.data.images import decode_image
+
+    return decode_image(setup.groups[0].images[0].path)
+
+
+def test_a_backbone_that_needs_no_whitening_gets_none(setup: Setup) -> None:
+    for backbone in (setup.pair.first, setup.pair.second):
+        backbone.needs_whitening = False
+    mine = Whitening(mean_D=np.zeros(36), matrix_DD=2.0 * np.eye(36))
+    collection = setup.load(whitenings={"first": mine})
+    assert collection.whitenings == {}
+    first = collection[0].first
+    assert not first.is_centred
+    assert first.tokens_NPD.shape == (3, 64, 36)
+    assert first.tokens_NPD.dtype == np.float16
+
+
+def test_shrinkage_is_a_setting(setup: Setup) -> None:
+    stronger = replace(CONFIG, features=replace(CONFIG.features, embedded=EmbeddedConfig(shrinkage=1.0)))
+    base = setup.load()
+    other = FeatureCollection(setup.groups, setup.pair, stronger, setup.cache)
+    assert setup.encoded == (6, 6)
+    assert np.linalg.norm(other.whitenings["first"].matrix_DD) < np.linalg.norm(base.whitenings["first"].matrix_DD)
+
+
+def test_a_warm_cache_does_not_let_a_refused_picture_in(setup: Setup) -> None:
+    setup.load()
+    strict = FeatureCollection(setup.groups, setup.pair, replace(CONFIG, data=DataConfig(min_side_px=65)), setup.cache)
+    assert len(strict.failures) == 6
+
+
+def test_progress_counts_images(setup: Setup) -> None:
+    seen: list[tuple[int, int, str]] = []
+    setup.load(progress=lambda *report: seen.append(report))
+    assert seen == [(done, 6, "features") for done in range(7)]

@@ -1,0 +1,137 @@
+"""The weight-free backbone: what it gives for any picture, and what its id says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from umscosod.config import EmbeddedConfig
+from umscosod.errors import ConfigError, DataError
+from umscosod.features.embedded import SPECTRAL_CHANNELS, EmbeddedBackbone, spectral_keys
+from umscosod.types import ByteArray, EncodedImage
+
+# one other value for each setting; which of them `encode` reads is measured, not listed
+OTHER = {
+    "centre_sigma": 0.5,
+    "contrast_centre_power": 1.0,
+    "centre_power": 0.5,
+    "geodesic_sigma": 0.3,
+    "flat_step_quantile": 0.8,
+    "connectivity_sigma": 2.0,
+    "contrast_reach": 0.5,
+    "gradient_scales": (0.125, 0.3125, 1.0),
+    "surround_scales": (0.75, 1.0),
+    "spectral_components": 3,
+    "spectral_floor": 0.2,
+    "spectral_bandwidth": 1.0,
+    "spectral_reach": 0.5,
+    "shrinkage": 0.01,
+    "sharpen_rounds": 1,
+    "image_weight": 0.1,
+    "group_ridge": 0.5,
+    "image_ridge": 0.7,
+    "slope": 3.0,
+    "smooth_cells": 0.0,
+    "token_saliency": 1.0,
+    "key_saliency": 1.0,
+}
+
+
+def noise(size: int = 64) -> ByteArray:
+    return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def bits(encoded: EncodedImage) -> bytes:
+    return encoded.tokens_PD.tobytes() + encoded.keys_PK.tobytes() + encoded.attn_AP.tobytes()
+
+
+def test_shapes_types_and_order(pictures: list[ByteArray]) -> None:
+    backbone = EmbeddedBackbone(64, 16)
+    encoded = backbone.encode(pictures)
+    assert [bits(one) for one in encoded] == [bits(backbone.encode([picture])[0]) for picture in pictures]
+    for one in encoded:
+        assert (one.tokens_PD.shape, one.keys_PK.shape, one.attn_AP.shape) == (
+            (16, backbone.dim),
+            (16, SPECTRAL_CHANNELS),
+            (1, 16),
+        )
+        assert one.grid_hw == backbone.grid_hw == (4, 4)
+        assert {array.dtype for array in (one.tokens_PD, one.keys_PK, one.attn_AP)} == {np.dtype(np.float16)}
+        assert one.attn_AP.min() >= 0
+    assert backbone.encode([]) == []
+
+
+@pytest.mark.parametrize("colour", [0, 255, 77])
+@pytest.mark.parametrize(("size", "cell"), [(8, 8), (16, 8), (56, 8)])
+def test_one_colour_gives_equal_tokens_no_keys_and_no_attention(colour: int, size: int, cell: int) -> None:
+    (encoded,) = EmbeddedBackbone(size, cell).encode([np.full((20, 30, 3), colour, np.uint8)])
+    assert np.isfinite(encoded.tokens_PD).all()
+    assert (encoded.tokens_PD == encoded.tokens_PD[0]).all()
+    assert not encoded.keys_PK.any()
+    assert not encoded.attn_AP.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (9, 8)])
+def test_odd_pictures_give_finite_features(shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    (encoded,) = EmbeddedBackbone(56, 8).encode([picture])
+    assert all(np.isfinite(array).all() for array in (encoded.tokens_PD, encoded.keys_PK, encoded.attn_AP))
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(DataError, match="uint8"):
+        EmbeddedBackbone(56, 8).encode([np.zeros((8, 8, 3))])  # type: ignore[list-item]
+
+
+def test_two_backbones_of_equal_settings_give_equal_bits() -> None:
+    one, other = EmbeddedBackbone(56, 8), EmbeddedBackbone(56, 8, EmbeddedConfig())
+    assert one.id == other.id
+    assert bits(one.encode([noise()])[0]) == bits(other.encode([noise()])[0])
+
+
+def test_a_thing_in_the_middle_draws_the_attention() -> None:
+    picture = np.full((64, 64, 3), 230, np.uint8)
+    picture[24:40, 24:40] = (200, 20, 20)
+    attention = EmbeddedBackbone(64, 8).encode([picture])[0].attn_AP.reshape(8, 8).astype(float)
+    assert attention[3:5, 3:5].min() > 3 * np.delete(attention, [2, 3, 4, 5], 0).max()
+
+
+@pytest.mark.parametrize("name", sorted(OTHER))
+def test_the_id_changes_with_exactly_the_settings_that_change_the_bits(name: str) -> None:
+    base, changed = EmbeddedBackbone(56, 8), EmbeddedBackbone(56, 8, EmbeddedConfig(**{name: OTHER[name]}))
+    changes_bits = bits(base.encode([noise()])[0]) != bits(changed.encode([noise()])[0])
+    assert (base.id != changed.id) == changes_bits
+
+
+def test_every_setting_is_in_the_table_above() -> None:
+    assert OTHER.keys() == asdict(EmbeddedConfig()).keys()
+
+
+def test_the_id_names_size_and_cell() -> None:
+    ids = {EmbeddedBackbone(size, cell).id for size, cell in ((64, 8), (64, 16), (128, 16))}
+    assert len(ids) == 3
+
+
+def test_a_size_that_no_cell_fits_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"size_px 60 must be a multiple of 8"):
+        EmbeddedBackbone(60, 8)
+
+
+def test_keys_part_two_surfaces_by_sign() -> None:
+    descriptors = np.zeros((16, 2))
+    descriptors[:, 0] = np.repeat([0.0, 1.0], 8)  # upper half, lower half
+    keys = spectral_keys(descriptors, (4, 4), EmbeddedConfig())
+    assert keys.shape == (16, SPECTRAL_CHANNELS)
+    signs = np.sign(keys[:, 0])
+    assert (signs[:8] == signs[0]).all()
+    assert (signs[8:] == -signs[0]).all()
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 9])
+def test_grids_with_fewer_cells_than_channels_leave_columns_zero(cells: int) -> None:
+    descriptors = np.random.default_rng(0).random((cells, 36))
+    keys = spectral_keys(descriptors, (1, cells), EmbeddedConfig())
+    assert np.isfinite(keys).all()
+    assert not keys[:, max(0, cells - 1) :].any()
