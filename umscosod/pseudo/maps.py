@@ -29,7 +29,8 @@ def label_map(
     Returns
     -------
     ndarray, float32, size_hw, in [0, 1]
-        At least 0.5 inside the mask and at most 0.5 outside. A person's mask stays as it is.
+        At least 0.5 where the resized mask is 1, at most 0.5 where it is 0; where it is between, along its border, the
+        attention decides. A person's mask stays as it is.
     """
     mask_HW = resize_centred(label.map_hw, size_hw)
     if label.source == "human":

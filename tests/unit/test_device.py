@@ -1,0 +1,78 @@
+"""Choice of the device: what exists is taken, what does not is refused with a cure."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+import torch
+
+from umscosod.device import autocast, resolve_device
+from umscosod.errors import ConfigError
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    def set_up(cuda: int = 0, mps: bool = False) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(1, True, "cuda"), (1, False, "cuda"), (0, True, "mps"), (0, False, "cpu")]
+)
+def test_auto_takes_the_fastest_there_is_and_says_so(
+    machine, caplog: pytest.LogCaptureFixture, cuda: int, mps: bool, expected: str
+) -> None:
+    machine(cuda, mps)
+    with caplog.at_level(logging.INFO):
+        assert resolve_device("auto").type == expected
+        assert resolve_device() == resolve_device("auto")
+    assert f"device auto: {expected}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "cuda:0", "cuda:1", "mps"])
+def test_a_device_that_exists_is_taken(machine, name: str) -> None:
+    machine(2, True)
+    assert str(resolve_device(name)) == name
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:7"])
+def test_a_cuda_number_beyond_the_last_is_refused(machine, name: str) -> None:
+    machine(2)
+    with pytest.raises(ConfigError, match=f"'{name}' is not available on this machine; use --device auto or cpu"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "meta"])
+def test_a_device_that_is_not_here_is_refused(machine, name: str) -> None:
+    machine()
+    with pytest.raises(ConfigError, match=f"'{name}' is not available on this machine"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", " cpu", "CPU", "cuda:128", "cuda:256"])
+def test_a_name_that_is_none_is_unknown(machine, name: str) -> None:
+    machine(2)  # cuda:256 must not pass for cuda:0
+    with pytest.raises(ConfigError, match=f"device '{name}' is unknown; use auto, cpu"):
+        resolve_device(name)
+
+
+def test_autocast_is_off_on_the_cpu() -> None:
+    with autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert isinstance(autocast(torch.device("mps")), contextlib.nullcontext)
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_autocast_on_cuda_is_bfloat16_where_supported(monkeypatch: pytest.MonkeyPatch, is_supported: bool) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: is_supported)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: asked.append((args, options)))
+    context = autocast(torch.device("cuda"))
+    assert isinstance(context, contextlib.nullcontext) != is_supported
+    assert asked == ([(("cuda",), {"dtype": torch.bfloat16})] if is_supported else [])
