@@ -65,7 +65,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
-        if group.name in finished:
+        if group.name in finished and store.holds(group):
             continue
         features = prepared.features.load(group)
         store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
@@ -162,7 +162,8 @@ class Refiner:
             rows += done
             chosen.setdefault(done[0].source, []).append(group.name)
         progress(len(groups), len(groups), "refinement")
-        for source, names in chosen.items() if len(self.b_bars) > 1 else ():
+        is_choice = len(self.b_bars) > 1 and self.prepared.config.keep == "better"
+        for source, names in chosen.items() if is_choice else ():
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             note(f"{_CHOSEN[source]}: {len(names)} of {len(groups)} groups ({shown})")
         return rows
