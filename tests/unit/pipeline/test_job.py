@@ -1,0 +1,181 @@
+"""The output folder: whose it is, of which settings and images, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.jobs import assert_same, read_results, read_tree
+from tests.unit.pipeline.conftest import Finished
+from umscosod.config import PipelineConfig
+from umscosod.errors import DataError
+from umscosod.pipeline import label_groups
+from umscosod.pipeline.job import GUARDED, JobFolder
+from umscosod.types import ImageGroup, ImageRef, Labelled, Status
+
+GROUP = ImageGroup(name="g", images=(ImageRef(id="g/a.jpg", path=Path("g/a.jpg"), output="g/a.png"),))
+ROW = Labelled(image_id="g/a.jpg", group="g", output="g/a.png", status=Status.LABELLED, confidence=0.5, threshold=0.4)
+
+
+def leftover(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{uuid.uuid4().hex}.tmp"
+    path.write_bytes(b"half")
+    return path
+
+
+def test_other_settings_are_refused_and_what_differs_is_named(
+    images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    before = read_tree(finished.out)
+    other = replace(config, keep="network", seed=4, refine=replace(config.refine, th0=0.4))
+    with pytest.raises(DataError) as caught:
+        label_groups(images, finished.out, other)
+    message = str(caught.value)
+    assert "config.refine.th0: was 0.5, now 0.4" in message
+    assert "config.seed: was 123, now 4" in message
+    assert "--overwrite" in message
+    assert message.count("was") == 2
+    assert_same(read_tree(finished.out), before)
+
+
+def test_overwrite_leaves_what_a_fresh_folder_would_hold(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    out = tmp_path / "out"
+    label_groups(images, out, replace(config, seed=4), train=False)
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
+    label_groups(images, out, replace(config, keep="network"), overwrite=True)
+    results = read_results(out)
+    assert results.pop("notes.txt") == b"mine"
+    assert_same(results, read_results(finished.out))
+
+
+def test_other_images_are_refused(tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished) -> None:
+    shutil.copytree(images, tmp_path / "image")
+    shutil.copytree(finished.out, tmp_path / "out")
+    (tmp_path / "image" / "coffee" / "coffee_00.jpg").unlink()
+    with pytest.raises(DataError, match=r"other images:\n.*added, removed, renamed or changed"):
+        label_groups(tmp_path / "image", tmp_path / "out", replace(config, keep="network"))
+    report = label_groups(tmp_path / "image", tmp_path / "out", replace(config, keep="network"), overwrite=True)
+    assert len(report.rows) == 5
+    assert not (tmp_path / "out" / "masks" / "coffee" / "coffee_00.png").exists()
+
+
+@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_somebody_elses_files_are_never_touched(tmp_path: Path, name: str, overwrite: bool) -> None:
+    theirs = tmp_path / name if "." in name else tmp_path / name / "cat" / "7.png"
+    theirs.parent.mkdir(parents=True, exist_ok=True)
+    theirs.write_bytes(b"precious")
+    with pytest.raises(DataError, match=f"holds {name}, which this program did not write"):
+        JobFolder(tmp_path, {}, overwrite=overwrite)
+    assert read_tree(tmp_path) == {theirs.relative_to(tmp_path).as_posix(): b"precious"}
+
+
+def test_other_files_and_empty_folders_are_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "readme.txt").write_text("mine", encoding="utf-8")
+    JobFolder(tmp_path, {}, overwrite=False)
+    assert (tmp_path / "run" / "job.json").is_file()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file", encoding="utf-8")
+    with pytest.raises(DataError, match=r"cannot write .*out"):
+        JobFolder(tmp_path / "out", {}, overwrite=False)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3, "bound": {}}', '{"settings": {}}'])
+def test_a_job_file_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "job.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"job\.json"):
+        JobFolder(tmp_path, {}, overwrite=True)
+
+
+def test_a_run_killed_before_its_first_file_is_taken_up(tmp_path: Path) -> None:
+    leftover(tmp_path / "run")
+    JobFolder(tmp_path, {}, overwrite=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["job.json"]
+
+
+def test_a_run_killed_while_it_cleared_clears_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = JobFolder(tmp_path, {"n": 1}, overwrite=False)
+    job.save_rows(GROUP, [ROW])
+    for tree in ("masks", "maps", "thumbs"):
+        (tmp_path / tree / "g").mkdir(parents=True)
+        (tmp_path / tree / "g" / "a.png").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            JobFolder(tmp_path, {"n": 2}, overwrite=True)
+    assert (tmp_path / "masks" / "g" / "a.png").exists()
+    job = JobFolder(tmp_path, {"n": 2}, overwrite=False)
+    assert job.load_rows(GROUP) is None
+    assert [*read_tree(tmp_path)] == ["run/job.json"]
+
+
+def test_what_cannot_be_cleared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (JobFolder(tmp_path, {}, overwrite=False).out / "masks").mkdir()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(DataError, match=r"cannot clear .*Permission denied.*masks"):
+        JobFolder(tmp_path, {}, overwrite=True)
+
+
+def test_leftovers_go_and_files_of_others_stay(tmp_path: Path) -> None:
+    JobFolder(tmp_path, {}, overwrite=False)
+    ours = [leftover(tmp_path / folder) for folder in (".", "masks/g", "maps", "pseudo/g", "thumbs/mask", "run/groups")]
+    theirs = [leftover(tmp_path / "elsewhere"), tmp_path / "masks" / "g" / "draft.tmp", tmp_path / ".mine.tmp"]
+    for path in theirs[1:]:
+        path.write_bytes(b"mine")
+    JobFolder(tmp_path, {}, overwrite=False)
+    assert not [path for path in ours if path.exists()]
+    assert all(path.exists() for path in theirs)
+
+
+def test_rows_count_only_with_their_files(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path, {}, overwrite=False)
+    assert job.load_rows(GROUP) is None
+    job.save_rows(GROUP, [ROW])
+    assert job.load_rows(GROUP) is None
+    for tree in ("masks", "maps"):
+        (tmp_path / tree / "g").mkdir(parents=True)
+        (tmp_path / tree / "g" / "a.png").write_bytes(b"png")
+    assert job.load_rows(GROUP) == [ROW]
+
+
+def test_maps_come_back_until_the_job_is_finished(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path, {}, overwrite=False)
+    maps_NHW = np.random.default_rng(0).random((1, 4, 4)).astype(np.float16).astype(np.float32)
+    job.save_maps(GROUP, maps_NHW)
+    loaded = job.load_maps(GROUP)
+    assert loaded is not None
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, maps_NHW)
+    (file,) = (tmp_path / "run" / "maps").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert job.load_maps(GROUP) is None
+    job.finish()
+    assert not (tmp_path / "run" / "maps").exists()
+
+
+def test_images_are_bound_by_name_order_group_and_content(tmp_path: Path) -> None:
+    JobFolder(tmp_path, {}, overwrite=False).bind_images([GROUP], {"g/a.jpg": "1"})
+    JobFolder(tmp_path, {}, overwrite=False).bind_images([GROUP], {"g/a.jpg": "1"})
+    renamed = ImageGroup(name="h", images=GROUP.images)
+    for groups, sha256 in (([GROUP], {"g/a.jpg": "2"}), ([GROUP], {}), ([renamed], {"g/a.jpg": "1"}), ([], {})):
+        with pytest.raises(DataError, match="other images"):
+            JobFolder(tmp_path, {}, overwrite=False).bind_images(groups, sha256)
+    JobFolder(tmp_path, {}, overwrite=True).bind_images([renamed], {"g/a.jpg": "1"})
+    assert json.loads((tmp_path / "run" / "job.json").read_text(encoding="utf-8"))["is_clearing"] is False

@@ -1,0 +1,156 @@
+"""Pseudo-labels that a person replaced: kept, used, and never mixed with results made without them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.jobs import assert_same, read_results, read_tree
+from tests.unit.pipeline.conftest import Finished
+from umscosod.config import PipelineConfig
+from umscosod.data.groups import groups_from_folder
+from umscosod.errors import DataError
+from umscosod.pipeline import label_groups, make_pseudo_labels, train
+from umscosod.pseudo.manifest import load_pseudo_labels
+from umscosod.types import Status
+
+CHOSEN = "coffee/coffee_01"
+
+
+def paint(path: Path, size_hw: tuple[int, int] = (30, 40)) -> bytes:
+    """Put a person's mask, of any size, in the place of a pseudo-label."""
+    mask_HW = np.zeros(size_hw, np.uint8)
+    mask_HW[size_hw[0] // 3 :, : size_hw[1] // 2] = 255
+    Image.fromarray(mask_HW).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def reviewed(tmp_path: Path, images: Path, config: PipelineConfig) -> Path:
+    """An output folder of pseudo-labels, one of them replaced."""
+    out = tmp_path / "labels"
+    make_pseudo_labels(images, out, config)
+    paint(out / "pseudo" / f"{CHOSEN}.png")
+    return out
+
+
+def test_pseudo_stops_at_pseudo_labels(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    report = make_pseudo_labels(images, tmp_path / "out", config)
+    assert report.exit_code == 0
+    assert {row.source for row in report.rows} == {"pseudo-label"}
+    assert not (tmp_path / "out" / "masks").exists()
+    assert_same(read_tree(tmp_path / "out" / "pseudo"), read_tree(finished.out / "pseudo"))
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["totals"]["images"] == 6
+
+
+def test_training_uses_the_replaced_mask(
+    tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path, finished: Finished
+) -> None:
+    labels = load_pseudo_labels(reviewed / "pseudo", groups_from_folder(images))
+    human = [label for label in labels.values() if label.source == "human"]
+    assert [label.image_id for label in human] == [f"{CHOSEN}.jpg"]
+    report = train(images, reviewed / "pseudo", tmp_path / "trained", config)
+    (machine,) = finished.out.glob("run/checkpoints/step-00000006")
+    assert (report.checkpoint / "model.safetensors").read_bytes() != (machine / "model.safetensors").read_bytes()
+
+
+def test_making_pseudo_labels_again_keeps_the_replaced_mask(
+    images: Path, config: PipelineConfig, reviewed: Path
+) -> None:
+    before = read_tree(reviewed / "pseudo")
+    make_pseudo_labels(images, reviewed, config)
+    assert_same(read_tree(reviewed / "pseudo"), before)
+    make_pseudo_labels(images, reviewed, replace(config, seed=9), overwrite=True)
+    assert (reviewed / "pseudo" / f"{CHOSEN}.png").read_bytes() == before[f"{CHOSEN}.png"]
+
+
+def test_label_over_reviewed_pseudo_labels_keeps_and_uses_them(
+    images: Path, config: PipelineConfig, reviewed: Path, finished: Finished
+) -> None:
+    human = (reviewed / "pseudo" / f"{CHOSEN}.png").read_bytes()
+    config = replace(config, keep="network")
+    with pytest.raises(DataError, match="verb: was 'pseudo', now 'label'"):
+        label_groups(images, reviewed, config)
+    label_groups(images, reviewed, config, overwrite=True)
+    assert (reviewed / "pseudo" / f"{CHOSEN}.png").read_bytes() == human
+    ours, theirs = (read_tree(out) for out in (reviewed, finished.out))
+    assert (
+        ours["run/checkpoints/step-00000006/model.safetensors"]
+        != theirs["run/checkpoints/step-00000006/model.safetensors"]
+    )
+    before = read_results(reviewed)
+    label_groups(images, reviewed, config)
+    assert_same(read_results(reviewed), before)
+
+
+@pytest.mark.parametrize("with_training", [True, False])
+def test_a_mask_replaced_after_the_job_is_not_passed_over(
+    tmp_path: Path, images: Path, config: PipelineConfig, with_training: bool
+) -> None:
+    out = tmp_path / "out"
+    label_groups(images, out, config, train=with_training)
+    human = paint(out / "pseudo" / f"{CHOSEN}.png")
+    with pytest.raises(DataError, match=r"other pseudo-labels:\n.*replaced or removed.*\n.*--overwrite"):
+        label_groups(images, out, config, train=with_training)
+    report = label_groups(images, out, config, train=with_training, overwrite=True)
+    assert report.exit_code == 0
+    assert (out / "pseudo" / f"{CHOSEN}.png").read_bytes() == human
+
+
+def test_training_goes_on_only_with_the_labels_it_began_with(
+    tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path
+) -> None:
+    train(images, reviewed, tmp_path / "out", config)
+    paint(reviewed / "pseudo" / "shuttle" / "shuttle_00.png")
+    with pytest.raises(DataError, match="other pseudo-labels"):
+        train(images, reviewed, tmp_path / "out", config)
+    assert train(images, reviewed, tmp_path / "out", config, overwrite=True).steps == 6
+
+
+def test_a_pseudo_label_that_was_removed_is_left_out(
+    tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (reviewed / "pseudo" / f"{CHOSEN}.png").unlink()
+    train(images, reviewed, tmp_path / "out", config)
+    assert f"{CHOSEN}.jpg (group coffee) is left out" in caplog.text
+
+
+def test_any_folder_of_masks_can_be_trained_on(
+    tmp_path: Path, collection: Path, images: Path, config: PipelineConfig
+) -> None:
+    report = train(images, collection / "gt", tmp_path / "out", config)
+    assert report.steps == 6
+    assert 0.0 < report.final_loss < 5.0
+    again = train(images, collection / "gt", tmp_path / "out", config)
+    assert (again.final_loss, again.steps, again.checkpoint) == (report.final_loss, report.steps, report.checkpoint)
+
+
+def test_training_without_labels_says_how_to_make_them(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+    with pytest.raises(DataError, match="umscosod pseudo"):
+        train(images, tmp_path / "missing", tmp_path / "out", config)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="none of the 6 images"):
+        train(images, tmp_path / "empty", tmp_path / "out", config)
+
+
+def test_a_damaged_replacement_is_named(tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path) -> None:
+    (reviewed / "pseudo" / f"{CHOSEN}.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"coffee_01\.png"):
+        train(images, reviewed, tmp_path / "out", config)
+
+
+def test_images_that_training_cannot_use_are_reported(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    shutil.copytree(images, tmp_path / "image")
+    (tmp_path / "image" / f"{CHOSEN}.jpg").write_bytes(b"")
+    report = train(tmp_path / "image", finished.out, tmp_path / "out", config)
+    assert [(row.image_id, row.status) for row in report.rows] == [(f"{CHOSEN}.jpg", Status.FAILED)]
