@@ -43,7 +43,7 @@ NETWORK, PSEUDO, MEAN = "network", "pseudo-label", "mean"
 _CHOSEN = {
     NETWORK: "the network's masks agree better across the group than its pseudo-labels, and are kept",
     PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
-    MEAN: "network and pseudo-labels agree about equally well across the group, and the mean of their maps is kept",
+    MEAN: "network and pseudo-labels agree about equally well across the group, and a mean of their maps is kept",
 }
 _SHOWN = 8
 
@@ -170,7 +170,10 @@ class Refiner:
 
     def _choose(self, features: GroupFeatures) -> list[Candidate]:
         """Refine every maker's maps; what is to be kept comes first."""
-        found = {source: self._refine(features, source, self._maps(features, source)) for source in self.b_bars}
+        found = {
+            source: self._refine(features, source, self._maps(features, source), b_bar)
+            for source, b_bar in self.b_bars.items()
+        }
         config = self.prepared.config
         if len(found) == 1:
             return list(found.values())
@@ -180,7 +183,10 @@ class Refiner:
             return [network, pseudo]
         if config.keep == "pseudo" or lead < -config.keep_margin:
             return [pseudo, network]
-        return [self._refine(features, MEAN, (network.maps_NHW + pseudo.maps_NHW) / 2.0), pseudo]
+        share = config.mean_network_share
+        b_bar = share * self.b_bars[NETWORK] + (1.0 - share) * self.b_bars[PSEUDO]
+        maps_NHW = share * network.maps_NHW + (1.0 - share) * pseudo.maps_NHW
+        return [self._refine(features, MEAN, maps_NHW, b_bar), pseudo]
 
     def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
         if source == NETWORK:
@@ -190,7 +196,7 @@ class Refiner:
         assert self.labels is not None
         return np.stack(_label_maps(features, self.labels, self.prepared.config))
 
-    def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray) -> Candidate:
+    def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray, b_bar: float) -> Candidate:
         refined = refine_group(
             maps_NHW,
             features.pictures_NHW3,
@@ -198,7 +204,7 @@ class Refiner:
             features.first.grid_hw,
             features.sizes_hw,
             self.prepared.config.refine,
-            sum(self.b_bars.values()) / len(self.b_bars) if source == MEAN else self.b_bars[source],
+            b_bar,
             self.pool,
         )
         # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
