@@ -31,7 +31,7 @@ def group(count: int = 3, seed: int = 0, noise: float = 0.3) -> tuple[np.ndarray
 
 def test_the_map_gets_closer_to_the_object_than_the_guess_was() -> None:
     tokens, guess, truth = group()
-    sharpened = sharpen_saliency(tokens, guess, GRID, replace(CONFIG, smooth_cells=0.0))
+    sharpened = sharpen_saliency(tokens, guess, GRID, replace(CONFIG, smooth_cells=0.0, slope=3.0))
     assert sharpened.dtype == np.float32
     assert np.abs(sharpened - truth).mean() < 0.6 * np.abs(minmax(guess) - truth).mean()
     assert sharpened[truth].min() > sharpened[~truth].max()
