@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from umscosod.config import PipelineConfig
 from umscosod.config_io import load_config
@@ -27,7 +30,8 @@ def read_results(out: Path) -> dict[str, bytes]:
     """Every file of a job that must not depend on when, where and in how many goes it ran.
 
     Left out: ``run/run.json`` (durations, command line), ``run/config.yaml`` (names the cache) and all checkpoints but
-    the last, whose ``meta.json`` counts without the name of the cache and the number of processes.
+    the last, whose ``meta.json`` counts without the name of the cache and the number of processes, and whose
+    ``state.pt`` counts by its values: a pickle also tells which of its objects were one.
     """
     files = read_tree(out)
     del files["run/run.json"], files["run/config.yaml"]
@@ -39,13 +43,26 @@ def read_results(out: Path) -> dict[str, bytes]:
         meta["config"]["features"].pop("cache_dir")
         meta["config"]["refine"]["crf"].pop("workers")
         files[name] = json.dumps(meta, sort_keys=True).encode()
+        state = name.replace("meta.json", "state.pt")
+        files[state] = repr(_plain(torch.load(io.BytesIO(files[state]), weights_only=True))).encode()
     return files
+
+
+def _plain(value: Any) -> Any:
+    """A state with its tensors as bytes."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
+    if isinstance(value, dict):
+        return [(key, _plain(inner)) for key, inner in sorted(value.items())]
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def assert_same(first: dict[str, bytes], second: dict[str, bytes]) -> None:
     """Equal names, equal bytes; a failure names the files and not their bytes."""
-    assert sorted(first) == sorted(second)
-    assert [name for name in first if first[name] != second[name]] == []
+    lacking, more = sorted(second.keys() - first.keys()), sorted(first.keys() - second.keys())
+    assert not lacking + more, f"missing: {lacking}; too many: {more}"
+    changed = [name for name in first if first[name] != second[name]]
+    assert not changed, f"other bytes: {changed}"
 
 
 def select(files: dict[str, bytes], *trees: str) -> dict[str, bytes]:
