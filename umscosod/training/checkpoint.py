@@ -83,25 +83,37 @@ def save_checkpoint(
     -------
     Path
         Folder of the checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        It cannot be written.
     """
     folder = run_dir / "checkpoints"
     target = folder / f"step-{meta.step:08d}"
     if not target.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        temporary = folder / f"{_WRITING}{target.name}"
-        temporary.mkdir()
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, temporary / MODEL_FILE)
-        (temporary / META_FILE).write_text(_meta_text(meta), encoding="utf-8")
-        torch.save(dict(state), temporary / STATE_FILE)
-        for name in (MODEL_FILE, META_FILE, STATE_FILE):
-            with (temporary / name).open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(target)
+        try:
+            _write_checkpoint(target, model, meta, state)
+        except (OSError, SafetensorError, RuntimeError) as error:  # the last two: a full disk, as the writers say it
+            raise CheckpointError(f"cannot write {target}: {error}; check the folder and the disk") from error
     for old in _list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old.rename(folder / f"{_WRITING}{old.name}"))  # never half a folder under its own name
     return target
+
+
+def _write_checkpoint(target: Path, model: UmsNetwork, meta: CheckpointMeta, state: Mapping[str, Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent)
+    temporary = target.with_name(f"{_WRITING}{target.name}")
+    temporary.mkdir()
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, temporary / MODEL_FILE)
+    (temporary / META_FILE).write_text(_meta_text(meta), encoding="utf-8")
+    torch.save(dict(state), temporary / STATE_FILE)
+    for name in (MODEL_FILE, META_FILE, STATE_FILE):
+        with (temporary / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    temporary.replace(target)
 
 
 def remove_leftovers(folder: Path) -> None:
