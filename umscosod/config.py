@@ -185,7 +185,7 @@ class CrfConfig:
         Literal["soft", "hard"],
         Doc("Start from the soft map, shifted so that the threshold is 0.5, or from the mask (SCoSPARC: hard)."),
     ] = "soft"
-    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 10
+    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 20
     confidence: Annotated[
         float,
         Gt(0.5),
@@ -260,8 +260,8 @@ class PipelineConfig:
         Doc("Difference in agreement across the group above which one maker is clearly better."),
     ] = 0.1
     mean_network_share: Annotated[
-        float, *Share, Doc("The network's share in that mean; a third: network, mask and attention weigh the same.")
-    ] = 1 / 3
+        float, *Share, Doc("The network's share in that mean; the rest is the pseudo-label's mask and its attention.")
+    ] = 0.25
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     pseudo: PseudoConfig = field(default_factory=PseudoConfig)

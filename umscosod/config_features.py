@@ -57,13 +57,13 @@ class EmbeddedConfig:
     ] = 1e-3
     sharpen_rounds: Annotated[
         int, Ge(0), Le(10), Doc("Refits of the linear foreground classifier; 0: contrast to the border alone.")
-    ] = 2
+    ] = 3
     image_weight: Annotated[
         float, *Share, Doc("Weight of the classifier fitted to the image itself, against the one of the whole group.")
-    ] = 0.7
+    ] = 0.6
     group_ridge: Annotated[float, Gt(0.0), Doc("Ridge of the group's classifier, in mean variances.")] = 0.1
     image_ridge: Annotated[float, Gt(0.0), Doc("Ridge of an image's classifier, in mean variances.")] = 0.3
-    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 1.5
+    slope: Annotated[float, Gt(0.0), Doc("Steepness of the sigmoid over the standardised discriminant.")] = 2.0
     smooth_cells: Annotated[float, Ge(0.0), Doc("Gaussian smoothing of the discriminant, in cells.")] = 1.0
     token_saliency: Annotated[
         float, Ge(0.0), Doc("Weight of the sharpened map as one more token channel: groups masks by what they are.")
