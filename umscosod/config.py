@@ -257,8 +257,11 @@ class PipelineConfig:
         float,
         Ge(0.0),
         Le(2.0),
-        Doc("Difference in agreement across the group above which one maker is clearly better."),
-    ] = 0.1
+        Doc(
+            "Difference in agreement across the group above which one maker is clearly better. Wide, as a network is "
+            "more consistent than what it learnt from even where it is no better."
+        ),
+    ] = 0.2
     mean_network_share: Annotated[
         float, *Share, Doc("The network's share in that mean; the rest is the pseudo-label's mask and its attention.")
     ] = 0.25

@@ -99,6 +99,7 @@ def kill_before(out: Path, number: int, work: Callable[[], None]) -> int:
 def main(images: Path, work: Path, cache: Path, count: int, mode: str) -> None:
     """Run the drill and print what came of it."""
     config = quick_config(cache)
+    label_groups(images, work / "warm", config)  # loads what is loaded late, once for all forks
     old = work / "old"
     if mode == "overwrite":
         assert fork(lambda: void(label_groups(images, old, replace(config, seed=99), train=False))) == 0

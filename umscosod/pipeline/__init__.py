@@ -209,7 +209,7 @@ def train(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
-        labels = load_pseudo_labels(folder, prepared.features.groups)
+        labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
         _bind_labels(prepared, labels)
         trained = training_stage(prepared, labels, progress)
         _calibrate(prepared, trained, progress)

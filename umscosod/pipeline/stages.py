@@ -76,7 +76,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     progress(len(groups), len(groups), "pseudo-labels")
     if isinstance(proposer, CocoProposer):
         logger.info("%s", proposer.summary())
-    return load_pseudo_labels(folder, groups)
+    return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
 
 
 def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:

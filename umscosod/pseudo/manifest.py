@@ -19,7 +19,7 @@ import numpy as np
 
 from umscosod.data.files import open_atomic
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask
-from umscosod.data.resize import resize_centred
+from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef, PseudoLabel
 
@@ -126,7 +126,7 @@ class PseudoLabelStore:
 
 
 def load_pseudo_labels(
-    out: Path, groups: Iterable[ImageGroup], *, with_candidates: bool = False
+    out: Path, groups: Iterable[ImageGroup], *, with_candidates: bool = False, max_side_px: int | None = None
 ) -> dict[str, PseudoLabel]:
     """Read the pseudo-labels of these groups, replaced ones included.
 
@@ -137,12 +137,14 @@ def load_pseudo_labels(
     groups : iterable of ImageGroup
     with_candidates : bool
         Whether ``details`` shall hold the candidate masks too (large).
+    max_side_px : int, optional
+        Larger masks of a person are shrunk to this longest side: thousands at a camera's size would fill the memory.
 
     Returns
     -------
     dict of str to PseudoLabel
         By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid; a
-        replaced one at the size of its file, source ``human``, confidence 1. An image whose PNG is missing is left
+        replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image whose PNG is missing is left
         out, and the log says so.
 
     Raises
@@ -163,7 +165,7 @@ def load_pseudo_labels(
         elif row is not None and present == row["png_sha256"]:
             labels[image.id] = _from_row(row, with_candidates)
         else:
-            labels[image.id] = _from_person(path, image.id, row)
+            labels[image.id] = _from_person(path, image.id, row, max_side_px)
     replaced = sum(label.source == HUMAN_SOURCE for label in labels.values())
     _log.info("%s: %d pseudo-labels for %d images, %d replaced by hand", out, len(labels), len(images), replaced)
     return labels
@@ -200,8 +202,12 @@ def _from_row(row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
     )
 
 
-def _from_person(path: Path, image_id: str, row: dict[str, Any] | None) -> PseudoLabel:
+def _from_person(path: Path, image_id: str, row: dict[str, Any] | None, max_side_px: int | None) -> PseudoLabel:
     mask_HW = read_mask(path)
+    longest = max(mask_HW.shape)
+    if max_side_px is not None and longest > max_side_px:
+        height, width = (max(1, round(side * max_side_px / longest)) for side in mask_HW.shape)
+        mask_HW = resize_mask(mask_HW, (height, width))
     return PseudoLabel(
         image_id=image_id,
         map_hw=mask_HW.astype(np.float32),

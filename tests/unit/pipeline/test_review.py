@@ -133,6 +133,14 @@ def test_any_folder_of_masks_can_be_trained_on(
     assert (again.final_loss, again.steps, again.checkpoint) == (report.final_loss, report.steps, report.checkpoint)
 
 
+def test_a_large_mask_of_a_person_is_shrunk_to_what_the_network_sees(images: Path, reviewed: Path) -> None:
+    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (300, 1200))
+    labels = load_pseudo_labels(reviewed / "pseudo", groups_from_folder(images), max_side_px=112)
+    mask_HW = labels[f"{CHOSEN}.jpg"].mask_hw
+    assert mask_HW.shape == (28, 112)
+    assert abs(mask_HW.mean() - 1 / 3) < 0.03  # the lower two thirds of the left half
+
+
 def test_training_without_labels_says_how_to_make_them(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     with pytest.raises(DataError, match="umscosod pseudo"):
         train(images, tmp_path / "missing", tmp_path / "out", config)
