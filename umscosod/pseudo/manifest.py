@@ -144,8 +144,8 @@ def load_pseudo_labels(
     -------
     dict of str to PseudoLabel
         By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid; a
-        replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image whose PNG is missing is left
-        out, and the log says so.
+        replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image whose PNG is missing
+        is left out, and the log says so.
 
     Raises
     ------
