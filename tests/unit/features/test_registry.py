@@ -82,7 +82,11 @@ def test_auto_without_weights_says_what_is_missing(caplog: pytest.LogCaptureFixt
         pair = build_backbones(FeaturesConfig(), CPU)
     assert embedded_sizes(pair) == [(224, 8), (224, 16)]
     said = " ".join(pair.notes)
-    for part in ("no weights of dino_vitb8", "no weights of dinov2_vitb14_reg", "--config.features.second-weights FILE"):
+    for part in (
+        "no weights of dino_vitb8",
+        "no weights of dinov2_vitb14_reg",
+        "--config.features.second-weights FILE",
+    ):
         assert part in said
         assert part in caplog.text
     assert caplog.records[0].levelname == "WARNING"
@@ -167,7 +171,9 @@ def test_grids_follow_the_size(save: Save, size_px: int, grids: tuple[int, int])
 
 
 def test_named_backbone_without_weights_is_an_error() -> None:
-    with pytest.raises(WeightsError, match=r"no weights of dino_vits8.*--weights FILE.*--config\.features\.allow-download"):
+    with pytest.raises(
+        WeightsError, match=r"no weights of dino_vits8.*--weights FILE.*--config\.features\.allow-download"
+    ):
         build_backbones(FeaturesConfig(backbone="dino_vits8"), CPU)
     with pytest.raises(WeightsError, match=r"no weights of dinov2_vits14.*--config\.features\.second-weights FILE"):
         build_backbones(FeaturesConfig(backbone="embedded", second_backbone="dinov2_vits14"), CPU)

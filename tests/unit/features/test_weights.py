@@ -264,7 +264,9 @@ def test_file_fetched_by_torch_hub_counts(no_weights: Path, tmp_path: Path) -> N
 
 def test_missing_weights_say_what_to_do(no_weights: Path, tmp_path: Path) -> None:
     spec = VIT_SPECS["dino_vitb8"]
-    with pytest.raises(WeightsError, match=r"--weights FILE \(dino_vitbase8_pretrain\.pth.*--config\.features\.allow-download"):
+    with pytest.raises(
+        WeightsError, match=r"--weights FILE \(dino_vitbase8_pretrain\.pth.*--config\.features\.allow-download"
+    ):
         obtain_weights(spec)
     with pytest.raises(WeightsError, match=r"no weights of dino_vitb8 at .*gone\.pth; check --second"):
         obtain_weights(spec, str(tmp_path / "gone.pth"), allow_download=True, option="--second")
