@@ -19,6 +19,7 @@ from umscosod.config import EmbeddedConfig
 from umscosod.types import BoolArray, FloatArray
 
 _TINY = 1e-6  # far below one grey level: what is smaller is rounding
+_REACH_SIGMAS = 5.0
 
 
 def cell_positions(grid_hw: tuple[int, int]) -> FloatArray:
@@ -72,8 +73,11 @@ def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int], c
     edges_E2 = np.concatenate([grid_E2, border_E2])
     weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0) + _TINY
     count = len(is_border_P)
-    graph = coo_matrix((weights_E, (edges_E2[:, 0], edges_E2[:, 1])), shape=(count, count)).tocsr()
-    same_surface_PP = np.exp(-(dijkstra(graph, directed=False) ** 2) / (2.0 * config.geodesic_sigma**2))
+    both_ways = (np.r_[edges_E2[:, 0], edges_E2[:, 1]], np.r_[edges_E2[:, 1], edges_E2[:, 0]])
+    graph = coo_matrix((np.r_[weights_E, weights_E], both_ways), shape=(count, count)).tocsr()
+    # what lies further is another surface: at the limit the Gaussian below is 4e-6
+    geodesic_PP = dijkstra(graph, limit=_REACH_SIGMAS * config.geodesic_sigma)
+    same_surface_PP = np.exp(-(geodesic_PP**2) / (2.0 * config.geodesic_sigma**2))
     connectivity_P = same_surface_PP[:, is_border_P].sum(1) / np.sqrt(same_surface_PP.sum(1))
     return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * config.connectivity_sigma**2)))
 

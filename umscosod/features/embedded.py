@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
+from scipy.linalg import eigh
 
 from umscosod.config import EmbeddedConfig
 from umscosod.data.images import resize_picture
 from umscosod.errors import ConfigError
 from umscosod.features.border_contrast import border_contrast, cell_positions, centre_prior
 from umscosod.features.descriptors import DESCRIPTOR_DIM, compute_descriptors
+from umscosod.threads import one_blas_thread
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
-SCHEMA = "1"
+SCHEMA = "2"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
 SPECTRAL_CHANNELS = 8
 """Width of the keys: no setting, since cached entries of one width are stacked."""
@@ -75,7 +77,8 @@ class EmbeddedBackbone:
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images (uint8, (H, W, 3)) one by one; see `umscosod.features.backbone.Backbone.encode`."""
-        return [self._encode_one(resize_picture(image, self.size_px)) for image in images]
+        with one_blas_thread():
+            return [self._encode_one(resize_picture(image, self.size_px)) for image in images]
 
     def _encode_one(self, picture_HW3: ByteArray) -> EncodedImage:
         descriptors_PD = compute_descriptors(picture_HW3, self.cell_px, self.config).reshape(-1, DESCRIPTOR_DIM)
@@ -118,12 +121,13 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int], config: 
     apart_PP = ((positions[:, None] - positions[None]) ** 2).sum(2)
     affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * config.spectral_reach**2))
     degree_P = affinity_PP.sum(1)
-    values, vectors_PP = np.linalg.eigh(affinity_PP / np.sqrt(degree_P[:, None] * degree_P[None]))
-    count = min(SPECTRAL_CHANNELS, len(values) - 1)
-    leading = slice(-2, -2 - count, -1)  # the last eigenvector is constant
-    vectors_PK = vectors_PP[:, leading] / np.sqrt(degree_P)[:, None]
+    count = min(SPECTRAL_CHANNELS, len(keys_PK) - 1)
+    wanted = [len(keys_PK) - 1 - count, len(keys_PK) - 2]  # ascending; the last eigenvector is constant
+    values_K, vectors_PK = eigh(affinity_PP / np.sqrt(degree_P[:, None] * degree_P[None]), subset_by_index=wanted)
+    vectors_PK = vectors_PK[:, ::-1] / np.sqrt(degree_P)[:, None]
     deviation_K = vectors_PK.std(0)
-    keys_PK[:, :count] = vectors_PK / np.where(deviation_K > 0, deviation_K, 1.0) * np.sqrt(values[leading].clip(0, 1))
+    scale_K = np.sqrt(values_K[::-1].clip(0, 1)) / np.where(deviation_K > 0, deviation_K, 1.0)
+    keys_PK[:, :count] = vectors_PK * scale_K
     return keys_PK
 
 
