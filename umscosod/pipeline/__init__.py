@@ -23,6 +23,8 @@ from umscosod.pipeline.stages import (
     NETWORK,
     PSEUDO,
     Refiner,
+    choice_notes,
+    finished_rows,
     label_doubt,
     prediction_stage,
     pseudo_rows,
@@ -43,7 +45,7 @@ from umscosod.training.checkpoint import (
 )
 from umscosod.training.loop import TrainedNetwork
 from umscosod.training.targets import compute_fingerprint
-from umscosod.types import PseudoLabel
+from umscosod.types import Labelled, PseudoLabel
 
 __all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "train"]
 
@@ -100,6 +102,8 @@ def label_groups(
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
         labels = pseudo_stage(prepared, progress)
         _bind_labels(prepared, labels)
+        if (rows := finished_rows(prepared)) is not None:
+            return _finish(prepared, rows, started)
         network: UmsNetwork | None = None
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
@@ -230,10 +234,15 @@ def _refine_and_finish(
     started: float,
     progress: ProgressFn,
 ) -> LabelReport:
-    notes = list(prepared.notes)
     with open_pool(prepared.config.refine.crf) as pool:
-        refiner = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool)
-        rows = refiner.run(progress, notes.append)
+        rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool).run(progress)
+    return _finish(prepared, rows, started)
+
+
+def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
+    """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
+    is_choice = prepared.config.keep == "better" and (prepared.job.run / "checkpoints").is_dir()
+    notes = [*prepared.notes, *(choice_notes(rows) if is_choice else ())]
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 

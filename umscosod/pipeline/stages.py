@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,8 @@ import numpy as np
 
 from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
-from umscosod.data.resize import resize_aligned
+from umscosod.data.masks import read_mask
+from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.export.files import path_inside
 from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
@@ -24,7 +25,7 @@ from umscosod.network.predict import predict_group
 from umscosod.pipeline.prepare import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.detections import CocoProposer
-from umscosod.pseudo.manifest import PseudoLabelStore, load_pseudo_labels
+from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
@@ -33,7 +34,7 @@ from umscosod.refine.confidence import mask_confidence
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, RefinedMask, Status
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, PseudoLabel, RefinedMask, Status
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,29 @@ def label_doubt(prepared: Prepared, labels: Labels) -> float:
     return math.fsum(doubts) / len(doubts) if doubts else 0.0
 
 
+def choice_notes(rows: Sequence[Labelled]) -> list[str]:
+    """Say whose maps the groups kept, one line per maker."""
+    kept = {row.group: row.source for row in reversed(rows) if row.source in _CHOSEN}
+    lines = []
+    for source, words in _CHOSEN.items():
+        names = [name for name in reversed(kept) if kept[name] == source]
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            lines.append(f"{words}: {len(names)} of {len(kept)} groups ({shown})")
+    return lines
+
+
+def finished_rows(prepared: Prepared) -> list[Labelled] | None:
+    """Rows of a job whose groups are all finished; None if anything is left to do."""
+    rows: list[Labelled] = []
+    for group in prepared.features.groups:
+        done = prepared.job.load_rows(group)
+        if done is None:
+            return None
+        rows += done
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One maker's maps of a group, refined."""
@@ -147,10 +171,9 @@ class Refiner:
     b_bars: Mapping[str, float]
     pool: Executor | None
 
-    def run(self, progress: ProgressFn, note: Callable[[str], None]) -> list[Labelled]:
+    def run(self, progress: ProgressFn) -> list[Labelled]:
         """Write the masks and maps of every group; finished groups are left alone."""
         rows: list[Labelled] = []
-        chosen: dict[str, list[str]] = {}
         groups = self.prepared.features.groups
         for number, group in enumerate(groups):
             progress(number, len(groups), "refinement")
@@ -160,12 +183,7 @@ class Refiner:
                 done = self._write(features, self._choose(features))
                 self.prepared.job.save_rows(group, done)
             rows += done
-            chosen.setdefault(done[0].source, []).append(group.name)
         progress(len(groups), len(groups), "refinement")
-        is_choice = len(self.b_bars) > 1 and self.prepared.config.keep == "better"
-        for source, names in chosen.items() if is_choice else ():
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            note(f"{_CHOSEN[source]}: {len(names)} of {len(groups)} groups ({shown})")
         return rows
 
     def _choose(self, features: GroupFeatures) -> list[Candidate]:
@@ -214,28 +232,39 @@ class Refiner:
         return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
 
     def _write(self, features: GroupFeatures, candidates: list[Candidate]) -> list[Labelled]:
-        kept, others = candidates[0], candidates[1:]
+        kept, other = candidates[0], candidates[-1]
         rows = []
         for index, image in enumerate(features.group.images):
-            refined, map_HW = kept.refined[index], kept.maps_NHW[index]
-            other_HW = others[0].refined[index].mask_HW if others else None
-            is_found = bool(refined.mask_HW.any())
-            out = self.prepared.job.out
-            write_map(path_inside(out, f"maps/{image.output}"), resize_aligned(map_HW, features.sizes_hw[index]))
-            write_mask(path_inside(out, f"masks/{image.output}"), refined.mask_HW)
+            refined, map_HW, size_hw = kept.refined[index], kept.maps_NHW[index], features.sizes_hw[index]
+            other_HW = None if other is kept else other.refined[index].mask_HW
+            mask_HW, source = refined.mask_HW, kept.source
+            confidence = mask_confidence(map_HW, mask_HW, other_HW)
+            if self.labels is not None and image.id in self.labels and self.labels[image.id].source == HUMAN_SOURCE:
+                mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
+                source, confidence = HUMAN_SOURCE, 1.0
+            is_found = bool(mask_HW.any())
+            write_map(self._path("maps", image), resize_aligned(map_HW, size_hw))
+            write_mask(self._path("masks", image), mask_HW)
             rows.append(
                 Labelled(
                     image_id=image.id,
                     group=features.group.name,
                     output=image.output,
                     status=Status.LABELLED if is_found else Status.EMPTY,
-                    confidence=mask_confidence(map_HW, refined.mask_HW, other_HW) if is_found else 0.0,
-                    reason="" if is_found else f"no region passed the threshold {refined.threshold:.2f}",
-                    source=kept.source,
+                    confidence=confidence if is_found else 0.0,
+                    reason="" if is_found else _why_empty(source, refined.threshold),
+                    source=source,
                     threshold=refined.threshold,
                 )
             )
         return rows
+
+    def _path(self, tree: str, image: ImageRef) -> Path:
+        return path_inside(self.prepared.job.out, f"{tree}/{image.output}")
+
+
+def _why_empty(source: str, threshold: float) -> str:
+    return "a person left it empty" if source == HUMAN_SOURCE else f"no region passed the threshold {threshold:.2f}"
 
 
 def _label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
