@@ -105,6 +105,31 @@ def test_a_mask_replaced_after_the_job_is_not_passed_over(
     assert (out / "pseudo" / f"{CHOSEN}.png").read_bytes() == human
 
 
+def test_the_mask_of_a_person_is_the_final_mask(images: Path, config: PipelineConfig, reviewed: Path) -> None:
+    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (96, 96))
+    report = label_groups(images, reviewed, config, overwrite=True)
+    (row,) = [row for row in report.rows if row.image_id == f"{CHOSEN}.jpg"]
+    assert (row.status, row.source, row.confidence) == (Status.LABELLED, "human", 1.0)
+    final = Image.open(reviewed / "masks" / f"{CHOSEN}.png")
+    with Image.open(images / f"{CHOSEN}.jpg") as photo:
+        assert final.size == photo.size
+    painted = Image.open(reviewed / "pseudo" / f"{CHOSEN}.png").resize(final.size, Image.Resampling.NEAREST)
+    assert (np.asarray(final) == np.asarray(painted)).mean() > 0.97  # equal but for the border that resizing moves
+    assert {row.source for row in report.rows if row.group == "coffee"} > {"human"}, "the others stay the group's"
+
+
+def test_a_finished_job_computes_nothing_again(
+    images: Path, config: PipelineConfig, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("called on a finished job")
+
+    for name in ("train_network", "predict_group", "refine_group"):
+        monkeypatch.setattr(f"umscosod.pipeline.stages.{name}", never)
+    report = label_groups(images, finished.out, replace(config, keep="network"))
+    assert report.rows == finished.report.rows
+
+
 def test_training_goes_on_only_with_the_labels_it_began_with(
     tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path
 ) -> None:
