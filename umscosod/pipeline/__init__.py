@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from umscosod.config import FeaturesConfig, PipelineConfig
+from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
-from umscosod.data.files import open_atomic
-from umscosod.errors import CheckpointError, DataError
-from umscosod.features.registry import AUTO, BackbonePair
-from umscosod.features.whitening import Whitening
+from umscosod.errors import DataError
+from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
+from umscosod.pipeline.checkpoints import (
+    calibrate,
+    check_fits,
+    features_of,
+    hash_checkpoint,
+    load_whitenings,
+    network_of,
+)
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, prepare
 from umscosod.pipeline.results import LabelReport, TrainReport
@@ -34,22 +38,11 @@ from umscosod.pipeline.stages import (
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
-from umscosod.training.checkpoint import (
-    MODEL_FILE,
-    CheckpointMeta,
-    build_config,
-    find_checkpoint,
-    load_meta,
-    load_model,
-    save_calibration,
-)
-from umscosod.training.loop import TrainedNetwork
+from umscosod.training.checkpoint import find_checkpoint, load_meta, load_model
 from umscosod.training.targets import compute_fingerprint
 from umscosod.types import Labelled, PseudoLabel
 
 __all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "train"]
-
-WHITENING_FILE = "whitening.json"
 
 
 def label_groups(
@@ -108,7 +101,7 @@ def label_groups(
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
             network = trained.model
-            b_bar = _calibrate(prepared, trained, progress)
+            b_bar = calibrate(prepared, trained, progress)
         b_bars = {} if network is None else {NETWORK: b_bar}
         if network is None or prepared.config.keep != "network":
             b_bars[PSEUDO] = label_doubt(prepared, labels)
@@ -146,12 +139,12 @@ def predict(
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     meta = load_meta(folder)
     config = load_config(DEFAULT_PRESET) if config is None else config
-    config = replace(config, features=_features_of(config.features, meta), network=_network_of(config, meta, folder))
-    mode = {"verb": "predict", "checkpoint": _hash_checkpoint(folder)}
-    whitenings = _load_whitenings(folder)
+    config = replace(config, features=features_of(config.features, meta), network=network_of(meta, folder))
+    mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
+    whitenings = load_whitenings(folder)
 
     def admit(pair: BackbonePair) -> None:
-        _check_fits(folder, pair, whitenings)
+        check_fits(folder, pair, whitenings)
 
     with prepare(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
@@ -216,7 +209,7 @@ def train(
         labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
         _bind_labels(prepared, labels)
         trained = training_stage(prepared, labels, progress)
-        _calibrate(prepared, trained, progress)
+        calibrate(prepared, trained, progress)
         prepared.job.finish()
         return TrainReport(
             checkpoint=trained.checkpoint,
@@ -248,64 +241,6 @@ def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelRe
 
 def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:
     prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels, None))
-
-
-def _calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn) -> float:
-    """Measure b_bar over the training set (eq. 6) and keep it, and the whitening, with the checkpoint."""
-    b_bar = prediction_stage(prepared, trained.model, progress)
-    save_calibration(trained.checkpoint, {"b_bar": b_bar})
-    content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
-    with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
-        stream.write(json.dumps(content, sort_keys=True).encode())
-    return b_bar
-
-
-def _hash_checkpoint(folder: Path) -> str:
-    try:
-        return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{folder / MODEL_FILE} cannot be read: {error.strerror}; train again") from error
-
-
-def _check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:
-    """Refuse other backbones, and tokens that would be whitened otherwise than in training, before any is made."""
-    load_model(folder, (pair.first.id, pair.second.id))
-    for stream, backbone in (("first", pair.first), ("second", pair.second)):
-        if backbone.needs_whitening and stream not in whitenings:
-            raise CheckpointError(
-                f"{folder} has no whitening of its {stream} stream: its training was not finished; run it again"
-            )
-
-
-def _load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
-    file = checkpoint / WHITENING_FILE
-    try:
-        content: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8"))
-        return {stream: Whitening.from_json(values) for stream, values in content.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError, CheckpointError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}; train again") from error
-
-
-def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
-    """Use the checkpoint's backbones where the user left the choice open."""
-    if asked.backbone != AUTO:
-        return asked
-    saved = build_config(FeaturesConfig, meta.config.get("features", {}), "checkpoint: features")
-    return replace(
-        saved,
-        weights=asked.weights or saved.weights,
-        second_weights=asked.second_weights or saved.second_weights,
-        allow_download=asked.allow_download,
-        batch_size=asked.batch_size,
-        cache_dir=asked.cache_dir,
-        use_cache=asked.use_cache,
-    )
-
-
-def _network_of(config: PipelineConfig, meta: CheckpointMeta, folder: Path) -> Any:
-    return build_config(type(config.network), meta.config.get("network", {}), f"{folder}: network")
 
 
 def _has_work(labels: dict[str, PseudoLabel]) -> bool:

@@ -1,0 +1,82 @@
+"""What the pipeline asks of a checkpoint and adds to it: calibration, whitening, backbones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from umscosod.config import FeaturesConfig, NetworkConfig
+from umscosod.data.files import open_atomic
+from umscosod.errors import CheckpointError
+from umscosod.features.registry import AUTO, BackbonePair
+from umscosod.features.whitening import Whitening
+from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.stages import prediction_stage
+from umscosod.progress import ProgressFn
+from umscosod.training.checkpoint import MODEL_FILE, CheckpointMeta, build_config, load_model, save_calibration
+from umscosod.training.loop import TrainedNetwork
+
+WHITENING_FILE = "whitening.json"
+
+
+def calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn) -> float:
+    """Measure b_bar over the training set (eq. 6) and keep it, and the whitening, with the checkpoint."""
+    b_bar = prediction_stage(prepared, trained.model, progress)
+    save_calibration(trained.checkpoint, {"b_bar": b_bar})
+    content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
+    with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
+        stream.write(json.dumps(content, sort_keys=True).encode())
+    return b_bar
+
+
+def hash_checkpoint(folder: Path) -> str:
+    """Hash the weights; raises CheckpointError where they cannot be read."""
+    try:
+        return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{folder / MODEL_FILE} cannot be read: {error.strerror}; train again") from error
+
+
+def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:
+    """Refuse other backbones, and tokens that would be whitened otherwise than in training, before any is made."""
+    load_model(folder, (pair.first.id, pair.second.id))
+    for stream, backbone in (("first", pair.first), ("second", pair.second)):
+        if backbone.needs_whitening and stream not in whitenings:
+            raise CheckpointError(
+                f"{folder} has no whitening of its {stream} stream: its training was not finished; run it again"
+            )
+
+
+def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
+    """Read the whitenings kept with a checkpoint, by stream; CheckpointError if damaged, empty where there are none."""
+    file = checkpoint / WHITENING_FILE
+    try:
+        content: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8"))
+        return {stream: Whitening.from_json(values) for stream, values in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, CheckpointError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}; train again") from error
+
+
+def features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
+    """Use the checkpoint's backbones where the user left the choice open."""
+    if asked.backbone != AUTO:
+        return asked
+    saved = build_config(FeaturesConfig, meta.config.get("features", {}), "checkpoint: features")
+    return replace(
+        saved,
+        weights=asked.weights or saved.weights,
+        second_weights=asked.second_weights or saved.second_weights,
+        allow_download=asked.allow_download,
+        batch_size=asked.batch_size,
+        cache_dir=asked.cache_dir,
+        use_cache=asked.use_cache,
+    )
+
+
+def network_of(meta: CheckpointMeta, folder: Path) -> NetworkConfig:
+    """Rebuild the network's settings from the checkpoint."""
+    return build_config(NetworkConfig, meta.config.get("network", {}), f"{folder}: network")
