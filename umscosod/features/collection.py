@@ -6,7 +6,7 @@ Legend: ``N`` images, ``P`` patches, ``D`` token width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -163,30 +163,50 @@ class FeatureCollection(Sequence[GroupFeatures]):
                 yield self._read(image, self._entries[image.id].streams[index])["tokens"]
 
     def _encode(self, groups: Sequence[ImageGroup], progress: ProgressFn) -> None:
+        """Find every image's entries and make those that are missing, after a look at the disk."""
         images = [image for group in groups for image in group.images]
+        for image in images:
+            self._attempt(image, self._locate)
+        lacking = [image.id for image in images if image.id in self._entries and self._missing(self._entries[image.id])]
         for done, image in enumerate(images):
             progress(done, len(images), "features")
-            try:
-                self._entries[image.id] = self._encode_one(image)
-            except DataError as error:
-                self.failures[image.id] = str(error)
-                logger.warning("%s: left out: %s", image.id, error)
+            if image.id in self._entries and (keys := self._missing(self._entries[image.id])):
+                self._attempt(image, self._complete)
+                if lacking:  # the first one made tells what the others will take
+                    size = sum(self.cache.path(key).stat().st_size for key in keys if self.cache.path(key).is_file())
+                    logger.info("%d images to encode, about %.2f GB", len(lacking), size * len(lacking) / 1e9)
+                    self.cache.check_free(size * (len(lacking) - 1))
+                    lacking = []
         progress(len(images), len(images), "features")
 
-    def _encode_one(self, image: ImageRef) -> _Entry:
+    def _attempt(self, image: ImageRef, step: Callable[[ImageRef], None]) -> None:
+        """Do one step for an image; an image that cannot be used is reported and left out."""
+        try:
+            step(image)
+        except DataError as error:
+            self._entries.pop(image.id, None)
+            self.sha256.pop(image.id, None)
+            self.failures[image.id] = str(error)
+            logger.warning("%s: left out: %s", image.id, error)
+
+    def _locate(self, image: ImageRef) -> None:
+        """Name the cache entries of an image by what is in the file."""
         sha256 = image_sha256(image.path)
         data, size_px = self.config.data, self.config.features.size_px
         # with the limits in the key, a picture that is refused under other limits is not taken from the cache
         limits = (str(data.max_pixels), str(data.min_side_px))
-        entry = _Entry(
+        self._entries[image.id] = _Entry(
             picture=self.cache.key(sha256, "picture", str(size_px), *limits),
             streams=(self.cache.key(sha256, self.pair.first.id), self.cache.key(sha256, self.pair.second.id)),
         )
-        missing = [key for key in (entry.picture, *entry.streams) if not self.cache.path(key).is_file()]
-        if missing:
-            self._fill(image, entry, missing)
         self.sha256[image.id] = sha256
-        return entry
+
+    def _complete(self, image: ImageRef) -> None:
+        entry = self._entries[image.id]
+        self._fill(image, entry, self._missing(entry))
+
+    def _missing(self, entry: _Entry) -> list[str]:
+        return [key for key in (entry.picture, *entry.streams) if not self.cache.path(key).is_file()]
 
     def _fill(self, image: ImageRef, entry: _Entry, keys: Sequence[str]) -> None:
         """Decode an image once and write the entries it lacks."""

@@ -13,7 +13,7 @@ import pytest
 from tests.synthetic import tiny_collection
 from umscosod.config import DataConfig, EmbeddedConfig, FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
-from umscosod.errors import DataError
+from umscosod.errors import CacheError, DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.embedded import EmbeddedBackbone
@@ -235,3 +235,18 @@ def test_progress_counts_images(setup: Setup) -> None:
     seen: list[tuple[int, int, str]] = []
     setup.load(progress=lambda *report: seen.append(report))
     assert seen == [(done, 6, "features") for done in range(7)]
+
+
+def test_a_disk_too_small_is_refused_after_the_first_image(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeatureCache, "free_bytes", lambda _: 100)
+    with pytest.raises(CacheError, match=r"are needed.*features prune --max-gb"):
+        setup.load()
+    assert setup.encoded == (1, 1)
+
+
+def test_a_full_disk_does_not_matter_where_nothing_is_left_to_encode(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.load()
+    monkeypatch.setattr(FeatureCache, "free_bytes", lambda _: 100)
+    assert len(setup.load()) == 2
