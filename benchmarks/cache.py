@@ -1,6 +1,6 @@
 """What the feature cache saves: encoding a collection cold and warm, in one run.
 
-python benchmarks/cache.py
+Run ``python benchmarks/cache.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time and memory of the network on one large group, random tokens of the weight-free widths.
 
-python benchmarks/group.py [--images N]
+Run ``python benchmarks/group.py --images N``.
 """
 
 from __future__ import annotations
