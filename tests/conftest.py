@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRATCH = Path(tempfile.mkdtemp(prefix="umscosod-tests-"))
@@ -33,6 +34,10 @@ os.environ.update(
     FIFTYONE_SHOW_PROGRESS_BARS="false",
     UMSCOSOD_CACHE=str(SCRATCH / "cache"),
 )
+
+# Random but repeatable; and a busy machine is no fault of the code, so no test is judged by the clock.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def is_local(address: Any) -> bool:

@@ -78,7 +78,7 @@ def test_a_script_without_a_main_guard_is_not_run_again_by_the_workers(tmp_path)
         [sys.executable, script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
