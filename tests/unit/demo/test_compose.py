@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -151,9 +150,7 @@ def test_the_module_runs_as_a_program_without_torch(tmp_path):
     assert len(list((tmp_path / "gt").rglob("*.png"))) == 30
 
 
-def test_tiny_collection_is_small_and_fast(tmp_path):
-    begin = time.process_time()
+def test_tiny_collection_is_small(tmp_path):
     groups = tiny_collection(tmp_path)
-    assert time.process_time() - begin < 1.0
     assert [(group.name, len(group.images)) for group in groups] == [("coffee", 3), ("shuttle", 3)]
     assert max(max(mask_HW.shape) for *_, mask_HW in pairs(groups)) <= 96
