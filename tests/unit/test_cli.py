@@ -510,3 +510,12 @@ def test_where_fiftyone_looks_for_plugins(tmp_path: Path, monkeypatch: pytest.Mo
     (packaged / "_plugin").mkdir(parents=True)
     (packaged / "_plugin" / "fiftyone.yml").write_text("", encoding="utf-8")
     assert find_plugin_source(packaged) == packaged / "_plugin"
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert cli.main(["presets"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert cli.main(["presets"]) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
