@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from umscosod.cli.console import set_up_logging
     from umscosod.cli.parser import parse
 
-    # Threads that spin while they wait starve whatever else runs here: two jobs on two cores took 7 times as long as one.
-    # Read when torch is loaded, which is later.
+    # Threads that spin while they wait starve whatever else runs here: two jobs at once on two cores took several times
+    # as long as one after the other. Read when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _print_any_name()
     given = list(sys.argv[1:] if arguments is None else arguments)
