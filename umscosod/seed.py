@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -40,10 +36,3 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """Build a NumPy generator for one purpose of a run (see `derive_seed`)."""
     return np.random.default_rng(derive_seed(seed, *purpose))
-
-
-def torch_generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Build a CPU torch generator for one purpose of a run (see `derive_seed`)."""
-    import torch
-
-    return torch.Generator().manual_seed(derive_seed(seed, *purpose))

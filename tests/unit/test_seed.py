@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umscosod.seed import derive_seed, numpy_generator, torch_generator
+from umscosod.seed import derive_seed, numpy_generator
 
 
 def test_the_seed_is_63_bits_of_a_hash() -> None:
@@ -23,7 +23,6 @@ def test_the_seed_is_63_bits_of_a_hash() -> None:
 def test_any_purpose_fits_every_generator(seed: int, purpose: list[str | int]) -> None:
     assert 0 <= derive_seed(seed, *purpose) < 2**63
     numpy_generator(seed, *purpose)
-    torch_generator(seed, *purpose)
 
 
 def test_purposes_and_runs_differ_and_parts_do_not_run_together() -> None:
@@ -45,6 +44,4 @@ def test_generators_of_one_purpose_draw_equal_numbers_and_leave_global_state_alo
     one, other = numpy_generator(1, "x").random(4), numpy_generator(1, "x").random(4)
     assert one.tobytes() == other.tobytes()
     assert one.tobytes() != numpy_generator(1, "y").random(4).tobytes()
-    draws = [torch.rand(4, generator=torch_generator(1, name)).tolist() for name in ("x", "x", "y")]
-    assert draws[0] == draws[1] != draws[2]
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002

@@ -99,29 +99,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def estimate_bytes(
-    n_images: int, *, patches: int, dim: int, key_dim: int = 0, heads: int = 1, bytes_per_value: int = 2
-) -> int:
-    """Disk space that a collection's features take with one backbone; add up the backbones of a pair.
-
-    Parameters
-    ----------
-    n_images : int
-    patches, dim, key_dim, heads : int
-        P, D, K and A of `umscosod.types.EncodedImage`; ``key_dim=0`` where no keys are stored.
-    bytes_per_value : int
-        2 for float16.
-
-    Examples
-    --------
-    DINO ViT-B/8 at 224 px, tokens only: 1.2 MB an image.
-
-    >>> estimate_bytes(1, patches=784, dim=768, heads=0)
-    1204224
-    """
-    return n_images * patches * (dim + key_dim + heads) * bytes_per_value
-
-
 class FeatureCache:
     """Arrays on disk by content key.
 
@@ -278,7 +255,7 @@ class FeatureCache:
             raise CacheError(f"feature cache: cannot ask the free space of {folder}: {error}; {_CURE}") from error
 
     def check_free(self, needed_bytes: int) -> None:
-        """Refuse work whose features would not fit on the disk; see `estimate_bytes`.
+        """Refuse work whose features would not fit on the disk.
 
         Raises
         ------

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from umscosod.errors import CacheError
-from umscosod.features.cache import FeatureCache, default_root, estimate_bytes, file_sha256
+from umscosod.features.cache import FeatureCache, default_root, file_sha256
 
 ARRAYS = {
     "tokens_PD": np.arange(12, dtype=np.float16).reshape(4, 3),
@@ -183,21 +183,6 @@ def test_check_free_names_sizes_and_cure(tmp_path: Path) -> None:
     cache.check_free(1)
     with pytest.raises(CacheError, match=r"1000000\.00 GB are needed.*prune"):
         cache.check_free(10**15)
-
-
-def test_estimate_matches_a_written_file_but_for_its_header(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path)
-    arrays = {
-        "tokens_PD": np.zeros((16, 8), np.float16),
-        "keys_PK": np.zeros((16, 8), np.float16),
-        "attn_AP": np.zeros((2, 16), np.float16),
-    }
-    key = cache.key("image")
-    cache.put(key, arrays)
-    estimate = estimate_bytes(1, patches=16, dim=8, key_dim=8, heads=2)
-    assert estimate == sum(array.nbytes for array in arrays.values())
-    assert 0 < cache.path(key).stat().st_size - estimate < 1000
-    assert estimate_bytes(5, patches=16, dim=8, key_dim=8, heads=2) == 5 * estimate
 
 
 def test_default_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
