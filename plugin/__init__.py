@@ -3,9 +3,12 @@
 from typing import Any
 
 from . import _bootstrap  # noqa: F401 - first: it makes umscosod importable
-from .operators.label import Label
+from .metrics import METRICS
+from .operators import OPERATORS
+from .panels import PANELS
 
 
 def register(plugin: Any) -> None:
-    """Hand FiftyOne our operators (it calls this at every look-up, so nothing heavy belongs here)."""
-    plugin.register(Label)
+    """Hand FiftyOne our operators and panels (it calls this at every look-up, so nothing heavy belongs here)."""
+    for each in (*OPERATORS, *METRICS, *PANELS):
+        plugin.register(each)

@@ -1,1 +1,5 @@
-"""One file per operator: form, one call, output."""
+"""Operators: a form and one call each."""
+
+from .label import Label
+
+OPERATORS: tuple[type, ...] = (Label,)

@@ -1,0 +1,196 @@
+"""What all operators share: the frame of the form, progress, cancelling, errors in one sentence, the end."""
+
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from umscosod.errors import Cancelled, UmscosodError
+from umscosod.progress import ProgressFn
+
+from ..progress import Throttle, describe, iter_progress
+
+HERE = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
+
+
+class BaseOperator(foo.Operator):
+    """An operator described by class attributes.
+
+    Attributes
+    ----------
+    NAME, LABEL, DESCRIPTION : str
+    ACTION : str
+        Verb for "ACTION the whole data set / the current view / the selection"; empty: no choice of samples.
+    ICON : str
+        Name of a Material icon.
+    BUTTON : str
+        Text of a button above the grid; empty: none.
+    RISK : str
+        A name of FiftyOne's ``RiskLevel``: what an agent may do by itself.
+    """
+
+    NAME: ClassVar[str]
+    LABEL: ClassVar[str]
+    DESCRIPTION: ClassVar[str] = ""
+    ACTION: ClassVar[str] = ""
+    ICON: ClassVar[str] = "auto_awesome"
+    BUTTON: ClassVar[str] = ""
+    RISK: ClassVar[str] = "MEDIUM"
+    IS_JOB: ClassVar[bool] = False
+
+    @property
+    def config(self) -> Any:
+        """Name, label and ways to run."""
+        # RiskLevel exists from FiftyOne 1.16 on; without it an operator counts as dangerous to agents.
+        risk = getattr(getattr(types, "RiskLevel", None), self.RISK, None)
+        return foo.OperatorConfig(
+            name=self.NAME,
+            label=self.LABEL,
+            description=self.DESCRIPTION,
+            icon=self.ICON,
+            dynamic=True,  # the form answers to what is typed
+            execute_as_generator=self.IS_JOB,
+            allow_immediate_execution=True,
+            allow_delegated_execution=self.IS_JOB,
+            default_choice_to_delegated=False,
+            **({} if risk is None else {"risk_level": risk}),
+        )
+
+    def resolve_placement(self, ctx: Any) -> Any:
+        """Put a button above the grid, if there is to be one."""
+        if not self.BUTTON:
+            return None
+        return types.Placement(HERE, types.Button(label=self.BUTTON, icon=self.ICON, prompt=True))
+
+    def resolve_input(self, ctx: Any) -> Any:
+        """Build the form; runs at every keystroke, so it asks the database for nothing but the schema."""
+        inputs = types.Object()
+        if ctx.dataset is None:
+            inputs.view("no_dataset", types.Error(label="Open a data set first")).invalid = True
+        else:
+            if self.ACTION:
+                inputs.view_target(ctx, action_description=self.ACTION)
+            self.add_inputs(inputs, ctx)
+        return types.Property(inputs, view=types.View(label=self.LABEL))
+
+    def add_inputs(self, inputs: Any, ctx: Any) -> None:
+        """Add the operator's own fields to the form; parameters may be missing or of any type here."""
+
+    def __call__(self, sample_collection: Any, *, delegate: bool = False, **params: Any) -> Any:
+        """Run from Python on a data set or view."""
+        ctx = {"view": sample_collection.view(), "params": params}
+        return foo.execute_operator(self.uri, ctx, request_delegation=delegate)
+
+
+class JobOperator(BaseOperator):
+    """A long job over samples: a form, one call with live progress, one sentence at the end.
+
+    A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``.
+    """
+
+    IS_JOB: ClassVar[bool] = True
+
+    def read_options(self, ctx: Any) -> dict[str, Any]:
+        """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
+        raise NotImplementedError(type(self).__name__)
+
+    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
+        """Call the library, once."""
+        raise NotImplementedError(type(self).__name__)
+
+    def describe_done(self, ctx: Any) -> str:
+        """Say where the result is: a generator has none of its own to show."""
+        return "Done"
+
+    def execute(self, ctx: Any) -> Any:
+        """Run the work, with its progress shown as it goes."""
+        with _plain_errors():
+            options = self.read_options(ctx)
+            view = ctx.target_view() if self.ACTION else ctx.view
+            if ctx.delegated:
+                outcome = self.work(view, _delegated_progress(ctx), **options)
+                ctx.set_progress(progress=1.0, label=outcome.summary)
+                return
+            outcome = yield from _show_progress(
+                ctx, iter_progress(lambda progress: self.work(view, Throttle(progress), **options))
+            )
+        yield ctx.ops.notify(outcome.summary, variant="success" if outcome.is_success else "warning")
+        yield ctx.trigger("reload_dataset")  # the new fields appear in the sidebar
+
+    def resolve_output(self, ctx: Any) -> Any:
+        """Show `describe_done`."""
+        outputs = types.Object()
+        outputs.view("done", types.Notice(label=self.describe_done(ctx)))
+        return types.Property(outputs, view=types.View(label=self.LABEL))
+
+
+class QuickOperator(BaseOperator):
+    """Something done at once; what `perform` returns is shown by name.
+
+    Attributes
+    ----------
+    OUTPUTS : tuple of (str, str)
+        Keys of the result and their labels.
+    """
+
+    OUTPUTS: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Call the library, once; plain values come back."""
+        raise NotImplementedError(type(self).__name__)
+
+    def execute(self, ctx: Any) -> Any:
+        """Do it, and let the App show what changed."""
+        with _plain_errors():
+            result = self.perform(ctx)
+        ctx.trigger("reload_dataset")
+        return result
+
+    def resolve_output(self, ctx: Any) -> Any:
+        """Show the result."""
+        outputs = types.Object()
+        for key, label in self.OUTPUTS:
+            outputs.str(key, label=label)
+        return types.Property(outputs, view=types.View(label=self.LABEL))
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Generator[None]:
+    """Raise our errors as the ValueError whose text the App shows as it is."""
+    try:
+        yield
+    except UmscosodError as error:
+        raise ValueError(str(error)) from error
+
+
+def _delegated_progress(ctx: Any) -> Callable[[int, int, str], None]:
+    """Report to the queue, and stop when somebody marked the operation as failed (``fiftyone delegated fail ID``)."""
+
+    def report(done: int, total: int, stage: str) -> None:
+        if _was_cancelled(ctx):
+            raise Cancelled("stopped by 'fiftyone delegated fail'; run it again to go on")
+        ctx.set_progress(**describe(done, total, stage))
+
+    return Throttle(report)
+
+
+def _was_cancelled(ctx: Any) -> bool:
+    operation = getattr(ctx, "_delegated_operation_id", None)
+    if operation is None:
+        return False
+    from fiftyone.operators.delegated import DelegatedOperationService
+
+    return bool(DelegatedOperationService().get(operation).run_state == "failed")
+
+
+def _show_progress(ctx: Any, reports: Generator[tuple[int, int, str], None, Any]) -> Generator[Any, None, Any]:
+    """Turn reports into the App's progress bar; return what the work returned."""
+    with contextlib.closing(reports):  # closing this one stops the work too
+        while True:
+            try:
+                report = next(reports)
+            except StopIteration as end:
+                return end.value
+            yield ctx.ops.set_progress(**describe(*report))

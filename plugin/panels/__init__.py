@@ -1,0 +1,3 @@
+"""Panels: what the built-in ones lack."""
+
+PANELS: tuple[type, ...] = ()
