@@ -6,7 +6,7 @@ VENV ?= .venv
 IMAGES ?=
 OUT ?= demo/result
 SEED ?= 0
-PYTEST_FLAGS ?= -n 2
+PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 BIN := $(VENV)/bin
 # --no-compile: Python compiles what it imports anyway; compiling everything takes a minute here.
@@ -45,7 +45,7 @@ $(VENV)/.stamp-run: pyproject.toml $(VENV)/.venv-made
 
 $(VENV)/.stamp-test: pyproject.toml $(VENV)/.venv-made
 	@echo "installing umscosod with its test tools (torch is large: this takes minutes the first time)"
-	$(PIP_INSTALL) -e ".[test,fiftyone]"
+	$(PIP_INSTALL) -e ".[test,mongod]"
 	@touch $@
 
 $(VENV)/.stamp-lint: $(VENV)/.stamp-test

@@ -1,6 +1,8 @@
-"""What every test shares: FiftyOne kept to a folder of its own, and no network but loopback.
+"""What every test shares: FiftyOne kept to a folder and a database of its own, and no network but loopback.
 
-FiftyOne reads its settings once, at import: they are set here, before any test module is collected.
+FiftyOne reads its settings once, at import: they are set here, before any test module is collected. Nothing listens
+at the database's address until a test asks for the fixture `mongod` of tests/integration. Each process of pytest-xdist
+imports this file, and so has its own folder and address.
 """
 
 from __future__ import annotations
@@ -25,9 +27,19 @@ atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 (SCRATCH / "plugins").mkdir()
 (SCRATCH / "plugins" / "fiftyone-umscosod").symlink_to(REPOSITORY, target_is_directory=True)
+(SCRATCH / "home").mkdir()
+# Held until the database starts (`database_port`), so that no other process is given the same port meanwhile.
+RESERVED = socket.socket()
+RESERVED.bind(("127.0.0.1", 0))
+atexit.register(RESERVED.close)
 os.environ.update(
+    HOME=str(SCRATCH / "home"),  # FiftyOne and Chromium write there too
     FIFTYONE_CONFIG_PATH=str(SCRATCH / "config.json"),
     FIFTYONE_DATABASE_DIR=str(SCRATCH / "db"),
+    # The time-out: a database that a test has stopped is found out in seconds, not half a minute.
+    FIFTYONE_DATABASE_URI=f"mongodb://127.0.0.1:{RESERVED.getsockname()[1]}/?serverSelectionTimeoutMS=5000",
+    FIFTYONE_DATABASE_VALIDATION="false",  # no notice about the age of mongod 6.0
+    FIFTYONE_DEFAULT_DATASET_DIR=str(SCRATCH / "fiftyone"),
     FIFTYONE_DO_NOT_TRACK="true",
     FIFTYONE_MODEL_ZOO_DIR=str(SCRATCH / "zoo"),
     FIFTYONE_PLUGINS_DIR=str(SCRATCH / "plugins"),
@@ -51,6 +63,14 @@ def is_local(address: Any) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@pytest.fixture(scope="session")
+def database_port() -> int:
+    """The port in FIFTYONE_DATABASE_URI, let go of for the database to take."""
+    port = int(RESERVED.getsockname()[1])
+    RESERVED.close()
+    return port
 
 
 @pytest.fixture(autouse=True)

@@ -503,6 +503,7 @@ def test_where_fiftyone_looks_for_plugins(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FIFTYONE_CONFIG_PATH", str(settings_file))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("FIFTYONE_PLUGINS_DIR")
+    monkeypatch.delenv("FIFTYONE_DEFAULT_DATASET_DIR")
     assert find_plugins_dir() == tmp_path / "fiftyone" / "__plugins__"
     settings_file.write_text('{"plugins_dir": "~/mine"}', encoding="utf-8")
     assert find_plugins_dir() == tmp_path / "mine"
