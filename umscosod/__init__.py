@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from umscosod.config_io import load_config
     from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
-    from umscosod.pipeline import label_groups, make_pseudo_labels, predict, train
+    from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, train
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "load_config",
     "make_pseudo_labels",
     "predict",
+    "refine_maps",
     "train",
 ]
 
@@ -41,6 +42,7 @@ _HOMES = {
     "load_config": "umscosod.config_io",
     "make_pseudo_labels": "umscosod.pipeline",
     "predict": "umscosod.pipeline",
+    "refine_maps": "umscosod.pipeline",
     "train": "umscosod.pipeline",
 }
 

@@ -276,7 +276,8 @@ class Labelled:
     reason : str
         Why it is empty, failed or skipped; ``""`` when all is well.
     source : str
-        ``network``, ``pseudo-label`` or ``mean`` of both: whose map the group kept; ``human``: the mask is a person's.
+        ``network``, ``pseudo-label`` or ``mean`` of both: whose map the group kept; ``stored map``: of an earlier
+        job; ``human``: the mask is a person's.
     threshold : float
         Adaptive threshold of eq. 6; 0 unless labelled.
     """

@@ -141,6 +141,23 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refine:
+    """Make masks anew from the soft maps of an earlier run, with other settings of refinement: no network runs."""
+
+    images: Images
+    maps: Annotated[
+        Path,
+        tyro.conf.arg(metavar="DIR"),
+        Doc("Folder of 8-bit soft maps, laid out like the outputs; an OUT of 'umscosod label' stands for its maps."),
+    ]
+    out: Out
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Score maps or masks against ground truth: MAE, F, E, S, IoU for the data set and each group."""
 
@@ -248,6 +265,7 @@ Command = (
     | Pseudo
     | Train
     | Predict
+    | Refine
     | Evaluate
     | FeaturesEstimate
     | FeaturesEncode

@@ -88,6 +88,16 @@ def _predict(command: args.Predict, config: PipelineConfig) -> int:
     return _finish(report)
 
 
+def _refine(command: args.Refine, config: PipelineConfig) -> int:
+    from umscosod.pipeline import refine_maps
+
+    with ProgressBar() as progress:
+        report = refine_maps(
+            command.images, command.maps, command.out, config, overwrite=command.overwrite, progress=progress
+        )
+    return _finish(report)
+
+
 def _finish(report: LabelReport) -> int:
     print(format_label_report(report))
     return report.exit_code
@@ -235,6 +245,7 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Pseudo: _pseudo,
     args.Train: _train,
     args.Predict: _predict,
+    args.Refine: _refine,
     args.Evaluate: _evaluate,
     args.FeaturesEstimate: _features_estimate,
     args.FeaturesEncode: _features_encode,

@@ -20,6 +20,7 @@ from umscosod.cli.arguments import (
     Predict,
     Presets,
     Pseudo,
+    Refine,
     Settings,
     Train,
 )
@@ -35,6 +36,7 @@ _COMMANDS: Any = (
     | Annotated[Pseudo, tyro.conf.subcommand("pseudo")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Refine, tyro.conf.subcommand("refine")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[
         Any,

@@ -109,6 +109,15 @@ class FeatureCollection(Sequence[GroupFeatures]):
             return [self.load(group) for group in self.groups[index]]
         return self.load(self.groups[index])
 
+    def leave_out(self, reasons: Mapping[str, str]) -> None:
+        """Count images as failures, by id with the reason, and take them out of `groups`; whitenings stay."""
+        self.failures.update(reasons)
+        self.groups = tuple(
+            replace(group, images=left)
+            for group in self.groups
+            if (left := tuple(image for image in group.images if image.id not in reasons))
+        )
+
     @property
     def _backbones(self) -> tuple[Backbone, Backbone]:
         return self.pair.first, self.pair.second

@@ -1,4 +1,4 @@
-"""The paper in five calls: features -> pseudo-labels -> network -> refinement -> outputs."""
+"""The paper in six calls: features -> pseudo-labels -> network -> refinement -> outputs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from umscosod.pipeline.checkpoints import (
 )
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, prepare
+from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
+from umscosod.pipeline.rows import choice_notes, finished_rows, pseudo_rows
 from umscosod.pipeline.stages import (
     NETWORK,
     PSEUDO,
     Refiner,
-    choice_notes,
-    finished_rows,
     label_doubt,
     prediction_stage,
-    pseudo_rows,
     pseudo_stage,
     training_stage,
 )
@@ -42,7 +41,7 @@ from umscosod.training.checkpoint import find_checkpoint, load_meta, load_model
 from umscosod.training.targets import compute_fingerprint
 from umscosod.types import Labelled, PseudoLabel
 
-__all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "train"]
+__all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "refine_maps", "train"]
 
 
 def label_groups(

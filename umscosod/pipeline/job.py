@@ -90,6 +90,16 @@ class JobFolder:
         """
         self._bind("pseudo-labels", digest, "masks were replaced or removed since")
 
+    def bind_maps(self, digest: str) -> None:
+        """Tie the job to the stored maps it refines, by a hash of them all.
+
+        Raises
+        ------
+        DataError
+            The folder holds results of other maps.
+        """
+        self._bind("stored maps", digest, "files were added, removed or changed since")
+
     def load_rows(self, group: ImageGroup) -> list[Labelled] | None:
         """Rows of a finished group whose files are all there; None if it must be done (again)."""
         try:

@@ -131,6 +131,7 @@ def prepare(
     progress: ProgressFn,
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
+    pair: BackbonePair | None = None,
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
 
@@ -148,6 +149,8 @@ def prepare(
         Of a checkpoint.
     admit : callable
         Sees the backbones before anything is written or encoded, and may raise.
+    pair : BackbonePair, optional
+        In the place of those that the settings name, which stay as they are.
 
     Raises
     ------
@@ -159,9 +162,11 @@ def prepare(
     out = Path(out)
     groups = find_groups(images, out)
     device = resolve_device(config.device)
-    pair = build_backbones(config.features, device)
+    if pair is None:
+        pair = build_backbones(config.features, device)
+        config = _resolve(config, pair)
     admit(pair)
-    config = _resolve(config, pair, device)
+    config = replace(config, device=str(device))
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     job = JobFolder(out, settings, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,9 +178,8 @@ def prepare(
         yield Prepared(groups=groups, features=features, config=config, job=job, device=device, notes=notes)
 
 
-def _resolve(config: PipelineConfig, pair: BackbonePair, device: torch.device) -> PipelineConfig:
+def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:
     """Put what was chosen in the place of ``auto``."""
-    config = replace(config, device=str(device))
     if config.features.backbone != AUTO:
         return config
     chosen = replace(config.features, backbone=pair.first.name, second_backbone=pair.second.name)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
@@ -34,19 +35,12 @@ from umscosod.refine.confidence import mask_confidence
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, PseudoLabel, RefinedMask, Status
+from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, PseudoLabel, RefinedMask, Status
 
 logger = logging.getLogger(__name__)
 
-NETWORK, PSEUDO, MEAN = "network", "pseudo-label", "mean"
+NETWORK, PSEUDO, MEAN, STORED = "network", "pseudo-label", "mean", "stored map"
 """Whose maps a group's masks come from."""
-
-_CHOSEN = {
-    NETWORK: "the network's masks agree better across the group than its pseudo-labels, and are kept",
-    PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
-    MEAN: "network and pseudo-labels agree about equally well across the group, and a mean of their maps is kept",
-}
-_SHOWN = 8
 
 Labels = Mapping[str, PseudoLabel]
 
@@ -120,29 +114,6 @@ def label_doubt(prepared: Prepared, labels: Labels) -> float:
     return math.fsum(doubts) / len(doubts) if doubts else 0.0
 
 
-def choice_notes(rows: Sequence[Labelled]) -> list[str]:
-    """Say whose maps the groups kept, one line per maker."""
-    kept = {row.group: row.source for row in reversed(rows) if row.source in _CHOSEN}
-    lines = []
-    for source, words in _CHOSEN.items():
-        names = [name for name in reversed(kept) if kept[name] == source]
-        if names:
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            lines.append(f"{words}: {len(names)} of {len(kept)} groups ({shown})")
-    return lines
-
-
-def finished_rows(prepared: Prepared) -> list[Labelled] | None:
-    """Rows of a job whose groups are all finished; None if anything is left to do."""
-    rows: list[Labelled] = []
-    for group in prepared.features.groups:
-        done = prepared.job.load_rows(group)
-        if done is None:
-            return None
-        rows += done
-    return rows
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One maker's maps of a group, refined."""
@@ -162,14 +133,17 @@ class Refiner:
     prepared : Prepared
     labels : mapping of str to PseudoLabel, or None
     b_bars : mapping of str to float
-        By maker, ``network`` and ``pseudo-label``: whose maps are there to refine.
+        By maker, ``network`` and ``pseudo-label``, or ``stored map`` alone: whose maps are there to refine.
     pool : Executor or None
+    stored : mapping of str to Path
+        Files of the stored maps by image id.
     """
 
     prepared: Prepared
     labels: Labels | None
     b_bars: Mapping[str, float]
     pool: Executor | None
+    stored: Mapping[str, Path] = field(default_factory=dict)
 
     def run(self, progress: ProgressFn) -> list[Labelled]:
         """Write the masks and maps of every group; finished groups are left alone."""
@@ -211,6 +185,9 @@ class Refiner:
             maps_NHW = self.prepared.job.load_maps(features.group)
             assert maps_NHW is not None, "the prediction stage ran"
             return maps_NHW
+        if source == STORED:
+            size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
+            return np.stack([read_stored(self.stored[image.id], size_hw) for image in features.group.images])
         assert self.labels is not None
         return np.stack(_label_maps(features, self.labels, self.prepared.config))
 
@@ -225,6 +202,8 @@ class Refiner:
             b_bar,
             self.pool,
         )
+        if len(self.b_bars) == 1:  # nothing to choose from
+            return Candidate(source=source, maps_NHW=maps_NHW, refined=refined)
         # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
         second = features.second
         masks = [one.mask_HW for one in refined]
@@ -243,7 +222,10 @@ class Refiner:
                 mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
                 source, confidence = HUMAN_SOURCE, 1.0
             is_found = bool(mask_HW.any())
-            write_map(self._path("maps", image), resize_aligned(map_HW, size_hw))
+            if kept.source == STORED:
+                copy_stored(self.stored[image.id], self._path("maps", image), size_hw)
+            else:
+                write_map(self._path("maps", image), resize_aligned(map_HW, size_hw))
             write_mask(self._path("masks", image), mask_HW)
             rows.append(
                 Labelled(
@@ -277,24 +259,3 @@ def _label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig)
         else empty_HW
         for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
     ]
-
-
-def pseudo_rows(groups: tuple[ImageGroup, ...], labels: Labels) -> list[Labelled]:
-    """Report rows of a job that stops at pseudo-labels."""
-    rows = []
-    for group in groups:
-        for image in group.images:
-            label = labels.get(image.id)
-            is_found = label is not None and bool(label.mask_hw.any())
-            rows.append(
-                Labelled(
-                    image_id=image.id,
-                    group=group.name,
-                    output=image.output,
-                    status=Status.LABELLED if is_found else Status.EMPTY,
-                    confidence=label.confidence if label is not None and is_found else 0.0,
-                    reason="" if is_found else "no mask and no attention to make a pseudo-label of",
-                    source="pseudo-label",
-                )
-            )
-    return rows
