@@ -1,0 +1,111 @@
+"""Masks that a person accepted, as files: copies that outlive the run they came from."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from umscosod.data.files import open_atomic
+from umscosod.data.masks import encode_png
+from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.fields import REVIEWED
+from umscosod.integrations.fiftyone.places import review_folder
+from umscosod.types import ByteArray
+
+_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+
+
+def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
+    """Where a sample's accepted mask lies: the review folder, or a folder of its own for another field name."""
+    folder = review_folder(dataset)
+    return (folder if reviewed == REVIEWED else folder / reviewed) / f"{sample_id}.png"
+
+
+def read_mask_file(path: Path) -> bytes:
+    """Read a mask file whole and look at each pixel, so that no damaged file becomes a person's.
+
+    Returns
+    -------
+    bytes
+        The file as it is where it is an 8-bit grey PNG, as runs write it; else the same mask as such a PNG.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged, or it holds values other than 0 and 255.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            is_plain = image.format == "PNG" and image.mode == "L"
+            levels_HW = _grey_levels(image)
+    except FileNotFoundError:
+        raise DataError(f"its mask file {path} is missing") from None
+    except _BROKEN as error:
+        raise DataError(f"its mask file {path} cannot be read ({error})") from None
+    strange = np.unique(levels_HW[(levels_HW != 0) & (levels_HW != 255)])
+    if len(strange):
+        values = ", ".join(str(value) for value in strange[:5])
+        raise DataError(f"its mask file {path} holds values other than 0 and 255 ({values}); threshold it first")
+    return content if is_plain else encode_png(levels_HW)
+
+
+def _grey_levels(image: Image.Image) -> ByteArray:
+    """Values of a mask in any of the modes that editors save: what is transparent is background."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    levels_HW: ByteArray = np.asarray(image.convert("L"))
+    return levels_HW
+
+
+def check_size(mask_path: Path, image_path: Path) -> None:
+    """Refuse a mask that is not as large as its image (upright, as it is shown).
+
+    Raises
+    ------
+    DataError
+        The sizes differ, or one of the files cannot be read.
+    """
+    sizes = []
+    for path in (mask_path, image_path):
+        try:
+            with Image.open(path) as image:
+                sizes.append(ImageOps.exif_transpose(image).size)
+        except _BROKEN as error:
+            raise DataError(f"cannot read {path}: {error}; replace the file") from None
+    (mask_w, mask_h), (image_w, image_h) = sizes
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"the mask {mask_path} is {mask_w} x {mask_h} pixels, its image {image_path} {image_w} x {image_h}; "
+            "save the mask at the size of the image"
+        )
+
+
+def write_reviewed(target: Path, content: bytes) -> None:
+    """Write an accepted mask, whole or not at all."""
+    with open_atomic(target) as stream:
+        stream.write(content)
+
+
+def holds(target: Path, content: bytes) -> bool:
+    """Whether a file is there with just this content."""
+    return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
+
+
+def remove_reviewed(target: Path) -> None:
+    """Remove an accepted mask that no label points to any more; one that is gone already is no error.
+
+    Raises
+    ------
+    DataError
+        The file may not be removed.
+    """
+    try:
+        target.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot remove {target}: {error.strerror}; check the folder's owner") from error
