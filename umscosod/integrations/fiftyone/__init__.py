@@ -1,9 +1,41 @@
-"""FiftyOne as host: samples in, masks and maps on disk, label fields on the samples.
+"""FiftyOne as host: samples in, masks and maps on disk, label fields and runs on the data set.
 
-Masks and maps stay files (``mask_path``, ``map_path``): MongoDB documents end at 16 MB, and files are faster.
-FiftyOne itself is imported inside the functions, since that import takes seconds.
+Names are imported when first used: FiftyOne's own import takes seconds.
 """
 
-from umscosod.integrations.fiftyone.labels import label_dataset
+from __future__ import annotations
 
-__all__ = ["label_dataset"]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "CoSODDataset": "importer",
+    "CoSODImporter": "importer",
+    "RunReport": "jobs",
+    "RunSummary": "runs",
+    "TrainOutcome": "training",
+    "delete_run": "runs",
+    "get_run": "runs",
+    "label_dataset": "labels",
+    "list_runs": "runs",
+    "predict_dataset": "labels",
+    "pseudo_label_dataset": "labels",
+    "refine_dataset": "labels",
+    "train_dataset": "training",
+}
+"""Public name -> module of this package."""
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module at first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
