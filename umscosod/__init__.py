@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
     from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, train
+    from umscosod.pipeline.predictor import load_model
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "groups_from_list",
     "label_groups",
     "load_config",
+    "load_model",
     "make_pseudo_labels",
     "predict",
     "refine_maps",
@@ -40,6 +42,7 @@ _HOMES = {
     "groups_from_list": "umscosod.data.groups",
     "label_groups": "umscosod.pipeline",
     "load_config": "umscosod.config_io",
+    "load_model": "umscosod.pipeline.predictor",
     "make_pseudo_labels": "umscosod.pipeline",
     "predict": "umscosod.pipeline",
     "refine_maps": "umscosod.pipeline",

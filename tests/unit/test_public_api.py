@@ -11,7 +11,7 @@ import pytest
 import umscosod
 
 ROOT = Path(umscosod.__file__).resolve().parents[1]
-PIPELINE = {"label_groups", "make_pseudo_labels", "predict", "refine_maps", "train"}
+PIPELINE = {"label_groups", "load_model", "make_pseudo_labels", "predict", "refine_maps", "train"}
 
 
 @pytest.mark.parametrize("name", sorted(set(umscosod.__all__) - PIPELINE))

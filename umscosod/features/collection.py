@@ -15,18 +15,15 @@ import numpy as np
 from umscosod.config import PipelineConfig
 from umscosod.data.images import decode_image, image_sha256, resize_picture
 from umscosod.errors import DataError
+from umscosod.features.assemble import STREAMS, EncodedPicture, assemble_group
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import Arrays, FeatureCache
 from umscosod.features.registry import BackbonePair
-from umscosod.features.saliency import saliency_from_attention
-from umscosod.features.sharpen import append_saliency, sharpen_saliency
 from umscosod.features.whitening import Whitening, fit_whitening
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup, ImageRef
+from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
-
-STREAMS = ("first", "second")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,37 +130,22 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the
-            map its group agrees on.
+            See `umscosod.features.assemble.assemble_group`.
         """
-        pictures = [self._read(image, self._entries[image.id].picture) for image in group.images]
-        first, second = (self._load_stream(group, index) for index in range(2))
-        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
-        if self.pair.first.needs_whitening:
-            settings = self.config.features.embedded
-            saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw, settings)
-            first = append_saliency(first, saliency_NP, settings)
-        return GroupFeatures(
-            group=group,
-            first=first,
-            second=second,
-            saliency_NP=saliency_NP,
-            pictures_NHW3=np.stack([arrays["picture"] for arrays in pictures]),
-            sizes_hw=tuple((int(arrays["size"][0]), int(arrays["size"][1])) for arrays in pictures),
-        )
+        settings = self.config.features.embedded
+        return assemble_group(group, list(map(self._encoded, group.images)), self.pair, self.whitenings, settings)
 
-    def _load_stream(self, group: ImageGroup, index: int) -> GroupTokens:
-        backbone, whitening = self._backbones[index], self.whitenings.get(STREAMS[index])
-        rows = [self._read(image, self._entries[image.id].streams[index]) for image in group.images]
-        tokens_NPD: FloatArray = np.stack([arrays["tokens"] for arrays in rows])
-        return GroupTokens(
-            tokens_NPD=tokens_NPD if whitening is None else whitening.apply(tokens_NPD),
-            keys_NPK=np.stack([arrays["keys"] for arrays in rows]),
-            attn_NAP=np.stack([arrays["attn"] for arrays in rows]),
-            grid_hw=backbone.grid_hw,
-            backbone_id=backbone.id,
-            is_centred=whitening is not None,
+    def _encoded(self, image: ImageRef) -> EncodedPicture:
+        entry = self._entries[image.id]
+        picture = self._read(image, entry.picture)
+        first, second = (
+            EncodedImage(
+                tokens_PD=arrays["tokens"], keys_PK=arrays["keys"], attn_AP=arrays["attn"], grid_hw=backbone.grid_hw
+            )
+            for backbone, arrays in zip(self._backbones, (self._read(image, key) for key in entry.streams), strict=True)
         )
+        size_hw = (int(picture["size"][0]), int(picture["size"][1]))
+        return EncodedPicture(picture_HW3=picture["picture"], size_hw=size_hw, streams=(first, second))
 
     def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
         index = STREAMS.index(stream)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from umscosod.config import PipelineConfig
@@ -12,14 +11,7 @@ from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
-from umscosod.pipeline.checkpoints import (
-    calibrate,
-    check_fits,
-    features_of,
-    hash_checkpoint,
-    load_whitenings,
-    network_of,
-)
+from umscosod.pipeline.checkpoints import adopt_checkpoint, calibrate, check_fits, hash_checkpoint, load_whitenings
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, prepare
 from umscosod.pipeline.refining import refine_maps
@@ -37,7 +29,8 @@ from umscosod.pipeline.stages import (
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
-from umscosod.training.checkpoint import find_checkpoint, load_meta, load_model
+from umscosod.training.checkpoint import find_checkpoint
+from umscosod.training.checkpoint import load_model as load_network
 from umscosod.training.targets import compute_fingerprint
 from umscosod.types import Labelled, PseudoLabel
 
@@ -136,9 +129,7 @@ def predict(
     folder = find_checkpoint(Path(checkpoint))
     if folder.resolve().is_relative_to(Path(out).resolve() / "run"):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
-    meta = load_meta(folder)
-    config = load_config(DEFAULT_PRESET) if config is None else config
-    config = replace(config, features=features_of(config.features, meta), network=network_of(meta, folder))
+    config = adopt_checkpoint(load_config(DEFAULT_PRESET) if config is None else config, folder)
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
     whitenings = load_whitenings(folder)
 
@@ -149,7 +140,7 @@ def predict(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
     ) as prepared:
         pair = prepared.features.pair
-        network, meta = load_model(folder, (pair.first.id, pair.second.id))
+        network, meta = load_network(folder, (pair.first.id, pair.second.id))
         b_bar = prediction_stage(prepared, network, progress)
         b_bars = {NETWORK: meta.calibration.get("b_bar", b_bar)}
         return _refine_and_finish(prepared, None, b_bars, started, progress)

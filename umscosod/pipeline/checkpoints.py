@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from umscosod.config import FeaturesConfig, NetworkConfig
+from umscosod.config import FeaturesConfig, NetworkConfig, PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.errors import CheckpointError
 from umscosod.features.registry import AUTO, BackbonePair
@@ -15,7 +15,14 @@ from umscosod.features.whitening import Whitening
 from umscosod.pipeline.prepare import Prepared
 from umscosod.pipeline.stages import prediction_stage
 from umscosod.progress import ProgressFn
-from umscosod.training.checkpoint import MODEL_FILE, CheckpointMeta, build_config, load_model, save_calibration
+from umscosod.training.checkpoint import (
+    MODEL_FILE,
+    CheckpointMeta,
+    build_config,
+    load_meta,
+    load_model,
+    save_calibration,
+)
 from umscosod.training.loop import TrainedNetwork
 
 WHITENING_FILE = "whitening.json"
@@ -61,8 +68,19 @@ def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
         raise CheckpointError(f"{file} is damaged: {error}; train again") from error
 
 
-def features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
-    """Use the checkpoint's backbones where the user left the choice open."""
+def adopt_checkpoint(config: PipelineConfig, folder: Path) -> PipelineConfig:
+    """Take over the checkpoint's network, and its backbones where the user left the choice open.
+
+    Raises
+    ------
+    CheckpointError
+        Its ``meta.json`` is damaged or of another version.
+    """
+    meta = load_meta(folder)
+    return replace(config, features=_features_of(config.features, meta), network=_network_of(meta, folder))
+
+
+def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
     if asked.backbone != AUTO:
         return asked
     saved = build_config(FeaturesConfig, meta.config.get("features", {}), "checkpoint: features")
@@ -77,6 +95,5 @@ def features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
     )
 
 
-def network_of(meta: CheckpointMeta, folder: Path) -> NetworkConfig:
-    """Rebuild the network's settings from the checkpoint."""
+def _network_of(meta: CheckpointMeta, folder: Path) -> NetworkConfig:
     return build_config(NetworkConfig, meta.config.get("network", {}), f"{folder}: network")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umscosod.config import PipelineConfig
+from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.masks import read_mask
 from umscosod.data.resize import resize_aligned, resize_mask
@@ -109,9 +109,19 @@ def label_doubt(prepared: Prepared, labels: Labels) -> float:
     doubts = [
         1.0 - map_confidence(map_HW)
         for features in prepared.features
-        for map_HW in _label_maps(features, labels, prepared.config)
+        for map_HW in label_maps(features, labels, prepared.config)
     ]
     return math.fsum(doubts) / len(doubts) if doubts else 0.0
+
+
+def refine_features(
+    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: Executor | None
+) -> list[RefinedMask]:
+    """Refine a group's maps by its pictures and the first stream's tokens; see `umscosod.refine.rrbe.refine_group`."""
+    first = features.first
+    return refine_group(
+        maps_NHW, features.pictures_NHW3, first.tokens_NPD, first.grid_hw, features.sizes_hw, config, b_bar, pool
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,19 +199,10 @@ class Refiner:
             size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
             return np.stack([read_stored(self.stored[image.id], size_hw) for image in features.group.images])
         assert self.labels is not None
-        return np.stack(_label_maps(features, self.labels, self.prepared.config))
+        return np.stack(label_maps(features, self.labels, self.prepared.config))
 
     def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray, b_bar: float) -> Candidate:
-        refined = refine_group(
-            maps_NHW,
-            features.pictures_NHW3,
-            features.first.tokens_NPD,
-            features.first.grid_hw,
-            features.sizes_hw,
-            self.prepared.config.refine,
-            b_bar,
-            self.pool,
-        )
+        refined = refine_features(features, maps_NHW, self.prepared.config.refine, b_bar, self.pool)
         if len(self.b_bars) == 1:  # nothing to choose from
             return Candidate(source=source, maps_NHW=maps_NHW, refined=refined)
         # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
@@ -249,7 +250,7 @@ def _why_empty(source: str, threshold: float) -> str:
     return "a person left it empty" if source == HUMAN_SOURCE else f"no region passed the threshold {threshold:.2f}"
 
 
-def _label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
+def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
     """Soft maps of a group's pseudo-labels at network size; zeros for an image that has none."""
     size_hw, grid_hw = features.pictures_NHW3.shape[1:3], features.first.grid_hw
     empty_HW = np.zeros(size_hw, np.float32)

@@ -1,0 +1,251 @@
+"""A model in memory: groups of decoded pictures in, maps and masks out, no output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from umscosod.config import DataConfig, PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.data.images import resize_picture
+from umscosod.data.resize import resize_aligned
+from umscosod.device import resolve_device
+from umscosod.errors import ConfigError, DataError
+from umscosod.features.assemble import STREAMS, EncodedPicture, assemble_group
+from umscosod.features.registry import BackbonePair, build_backbones
+from umscosod.features.whitening import Whitening, fit_whitening
+from umscosod.network.model import UmsNetwork
+from umscosod.network.predict import predict_group
+from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, load_whitenings
+from umscosod.pipeline.stages import label_maps, refine_features
+from umscosod.pseudo.proposals import HacProposer
+from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.refine.confidence import mask_confidence
+from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.threshold import calibrate
+from umscosod.training.checkpoint import find_checkpoint
+from umscosod.training.checkpoint import load_model as load_network
+from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupPrediction:
+    """What was found in one picture of a group.
+
+    Attributes
+    ----------
+    map_HW : ndarray, float32, (H, W), in [0, 1]
+        Soft co-saliency at the picture's own size.
+    mask_HW : ndarray, bool, (H, W)
+    confidence : float
+        In [0, 1]; 0 where the mask is empty.
+    """
+
+    map_HW: FloatArray
+    mask_HW: BoolArray
+    confidence: float
+
+
+class CoSalPredictor:
+    """Finds the common object of groups of pictures; made by `load_model`.
+
+    Inside a ``with`` block several processes share DenseCRF's work, as ``refine.crf.workers`` says; elsewhere it runs
+    in this one. The results are the same bits.
+
+    Attributes
+    ----------
+    config : PipelineConfig
+    pair : BackbonePair
+    notes : tuple of str
+        Which backbones were chosen and why.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        pair: BackbonePair,
+        device: torch.device,
+        *,
+        network: UmsNetwork | None = None,
+        whitenings: Mapping[str, Whitening] | None = None,
+        b_bar: float | None = None,
+    ) -> None:
+        self.config, self.pair, self.notes = config, pair, pair.notes
+        self._device, self._network = device, network
+        self._whitenings, self._b_bar = dict(whitenings or {}), b_bar
+        self._stack = ExitStack()
+        self._pool: Executor | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a network makes the maps; pseudo-labels do otherwise."""
+        return self._network is not None
+
+    def __enter__(self) -> Self:
+        """Open processes for DenseCRF."""
+        if self._pool is None:
+            self._pool = self._stack.enter_context(open_pool(self.config.refine.crf))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool = None
+        self._stack.close()
+
+    def predict_group(self, pictures: Sequence[ByteArray]) -> list[GroupPrediction]:
+        """Find the object that the pictures share.
+
+        Parameters
+        ----------
+        pictures : sequence of ndarray, uint8, (H, W, 3)
+            RGB, upright, at their own sizes. The other pictures are the only clue to what is meant; one alone is
+            labelled by itself.
+
+        Returns
+        -------
+        list of GroupPrediction
+            In the order given; empty for no pictures.
+
+        Raises
+        ------
+        DataError
+            A picture is no uint8 RGB array, or larger or smaller than ``data`` allows; the message says which.
+        """
+        if not pictures:
+            return []
+        for index, picture_HW3 in enumerate(pictures):
+            check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
+        features = self._encode(pictures)
+        maps_NHW = self._predict_maps(features)
+        b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
+        refined = refine_features(features, maps_NHW, self.config.refine, b_bar, self._pool)
+        return [
+            GroupPrediction(
+                map_HW=resize_aligned(map_HW, size_hw),
+                mask_HW=one.mask_HW,
+                confidence=mask_confidence(map_HW, one.mask_HW),
+            )
+            for map_HW, one, size_hw in zip(maps_NHW, refined, features.sizes_hw, strict=True)
+        ]
+
+    def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
+        first, second = (backbone.encode(pictures) for backbone in (self.pair.first, self.pair.second))
+        encoded = [
+            EncodedPicture(
+                picture_HW3=resize_picture(picture_HW3, self.config.features.size_px),
+                size_hw=(picture_HW3.shape[0], picture_HW3.shape[1]),
+                streams=(one, other),
+            )
+            for picture_HW3, one, other in zip(pictures, first, second, strict=True)
+        ]
+        names = [f"{index:06}" for index in range(len(pictures))]
+        images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
+        return assemble_group(
+            ImageGroup(name="group", images=images),
+            encoded,
+            self.pair,
+            self._whitenings_of(encoded),
+            self.config.features.embedded,
+        )
+
+    def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
+        """The checkpoint's, or statistics of the group at hand where there are none."""
+        shrinkage = self.config.features.embedded.shrinkage
+        return {
+            stream: self._whitenings.get(stream)
+            or fit_whitening((one.streams[index].tokens_PD for one in encoded), shrinkage)
+            for index, (stream, backbone) in enumerate(zip(STREAMS, (self.pair.first, self.pair.second), strict=True))
+            if backbone.needs_whitening
+        }
+
+    def _predict_maps(self, features: GroupFeatures) -> FloatArray:
+        if self._network is not None:
+            return predict_group(self._network, features, self._device)
+        labels = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
+        return np.stack(label_maps(features, {label.image_id: label for label in labels}, self.config))
+
+
+def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | None = None) -> CoSalPredictor:
+    """Load a model once, to label any number of groups of pictures in memory.
+
+    Parameters
+    ----------
+    checkpoint : path, optional
+        A checkpoint, a run's folder, or the output folder of `umscosod.train` or `umscosod.label_groups`. None: no
+        network; masks come from refined pseudo-labels (CM-SPLG and RRBE), as ``label --no-train`` makes them.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset. With a checkpoint and ``features.backbone`` left at ``auto``, the backbones of
+        the checkpoint are used.
+
+    Returns
+    -------
+    CoSalPredictor
+
+    Raises
+    ------
+    CheckpointError
+        No checkpoint there, or it belongs to other backbones.
+    ConfigError
+        A setting is wrong; without a checkpoint ``pseudo.proposer`` must be ``hac``, as ``coco-json`` looks masks up
+        by file name.
+    WeightsError
+        The backbone's weights are missing.
+
+    Notes
+    -----
+    ``embedded`` features are whitened by the statistics kept with the checkpoint; without one, by those of the group
+    at hand.
+
+    Examples
+    --------
+    ::
+
+        model = umscosod.load_model("OUT/run")
+        for one in model.predict_group([picture_a, picture_b, picture_c]):
+            print(one.mask_HW.sum(), one.confidence)
+    """
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    folder = None if checkpoint is None else find_checkpoint(Path(checkpoint))
+    if folder is not None:
+        config = adopt_checkpoint(config, folder)
+    elif config.pseudo.proposer != "hac":
+        raise ConfigError(
+            f"pseudo.proposer {config.pseudo.proposer!r} looks masks up by file name, which pictures in memory do not "
+            "have; use hac, or a checkpoint"
+        )
+    validate_config(config)
+    device = resolve_device(config.device)
+    pair = build_backbones(config.features, device)
+    config = replace(config, device=str(device))
+    if folder is None:
+        return CoSalPredictor(config, pair, device)
+    whitenings = load_whitenings(folder)
+    check_fits(folder, pair, whitenings)
+    network, meta = load_network(folder)
+    b_bar = meta.calibration.get("b_bar")
+    return CoSalPredictor(config, pair, device, network=network, whitenings=whitenings, b_bar=b_bar)
+
+
+def check_picture(picture_HW3: ByteArray, name: str, config: DataConfig) -> None:
+    """Refuse what is no decoded picture, or larger or smaller than the settings allow; DataError says which."""
+    if picture_HW3.dtype != np.uint8 or picture_HW3.ndim != 3 or picture_HW3.shape[2] != 3:
+        raise DataError(f"{name} must be uint8 RGB (H, W, 3), got {picture_HW3.dtype} {picture_HW3.shape}")
+    height, width = picture_HW3.shape[:2]
+    if min(height, width) < config.min_side_px:
+        raise DataError(
+            f"{name} is {width} x {height} pixels, each side must have at least {config.min_side_px}; leave it out or "
+            "lower data.min_side_px"
+        )
+    if height * width > config.max_pixels:
+        raise DataError(
+            f"{name} is {width} x {height} pixels, more than the limit of {config.max_pixels}; make it smaller or "
+            "raise data.max_pixels"
+        )
