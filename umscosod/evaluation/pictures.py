@@ -48,11 +48,10 @@ def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
 def read_pair(pred: Path, gt: Path) -> tuple[ByteArray, ByteArray]:
     """Prediction and ground truth at the size of the ground truth.
 
-    A prediction of another size is resized by Pillow's bilinear filter on 8 bits, which smooths when it shrinks.
-
     Returns
     -------
     (ndarray, ndarray), uint8, (H, W) each
+        See `fit_to_truth`.
 
     Raises
     ------
@@ -60,6 +59,29 @@ def read_pair(pred: Path, gt: Path) -> tuple[ByteArray, ByteArray]:
         See `open_grey`.
     """
     truth, prediction = open_grey(gt), open_grey(pred)
+    return fit_to_truth(prediction, truth)
+
+
+def fit_to_truth(prediction: Image.Image, truth: Image.Image) -> tuple[ByteArray, ByteArray]:
+    """Both as arrays of the size of the ground truth.
+
+    A prediction of another size is resized by Pillow's bilinear filter on 8 bits, which smooths when it shrinks.
+
+    Parameters
+    ----------
+    prediction, truth : Image of mode ``L``
+
+    Returns
+    -------
+    (ndarray, ndarray), uint8, (H, W) each
+        Read-only views where nothing was resized.
+
+    Examples
+    --------
+    >>> black, grey = Image.new("L", (2, 1), 0), Image.new("L", (4, 2), 100)
+    >>> [array.shape for array in fit_to_truth(grey, black)]
+    [(1, 2), (1, 2)]
+    """
     if prediction.size != truth.size:
         prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
     return np.asarray(prediction), np.asarray(truth)

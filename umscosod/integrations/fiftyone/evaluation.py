@@ -1,0 +1,272 @@
+"""Predictions against ground truths, through FiftyOne's evaluation API, with the command line's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import fiftyone as fo
+
+from umscosod.errors import DataError
+from umscosod.evaluation.report import Measure
+from umscosod.evaluation.scores import Definition, check_definition
+from umscosod.integrations.fiftyone.evaluation_method import (
+    BACKGROUND,
+    BACKGROUND_NAME,
+    FOREGROUND_NAME,
+    METHOD,
+    PIXEL_MEASURES,
+    CoSalEvaluation,
+    CoSalEvaluationConfig,
+    CoSalEvaluationResults,
+    measure_fields,
+)
+from umscosod.integrations.fiftyone.evaluation_report import EvaluationReport, describe_left_out
+from umscosod.integrations.fiftyone.fields import FOREGROUND
+from umscosod.integrations.fiftyone.ground_truth import make_mask_field
+from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
+from umscosod.integrations.fiftyone.rows import flat_images
+from umscosod.progress import ProgressFn, ignore_progress
+
+__all__ = [
+    "METHOD",
+    "CoSalEvaluation",
+    "CoSalEvaluationConfig",
+    "CoSalEvaluationResults",
+    "EvaluationReport",
+    "compute_metric",
+    "evaluate_dataset",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_dataset(
+    sample_collection: Any,
+    pred_field: str,
+    gt_field: str,
+    *,
+    eval_key: str | None = None,
+    group_field: str | None = None,
+    definition: Definition = "cosod",
+    use_maps: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> EvaluationReport:
+    """Score masks or soft maps against ground truths; figures go to fields, to the App's panel and to the caller.
+
+    Everything is measured before anything is stored: a call that is stopped leaves no half evaluation behind, and
+    what bore the key before stays.
+
+    Parameters
+    ----------
+    sample_collection : fiftyone.core.collections.SampleCollection
+        An image data set or view; a ``group_by()`` view is flattened.
+    pred_field : str
+        Segmentation field with the predictions, usually the name of a run.
+    gt_field : str
+        Segmentation field, or Detections with masks: their union is then written once to ``<gt_field>_mask``.
+    eval_key : str, optional
+        Name of the evaluation, ``eval_<pred_field>`` by default. Images get fields ``<key>_mae``, ``<key>_s`` and so
+        on; ``delete_evaluation`` removes them.
+    group_field : str, optional
+        Field that names an image's group: text, number or Classification. None: the image's folder.
+    definition : {"cosod", "sod"}
+        As for `umscosod.evaluate`, whose figures these are.
+    use_maps : bool
+        Score the soft maps in ``<pred_field>_map``.
+    overwrite : bool
+        Replace an evaluation of that key; otherwise it is refused.
+    progress : callable
+
+    Returns
+    -------
+    EvaluationReport
+        Samples without prediction or ground truth, or with a file that cannot be read, are left out and named.
+
+    Raises
+    ------
+    DataError
+        A field is missing or of another kind, the key is taken, or no sample can be scored.
+    ConfigError
+        Unknown definition.
+    """
+    check_definition(definition)
+    view = flat_images(sample_collection)
+    dataset = view._dataset
+    key = eval_key or f"eval_{pred_field}"
+    map_field = _check_prediction(view, pred_field, use_maps)
+    gt_kind = _check_truth(view, pred_field, gt_field)
+    _check_key(dataset, key, overwrite)
+    notes: list[str] = []
+    problems: dict[str, str] = {}
+    if gt_kind is fo.Detections:
+        instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, progress)
+        notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
+
+    measured = measure_pairs(
+        view,
+        map_field or pred_field,
+        gt_field,
+        definition=definition,
+        group_field=group_field,
+        report=lambda done, total: progress(done, total, "evaluate"),
+    )
+    _explain(measured, problems)
+    _check_any(measured, pred_field, gt_field)
+    if key in dataset.list_evaluations():
+        dataset.delete_evaluation(key)
+    results = view.evaluate_segmentations(
+        pred_field,
+        gt_field=gt_field,
+        eval_key=key,
+        method=CoSalEvaluationConfig,
+        mask_targets={BACKGROUND: BACKGROUND_NAME, FOREGROUND: _object_name(dataset, gt_field)},
+        progress=False,
+        definition=definition,
+        group_field=group_field,
+        map_field=map_field,
+        measured=measured,
+    )
+    notes += _notes_on(measured)
+    return _report(key, pred_field, gt_field, results, measured, tuple(notes))
+
+
+def compute_metric(samples: Any, results: Any, measure: Measure, field: str) -> float:
+    """Compute one measure for an evaluation of FiftyOne's own method: per image into a field, per data set returned.
+
+    All measures of one evaluation come from one pass: it is kept with the results object.
+
+    Parameters
+    ----------
+    samples : fiftyone.core.collections.SampleCollection
+    results : fiftyone.utils.eval.segmentation.SegmentationResults
+    measure : str
+    field : str
+        Float field for the figures of the images; made where it is missing.
+
+    Raises
+    ------
+    DataError
+        No sample can be scored.
+    """
+    config = results.config
+    measured = getattr(results, "_umscosod_measured", None)
+    if measured is None:
+        measured = measure_pairs(
+            samples.view(),
+            config.pred_field,
+            config.gt_field,
+            definition="cosod",
+            group_field=None,
+            report=lambda done, total: None,
+        )
+        _check_any(measured, config.pred_field, config.gt_field)
+        results._umscosod_measured = measured  # private: not stored with the results
+    dataset = samples._dataset
+    if not dataset.has_sample_field(field):
+        dataset.add_sample_field(field, fo.FloatField)
+    dataset.set_values(field, {image.name: getattr(image, measure) for image in measured.images}, key_field="id")
+    return float(getattr(measured.means.dataset.scores(), measure))
+
+
+def _report(
+    key: str, pred_field: str, gt_field: str, results: Any, measured: Measured, notes: tuple[str, ...]
+) -> EvaluationReport:
+    report = EvaluationReport(
+        eval_key=key,
+        pred_field=pred_field,
+        gt_field=gt_field,
+        definition=measured.definition,
+        dataset=results.dataset_scores,
+        groups=results.group_scores,
+        n=len(measured.images),
+        missing=len(measured.left_out),
+        missing_reasons=tuple(measured.left_out),
+        notes=notes,
+    )
+    logger.info(report.summary)
+    return report
+
+
+def _check_prediction(view: Any, pred_field: str, use_maps: bool) -> str | None:
+    """Check the predictions' field; returns the field of the soft maps if they are to be scored."""
+    kind = _kind(view, pred_field)
+    if kind is fo.Heatmap:
+        masks = pred_field.removesuffix("_map")
+        raise DataError(f"{pred_field!r} holds soft maps; to score them, give the field {masks!r} and use_maps=True")
+    if kind is not fo.Segmentation:
+        raise DataError(f"there is no field of masks {pred_field!r}; such fields here: {_names(view, fo.Segmentation)}")
+    if not use_maps:
+        return None
+    map_field = f"{pred_field}_map"
+    if _kind(view, map_field) is not fo.Heatmap:
+        raise DataError(f"there are no soft maps {map_field!r}; score the masks: use_maps=False")
+    return map_field
+
+
+def _check_truth(view: Any, pred_field: str, gt_field: str) -> Any:
+    """Check the ground truths' field; returns its kind."""
+    kind = _kind(view, gt_field)
+    if kind not in (fo.Segmentation, fo.Detections):
+        there = f"{_names(view, fo.Segmentation)}; with instances: {_names(view, fo.Detections)}"
+        raise DataError(f"there is no field of masks or instances {gt_field!r}; with masks there are: {there}")
+    if gt_field == pred_field:
+        raise DataError(f"prediction and ground truth are both {gt_field!r}; choose two different fields")
+    return kind
+
+
+def _kind(view: Any, name: str) -> Any:
+    return getattr(view.get_field(name), "document_type", None) if name else None
+
+
+def _names(view: Any, kind: Any) -> str:
+    return ", ".join(sorted(view.get_field_schema(embedded_doc_type=kind))) or "none"
+
+
+def _check_key(dataset: Any, key: str, overwrite: bool) -> None:
+    """Refuse a key that is taken, or whose fields belong to something else."""
+    if not key.isidentifier() or key.startswith("_"):
+        raise DataError(f"evaluation key {key!r} must be letters, digits and '_', starting with a letter")
+    if key in dataset.list_evaluations():
+        if not overwrite:
+            raise DataError(f"the evaluation {key!r} exists; choose another key or overwrite")
+        return
+    names = [*measure_fields(key), *(f"{key}_{name}" for name in PIXEL_MEASURES)]
+    taken = [name for name in names if dataset.has_sample_field(name)]
+    if taken:
+        raise DataError(f"field {taken[0]!r}, where figures would go, exists already; choose another evaluation key")
+
+
+def _explain(measured: Measured, problems: dict[str, str]) -> None:
+    """Where no ground truth could be made, say why in place of saying that there is none."""
+    measured.left_out = [
+        dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
+    ]
+
+
+def _check_any(measured: Measured, pred_field: str, gt_field: str) -> None:
+    if not measured.images:
+        left = tuple(measured.left_out)
+        raise DataError(
+            f"none of the {len(left)} samples can be scored: {describe_left_out(left)}; "
+            f"choose a view whose samples have both {pred_field!r} and {gt_field!r}"
+        )
+
+
+def _object_name(dataset: Any, gt_field: str) -> str:
+    """Name that the data set gives to the object's pixel value."""
+    targets = dataset.mask_targets.get(gt_field) or dataset.default_mask_targets or {}
+    return str(targets.get(FOREGROUND, FOREGROUND_NAME))
+
+
+def _notes_on(measured: Measured) -> list[str]:
+    """Ground truths that are probably not what the user meant."""
+    faint, single = measured.suspicious.faint, measured.suspicious.single
+    notes = []
+    if faint:
+        notes.append(f"{len(faint)} ground truths have no value above 128 and count as empty ({faint[0]} is one)")
+    if single:
+        notes.append(f"{len(single)} ground truths are a single pixel, where E means nothing ({single[0]} is one)")
+    return notes

@@ -1,0 +1,312 @@
+"""The evaluation method ``cosal``: our measures inside FiftyOne's evaluation API, shown and compared by the App.
+
+FiftyOne stores the path of `CoSalEvaluationConfig` and finds `CoSalEvaluation` by dropping "Config": both must stay in
+this module. A process without this package falls back to the base classes and still reads the figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.utils as fou
+import fiftyone.utils.eval.segmentation as fous
+import numpy as np
+
+from umscosod.errors import ConfigError, DataError
+from umscosod.evaluation.accumulate import CURVES
+from umscosod.evaluation.report import MEASURES
+from umscosod.evaluation.scores import Curves, Definition, Scores, check_definition
+from umscosod.integrations.fiftyone.fields import FOREGROUND, TARGETS
+from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
+
+METHOD = "cosal"
+BACKGROUND = 0
+BACKGROUND_NAME, FOREGROUND_NAME = "background", TARGETS[FOREGROUND]
+PIXEL_MEASURES = ("accuracy", "precision", "recall")
+"""What FiftyOne's own method stores for each image; over 0/255 masks its accuracy is the IoU."""
+WORDS = {
+    "s": "S-measure",
+    "e_max": "E-measure, maximum",
+    "f_max": "F-measure, maximum",
+    "iou": "IoU, mean over images",
+    "mae": "MAE",
+    "e_mean": "E-measure, mean",
+    "f_mean": "F-measure, mean",
+    "e_adaptive": "E-measure, adaptive",
+    "f_adaptive": "F-measure, adaptive",
+}
+"""The nine measures in words, the usual ones first."""
+LOWER_IS_BETTER = frozenset({"mae"})
+
+
+def measure_fields(eval_key: str) -> list[str]:
+    """Fields of the nine measures of each image, ``<key>_mae`` and so on."""
+    return [f"{eval_key}_{measure}" for measure in MEASURES]
+
+
+def custom_metrics(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Figures of a data set in the form that FiftyOne stores with an evaluation and shows in its panel."""
+    return {
+        f"umscosod/{measure}": {
+            "key": measure,
+            "value": float(getattr(scores, measure)),
+            "label": label,
+            "lower_is_better": measure in LOWER_IS_BETTER,
+        }
+        for measure, label in WORDS.items()
+    }
+
+
+class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc]  # untyped base
+    """Settings of one evaluation.
+
+    Parameters
+    ----------
+    pred_field, gt_field : str
+        Segmentation fields.
+    definition : {"cosod", "sod"}
+        What the figures mean; see `umscosod.evaluation`.
+    group_field : str, optional
+        Field that names an image's group; None: its folder.
+    map_field : str, optional
+        Heatmap field to score in place of the masks of `pred_field`.
+    measured : Measured, optional
+        The measures, if they were computed already; not stored.
+
+    Raises
+    ------
+    ConfigError
+        An option of FiftyOne's own method that has no meaning here, or an unknown definition.
+    """
+
+    def __init__(
+        self,
+        pred_field: str,
+        gt_field: str,
+        definition: Definition = "cosod",
+        group_field: str | None = None,
+        map_field: str | None = None,
+        measured: Measured | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("compute_dice"):
+            raise ConfigError(
+                "compute_dice is not offered: FiftyOne fills it with a running pixel accuracy; "
+                "of two masks, 2 IoU / (1 + IoU) is the Dice score"
+            )
+        if kwargs.get("bandwidth") is not None:
+            raise ConfigError(f"bandwidth={kwargs['bandwidth']} has no meaning for these measures; leave it out")
+        super().__init__(pred_field, gt_field, **kwargs)
+        self.definition = check_definition(definition)
+        self.group_field = group_field
+        self.map_field = map_field
+        self._measured = measured  # private: FiftyOne stores public attributes only
+
+    @property
+    def method(self) -> str:
+        """Name in lists of evaluations."""
+        return METHOD
+
+    @property
+    def scored_field(self) -> str:
+        """Field whose pictures are scored."""
+        return self.map_field or self.pred_field
+
+
+class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped base
+    """MAE, F, E, S and IoU per image, group and data set, with the pixel confusion matrix of FiftyOne's own method."""
+
+    def register_samples(self, samples: Any, eval_key: str | None) -> None:
+        """Add the fields that will be filled."""
+        super().register_samples(samples, eval_key)
+        if eval_key:
+            for name in measure_fields(eval_key):
+                samples._dataset.add_sample_field(name, fo.FloatField)
+
+    def evaluate_samples(
+        self, samples: Any, eval_key: str | None = None, mask_targets: Any = None, progress: Any = None
+    ) -> CoSalEvaluationResults:
+        """Measure each pair, store the figures of the images, and return those of groups and data set.
+
+        Raises
+        ------
+        DataError
+            There is no sample with both prediction and ground truth.
+        """
+        measured = self.config._measured or self._measure(samples, progress)
+        if not measured.images:
+            reason = f"; the first: {measured.left_out[0].reason}" if measured.left_out else ""
+            raise DataError(f"none of the {len(measured.left_out)} samples can be scored{reason}")
+        if eval_key:
+            _store(samples._dataset, eval_key, measured)
+        return build_results(samples, self, eval_key, measured, mask_targets)
+
+    def _measure(self, samples: Any, progress: Any) -> Measured:
+        view, config = samples.view(), self.config
+        with fou.ProgressBar(total=len(view), progress=progress) as bar:
+            return measure_pairs(
+                view,
+                config.scored_field,
+                config.gt_field,
+                definition=config.definition,
+                group_field=config.group_field,
+                report=lambda done, total: bar.set_iteration(done),
+            )
+
+    def get_fields(self, samples: Any, eval_key: str, include_custom_metrics: bool = True) -> list[str]:
+        """All fields of an evaluation: what a rename and the sidebar go by."""
+        return [*super().get_fields(samples, eval_key, include_custom_metrics), *measure_fields(eval_key)]
+
+    def cleanup(self, samples: Any, eval_key: str) -> None:
+        """Remove the fields; before the base class, which removes the sidebar's group once it is empty."""
+        samples._dataset.delete_sample_fields(measure_fields(eval_key), error_level=1)
+        super().cleanup(samples, eval_key)
+
+
+class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  # untyped base
+    """Results as FiftyOne's panel wants them, with figures and curves of the data set and its groups.
+
+    Attributes
+    ----------
+    figures : dict
+        ``definition``, ``dataset`` and ``groups``: see `dataset_scores` and `group_scores`.
+    curves : dict
+        ``thresholds``, ``dataset`` and ``groups``: see `dataset_curves` and `group_curves`.
+    left_out : list of dict
+        Samples that were not scored: ``sample_id``, ``image``, ``reason``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.figures: dict[str, Any] = kwargs.pop("figures")
+        self.curves: dict[str, Any] = kwargs.pop("curves")
+        self.left_out: list[dict[str, str]] = kwargs.pop("left_out")
+        super().__init__(*args, **kwargs)
+
+    @property
+    def definition(self) -> Definition:
+        """What the figures mean."""
+        return check_definition(self.figures["definition"])
+
+    @property
+    def dataset_scores(self) -> Scores:
+        """Figures over all images."""
+        return Scores(**self.figures["dataset"])
+
+    @property
+    def group_scores(self) -> dict[str, Scores]:
+        """Figures of each group, by name."""
+        return {name: Scores(**figures) for name, figures in self.figures["groups"].items()}
+
+    @property
+    def dataset_curves(self) -> Curves:
+        """Mean precision, recall, F and E over all images, at each threshold."""
+        return _curves_from(self.curves["thresholds"], self.curves["dataset"])
+
+    @property
+    def group_curves(self) -> dict[str, Curves]:
+        """Mean curves of each group, by name."""
+        thresholds = self.curves["thresholds"]
+        return {name: _curves_from(thresholds, curves) for name, curves in self.curves["groups"].items()}
+
+    def _get_custom_metrics(self) -> dict[str, Any]:
+        # FiftyOne's scenarios ask for the figures of a part of the images; these are of all of them
+        return {} if self.has_subset else dict(super()._get_custom_metrics())
+
+    @classmethod
+    def _from_dict(
+        cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any
+    ) -> CoSalEvaluationResults:
+        ours = {name: d[name] for name in ("figures", "curves", "left_out")}
+        results: CoSalEvaluationResults = super()._from_dict(d, samples, config, eval_key, **ours, **kwargs)
+        return results
+
+
+def build_results(
+    samples: Any, method: CoSalEvaluation, eval_key: str | None, measured: Measured, mask_targets: Any
+) -> CoSalEvaluationResults:
+    """Results of what was measured.
+
+    Parameters
+    ----------
+    samples : fiftyone.core.collections.SampleCollection
+    method : CoSalEvaluation
+    eval_key : str, optional
+    measured : Measured
+        With at least one image.
+    mask_targets : dict, optional
+        Names of the two classes.
+    """
+    names = {str(value): name for value, name in (mask_targets or {}).items()}
+    classes = [names.get(str(BACKGROUND), BACKGROUND_NAME), names.get(str(FOREGROUND), FOREGROUND_NAME)]
+    scores = measured.means.dataset.scores()
+    return CoSalEvaluationResults(
+        samples,
+        method.config,
+        eval_key,
+        np.asarray(measured.counts, dtype=np.int64).sum(axis=0).reshape(2, 2),
+        classes,
+        matches=_matches(measured, classes),
+        missing=classes[0],
+        custom_metrics=custom_metrics(scores),
+        backend=method,
+        figures={
+            "definition": measured.definition,
+            "dataset": dataclasses.asdict(scores),
+            "groups": {name: dataclasses.asdict(mean.scores()) for name, mean in sorted(measured.means.groups.items())},
+        },
+        curves={
+            "thresholds": measured.means.dataset.curves().thresholds_T.tolist(),
+            "dataset": _curves_to(measured.means.dataset.curves()),
+            "groups": {name: _curves_to(mean.curves()) for name, mean in sorted(measured.means.groups.items())},
+        },
+        left_out=[dataclasses.asdict(row) for row in measured.left_out],
+    )
+
+
+def _matches(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str, int, str, str]]:
+    """(class in truth, class predicted, pixels, id of truth, id of prediction): what the panel's clicks go by."""
+    return [
+        (classes[cell // 2], classes[cell % 2], pixels, gt_id, pred_id)
+        for (gt_id, pred_id), counts in zip(measured.labels, measured.counts, strict=True)
+        for cell, pixels in enumerate(counts)
+        if pixels
+    ]
+
+
+def _store(dataset: Any, eval_key: str, measured: Measured) -> None:
+    """Write the figures of each image."""
+    ids = [image.name for image in measured.images]
+    columns: dict[str, list[float | None]] = {
+        f"{eval_key}_{measure}": [getattr(image, measure) for image in measured.images] for measure in MEASURES
+    }
+    rows = [pixel_measures(counts) for counts in measured.counts]
+    columns |= {f"{eval_key}_{name}": [row[index] for row in rows] for index, name in enumerate(PIXEL_MEASURES)}
+    for name, values in columns.items():
+        dataset.set_values(name, dict(zip(ids, values, strict=True)), key_field="id")
+
+
+def pixel_measures(counts: tuple[int, int, int, int]) -> tuple[float | None, float | None, float | None]:
+    """Accuracy, precision and recall of the object as FiftyOne's own method gives them; None without an object.
+
+    Examples
+    --------
+    >>> pixel_measures((10, 1, 2, 1))
+    (0.25, 0.5, 0.3333333333333333)
+    """
+    _, false_object, missed, right = counts
+    if right + missed == 0:
+        return None, None, None
+    found = right + false_object
+    return right / (right + missed + false_object), right / found if found else 0.0, right / (right + missed)
+
+
+def _curves_to(curves: Curves) -> dict[str, list[float]]:
+    return {name.removesuffix("_T"): getattr(curves, name).tolist() for name in CURVES}
+
+
+def _curves_from(thresholds: Sequence[float], curves: Mapping[str, Sequence[float]]) -> Curves:
+    arrays = {f"{name}_T": np.asarray(values, dtype=np.float64) for name, values in curves.items()}
+    return Curves(thresholds_T=np.asarray(thresholds, dtype=np.float64), **arrays)
