@@ -151,8 +151,8 @@ def add_overrides(inputs: Any, ctx: Any, example: str = "train.epochs=30") -> No
         inputs.view("settings_problem", types.Error(label=str(error))).invalid = True
 
 
-def read_config(ctx: Any) -> PipelineConfig:
-    """Put the configuration together: preset, then the settings typed in, then the fields of the form.
+def read_config(ctx: Any, fields: dict[str, Any] | None = None) -> PipelineConfig:
+    """Put the configuration together: preset, then the form's own `fields`, then what was typed in or chosen.
 
     Raises
     ------
@@ -165,7 +165,8 @@ def read_config(ctx: Any) -> PipelineConfig:
         "device": read_text(ctx, "device"),
     }
     given = {name: value for name, value in chosen.items() if value and value != "auto"}
-    return load_config(read_text(ctx, "preset", DEFAULT_PRESET), overrides={**_read_overrides(ctx), **given})
+    overrides = {**(fields or {}), **_read_overrides(ctx), **given}
+    return load_config(read_text(ctx, "preset", DEFAULT_PRESET), overrides=overrides)
 
 
 def _read_overrides(ctx: Any) -> dict[str, Any]:

@@ -1,5 +1,15 @@
 """Operators: a form and one call each."""
 
 from .label import Label
+from .runs import DeleteRun, ListRuns
+from .steps import GeneratePseudoMasks, Predict, Refine, Train
 
-OPERATORS: tuple[type, ...] = (Label,)
+OPERATORS: tuple[type, ...] = (
+    Label,
+    GeneratePseudoMasks,
+    Train,
+    Predict,
+    Refine,
+    ListRuns,
+    DeleteRun,
+)

@@ -133,9 +133,12 @@ class QuickOperator(BaseOperator):
     ----------
     OUTPUTS : tuple of (str, str)
         Keys of the result and their labels.
+    CHANGES_DATASET : bool
+        Whether the App must look at the data set again afterwards.
     """
 
     OUTPUTS: ClassVar[tuple[tuple[str, str], ...]] = ()
+    CHANGES_DATASET: ClassVar[bool] = True
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Call the library, once; plain values come back."""
@@ -145,7 +148,8 @@ class QuickOperator(BaseOperator):
         """Do it, and let the App show what changed."""
         with _plain_errors():
             result = self.perform(ctx)
-        ctx.trigger("reload_dataset")
+        if self.CHANGES_DATASET:
+            ctx.trigger("reload_dataset")
         return result
 
     def resolve_output(self, ctx: Any) -> Any:

@@ -14,19 +14,35 @@ import fiftyone.operators as foo  # noqa: E402
 from fiftyone.operators import types  # noqa: E402
 from fiftyone.operators.registry import OperatorRegistry  # noqa: E402
 
-from umscosod.config import FeaturesConfig, PipelineConfig  # noqa: E402
+from umscosod.config import FeaturesConfig  # noqa: E402
+from umscosod.config_io import load_config  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text(encoding="utf-8"))
 URI = f"{MANIFEST['name']}/label"
+PANELS = MANIFEST.get("panels", [])
 
 
 class FakeDataset:
-    """The two schema questions a form may ask."""
+    """What a form may ask: the schema and the names of runs."""
+
+    name = "toy"
+    media_type = "image"
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
+
+    def list_runs(self, **given: Any) -> list[str]:
+        return ["cosal"]
+
+    def list_evaluations(self, **given: Any) -> list[str]:
+        return []
+
+    def has_field(self, name: str) -> bool:
+        return name in self.fields
+
+    has_sample_field = has_field
 
     def get_field(self, name: str) -> Any:
         return self.fields.get(name)
@@ -72,8 +88,62 @@ def form_of(operator: Any, ctx: Any) -> dict[str, Any]:
 def test_loads_without_errors_and_registers_what_the_manifest_lists() -> None:
     registry = OperatorRegistry()
     assert registry.list_errors() == []  # FiftyOne never raises these
-    ours = {op.name for op in registry.list_operators(builtin=False) if op.plugin_name == MANIFEST["name"]}
-    assert ours == set(MANIFEST["operators"])
+    ours = [op.name for op in registry.list_operators(builtin=False) if op.plugin_name == MANIFEST["name"]]
+    assert sorted(ours) == sorted([*MANIFEST["operators"], *PANELS])
+
+
+JUNK = {"missing": None, "empty": "", "number": 7, "list": [1, "a"], "mapping": {"a": 1}, "text": "two words"}
+NAMES = (
+    "field",
+    "group_field",
+    "out_dir",
+    "settings",
+    "preset",
+    "backbone",
+    "weights",
+    "device",
+    "overwrite",
+    "proposer",
+    "detections",
+    "detections_field",
+    "labels",
+    "key",
+    "checkpoint",
+    "source",
+    "th0",
+    "sure",
+)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("name", [name for name in MANIFEST["operators"] if name not in ("metrics",)])
+def test_every_form_takes_any_parameters(name: str, junk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(types.Object, "view_target", lambda self, ctx, **options: None)
+    params = {} if junk == "missing" else dict.fromkeys(NAMES, JUNK[junk])
+    operator = foo.get_operator(f"{MANIFEST['name']}/{name}")
+    if isinstance(operator, foo.EvaluationMetric):
+        pytest.skip("a metric has no form of its own")
+    form = operator.resolve_input(make_context(params))
+    assert form is None or form.type.to_json()
+
+
+@pytest.mark.parametrize("name", MANIFEST["operators"])
+def test_every_operator_says_what_an_agent_may_do(name: str) -> None:
+    operator = foo.get_operator(f"{MANIFEST['name']}/{name}")
+    assert operator.config.risk_level is not None
+    assert operator.config.label.startswith("UMS-CoSOD") or isinstance(operator, foo.EvaluationMetric)
+
+
+def test_a_form_without_a_data_set_says_so(operator: Any) -> None:
+    ctx = make_context({})
+    ctx.dataset = None
+    assert form_of(operator, ctx)["no_dataset"].invalid
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "train.epoch=3", "train.epochs=0", "train.epochs=[", "=3"])
+def test_settings_are_checked_as_they_are_typed(operator: Any, text: str) -> None:
+    assert form_of(operator, make_context({"settings": text}))["settings_problem"].invalid
+    assert "settings_problem" not in form_of(operator, make_context({"settings": "train.epochs=3"}))
 
 
 def test_operator_can_be_shown_in_the_app(operator: Any) -> None:
@@ -81,7 +151,7 @@ def test_operator_can_be_shown_in_the_app(operator: Any) -> None:
     assert operator.config.execute_as_generator
     assert operator.config.allow_delegated_execution
     assert operator.resolve_placement(make_context({})).to_json()["place"] == "samples-grid-secondary-actions"
-    assert "cosal_map" in str(operator.resolve_output(make_context({"out_dir": "/x"})).to_json())
+    assert "cosal_map" in str(operator.resolve_output(make_context({})).to_json())
 
 
 def test_form_offers_fields_that_name_groups(operator: Any) -> None:
@@ -132,6 +202,10 @@ def run_with(operator: Any, monkeypatch: pytest.MonkeyPatch, ctx: Any, label_dat
     return list(operator.execute(ctx))
 
 
+def outcome(summary: str = "", is_success: bool = True) -> Any:
+    return SimpleNamespace(summary=summary, is_success=is_success)
+
+
 def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
@@ -139,38 +213,43 @@ def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatc
         seen.update(options, view=view)
         progress(1, 2, "features")
         progress(2, 2, "features")
-        rows = (SimpleNamespace(status="labelled"), SimpleNamespace(status="failed"))
-        return SimpleNamespace(rows=rows, out=Path("/masks"))
+        return outcome("cosal: 1 failed, 1 labelled")
 
     params = {"out_dir": " /masks ", "group_field": "species", "backbone": "embedded", "train": False}
+    params |= {"settings": "train.epochs=3\n\nrefine.crf.enabled=false", "preset": "smoke"}
     messages = run_with(operator, monkeypatch, make_context(params), label_dataset)
     assert seen == {
         "view": "the chosen view",
         "out_dir": "/masks",
         "group_field": "species",
         "field": "cosal",
-        "config": PipelineConfig(features=FeaturesConfig(backbone="embedded")),
+        "config": load_config(
+            "smoke",
+            overrides={"features.backbone": "embedded", "train.epochs": 3, "refine.crf.enabled": False},
+        ),
         "train": False,
         "overwrite": False,
     }
     assert messages == [
         ("progress", {"progress": 0.5, "label": "features 1/2"}),
         ("progress", {"progress": 1.0, "label": "features 2/2"}),
-        ("notify", "1 failed, 1 labelled; files in /masks", "success"),
+        ("notify", "cosal: 1 failed, 1 labelled", "success"),
         ("trigger", "reload_dataset"),
     ]
 
 
-def test_group_by_folder_is_no_field(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_parameters_the_defaults_of_the_form_hold(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def label_dataset(view: Any, **options: Any) -> Any:
+    def label_dataset(view: Any, *, progress: Any, **options: Any) -> Any:
         seen.update(options)
-        return SimpleNamespace(rows=(), out=Path("/masks"))
+        return outcome("nothing", is_success=False)
 
-    ctx = make_context({"out_dir": "/masks", "group_field": "(folder)"})
-    messages = run_with(operator, monkeypatch, ctx, label_dataset)
+    messages = run_with(operator, monkeypatch, make_context({"group_field": "(folder)"}), label_dataset)
     assert seen["group_field"] is None
+    assert seen["out_dir"] is None
+    assert seen["train"]
+    assert seen["config"] == load_config("fast")
     assert messages[0][-1] == "warning"  # nothing labelled is no success
 
 
@@ -178,13 +257,13 @@ def test_delegated_run_reports_to_the_queue(operator: Any, monkeypatch: pytest.M
     def label_dataset(view: Any, *, progress: Any, **options: Any) -> Any:
         for done in range(1, 101):
             progress(done, 100, "train")
-        return SimpleNamespace(rows=(), out=Path("/masks"))
+        return outcome("done")
 
     ctx = make_context({"out_dir": "/masks"})
     ctx.delegated = True
     assert run_with(operator, monkeypatch, ctx, label_dataset) == []
     # The first and the last; the 98 between came within one second.
-    assert [given["label"] for _, given in ctx.calls] == ["train 1/100", "train 100/100"]
+    assert [given["label"] for _, given in ctx.calls] == ["train 1/100", "train 100/100", "done"]
 
 
 def test_our_errors_reach_the_app_as_one_sentence(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,8 +272,3 @@ def test_our_errors_reach_the_app_as_one_sentence(operator: Any, monkeypatch: py
 
     with pytest.raises(ValueError, match=r"^no samples here$"):
         run_with(operator, monkeypatch, make_context({"out_dir": "/masks"}), label_dataset)
-
-
-def test_output_folder_is_required(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="Choose an output folder"):
-        run_with(operator, monkeypatch, make_context({"out_dir": "  "}), lambda *args, **kwargs: None)

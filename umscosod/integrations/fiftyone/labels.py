@@ -1,47 +1,33 @@
-"""The work and after it: one call into the pipeline, then masks and maps as label fields."""
+"""Masks on a data set: each verb of the pipeline as one call, its results as label fields."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.rows import (
-    choose_rows,
-    flat_images,
-    read_rows,
-    refuse_to_replace_files,
-)
+from umscosod.integrations.fiftyone.jobs import Job, RunReport, run_job
+from umscosod.integrations.fiftyone.parts import Part
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import Labelled, Status
 
 if TYPE_CHECKING:
-    from umscosod.config import PipelineConfig
     from umscosod.pipeline import LabelReport
-
-logger = logging.getLogger(__name__)
-
-FOREGROUND = 255
-"""Pixel value of the object in a mask file; FiftyOne never draws 0."""
-WRITE_BATCH = 256
-"""Samples per database write: an interrupted write keeps all earlier ones."""
 
 
 def label_dataset(
     sample_collection: Any,
     *,
     group_field: str | None = None,
-    out_dir: str | Path,
     field: str = "cosal",
-    config: PipelineConfig,
-    checkpoint: Path | None = None,
+    out_dir: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    checkpoint: str | Path | None = None,
     train: bool = True,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
-) -> LabelReport:
+) -> RunReport:
     """Find the common object of each group of samples and store it as labels.
 
     Parameters
@@ -50,125 +36,202 @@ def label_dataset(
         An image data set or view. A ``group_by()`` view is flattened; a multi-sensor data set needs a slice.
     group_field : str, optional
         Field whose value names a sample's group: text, number or Classification. None: the image's folder.
-    out_dir : path
-        Where masks, maps and the report are written. Keep it: the labels point into it.
     field : str
-        Name of the mask field. ``<field>_map`` holds the soft map, ``<field>_confidence``, ``<field>_status`` and
-        ``<field>_reason`` what `Labelled` says of the image.
-    config : PipelineConfig
-    checkpoint : Path, optional
-        Label with this network instead of training one.
+        Name of the mask field and of the run. ``<field>_map`` holds the soft map, ``<field>_confidence``,
+        ``<field>_status`` and ``<field>_reason`` what `Labelled` says of the image.
+    out_dir : path, optional
+        Where the run's files go; by default a folder of its own beside FiftyOne's data. The labels point into it.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset, as on the command line.
+    checkpoint : path or str, optional
+        Label with this network, or that of this run, instead of training one.
     train : bool
         False stops at refined pseudo-labels unless a checkpoint is given.
     overwrite : bool
-        Replace labels that are there. Otherwise groups whose samples all have a label are left out, and in the
-        other groups only samples without a label are written, though all of them are looked at.
+        Replace labels that are there, but never a person's. Otherwise groups whose samples are all done are left
+        out, and of the other groups only samples that are not done are written, though all of them are looked at.
     progress : callable
 
     Returns
     -------
-    LabelReport
-        Of the groups that were run.
+    RunReport
 
     Raises
     ------
     DataError
-        No images, a field that does not fit, nothing left to label, or a label file that would be overwritten.
+        No images, a field that does not fit, or an interrupted run of other settings.
+
+    Notes
+    -----
+    Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
     """
-    from umscosod.data.groups import groups_from_rows
+    from umscosod.integrations.fiftyone.training import checkpoint_of
     from umscosod.pipeline import label_groups
 
+    config = _config_or_preset(config)
+    folder = None if checkpoint is None else checkpoint_of(sample_collection, checkpoint)
+    job = Job(
+        key=field,
+        method="umscosod/label" if folder is None else "umscosod/predict",
+        group_field=group_field,
+        out_dir=out_dir,
+        config=config,
+        verb={"verb": "label", "train": train, "checkpoint": "" if folder is None else str(folder)},
+        overwrite=overwrite,
+    )
+
+    def work(part: Part) -> LabelReport:
+        return label_groups(
+            part.groups,
+            part.folder,
+            config,
+            checkpoint=folder,
+            train=train,
+            progress=progress,
+        )
+
+    return run_job(sample_collection, job, work)
+
+
+def predict_dataset(
+    sample_collection: Any,
+    checkpoint: str | Path,
+    *,
+    group_field: str | None = None,
+    field: str = "predicted",
+    out_dir: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> RunReport:
+    """Label a new collection with a trained network: no pseudo-labels, no training.
+
+    Parameters
+    ----------
+    sample_collection, group_field, field, out_dir, config, overwrite, progress
+        As for `label_dataset`.
+    checkpoint : path or str
+        Key of a run of this data set that trained, or a checkpoint, a run's folder or an output folder on disk.
+
+    Raises
+    ------
+    CheckpointError
+        No checkpoint there, or it belongs to other backbones.
+    """
+    return label_dataset(
+        sample_collection,
+        group_field=group_field,
+        field=field,
+        out_dir=out_dir,
+        config=config,
+        checkpoint=checkpoint,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def pseudo_label_dataset(
+    sample_collection: Any,
+    *,
+    group_field: str | None = None,
+    field: str = "pseudo",
+    out_dir: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    detections_field: str | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> RunReport:
+    """Make the pseudo-labels of each group (CM-SPLG) and store them, to look at and to train on.
+
+    Parameters
+    ----------
+    sample_collection, group_field, out_dir, config, overwrite, progress
+        As for `label_dataset`. ``config.pseudo.proposer`` and ``config.pseudo.detections`` name a COCO file of
+        instance masks, whose ids or file names are those of the samples' files.
+    field : str
+        Name of the mask field and of the run; there are no soft maps.
+    detections_field : str, optional
+        Take the instance masks of this ``Detections`` field instead of making them by clustering.
+    """
+    from umscosod.integrations.fiftyone.proposals import with_detections_file
+    from umscosod.pipeline import make_pseudo_labels
+
+    config = _config_or_preset(config)
+    job = Job(
+        key=field,
+        method="umscosod/pseudo",
+        group_field=group_field,
+        out_dir=out_dir,
+        config=config,
+        verb={"verb": "pseudo", "detections_field": detections_field or ""},
+        overwrite=overwrite,
+        has_maps=False,
+        tree="pseudo",
+    )
+
+    def work(part: Part) -> LabelReport:
+        chosen = with_detections_file(sample_collection, detections_field, part, config)
+        return make_pseudo_labels(part.groups, part.folder, chosen, progress=progress)
+
+    return run_job(sample_collection, job, work)
+
+
+def refine_dataset(
+    sample_collection: Any,
+    source: str,
+    *,
+    field: str = "refined",
+    out_dir: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> RunReport:
+    """Refine the stored soft maps of a run anew (RRBE): other threshold, region filter or CRF, no network pass.
+
+    Parameters
+    ----------
+    sample_collection, out_dir, config, overwrite, progress
+        As for `label_dataset`; of `config`, ``refine`` decides.
+    source : str
+        Key of a run with soft maps. Its groups are used.
+    field : str
+        Name of the new mask field and of the new run.
+
+    Raises
+    ------
+    DataError
+        `source` is no run with soft maps.
+    """
+    from umscosod.integrations.fiftyone.rows import flat_images
+    from umscosod.integrations.fiftyone.runs import get_run
+    from umscosod.pipeline import refine_maps
+
+    config = _config_or_preset(config)
     view = flat_images(sample_collection)
-    dataset = view._dataset  # a view has no public way to its data set
-    _check_output_fields(dataset, field)
-    rows = read_rows(view, group_field, field)
-    chosen = choose_rows(rows, overwrite=overwrite)
-    out = Path(out_dir).expanduser().resolve()
-    groups = groups_from_rows((row.id, row.path, row.group) for row in chosen)  # a sample's id is its image's id
-    if not overwrite:
-        refuse_to_replace_files(chosen, groups, out)
+    run = get_run(view._dataset, source)
+    maps_field = f"{source}_map"
+    if maps_field not in run.fields:
+        raise DataError(f"the run {source!r} has no soft maps to refine; choose one made by label, predict or import")
+    if source == field:
+        raise DataError(f"refining {source!r} into itself would lose its masks; choose another field name")
+    with_maps = view.exists(maps_field)
+    files = dict(zip(*with_maps.values(["id", f"{maps_field}.map_path"]), strict=True))
+    job = Job(
+        key=field,
+        method="umscosod/refine",
+        group_field=run.group_field,
+        out_dir=out_dir,
+        config=config,
+        verb={"verb": "refine", "source": source},
+        overwrite=overwrite,
+    )
 
-    report = label_groups(groups, out, config, checkpoint=checkpoint, train=train, progress=progress)
-    kept = frozenset() if overwrite else frozenset(row.id for row in chosen if row.is_labelled)
-    _declare_fields(dataset, field)
-    _write_labels(dataset, field, report, kept, overwrite=overwrite)
-    return report
+    def work(part: Part) -> LabelReport:
+        maps = {sample: Path(files[sample]) for sample in part.sample_ids if sample in files}
+        return refine_maps(part.groups, maps, part.folder, config, progress=progress)
 
-
-def _field_types(field: str) -> dict[str, tuple[Any, Any]]:
-    """Name and type of each field written: (field class, embedded class or None)."""
-    import fiftyone as fo
-
-    return {
-        field: (fo.EmbeddedDocumentField, fo.Segmentation),
-        f"{field}_map": (fo.EmbeddedDocumentField, fo.Heatmap),
-        f"{field}_confidence": (fo.FloatField, None),
-        f"{field}_status": (fo.StringField, None),
-        f"{field}_reason": (fo.StringField, None),
-    }
+    return run_job(with_maps, job, work)
 
 
-def _check_output_fields(dataset: Any, field: str) -> None:
-    """Refuse a name that FiftyOne would refuse, or that belongs to something else, before hours of work."""
-    if not field.isidentifier() or field.startswith("_"):
-        raise DataError(f"field name {field!r} must be letters, digits and '_', starting with a letter")
-    for name, (kind, document) in _field_types(field).items():
-        found = dataset.get_field(name)
-        fits = found is None or (isinstance(found, kind) and (document is None or found.document_type is document))
-        if not fits:
-            raise DataError(f"field {name!r} exists and is a {type(found).__name__}; choose another field name")
-
-
-def _declare_fields(dataset: Any, field: str) -> None:
-    """Add what is missing, name the mask's pixel value, and let the App draw the mask (dense labels start hidden)."""
-    import fiftyone as fo
-
-    for name, (kind, document) in _field_types(field).items():
-        if not dataset.has_sample_field(name):
-            dataset.add_sample_field(name, kind, **({"embedded_doc_type": document} if document else {}))
-    if field not in dataset.mask_targets:
-        dataset.mask_targets[field] = {FOREGROUND: "co-salient"}
-    active = dataset.app_config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
-    if field not in active.paths:
-        active.paths = [*active.paths, field]
-        dataset.app_config.active_fields = active
-    dataset.save()
-
-
-def _write_labels(dataset: Any, field: str, report: LabelReport, kept: Collection[str], *, overwrite: bool) -> None:
-    """Store one run's outcome, `WRITE_BATCH` samples a query; samples in `kept` are left as they are."""
-    outcome = [(row.image_id, row) for row in report.rows if row.image_id not in kept]
-    for start in range(0, len(outcome), WRITE_BATCH):
-        batch = outcome[start : start + WRITE_BATCH]
-        masks, maps = _labels_of(batch, report.out, clear_others=overwrite)
-        columns = {
-            field: masks,
-            f"{field}_map": maps,
-            f"{field}_confidence": {sample: float(row.confidence) for sample, row in batch},
-            f"{field}_status": {sample: str(row.status) for sample, row in batch},
-            f"{field}_reason": {sample: row.reason for sample, row in batch},
-        }
-        for name, values in columns.items():
-            if values:
-                dataset.set_values(name, values, key_field="id")
-    counts = Counter(str(row.status) for _, row in outcome)
-    logger.info("%s: %s", field, ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
-
-
-def _labels_of(
-    batch: Sequence[tuple[str, Labelled]], out: Path, *, clear_others: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build labels for images that have files; None for failed ones where an old label would mislead."""
-    import fiftyone as fo
-
-    masks: dict[str, Any] = {}
-    maps: dict[str, Any] = {}
-    for sample, row in batch:
-        mask = out / "masks" / row.output
-        # A resumed run skips what an earlier one wrote: then the file is there.
-        if row.status in (Status.LABELLED, Status.EMPTY) or (row.status == Status.SKIPPED and mask.is_file()):
-            masks[sample] = fo.Segmentation(mask_path=str(mask))
-            maps[sample] = fo.Heatmap(map_path=str(out / "maps" / row.output))
-        elif clear_others:
-            masks[sample] = maps[sample] = None
-    return masks, maps
+def _config_or_preset(config: PipelineConfig | None) -> PipelineConfig:
+    return load_config(DEFAULT_PRESET) if config is None else config

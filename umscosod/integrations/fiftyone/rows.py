@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError
-from umscosod.types import ImageGroup
+from umscosod.integrations.fiftyone.fields import HUMAN
 
 logger = logging.getLogger(__name__)
+
+SENT_BACK = "sent back"
+"""State of review of a mask that is to be made again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,17 +29,17 @@ class SampleRow:
         Absolute path of the image.
     group : str
         Name of its group; ``""`` where the group field is empty: such a sample is left alone.
-    is_labelled : bool
-        The output field holds a label already.
-    label_path : str
-        File of that label, or ``""``.
+    is_done : bool
+        An earlier call of the run has dealt with it, well or not, and nobody sent it back.
+    is_human : bool
+        Its label is a person's: no run ever writes it.
     """
 
     id: str
     path: Path
     group: str
-    is_labelled: bool = False
-    label_path: str = ""
+    is_done: bool = False
+    is_human: bool = False
 
 
 def flat_images(sample_collection: Any) -> Any:
@@ -75,7 +78,7 @@ def group_names_by_folder(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]:
-    """Read ids, paths, groups and present labels of a flat image view in a few queries.
+    """Read ids, paths, groups and what became of each sample, of a flat image view in a few queries.
 
     Raises
     ------
@@ -86,60 +89,60 @@ def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]
     if not ids:
         raise DataError("the view has no samples; choose another view or data set")
     files = [Path(path) for path in paths]
-    if group_field:
-        names = [_group_name(value, group_field) for value in view.values(_value_path(view, group_field))]
-    else:
-        by_folder = group_names_by_folder(files)
-        names = [by_folder[file] for file in files]
-
-    label_files: dict[str, str] = {}
-    if view.has_sample_field(field):
-        done_ids, done_files = view.exists(field).values(["id", f"{field}.mask_path"])
-        label_files = {sample: file or "" for sample, file in zip(done_ids, done_files, strict=True)}
+    names = read_groups(view, files, group_field)
+    statuses, reviews, provenances = (
+        _values_or_none(view, name, len(ids)) for name in (f"{field}_status", f"{field}_review", f"{field}.provenance")
+    )
     return [
-        SampleRow(id=id_, path=file, group=name, is_labelled=id_ in label_files, label_path=label_files.get(id_, ""))
-        for id_, file, name in zip(ids, files, names, strict=True)
+        SampleRow(
+            id=id_,
+            path=file,
+            group=name,
+            is_done=status is not None and review != SENT_BACK,
+            is_human=provenance == HUMAN,
+        )
+        for id_, file, name, status, review, provenance in zip(
+            ids, files, names, statuses, reviews, provenances, strict=True
+        )
     ]
 
 
-def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> list[SampleRow]:
-    """Keep samples of groups that have anything left to label.
+def read_groups(view: Any, files: Sequence[Path], group_field: str | None) -> list[str]:
+    """Group name of each sample of a flat view, ``""`` where it has none; by folder without a field."""
+    if group_field:
+        return [_group_name(value, group_field) for value in view.values(_value_path(view, group_field))]
+    by_folder = group_names_by_folder(files)
+    return [by_folder[file] for file in files]
+
+
+def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> tuple[list[SampleRow], frozenset[str]]:
+    """Keep groups that have anything left to do, whole: the others of a group help to find what recurs.
+
+    Returns
+    -------
+    rows : list of SampleRow
+        To be looked at; empty if nothing is left.
+    writes : frozenset of str
+        Ids of those that get labels: what is not done yet, with `overwrite` all but a person's labels.
 
     Raises
     ------
     DataError
-        Nothing is left: no sample has a group, or all have a label.
+        No sample has a group.
     """
     grouped = [row for row in rows if row.group]
     if not grouped:
         raise DataError(f"none of the {len(rows)} samples has a value in the group field; choose another field")
     if len(grouped) < len(rows):
         logger.warning("%d of %d samples have no group and are left alone", len(rows) - len(grouped), len(rows))
-    if overwrite:
-        return grouped
-    open_groups = {row.group for row in grouped if not row.is_labelled}
-    if not open_groups:
-        raise DataError(f"all {len(grouped)} samples have a label already; choose another field name or overwrite")
-    return [row for row in grouped if row.group in open_groups]
+    writes = frozenset(row.id for row in grouped if not row.is_human and (overwrite or not row.is_done))
+    open_groups = {row.group for row in grouped if row.id in writes}
+    return [row for row in grouped if row.group in open_groups], writes
 
 
-def refuse_to_replace_files(rows: Iterable[SampleRow], groups: Iterable[ImageGroup], out: Path) -> None:
-    """Stop before a file that an existing label points to is written anew.
-
-    Raises
-    ------
-    DataError
-        Names the first such file.
-    """
-    kept = {Path(row.label_path).resolve() for row in rows if row.label_path}
-    for group in groups:
-        for image in group.images:
-            target = out / "masks" / image.output
-            if target in kept:
-                raise DataError(
-                    f"{target} belongs to a label that is to be kept, and group {group.name!r} has unlabelled samples "
-                    "that need it computed again; choose another output folder, or overwrite"
-                )
+def _values_or_none(view: Any, path: str, count: int) -> list[Any]:
+    """Values of a field that may not exist."""
+    return list(view.values(path)) if view.has_field(path) else [None] * count
 
 
 def _value_path(view: Any, group_field: str) -> str:

@@ -1,0 +1,90 @@
+"""Operators `list_runs` and `delete_run`."""
+
+from typing import Any
+
+from fiftyone.operators import types
+
+from ..forms import read_flag, read_text
+from .base import QuickOperator
+
+COLUMNS = (
+    ("key", "Run"),
+    ("method", "Made by"),
+    ("state", "State"),
+    ("created", "Begun (UTC)"),
+    ("counts", "Samples"),
+    ("backbones", "Features"),
+    ("evaluations", "Evaluations"),
+    ("folder", "Files"),
+)
+
+
+class ListRuns(QuickOperator):
+    """What was made on this data set, and how."""
+
+    NAME = "list_runs"
+    LABEL = "UMS-CoSOD: list runs"
+    DESCRIPTION = "Show every run of this data set with its settings, counts and files"
+    ICON = "list"
+    RISK = "LOW"
+    CHANGES_DATASET = False
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Call `list_runs`."""
+        from umscosod.integrations.fiftyone import list_runs
+
+        rows = []
+        for run in list_runs(ctx.dataset):
+            row = {
+                "key": run.key,
+                "method": run.method.removeprefix("umscosod/"),
+                "state": run.state,
+                "created": run.created,
+                "counts": ", ".join(f"{count} {status}" for status, count in run.counts.items()),
+                "backbones": ", ".join(run.backbones),
+                "evaluations": ", ".join(run.evaluations),
+                "folder": str(run.folder),
+            }
+            rows.append(row)
+        return {"runs": rows}
+
+    def resolve_output(self, ctx: Any) -> Any:
+        """Show a table."""
+        outputs = types.Object()
+        table = types.TableView()
+        for key, label in COLUMNS:
+            table.add_column(key, label=label)
+        outputs.list("runs", types.Object(), view=table, label="Runs")
+        return types.Property(outputs, view=types.View(label=self.LABEL))
+
+
+class DeleteRun(QuickOperator):
+    """Remove a run: its fields, its files, its record."""
+
+    NAME = "delete_run"
+    LABEL = "UMS-CoSOD: delete a run"
+    DESCRIPTION = "Remove a run's fields and files and nothing else; masks a person accepted stay"
+    ICON = "delete"
+    RISK = "DANGEROUS"
+    OUTPUTS = (("deleted", "Deleted"), ("fields", "Fields removed"), ("folder", "Folder"))
+
+    def add_inputs(self, inputs: Any, ctx: Any) -> None:
+        """Ask which, and to be sure."""
+        choices = types.DropdownView()
+        for key in sorted(ctx.dataset.list_runs()):
+            choices.add_choice(key, label=key)
+        inputs.enum("key", choices.values(), view=choices, label="Run", required=True)
+        key = read_text(ctx, "key")
+        if key:
+            text = f"The fields and files of {key!r} are removed. Masks that a person accepted stay"
+            inputs.view("warning", types.Warning(label=text))
+        inputs.bool("sure", label="Yes, delete it", default=False, required=True)
+        if key and not read_flag(ctx, "sure"):
+            inputs.view("unsure", types.Error(label="Tick the box to delete")).invalid = True
+
+    def perform(self, ctx: Any) -> dict[str, Any]:
+        """Call `delete_run`."""
+        from umscosod.integrations.fiftyone import delete_run
+
+        run = delete_run(ctx.dataset, read_text(ctx, "key"))
+        return {"deleted": run.summary, "fields": ", ".join(run.fields) or "none", "folder": str(run.folder)}

@@ -1,0 +1,303 @@
+"""A run as a job: choose samples, freeze them, do the work, write labels; killed anywhere, the next call goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import config_to_dict
+from umscosod.data.groups import groups_from_rows
+from umscosod.errors import DataError
+from umscosod.export.report import package_versions
+from umscosod.integrations.fiftyone.fields import (
+    HUMAN,
+    MODEL,
+    LabelItem,
+    check_field,
+    declare_fields,
+    field_names,
+    write_labels,
+)
+from umscosod.integrations.fiftyone.parts import Part, PartState, add_part, list_parts, remove_part, set_state
+from umscosod.integrations.fiftyone.places import run_folder
+from umscosod.integrations.fiftyone.rows import choose_rows, flat_images, read_rows
+from umscosod.types import Labelled, Status
+
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs import CoSalRunConfig
+    from umscosod.pipeline import LabelReport
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[Part], "LabelReport"]
+"""Does a part in its folder, or what is left of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """Outcome of one call of a run.
+
+    Attributes
+    ----------
+    key : str
+        Name of the run and of its field.
+    rows : tuple of Labelled
+        Samples written by this call; `image_id` is the sample's id.
+    out : Path
+        Folder of the run.
+    notes : tuple of str
+        What was chosen on the way and why.
+    kept : int
+        Samples of the view that were left alone: done before, a person's, or without a group.
+    """
+
+    key: str
+    rows: tuple[Labelled, ...]
+    out: Path
+    notes: tuple[str, ...] = ()
+    kept: int = 0
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Samples of this call by status, zeros included."""
+        found = Counter(row.status for row in self.rows)
+        return {status: found[status] for status in Status}
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        parts = [f"{count} {status}" for status, count in self.counts.items() if count]
+        parts += [f"{self.kept} kept"] if self.kept else []
+        first = next((row for row in self.rows if row.status is Status.FAILED), None)
+        failed = f"; {first.reason}" if first is not None else ""
+        return f"{self.key}: {', '.join(parts) or 'nothing to do'}{failed}"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether anything was labelled, or nothing was left to do."""
+        return not self.rows or self.counts[Status.LABELLED] > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What one call of a run asks for.
+
+    Attributes
+    ----------
+    key, method : str
+    group_field : str or None
+    out_dir : path or None
+    config : PipelineConfig
+    verb : dict
+        What decides the results beside the configuration.
+    overwrite, has_maps : bool
+    tree : str
+        Folder of the masks inside an output folder.
+    """
+
+    key: str
+    method: str
+    group_field: str | None
+    out_dir: str | Path | None
+    config: PipelineConfig
+    verb: dict[str, Any]
+    overwrite: bool
+    has_maps: bool = True
+    tree: str = "masks"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What an interrupted part must have in common with a call that goes on with it."""
+        return json.loads(json.dumps({**self.verb, "config": config_to_dict(self.config)}))  # type: ignore[no-any-return]
+
+
+def run_job(sample_collection: Any, job: Job, work: Work) -> RunReport:
+    """Finish what an earlier call began, then do what is left of the samples given.
+
+    Parameters
+    ----------
+    sample_collection : fiftyone.core.collections.SampleCollection
+    job : Job
+    work : callable
+        One call into the pipeline; it resumes by itself in the folder of an interrupted part.
+
+    Raises
+    ------
+    DataError
+        No images, a field that does not fit or is not this run's, or an interrupted part of other settings.
+    """
+    view = flat_images(sample_collection)
+    dataset = view._dataset  # a view has no public way to its data set
+    check_field(dataset, job.key, has_maps=job.has_maps)
+    config = open_run(dataset, job)
+    folder = Path(config.folder)
+    rows: list[Labelled] = []
+    notes: list[str] = []
+    if (part := unfinished_part(folder, config.run_id, job)) is not None:
+        rows += _do_part(dataset, job, config, part, work, notes)
+    found = read_rows(view, job.group_field, job.key)
+    if part is None or not part.replaces:  # else this call was to finish the replacing, and has
+        chosen, writes = choose_rows(found, overwrite=job.overwrite)
+        if writes:
+            groups = groups_from_rows((row.id, row.path, row.group) for row in chosen)
+            part = add_part(folder, config.run_id, job.settings, groups, writes, replaces=job.overwrite)
+            rows += _do_part(dataset, job, config, part, work, notes)
+    _close_run(dataset, job, config)
+    done = {row.image_id for row in rows}
+    report = RunReport(
+        key=job.key,
+        rows=tuple(rows),
+        out=folder,
+        notes=tuple(dict.fromkeys(notes)),
+        kept=sum(row.id not in done for row in found),
+    )
+    logger.info("%s", report.summary)
+    return report
+
+
+def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
+    """Register the run or take it up; refuse a field with somebody else's labels, or another folder."""
+    from umscosod.integrations.fiftyone.runs import begin_run, find_run
+
+    present = find_run(dataset, job.key)
+    asked = None if job.out_dir is None else Path(job.out_dir).expanduser().resolve()
+    if present is None:
+        _refuse_foreign(dataset, job.key)
+    else:
+        if (present.tree, present.has_maps) != (job.tree, job.has_maps):
+            raise DataError(f"{job.key!r} is a run of {present.method}; choose another name for this one")
+        if asked is not None and asked != Path(present.folder):
+            raise DataError(
+                f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
+            )
+    names = field_names(job.key, has_maps=job.has_maps) if job.tree else []
+    return begin_run(
+        dataset,
+        job.key,
+        job.method,
+        run_id=uuid.uuid4().hex,
+        folder=str(asked or run_folder(dataset, job.key).resolve()),
+        fields=names,
+        tree=job.tree,
+        has_maps=job.has_maps,
+        group_field=job.group_field,
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        versions=package_versions(),
+    )
+
+
+def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bool) -> list[LabelItem]:
+    """Turn the rows of a part into labels, where their files are there."""
+    items = []
+    for row in rows:
+        mask = part.folder / tree / row.output
+        is_there = row.status in (Status.LABELLED, Status.EMPTY) and mask.is_file()
+        items.append(
+            LabelItem(
+                sample_id=row.image_id,
+                mask_path=mask if is_there else None,
+                map_path=part.folder / "maps" / row.output if is_there and has_maps else None,
+                confidence=row.confidence,
+                status=row.status,
+                reason=row.reason,
+                provenance=HUMAN if row.source == HUMAN else MODEL,
+            )
+        )
+    return items
+
+
+def _do_part(
+    dataset: Any, job: Job, config: CoSalRunConfig, part: Part, work: Work, notes: list[str]
+) -> list[Labelled]:
+    """Do one part to its end; every step can be repeated."""
+    report = work(part)
+    rows = [row for row in report.rows if row.image_id in part.writes]
+    declare_fields(dataset, job.key, has_maps=job.has_maps)
+    items = label_items(part, rows, job.tree, has_maps=job.has_maps)
+    write_labels(dataset, job.key, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
+    set_state(part, PartState.COMPLETE)
+    notes += report.notes
+    config.backbones = _backbones(part.folder)
+    if (part.folder / "run" / "checkpoints").is_dir():
+        config.checkpoint = str(part.folder)
+    return rows
+
+
+def _close_run(dataset: Any, job: Job, config: CoSalRunConfig) -> None:
+    """Drop files that no label points to any more, and complete the record."""
+    from umscosod.integrations.fiftyone.runs import COMPLETE, freeze_samples, update_run
+
+    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    ids = [sample_id for part in parts if part.state is PartState.COMPLETE for sample_id in part.sample_ids]
+    if dataset.has_field(job.key):
+        used = {Path(path).parts for path in dataset.exists(job.key).values(f"{job.key}.mask_path") if path}
+        for part in parts:
+            if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
+                remove_part(part)
+    statuses = dataset.count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
+    counts = {str(status): count for status, count in statuses.items() if status is not None}
+    freeze_samples(dataset, job.key, config, ids)
+    update_run(
+        dataset,
+        job.key,
+        config,
+        state=COMPLETE,
+        counts=counts,
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        versions=package_versions(),
+        group_field=job.group_field,
+    )
+
+
+def unfinished_part(folder: Path, run_id: str, job: Job) -> Part | None:
+    """Find the part that an interrupted call left.
+
+    Raises
+    ------
+    DataError
+        It was begun with other settings, and this call does not overwrite.
+    """
+    for part in list_parts(folder):
+        if part.run_id != run_id or part.state is not PartState.RUNNING:
+            continue
+        differences = list(_differences(part.settings, job.settings))
+        if not differences and (part.replaces or not job.overwrite):
+            return part
+        if not job.overwrite:
+            raise DataError(
+                f"the run {job.key!r} was interrupted, with other settings: {'; '.join(differences)}. "
+                "Use those again to finish it, or overwrite to start anew"
+            )
+        set_state(part, PartState.SUPERSEDED)
+    return None
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
+
+
+def _refuse_foreign(dataset: Any, field: str) -> None:
+    if dataset.has_field(field) and (count := dataset.count(field)):
+        raise DataError(
+            f"the field {field!r} holds {count} labels that no run of umscosod wrote; choose another field name"
+        )
+
+
+def _backbones(folder: Path) -> list[str]:
+    try:
+        return list(json.loads((folder / "report.json").read_text(encoding="utf-8"))["backbones"])
+    except (OSError, ValueError, KeyError):  # a job without features, such as an import
+        return []

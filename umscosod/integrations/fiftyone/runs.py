@@ -1,0 +1,244 @@
+"""Runs: every result has a name, a record of how it was made, and an end that takes its fields and files along.
+
+FiftyOne stores the path of `CoSalRunConfig` and finds `CoSalRun` by dropping "Config": both must stay in this module.
+A process without this package still reads the record, but removes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fiftyone.core.runs as fors
+
+from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.parts import list_parts, remove_part
+
+METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
+RUNNING, COMPLETE = "running", "complete"
+
+
+class CoSalRunConfig(fors.RunConfig):  # type: ignore[misc]  # untyped base
+    """Record of a run: ``method``, ``folder``, ``fields``, ``state``, ``settings``, ``versions`` and so on."""
+
+
+class CoSalRun(fors.Run):  # type: ignore[misc]  # untyped base
+    """A run whose deletion removes the fields it wrote and its own files."""
+
+    def get_fields(self, samples: Any, key: str) -> list[str]:
+        """Fields that this run wrote."""
+        return list(getattr(self.config, "fields", []))
+
+    def cleanup(self, samples: Any, key: str) -> None:
+        """Remove the run's fields, then its files: a label never points to a file that is gone."""
+        _remove(samples._dataset, self.get_fields(samples, key), self.config)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSummary:
+    """What is known of a run.
+
+    Attributes
+    ----------
+    key : str
+    method : str
+        One of `METHODS`.
+    state : {"running", "complete"}
+        ``running`` also of a run that was interrupted; the same call goes on with it.
+    created : str
+        UTC, ISO 8601.
+    folder : Path
+    fields : tuple of str
+    n_samples : int
+    group_field : str or None
+    checkpoint : str
+        Folder of the trained network, or ``""``.
+    backbones : tuple of str
+        Their names with the hash of their weights.
+    counts : dict of str to int
+        Samples by status.
+    seed : int
+    settings : dict
+        The whole configuration.
+    versions : dict of str to str
+    evaluations : tuple of str
+        Keys of the evaluations of its field.
+    """
+
+    key: str
+    method: str
+    state: str
+    created: str
+    folder: Path
+    fields: tuple[str, ...]
+    n_samples: int
+    group_field: str | None
+    checkpoint: str
+    backbones: tuple[str, ...]
+    counts: dict[str, int]
+    seed: int
+    settings: dict[str, Any] = field(repr=False)
+    versions: dict[str, str] = field(repr=False)
+    evaluations: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {self.state}, {counts or self.n_samples} samples"
+
+
+def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:
+    """Read the record of a run of ours; None where there is no run of that name.
+
+    Raises
+    ------
+    DataError
+        The name belongs to somebody else's run.
+    """
+    if key not in dataset.list_runs():
+        return None
+    config = dataset.get_run_info(key).config
+    if not isinstance(config, CoSalRunConfig):
+        raise DataError(f"the run {key!r} of this data set was not made by umscosod; choose another name")
+    return config
+
+
+def get_run(dataset: Any, key: str) -> RunSummary:
+    """Look a run up.
+
+    Raises
+    ------
+    DataError
+        There is none; the message names those there are.
+    """
+    config = find_run(dataset, key)
+    if config is None:
+        names = ", ".join(run.key for run in list_runs(dataset)) or "none"
+        raise DataError(f"there is no run {key!r}; runs of this data set: {names}")
+    info = dataset.get_run_info(key)
+    values = config.serialize()
+    return RunSummary(
+        key=key,
+        method=config.method,
+        state=values["state"],
+        created=info.timestamp.isoformat(timespec="seconds") if info.timestamp else "",
+        folder=Path(values["folder"]),
+        fields=tuple(values["fields"]),
+        n_samples=values["n_samples"],
+        group_field=values["group_field"],
+        checkpoint=values["checkpoint"],
+        backbones=tuple(values["backbones"]),
+        counts=dict(values["counts"]),
+        seed=values["seed"],
+        settings=values["settings"],
+        versions=values["versions"],
+        evaluations=tuple(_evaluations_of(dataset, key)),
+    )
+
+
+def list_runs(dataset: Any) -> list[RunSummary]:
+    """All runs of this package on a data set, oldest first."""
+    keys = [key for method in METHODS for key in dataset.list_runs(method=method)]
+    return sorted((get_run(dataset, key) for key in keys), key=lambda run: (run.created, run.key))
+
+
+def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunConfig:
+    """Register a run, or take up the one that bears the name; the record says ``running`` from now on.
+
+    Fields and files of the earlier state stay: they are replaced sample by sample as new results come.
+    """
+    present = find_run(dataset, key)
+    if present is not None:
+        update_run(dataset, key, present, state=RUNNING, method=method)
+        return present
+    config = CoSalRunConfig(
+        method=method,
+        state=RUNNING,
+        counts={},
+        n_samples=0,
+        checkpoint="",
+        backbones=[],
+        **record,
+    )
+    dataset.register_run(key, config)
+    return config
+
+
+def update_run(dataset: Any, key: str, config: CoSalRunConfig, **changes: Any) -> None:
+    """Store a changed record."""
+    for name, value in changes.items():
+        setattr(config, name, value)
+    dataset.update_run_config(key, config)
+
+
+def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: Sequence[str]) -> None:
+    """Keep the ids of all samples that the run has looked at, and their hash in the record."""
+    ids = sorted(set(sample_ids))
+    digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    results = fors.RunResults(dataset, config, key, sample_ids=ids)
+    dataset.save_run_results(key, results, overwrite=True)
+    update_run(dataset, key, config, n_samples=len(ids), sample_ids_sha256=digest)
+
+
+def frozen_samples(dataset: Any, key: str) -> list[str]:
+    """Ids of the samples that a run has looked at so far; empty before its first part is complete."""
+    results = dataset.load_run_results(key)
+    return [] if results is None else list(results.sample_ids)
+
+
+def delete_run(dataset: Any, key: str) -> RunSummary:
+    """Remove a run: its fields, its files and its record, nothing else.
+
+    Masks that a person accepted are copies in a folder of their own and stay; so do evaluations, which hold figures.
+
+    Returns
+    -------
+    RunSummary
+        Of what was removed.
+
+    Raises
+    ------
+    DataError
+        There is no such run, or a file cannot be removed: then the record stays, and the call can be repeated.
+    """
+    run = get_run(dataset, key)
+    config = find_run(dataset, key)
+    assert config is not None, "get_run found it"
+    _remove(dataset, run.fields, config)  # here, as FiftyOne's own clean-up turns errors into warnings
+    dataset.delete_run(key)
+    return run
+
+
+def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
+    dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
+    remove_files(Path(config.folder), config.run_id)
+
+
+def remove_files(folder: Path, run_id: str) -> None:
+    """Remove a run's parts, and its folder if that leaves it empty; parts of other runs and other files stay.
+
+    Raises
+    ------
+    DataError
+        A file cannot be removed.
+    """
+    for part in list_parts(folder):
+        if part.run_id == run_id:
+            remove_part(part)
+    if folder.is_dir() and not any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _evaluations_of(dataset: Any, field_name: str) -> list[str]:
+    keys = []
+    for key in dataset.list_evaluations():
+        config = dataset.get_evaluation_info(key).config
+        if getattr(config, "pred_field", None) == field_name:
+            keys.append(key)
+    return keys

@@ -1,0 +1,276 @@
+"""Training on what lies on a data set: pseudo-labels, masks that a person accepted, or both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config
+from umscosod.data.files import open_atomic
+from umscosod.data.groups import groups_from_rows
+from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.fields import REVIEWED
+from umscosod.integrations.fiftyone.jobs import Job, open_run, unfinished_part
+from umscosod.integrations.fiftyone.parts import Part, PartState, add_part, list_parts, remove_part, set_state
+from umscosod.integrations.fiftyone.rows import flat_images, read_groups
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.pseudo.manifest import MANIFEST_NAME
+from umscosod.types import ImageGroup
+
+METHOD = "umscosod/train"
+REJECTED = "rejected"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOutcome:
+    """A trained network as a run.
+
+    Attributes
+    ----------
+    key : str
+        Name of the run; `predict_dataset` takes it.
+    checkpoint : Path
+    steps : int
+    final_loss : float
+    out : Path
+        Folder of the run.
+    n_labels, n_reviewed : int
+        Masks trained on, and how many of them are a person's.
+    notes : tuple of str
+    """
+
+    key: str
+    checkpoint: Path
+    steps: int
+    final_loss: float
+    out: Path
+    n_labels: int
+    n_reviewed: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        return (
+            f"{self.key}: trained on {self.n_labels} masks ({self.n_reviewed} accepted by a person), "
+            f"{self.steps} steps, loss {self.final_loss:.3f}"
+        )
+
+    @property
+    def is_success(self) -> bool:
+        """There is a checkpoint: a failure is an error."""
+        return True
+
+
+def train_dataset(
+    sample_collection: Any,
+    *,
+    group_field: str | None = None,
+    labels: str | None = "pseudo",
+    reviewed: str | None = REVIEWED,
+    key: str = "network",
+    out_dir: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> TrainOutcome:
+    """Train the network on masks of the data set and register it as a run.
+
+    Parameters
+    ----------
+    sample_collection, group_field, out_dir, config, progress
+        As for `umscosod.integrations.fiftyone.label_dataset`.
+    labels : str or None
+        Mask field to learn from, such as that of a pseudo-label run, whose confidences weigh the loss. Samples that
+        a person rejected are left out. None: learn from `reviewed` alone.
+    reviewed : str or None
+        Field of accepted masks; they take the place of `labels` with full weight. None: leave them out.
+    key : str
+        Name of the run.
+    overwrite : bool
+        Train anew where the run is complete.
+
+    Returns
+    -------
+    TrainOutcome
+
+    Raises
+    ------
+    DataError
+        Nothing to train on, the run exists, or an interrupted run of other settings.
+
+    Notes
+    -----
+    The masks are copied when the run begins: a review that goes on meanwhile does not change it.
+    """
+    from umscosod.pipeline import train
+
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    view = flat_images(sample_collection)
+    dataset = view._dataset
+    if not key.isidentifier() or key.startswith("_"):
+        raise DataError(f"run name {key!r} must be letters, digits and '_', starting with a letter")
+    if dataset.has_field(key):
+        raise DataError(f"{key!r} is a field of this data set; give the network another name")
+    job = Job(
+        key=key,
+        method=METHOD,
+        group_field=group_field,
+        out_dir=out_dir,
+        config=config,
+        verb={"verb": "train", "labels": labels or "", "reviewed": reviewed or ""},
+        overwrite=overwrite,
+        has_maps=False,
+        tree="",
+    )
+    _refuse_trained(dataset, key, overwrite)
+    record = open_run(dataset, job)
+    folder = Path(record.folder)
+    part = unfinished_part(folder, record.run_id, job)
+    if part is None:
+        part = _freeze(view, job, folder, record.run_id, labels, reviewed)
+    report = train(part.groups, part.folder / "labels", part.folder, config, progress=progress)
+    part = set_state(part, PartState.COMPLETE)
+    for other in list_parts(folder):
+        if other.run_id == record.run_id and other.file != part.file:
+            remove_part(other)
+    counted = json.loads((part.folder / "labels" / "sources.json").read_text(encoding="utf-8"))
+    outcome = TrainOutcome(
+        key=key,
+        checkpoint=report.checkpoint,
+        steps=report.steps,
+        final_loss=report.final_loss,
+        out=folder,
+        n_labels=counted["labels"] + counted["reviewed"],
+        n_reviewed=counted["reviewed"],
+        notes=report.notes,
+    )
+    _complete(dataset, job, record, part, outcome)
+    return outcome
+
+
+def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
+    """Find the network that is meant: a run's by its key, else a folder on disk.
+
+    Raises
+    ------
+    DataError
+        The run has no trained network.
+    """
+    from umscosod.integrations.fiftyone.runs import find_run, get_run
+
+    dataset = sample_collection._dataset
+    if isinstance(checkpoint, str) and checkpoint.isidentifier() and find_run(dataset, checkpoint) is not None:
+        run = get_run(dataset, checkpoint)
+        if not run.checkpoint:
+            raise DataError(
+                f"the run {checkpoint!r} ({run.method}, {run.state}) has no trained network; choose one that trained"
+            )
+        return Path(run.checkpoint)
+    return Path(checkpoint).expanduser()
+
+
+def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> None:
+    from umscosod.integrations.fiftyone.runs import COMPLETE, find_run, get_run
+
+    if find_run(dataset, key) is not None and not overwrite and get_run(dataset, key).state == COMPLETE:
+        raise DataError(f"the run {key!r} is complete; choose another name for the network, or overwrite")
+
+
+def _freeze(view: Any, job: Job, folder: Path, run_id: str, labels: str | None, reviewed: str | None) -> Part:
+    """Copy the masks to train on, then record the part: an interruption before that leaves nothing to take up."""
+    masks, people = _find_masks(view, labels, reviewed)
+    ids, paths = view.values(["id", "filepath"])
+    names = read_groups(view, [Path(path) for path in paths], job.group_field)
+    rows = [(id_, Path(path), name) for id_, path, name in zip(ids, paths, names, strict=True) if name and id_ in masks]
+    if not rows:
+        raise DataError(
+            f"no sample with a group has a mask in {labels or reviewed!r}; make pseudo-labels or accept masks first"
+        )
+    groups = tuple(groups_from_rows(rows))
+    number = 1 + len(list_parts(folder))
+    staging = folder / f".labels-{number:03d}"
+    shutil.rmtree(staging, ignore_errors=True)
+    _copy_masks(groups, masks, staging)
+    _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], staging)
+    count = {"reviewed": sum(row[0] in people for row in rows)}
+    with open_atomic(staging / "sources.json") as stream:
+        stream.write(json.dumps({**count, "labels": len(rows) - count["reviewed"]}).encode())
+    part = add_part(folder, run_id, job.settings, groups, frozenset(row[0] for row in rows), replaces=job.overwrite)
+    part.folder.mkdir(parents=True, exist_ok=True)
+    staging.rename(part.folder / "labels")
+    return part
+
+
+def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[dict[str, Path], frozenset[str]]:
+    """Mask files by sample, and the samples whose mask is a person's."""
+    masks = _mask_files(view, labels) if labels else {}
+    if labels and view.has_field(f"{labels}_review"):
+        for id_, state in zip(*view.values(["id", f"{labels}_review"]), strict=True):
+            if state == REJECTED:
+                masks.pop(id_, None)
+    accepted = _mask_files(view, reviewed) if reviewed and view.has_field(reviewed) else {}
+    return {**masks, **accepted}, frozenset(accepted)
+
+
+def _mask_files(view: Any, field: str) -> dict[str, Path]:
+    if not view.has_field(field):
+        raise DataError(f"there is no mask field {field!r}; make pseudo-labels first, or name another field")
+    rows = zip(*view.exists(field).values(["id", f"{field}.mask_path"]), strict=True)
+    return {id_: Path(path) for id_, path in rows if path}
+
+
+def _copy_masks(groups: Iterable[ImageGroup], masks: dict[str, Path], target: Path) -> None:
+    """Copy masks byte by byte to where the pipeline looks for them."""
+    for group in groups:
+        for image in group.images:
+            source = masks[image.id]
+            try:
+                content = source.read_bytes()
+            except OSError as error:
+                raise DataError(f"cannot read the mask {source}: {error.strerror}; label or review it again") from error
+            with open_atomic(target / image.output) as stream:
+                stream.write(content)
+
+
+def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str], target: Path) -> None:
+    """Take along what a pseudo-label run says of its masks: source, confidence and the grid they were made on."""
+    from umscosod.integrations.fiftyone.runs import find_run
+
+    record = find_run(dataset, labels) if labels else None
+    wanted = set(sample_ids)
+    lines: dict[str, str] = {}
+    if record is not None and record.tree == "pseudo":
+        for part in list_parts(Path(record.folder)):
+            file = part.folder / "pseudo" / MANIFEST_NAME
+            if file.is_file():
+                for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                    image = str(json.loads(line)["image"])
+                    if image in wanted:
+                        lines[image] = line  # a later part's row replaces an earlier one's
+    with open_atomic(target / MANIFEST_NAME) as stream:
+        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines.values())
+
+
+def _complete(dataset: Any, job: Job, record: Any, part: Part, outcome: TrainOutcome) -> None:
+    from umscosod.integrations.fiftyone.runs import COMPLETE, freeze_samples, update_run
+    from umscosod.training.checkpoint import load_meta
+
+    freeze_samples(dataset, job.key, record, sorted(part.writes))
+    update_run(
+        dataset,
+        job.key,
+        record,
+        state=COMPLETE,
+        checkpoint=str(outcome.checkpoint),
+        backbones=list(load_meta(outcome.checkpoint).backbone_ids),
+        counts={"trained on": outcome.n_labels},
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        group_field=job.group_field,
+    )
