@@ -1,6 +1,7 @@
 """Operators: a form and one call each."""
 
 from .label import Label
+from .review import AcceptMask, RejectMask, Review, SendBackMask
 from .runs import DeleteRun, ListRuns
 from .steps import GeneratePseudoMasks, Predict, Refine, Train
 
@@ -12,4 +13,8 @@ OPERATORS: tuple[type, ...] = (
     Refine,
     ListRuns,
     DeleteRun,
+    Review,
+    AcceptMask,
+    RejectMask,
+    SendBackMask,
 )

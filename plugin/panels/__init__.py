@@ -1,3 +1,5 @@
 """Panels: what the built-in ones lack."""
 
-PANELS: tuple[type, ...] = ()
+from .review import ReviewMasks
+
+PANELS: tuple[type, ...] = (ReviewMasks,)

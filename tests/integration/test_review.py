@@ -12,17 +12,21 @@ from PIL import Image
 from umscosod.errors import DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone import review, review_rows  # noqa: E402
+from umscosod.integrations.fiftyone import review, review_rows, runs  # noqa: E402
 from umscosod.integrations.fiftyone.fields import declare_fields  # noqa: E402
 from umscosod.integrations.fiftyone.places import review_folder  # noqa: E402
 from umscosod.integrations.fiftyone.review import (  # noqa: E402
     accept_masks,
-    list_for_review,
     reject_masks,
     replace_mask,
-    review_counts,
     send_back,
     undo_review,
+)
+from umscosod.integrations.fiftyone.review_list import (  # noqa: E402
+    list_for_review,
+    list_review_fields,
+    read_review_items,
+    review_counts,
 )
 
 pytestmark = pytest.mark.mongod
@@ -92,6 +96,36 @@ def test_lists_the_least_certain_first_and_leaves_out_what_was_decided(toy_datas
 
 def test_lists_masks_without_confidence_too(toy_dataset: Any) -> None:
     assert list_for_review(toy_dataset, "ground_truth", max_confidence=0.1).values("id") == toy_dataset.values("id")
+
+
+def test_reads_the_first_masks_in_words(toy_dataset: Any, run_ids: list[str]) -> None:
+    toy_dataset.set_values("cosal_reason", {run_ids[3]: "damaged file"}, key_field="id")
+    accept_masks(toy_dataset, "cosal", ids=run_ids[1:2])
+    items = read_review_items(list_for_review(toy_dataset, "cosal", include_reviewed=True), "cosal", limit=3)
+    assert [(item.name, item.group, item.confidence, item.status, item.reason, item.state) for item in items] == [
+        ("02.jpg", "disk-0", 0.0, "empty", "", ""),
+        ("03.jpg", "disk-0", 0.0, "failed", "damaged file", ""),
+        ("01.jpg", "disk-0", 0.2, "labelled", "", "accepted"),
+    ]
+    assert [item.confidence for item in read_review_items(toy_dataset, "ground_truth", limit=1)] == [None]
+
+
+@pytest.mark.parametrize("kind", ["text", "class"])
+def test_names_the_groups_of_the_run(toy_dataset: Any, run_ids: list[str], kind: str) -> None:
+    values = ["a", None, *"bcdefg"]
+    if kind == "class":
+        values = [None if value is None else fo.Classification(label=value) for value in values]
+    toy_dataset.set_values("kind", values)
+    runs.begin_run(toy_dataset, "cosal", "umscosod/label", group_field="kind")
+    view = list_for_review(toy_dataset, "cosal").sort_by("filepath")
+    assert [item.group for item in read_review_items(view, "cosal", limit=3)] == ["a", "", "b"]
+
+
+def test_offers_fields_of_runs_before_others(toy_dataset: Any, tmp_path: Path) -> None:
+    assert list_review_fields(toy_dataset) == ["ground_truth"]
+    ids = add_run(toy_dataset, "cosal", tmp_path)
+    accept_masks(toy_dataset, "cosal", ids=ids[:1])
+    assert list_review_fields(toy_dataset) == ["cosal"]
 
 
 def test_counts(toy_dataset: Any, run_ids: list[str]) -> None:

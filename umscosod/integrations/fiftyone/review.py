@@ -25,83 +25,13 @@ from umscosod.integrations.fiftyone.review_files import (
 from umscosod.integrations.fiftyone.review_rows import (
     ReviewRow,
     batches,
-    check_mask_field,
     check_replaceable,
     read_review_rows,
     write_accepted,
 )
 from umscosod.integrations.fiftyone.review_state import ReviewReport, ReviewState, review_field
-from umscosod.integrations.fiftyone.rows import flat_images
-from umscosod.types import Status
 
 logger = logging.getLogger(__name__)
-
-OPEN = "open"
-"""Key of `review_counts` for masks that nobody decided about."""
-
-
-def list_for_review(
-    sample_collection: Any, field: str, *, max_confidence: float | None = None, include_reviewed: bool = False
-) -> Any:
-    """List a run's masks for a person to look at, the least certain first.
-
-    Parameters
-    ----------
-    sample_collection : fiftyone.core.collections.SampleCollection
-        A ``group_by()`` view is flattened. Samples that the run never saw are left out; empty and failed ones are
-        listed, since they need a person too (their confidence is 0, so they come first).
-    field : str
-        Mask field of the run.
-    max_confidence : float, optional
-        Leave out masks of a higher confidence.
-    include_reviewed : bool
-        List those too that were accepted, rejected or sent back.
-
-    Returns
-    -------
-    fiftyone.core.view.DatasetView
-        Sorted by confidence, then by id. It follows the data: a mask leaves it when it is decided about.
-
-    Raises
-    ------
-    DataError
-        There is no such mask field.
-    """
-    from fiftyone import ViewField
-
-    view = flat_images(sample_collection)
-    check_mask_field(view, field)
-    confidence, state = f"{field}_confidence", review_field(field)
-    view = view.match(_is_of_run(field))
-    if not include_reviewed:
-        view = view.match(~ViewField(state).is_in([str(each) for each in ReviewState]))
-    if not view.has_sample_field(confidence):  # masks from elsewhere: all are as uncertain
-        return view.sort_by("id")
-    if max_confidence is not None:
-        view = view.match((ViewField(confidence) == None) | (ViewField(confidence) <= max_confidence))  # noqa: E711
-    return view.sort_by([(confidence, 1), ("id", 1)])
-
-
-def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
-    """Count a run's masks by what was decided about them.
-
-    Returns
-    -------
-    dict
-        Keys ``open``, ``accepted``, ``rejected``, ``sent back``, in this order, each with its number of samples.
-
-    Raises
-    ------
-    DataError
-        There is no such mask field.
-    """
-    view = flat_images(sample_collection)
-    check_mask_field(view, field)
-    view = view.match(_is_of_run(field))
-    state = review_field(field)
-    found = view.count_values(state) if view.has_sample_field(state) else {}
-    decided = {str(each): int(found.get(str(each), 0)) for each in ReviewState}
-    return {OPEN: len(view) - sum(decided.values()), **decided}
 
 
 def accept_masks(
@@ -228,14 +158,6 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
     write_reviewed(target, content)
     write_accepted(dataset, field, reviewed, {sample.id: target})
     return target
-
-
-def _is_of_run(field: str) -> Any:
-    """Match samples that the run saw: they have a mask, or a status that says why not."""
-    from fiftyone import ViewField
-
-    wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]
-    return ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted)
 
 
 def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overwrite: bool) -> None:

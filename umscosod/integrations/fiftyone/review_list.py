@@ -1,0 +1,195 @@
+"""What is left to review: a run's masks, the least certain first, and how many are decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.fields import REVIEWED
+from umscosod.integrations.fiftyone.review_rows import check_mask_field
+from umscosod.integrations.fiftyone.review_state import ReviewState, review_field
+from umscosod.integrations.fiftyone.rows import flat_images
+from umscosod.types import Status
+
+OPEN = "open"
+"""Key of `review_counts` for masks that nobody decided about."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewItem:
+    """A mask in the list, in words.
+
+    Attributes
+    ----------
+    sample_id, name : str
+        `name` is that of the image file.
+    group : str
+        What the run grouped by, else the image's folder; ``""`` where that field is empty.
+    confidence : float or None
+    status, reason, state : str
+        ``""`` where there is none.
+    """
+
+    sample_id: str
+    name: str
+    group: str
+    confidence: float | None
+    status: str
+    reason: str
+    state: str
+
+
+def list_for_review(
+    sample_collection: Any, field: str, *, max_confidence: float | None = None, include_reviewed: bool = False
+) -> Any:
+    """List a run's masks for a person to look at, the least certain first.
+
+    Parameters
+    ----------
+    sample_collection : fiftyone.core.collections.SampleCollection
+        A ``group_by()`` view is flattened. Samples that the run never saw are left out; empty and failed ones are
+        listed, since they need a person too (their confidence is 0, so they come first).
+    field : str
+        Mask field of the run.
+    max_confidence : float, optional
+        Leave out masks of a higher confidence.
+    include_reviewed : bool
+        List those too that were accepted, rejected or sent back.
+
+    Returns
+    -------
+    fiftyone.core.view.DatasetView
+        Sorted by confidence, then by id. It follows the data: a mask leaves it when it is decided about.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    from fiftyone import ViewField
+
+    view = flat_images(sample_collection)
+    check_mask_field(view, field)
+    confidence, state = f"{field}_confidence", review_field(field)
+    view = view.match(_is_of_run(field))
+    if not include_reviewed:
+        view = view.match(~ViewField(state).is_in([str(each) for each in ReviewState]))
+    if not view.has_sample_field(confidence):  # masks from elsewhere: all are as uncertain
+        return view.sort_by("id")
+    if max_confidence is not None:
+        view = view.match((ViewField(confidence) == None) | (ViewField(confidence) <= max_confidence))  # noqa: E711
+    return view.sort_by([(confidence, 1), ("id", 1)])
+
+
+def list_certain(view: Any, field: str, least: float) -> Any:
+    """Keep the masks of a list whose confidence is at least `least`.
+
+    Raises
+    ------
+    DataError
+        These masks have no confidence.
+    """
+    from fiftyone import ViewField
+
+    if not view.has_sample_field(f"{field}_confidence"):
+        raise DataError(f"the masks of {field!r} have no confidence to go by; select the ones you mean")
+    return view.match(ViewField(f"{field}_confidence") >= least)
+
+
+def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
+    """Count a run's masks by what was decided about them.
+
+    Returns
+    -------
+    dict
+        Keys ``open``, ``accepted``, ``rejected``, ``sent back``, in this order, each with its number of samples.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    view = flat_images(sample_collection)
+    check_mask_field(view, field)
+    view = view.match(_is_of_run(field))
+    state = review_field(field)
+    found = view.count_values(state) if view.has_sample_field(state) else {}
+    decided = {str(each): int(found.get(str(each), 0)) for each in ReviewState}
+    return {OPEN: len(view) - sum(decided.values()), **decided}
+
+
+def list_review_fields(dataset: Any) -> list[str]:
+    """Name the mask fields that runs wrote; where there are none, all mask fields but `REVIEWED` (schema only)."""
+    import fiftyone as fo
+
+    masks = sorted(set(dataset.get_field_schema(embedded_doc_type=fo.Segmentation)) - {REVIEWED})
+    of_runs = [field for field in masks if dataset.get_field(f"{field}_status") is not None]
+    return of_runs or masks
+
+
+def read_review_items(view: Any, field: str, *, limit: int) -> list[ReviewItem]:
+    """Read the first masks of a list in words, in its order.
+
+    Parameters
+    ----------
+    view : fiftyone.core.view.DatasetView
+        From `list_for_review`.
+    field : str
+    limit : int
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    check_mask_field(view, field)
+    paths = ["id", "filepath"]
+    optional = {
+        "group": _group_path(view, field),
+        "confidence": f"{field}_confidence",
+        "status": f"{field}_status",
+        "reason": f"{field}_reason",
+        "state": review_field(field),
+    }
+    optional = {name: path for name, path in optional.items() if path and view.has_field(path)}
+    columns = view.limit(limit).values([*paths, *optional.values()])
+    items = []
+    for sample_id, filepath, *values in zip(*columns, strict=True):
+        found = dict(zip(optional, values, strict=True))
+        group = found.get("group", Path(filepath).parent.name)
+        items.append(
+            ReviewItem(
+                sample_id=sample_id,
+                name=Path(filepath).name,
+                group="" if group is None else str(group),
+                confidence=found.get("confidence"),
+                status=found.get("status") or "",
+                reason=found.get("reason") or "",
+                state=found.get("state") or "",
+            )
+        )
+    return items
+
+
+def _group_path(view: Any, field: str) -> str:
+    """Path of the field that the run grouped by; "" for the folder, or masks that no run of ours made."""
+    import fiftyone as fo
+
+    from umscosod.integrations.fiftyone.runs import find_run
+
+    dataset = view._dataset  # a view has no public way to its data set
+    run = None if field not in dataset.list_runs() else find_run(dataset, field)
+    name = str(getattr(run, "group_field", None) or "")
+    found = dataset.get_field(name) if name else None
+    is_class = getattr(found, "document_type", None) is fo.Classification
+    return f"{name}.label" if is_class else name
+
+
+def _is_of_run(field: str) -> Any:
+    """Match samples that the run saw: they have a mask, or a status that says why not."""
+    from fiftyone import ViewField
+
+    wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]
+    return ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted)
