@@ -10,17 +10,15 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.servers import AppServer, Mongod
-from tests.integration.toys import make_toy_dataset
+from tests.integration.toys import DatasetFactory, make_toy_dataset
 from umscosod.integrations.database import CURE, find_mongod
-
-DatasetFactory = Callable[..., Any]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist and `-m` read the marks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+DatasetFactory = Callable[..., Any]
+"""What the fixture `dataset_factory` gives."""
 SHAPES = ("disk", "square", "diamond")
 
 

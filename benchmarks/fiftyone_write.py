@@ -1,0 +1,149 @@
+"""How fast labels get into FiftyOne's database, and how much memory that takes; and how long the form of `label` takes.
+
+    python benchmarks/fiftyone_write.py [--samples N]
+
+A database of its own in a temporary folder; needs the extra ``mongod``. The masks exist already: only their paths are
+written, with maps, confidence, status and reason, as a run does. Beside it, the same columns by one plain `set_values`
+each: what the batches of `write_labels` cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def use_own_database(folder: Path) -> None:
+    """Point FiftyOne, which must not be imported yet, at an empty database; the user's own is left alone."""
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "fiftyone-umscosod").symlink_to(ROOT, target_is_directory=True)
+    os.environ.pop("FIFTYONE_DATABASE_URI", None)
+    os.environ.update(
+        HOME=str(folder),
+        FIFTYONE_CONFIG_PATH=str(folder / "config.json"),
+        FIFTYONE_DATABASE_DIR=str(folder / "db"),
+        FIFTYONE_DATABASE_VALIDATION="false",
+        FIFTYONE_DO_NOT_TRACK="true",
+        FIFTYONE_PLUGINS_DIR=str(folder / "plugins"),
+        FIFTYONE_SHOW_PROGRESS_BARS="false",
+    )
+
+
+def make_dataset(folder: Path, count: int, size_hw: tuple[int, int] = (480, 640)) -> Any:
+    """Samples of one picture; the database neither knows nor cares."""
+    import fiftyone as fo
+    import numpy as np
+    from PIL import Image
+
+    picture = folder / "picture.jpg"
+    Image.fromarray(np.full((*size_hw, 3), 127, np.uint8)).save(picture)
+    for name in ("mask", "map"):
+        Image.fromarray(np.full(size_hw, 255, np.uint8)).save(folder / f"{name}.png")
+    dataset = fo.Dataset("bench")
+    dataset.add_samples([fo.Sample(filepath=str(picture), cls=f"group {index // 10}") for index in range(count)])
+    return dataset
+
+
+def iter_items(ids: list[str], folder: Path, rss: list[int]) -> Iterator[Any]:
+    """One item a sample, made when asked for; the memory in use meanwhile goes to `rss`."""
+    import psutil
+
+    from umscosod.integrations.fiftyone.fields import LabelItem
+    from umscosod.types import Status
+
+    process = psutil.Process()
+    for number, sample_id in enumerate(ids):
+        if number % 64 == 0:
+            rss.append(process.memory_info().rss)
+        yield LabelItem(
+            sample_id=sample_id,
+            mask_path=folder / "mask.png",
+            map_path=folder / "map.png",
+            confidence=0.5,
+            status=Status.LABELLED,
+            reason="",
+        )
+    rss.append(process.memory_info().rss)
+
+
+def write_plainly(dataset: Any, field: str, ids: list[str], folder: Path) -> None:
+    """The same columns, whole, without batches, checks or a record."""
+    import fiftyone as fo
+
+    mask, soft = str(folder / "mask.png"), str(folder / "map.png")
+    columns = {
+        f"{field}_confidence": dict.fromkeys(ids, 0.5),
+        f"{field}_reason": dict.fromkeys(ids, ""),
+        f"{field}_status": dict.fromkeys(ids, "labelled"),
+        f"{field}_map": {sample_id: fo.Heatmap(map_path=soft) for sample_id in ids},
+        field: {sample_id: fo.Segmentation(mask_path=mask, provenance="model", run=field) for sample_id in ids},
+    }
+    for name, values in columns.items():
+        dataset.set_values(name, values, key_field="id")
+
+
+def time_form(dataset: Any, rounds: int = 5) -> float:
+    """Seconds to draw the form of `label`, as the App does at every change."""
+    import fiftyone.operators as foo
+
+    operator = foo.get_operator("@umscosod/umscosod/label")
+    context = foo.ExecutionContext(request_params={"dataset_name": dataset.name, "params": {}})
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        operator.resolve_input(context)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure(folder: Path, count: int) -> None:
+    """Write, and print."""
+    from umscosod.integrations.fiftyone.fields import declare_fields, write_labels
+
+    dataset = make_dataset(folder, count)
+    ids = dataset.values("id")
+    for field in ("cosal", "plain"):
+        declare_fields(dataset, field)
+    rss: list[int] = []
+    start = time.perf_counter()
+    written = write_labels(dataset, "cosal", "cosal", iter_items(ids, folder, rss))
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    write_plainly(dataset, "plain", ids, folder)
+    plain = time.perf_counter() - start
+    print(f"{written} samples: {written / seconds:.0f} a second; plain set_values {count / plain:.0f} a second")
+    print(f"memory: at most {(max(rss) - rss[0]) / 1e6:.1f} MB more than at the start ({rss[0] / 1e6:.0f} MB)")
+    print(f"form of `label` on this data set: {time_form(dataset) * 1e3:.0f} ms")
+
+
+def main() -> None:
+    """Measure where there is a database to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=2000)
+    count = parser.parse_args().samples
+    from umscosod.errors import MissingDependencyError
+    from umscosod.integrations.database import require_database
+
+    folder = Path(tempfile.mkdtemp(prefix="umscosod-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after FiftyOne's own last look at its database
+    use_own_database(folder)
+    try:
+        require_database()
+    except MissingDependencyError as error:
+        print(f"not measured: {error}")
+        return
+    measure(folder, count)
+
+
+if __name__ == "__main__":
+    main()
