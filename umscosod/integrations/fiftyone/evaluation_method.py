@@ -17,7 +17,7 @@ import numpy as np
 
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.accumulate import CURVES
-from umscosod.evaluation.report import MEASURES
+from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Curves, Definition, Scores, check_definition
 from umscosod.integrations.fiftyone.fields import FOREGROUND, TARGETS
 from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
@@ -27,7 +27,7 @@ BACKGROUND = 0
 BACKGROUND_NAME, FOREGROUND_NAME = "background", TARGETS[FOREGROUND]
 PIXEL_MEASURES = ("accuracy", "precision", "recall")
 """What FiftyOne's own method stores for each image; over 0/255 masks its accuracy is the IoU."""
-WORDS = {
+WORDS: dict[Measure, str] = {
     "s": "S-measure",
     "e_max": "E-measure, maximum",
     "f_max": "F-measure, maximum",
@@ -39,7 +39,7 @@ WORDS = {
     "f_adaptive": "F-measure, adaptive",
 }
 """The nine measures in words, the usual ones first."""
-LOWER_IS_BETTER = frozenset({"mae"})
+LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 
 
 def measure_fields(eval_key: str) -> list[str]:
