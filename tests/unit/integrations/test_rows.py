@@ -15,38 +15,24 @@ from umscosod.integrations.fiftyone.rows import (
     flat_images,
     group_names_by_folder,
     read_rows,
-    refuse_to_replace_files,
 )
-from umscosod.types import ImageGroup, ImageRef
 
 
-def row(id_: str, group: str = "cat", label_path: str | None = None) -> SampleRow:
-    return SampleRow(
-        id=id_,
-        path=Path(f"/data/{group}/{id_}.jpg"),
-        group=group,
-        is_labelled=label_path is not None,
-        label_path=label_path or "",
-    )
+def row(id_: str, group: str = "cat", *, done: bool = False, human: bool = False) -> SampleRow:
+    return SampleRow(id=id_, path=Path(f"/data/{group}/{id_}.jpg"), group=group, is_done=done, is_human=human)
 
 
 class FakeView:
-    """Two columns and one label field, as `SampleCollection.values` gives them."""
+    """Columns by name, as `SampleCollection.values` gives them."""
 
-    def __init__(self, paths: dict[str, str], labels: dict[str, str | None] | None = None) -> None:
-        self.paths, self.labels = paths, labels
+    def __init__(self, **columns: list[Any]) -> None:
+        self.columns = {name.replace("__", "."): values for name, values in columns.items()}
 
-    def values(self, names: list[str]) -> tuple[list[Any], list[Any]]:
-        if names == ["id", "filepath"]:
-            return list(self.paths), list(self.paths.values())
-        assert self.labels is not None
-        return list(self.labels), list(self.labels.values())
+    def values(self, names: str | list[str]) -> Any:
+        return self.columns[names] if isinstance(names, str) else tuple(self.columns[name] for name in names)
 
-    def has_sample_field(self, name: str) -> bool:
-        return self.labels is not None
-
-    def exists(self, name: str) -> FakeView:
-        return self
+    def has_field(self, name: str) -> bool:
+        return name in self.columns
 
 
 @pytest.mark.parametrize(
@@ -63,44 +49,52 @@ def test_folder_names_are_short_and_distinct(paths: list[str], names: list[str])
     assert list(group_names_by_folder(map(Path, paths)).values()) == names
 
 
-def test_rows_carry_group_and_present_label() -> None:
-    view = FakeView({"a": "/d/cat/1.jpg", "b": "/d/dog/2.jpg"}, labels={"b": "/out/2.png"})
-    assert read_rows(view, None, "cosal") == [
-        SampleRow(id="a", path=Path("/d/cat/1.jpg"), group="cat"),
-        SampleRow(id="b", path=Path("/d/dog/2.jpg"), group="dog", is_labelled=True, label_path="/out/2.png"),
-    ]
+def test_rows_carry_group_and_what_became_of_them() -> None:
+    view = FakeView(
+        id=["a", "b", "c", "d"],
+        filepath=["/d/cat/1.jpg", "/d/dog/2.jpg", "/d/dog/3.jpg", "/d/dog/4.jpg"],
+        cosal_status=[None, "labelled", "failed", "labelled"],
+        cosal_review=[None, "sent back", None, "rejected"],
+        cosal__provenance=[None, "model", None, "human"],
+    )
+    rows = read_rows(view, None, "cosal")
+    assert [one.group for one in rows] == ["cat", "dog", "dog", "dog"]
+    assert [one.is_done for one in rows] == [False, False, True, True]  # what was sent back is to be done again
+    assert [one.is_human for one in rows] == [False, False, False, True]
 
 
-def test_a_label_kept_in_the_database_has_no_file() -> None:
-    (only,) = read_rows(FakeView({"a": "/d/cat/1.jpg"}, labels={"a": None}), None, "cosal")
-    assert (only.is_labelled, only.label_path) == (True, "")
+def test_fields_that_do_not_exist_yet_mean_nothing_is_done() -> None:
+    (only,) = read_rows(FakeView(id=["a"], filepath=["/d/cat/1.jpg"]), None, "cosal")
+    assert only == SampleRow(id="a", path=Path("/d/cat/1.jpg"), group="cat")
 
 
 def test_an_empty_view_is_an_error() -> None:
     with pytest.raises(DataError, match="no samples"):
-        read_rows(FakeView({}), None, "cosal")
+        read_rows(FakeView(id=[], filepath=[]), None, "cosal")
 
 
 def test_groups_that_are_done_are_left_out_and_others_run_whole() -> None:
-    rows = [row("1", "done", "/a"), row("2", "done", "/b"), row("3", "part", "/c"), row("4", "part"), row("5", "")]
-    assert [kept.id for kept in choose_rows(rows, overwrite=False)] == ["3", "4"]
-    assert [kept.id for kept in choose_rows(rows, overwrite=True)] == ["1", "2", "3", "4"]
+    rows = [row("1", "old", done=True), row("2", "old", done=True)]
+    rows += [row("3", "new", done=True), row("4", "new"), row("5", "")]
+    chosen, writes = choose_rows(rows, overwrite=False)
+    assert [one.id for one in chosen] == ["3", "4"]
+    assert writes == {"4"}
+    chosen, writes = choose_rows(rows, overwrite=True)
+    assert [one.id for one in chosen] == ["1", "2", "3", "4"]
+    assert writes == {"1", "2", "3", "4"}
 
 
-def test_nothing_left_to_label_is_an_error() -> None:
-    with pytest.raises(DataError, match="all 1 samples have a label"):
-        choose_rows([row("1", label_path="/a")], overwrite=False)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_persons_label_is_never_written_but_helps_its_group(overwrite: bool) -> None:
+    chosen, writes = choose_rows([row("1", human=True), row("2")], overwrite=overwrite)
+    assert [one.id for one in chosen] == ["1", "2"]
+    assert writes == {"2"}
+    assert choose_rows([row("1", human=True)], overwrite=overwrite) == ([], frozenset())
+
+
+def test_samples_without_any_group_are_an_error() -> None:
     with pytest.raises(DataError, match="none of the 2 samples has a value"):
         choose_rows([row("1", ""), row("2", "")], overwrite=True)
-
-
-def test_a_file_of_a_kept_label_is_never_written_anew(tmp_path: Path) -> None:
-    image = ImageRef(id="1", path=Path("/data/cat/1.jpg"), output="cat/1.png")
-    groups = [ImageGroup(name="cat", images=(image,))]
-    mask = tmp_path / "masks" / "cat" / "1.png"
-    with pytest.raises(DataError, match="choose another output folder"):
-        refuse_to_replace_files([row("1", label_path=str(mask)), row("2")], groups, tmp_path)
-    refuse_to_replace_files([row("1", label_path="/elsewhere/1.png"), row("2")], groups, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ _HOMES = {
     "accept_masks": "review",
     "comparable_evaluations": "comparison",
     "compare_dataset": "comparison",
+    "compute_metric": "evaluation",
     "delete_run": "runs",
     "evaluate_dataset": "evaluation",
     "get_run": "runs",
