@@ -135,6 +135,28 @@ def test_a_checkpoint_and_no_network_contradict_each_other(
     assert "contradict" in capsys.readouterr().err
 
 
+def test_export_writes_what_was_labelled_and_says_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from umscosod.export.png import write_mask
+    from umscosod.export.report import write_report
+
+    write_mask(tmp_path / "out" / "masks" / "a.png", np.ones((4, 6), bool))
+    rows = [Labelled(image_id="a.jpg", group="g", output="a.png", status=Status.LABELLED)]
+    write_report(tmp_path / "out" / "report.json", rows, {})
+    line = ["export", str(tmp_path / "out"), "--to", str(tmp_path / "coco"), "--format", "coco", "--category", "bird"]
+    assert cli.main(line) == 0
+    assert f"1 images with 1 objects exported to {tmp_path / 'coco'}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "coco" / "instances.json").read_text())["categories"][0]["name"] == "bird"
+    assert cli.main(line) == 2  # the folder is in use
+    failed = Labelled(image_id="b.jpg", group="g", output="b.png", status=Status.FAILED, reason="no image")
+    write_report(tmp_path / "out" / "report.json", [*rows, failed], {})
+    assert cli.main([*line, "--overwrite", "--per-group"]) == 1
+    assert "1 left out: b.jpg: failed (no image)" in capsys.readouterr().out
+    write_report(tmp_path / "out" / "report.json", [failed], {})
+    assert cli.main([*line, "--overwrite"]) == 3
+
+
 # who wins over whom
 
 

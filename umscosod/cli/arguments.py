@@ -183,6 +183,39 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the masks of an output folder as COCO, YOLO, CVAT or a tree of PNG files."""
+
+    results: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="OUT"),
+        Doc("Output folder of 'umscosod label' or 'predict', or of 'pseudo', whose pseudo-labels are then taken."),
+    ]
+    to: Annotated[Path, tyro.conf.arg(metavar="FOLDER"), Doc("Folder for the export: a new or an empty one.")]
+    format: Annotated[
+        Literal["png", "coco", "yolo", "cvat"],
+        Doc("png: a tree of masks; coco: instances.json; yolo: labels/ and data.yaml; cvat: 'CVAT for images 1.1'."),
+    ]
+    category: Annotated[str, tyro.conf.arg(metavar="NAME"), Doc("Name of the one category.")] = "co-salient"
+    per_group: Annotated[bool, _Switch, Doc("Each group is a category of its own.")] = False
+    per_region: Annotated[
+        bool, _Switch, Doc("One annotation for each connected region, not one an image (yolo always does so).")
+    ] = False
+    images: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="IMAGES", help_behavior_hint=_NO_HINT),
+        Doc(
+            "The folder or list that was labelled: images are named from there, linked for yolo, and checked for EXIF."
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, _Switch, Doc("Replace the export that is in FOLDER; other files there are left alone.")
+    ] = False
+    console: Talk = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeaturesEstimate:
     """Say how much disk the features of a collection take, before they are encoded."""
 
@@ -267,6 +300,7 @@ Command = (
     | Predict
     | Refine
     | Evaluate
+    | Export
     | FeaturesEstimate
     | FeaturesEncode
     | FeaturesPrune

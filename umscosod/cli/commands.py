@@ -128,6 +128,29 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _export(command: args.Export, _: PipelineConfig) -> int:
+    from umscosod.export.formats import export_results
+
+    groups = None if command.images is None else _find_groups(command.images)
+    with ProgressBar() as progress:
+        report = export_results(
+            command.results,
+            command.to,
+            command.format,
+            images=groups,
+            image_root=command.images if command.images is None or command.images.is_dir() else command.images.parent,
+            category=command.category,
+            per_group=command.per_group,
+            per_region=command.per_region,
+            overwrite=command.overwrite,
+            progress=progress,
+        )
+    print(report.summary)
+    if not report.n_images:
+        return 3
+    return int(bool(report.skipped))
+
+
 def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -> int:
     from umscosod.data.images import decode_image
     from umscosod.device import resolve_device
@@ -247,6 +270,7 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Predict: _predict,
     args.Refine: _refine,
     args.Evaluate: _evaluate,
+    args.Export: _export,
     args.FeaturesEstimate: _features_estimate,
     args.FeaturesEncode: _features_encode,
     args.FeaturesPrune: _features_prune,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
+from umscosod.progress import stage_name
 from umscosod.types import Labelled, Status
 
 if TYPE_CHECKING:
@@ -44,16 +45,19 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int, stage: str) -> None:
         """Show a report of progress."""
-        if stage != self._stage:
+        name = stage_name(stage)
+        if name != self._stage:
             self.close()
-            self._stage = stage
+            self._stage = name
             if self._is_terminal:
                 # tqdm itself draws nothing where a terminal claims a size of 0 x 0, as some in containers do
                 columns, rows = shutil.get_terminal_size()
-                self._bar = tqdm(total=total, desc=stage, file=self._stream, ncols=columns, nrows=rows)
+                self._bar = tqdm(total=total, desc=name, file=self._stream, ncols=columns, nrows=rows)
             else:
-                print(f"{stage}: {total} to do", file=self._stream, flush=True)
+                print(f"{name}: {total} to do", file=self._stream, flush=True)
         if self._bar is not None:
+            if stage != name:
+                self._bar.set_postfix_str(stage.removeprefix(name).lstrip(", "), refresh=False)
             self._bar.total = total
             self._bar.update(done - self._bar.n)
 

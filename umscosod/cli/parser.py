@@ -14,6 +14,7 @@ from umscosod.cli.arguments import (
     Command,
     Doctor,
     Evaluate,
+    Export,
     FeaturesCommand,
     Label,
     PluginCommand,
@@ -38,6 +39,7 @@ _COMMANDS: Any = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Refine, tyro.conf.subcommand("refine")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[
         Any,
         tyro.conf.subcommand(

@@ -44,6 +44,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # of these, those that exchange width and height
 _DEPTH_MAXIMA = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits
 _HEADER_LOCK = threading.Lock()
 
@@ -146,6 +147,36 @@ def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
     return np.array(resized)
 
 
+def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]:
+    """Own size of an image from its header; no pixel is decoded.
+
+    Returns
+    -------
+    size_hw : (int, int)
+        Height and width after the EXIF orientation is applied, as `decode_image` gives them.
+    is_turned : bool
+        The file is stored in another orientation, so that readers who ignore EXIF see it turned or mirrored.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, or no image.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with _quiet_pillow():
+            image = Image.open(path, formats=_readable_formats())
+        with image:
+            width, height = image.size
+            orientation = _read_orientation(path, image)
+            is_tiff = image.format == "TIFF"  # whose reader swaps the sides by itself
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise DataError(f"{path}: the image's header cannot be read ({_one_line(error)}); fetch it again") from None
+    is_swapped = orientation in _SIDEWAYS and not is_tiff
+    return ((width, height) if is_swapped else (height, width)), orientation in _UPRIGHT
+
+
 def image_sha256(path: str | PathLike[str]) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
@@ -246,13 +277,17 @@ def _load_upright(path: Path, image: Image.Image) -> Image.Image:
             image.load()
     else:
         image.load()
+    orientation = _read_orientation(path, image)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _read_orientation(path: Path, image: Image.Image) -> int:
     try:
         with _quiet_pillow():
-            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+            return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception as error:  # the pixels are good; only the metadata are not, and the reader raises nearly anything
         logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, _one_line(error))
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> ByteArray:

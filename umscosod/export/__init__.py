@@ -1,1 +1,1 @@
-"""Results out: PNG masks and maps, the report, and the contact sheet."""
+"""Results out: PNG masks and maps, COCO, YOLO and CVAT, the report, and the contact sheet."""

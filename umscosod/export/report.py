@@ -15,7 +15,7 @@ from umscosod.data.files import open_atomic
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
 from umscosod.export.tally import Tally
-from umscosod.types import Labelled
+from umscosod.types import Labelled, Status
 
 SCHEMA = 1
 """Version of the file's structure; goes up when a field is renamed or removed."""
@@ -87,6 +87,39 @@ def write_report(
     with open_atomic(path) as stream:
         stream.write(_to_json(path, document))
     return totals
+
+
+def read_report(path: Path) -> tuple[Labelled, ...]:
+    """Read the rows that `write_report` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is missing, is no report, or one of another schema.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise DataError(f"{path}: is a report of schema {document['schema']}, expected {SCHEMA}; label again")
+        return tuple(
+            Labelled(
+                image_id=row["image"],
+                group=row["group"],
+                output=row["output"],
+                status=Status(row["status"]),
+                confidence=float(row["confidence"]),
+                threshold=float(row["threshold"]),
+                source=row["source"],
+                reason=row["reason"],
+            )
+            for row in document["images"]
+        )
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} holds no {path.name}; give an output folder of 'umscosod label'") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no report of ours, or is damaged ({error}); label again") from error
 
 
 def package_versions() -> dict[str, str]:

@@ -1,0 +1,65 @@
+"""CVAT for images 1.1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from tests.unit.export.masks import MASKS, write_items
+from umscosod.errors import DataError
+from umscosod.export.cvat import decode_runs, encode_runs, export_cvat
+from umscosod.types import BoolArray
+
+# the mask in the description of the format (docs.cvat.ai, XML annotation format), 13 x 15 pixels
+DOCUMENTED = [3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3]
+
+
+def read_masks(image: ElementTree.Element) -> list[BoolArray]:
+    masks = []
+    for element in image.findall("mask"):
+        left, top, width, height = (int(element.attrib[key]) for key in ("left", "top", "width", "height"))
+        mask = np.zeros((int(image.attrib["height"]), int(image.attrib["width"])), bool)
+        runs = [int(run) for run in element.attrib["rle"].split(", ")]
+        mask[top : top + height, left : left + width] = decode_runs(runs, (height, width))
+        masks.append(mask)
+    return masks
+
+
+@pytest.mark.parametrize("per_region", [False, True])
+def test_run_lengths_decoded_are_the_mask(tmp_path: Path, per_region: bool) -> None:
+    export_cvat(write_items(tmp_path), tmp_path / "out", image_root=tmp_path / "image", per_region=per_region)
+    root = ElementTree.parse(tmp_path / "out" / "annotations.xml").getroot()
+    images = {image.attrib["name"]: image for image in root.findall("image")}
+    assert [image.attrib["id"] for image in images.values()] == ["0", "1", "2", "3", "4"]
+    for name, expected in MASKS.items():
+        parts = read_masks(images[f"{name}.jpg"])
+        assert np.array_equal(np.any([np.zeros_like(expected), *parts], axis=0), expected)
+        assert len(parts) == 0 if not expected.any() else len(parts) == 1 or per_region
+
+
+def test_runs_are_those_of_the_description() -> None:
+    ellipse = decode_runs(DOCUMENTED, (15, 13))
+    assert (np.abs(np.diff(ellipse, prepend=False, append=False, axis=1).astype(int)).sum(axis=1) == 2).all()
+    # one run a row, longest in the middle: only along the rows is it the blob that is shown there
+    assert ellipse.sum(axis=1).tolist() == [5, 7, 9, 11, 11, 12, 12, 13, 13, 12, 12, 11, 9, 7, 5]
+    assert encode_runs(ellipse) == DOCUMENTED
+
+
+def test_labels_are_listed_and_odd_names_escaped(tmp_path: Path) -> None:
+    items = write_items(tmp_path, {'a "b" & <c>/x': MASKS["dog/full"]})
+    export_cvat(items, tmp_path / "out", per_group=True)
+    root = ElementTree.parse(tmp_path / "out" / "annotations.xml").getroot()
+    assert [name.text for name in root.findall("meta/task/labels/label/name")] == ['a "b" & <c>']
+    [image] = root.findall("image")
+    [mask] = image.findall("mask")
+    assert mask.attrib["label"] == 'a "b" & <c>'
+    assert (mask.attrib["source"], mask.attrib["occluded"], mask.attrib["z_order"]) == ("auto", "0", "0")
+    assert root.findtext("version") == "1.1"
+
+
+def test_runs_that_do_not_fill_the_mask_are_refused() -> None:
+    with pytest.raises(DataError, match="sum to 3"):
+        decode_runs([1, 2], (2, 2))

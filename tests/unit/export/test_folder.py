@@ -1,0 +1,105 @@
+"""The export's folder: whole or not at all; replaced only where an export wrote it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.export.masks import MASKS, write_items
+from umscosod.errors import DataError
+from umscosod.export.folder import open_export
+from umscosod.export.items import Counts
+from umscosod.export.tree import export_png
+from umscosod.export.yolo import export_yolo
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match=r"not empty \(it holds thesis\.txt\)"):
+        export_png(write_items(tmp_path), tmp_path / "out")
+    assert names(tmp_path / "out") == ["thesis.txt"]
+    with pytest.raises(DataError, match="is a file"):
+        export_png([], tmp_path / "out" / "thesis.txt")
+
+
+def test_overwrite_takes_the_earlier_export_and_nothing_else(tmp_path: Path) -> None:
+    out, items = tmp_path / "out", write_items(tmp_path)
+    export_yolo(items, out)
+    (out / "thesis.txt").write_text("mine")
+    (out / "labels" / "own.txt").write_text("mine")
+    export_png(items[:1], out, overwrite=True)
+    assert names(out) == ["cat/target.png", "export.json", "labels/own.txt", "thesis.txt"]
+    assert json.loads((out / "export.json").read_text())["files"] == ["cat/target.png"]
+    assert not (out / "images").exists()
+    assert names(tmp_path / "image") == sorted(f"{name}.jpg" for name in MASKS)  # links went, not what they lead to
+
+
+def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
+    items = write_items(tmp_path)
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    original = tmp_path / "images" / "cat" / "target.jpg"
+    original.write_bytes(items[0].image.read_bytes())
+    with pytest.raises(DataError, match=r"target\.jpg is in the way"):
+        export_yolo(items, tmp_path, overwrite=True)
+    assert not original.is_symlink()
+    assert not (tmp_path / "labels").exists()
+    assert not (tmp_path / "export.json").exists()
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_png(write_items(tmp_path), out)
+    before = names(out)
+
+    def fail() -> None:
+        with open_export(out, "png", Counts(), overwrite=True) as folder:
+            folder.add("new.png").write_bytes(b"half")
+            raise RuntimeError("disk pulled out")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
+    assert names(out) == before
+
+
+def test_what_a_killed_export_left_is_cleared(tmp_path: Path) -> None:
+    staging = tmp_path / "out" / f".{'0' * 32}.tmp"
+    staging.mkdir(parents=True)
+    (staging / "half.png").write_bytes(b"half")
+    export_png(write_items(tmp_path), tmp_path / "out")
+    assert not staging.exists()
+
+
+def test_an_export_killed_while_it_moved_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, items = tmp_path / "out", write_items(tmp_path)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == out / "cat" / "noise.png":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_png(items, out)
+    monkeypatch.undo()
+    assert "cat/target.png" in names(out)
+    export_png(items[1:], out, overwrite=True)
+    assert "cat/target.png" not in names(out)
+
+
+def test_names_stay_inside_and_are_given_once(tmp_path: Path) -> None:
+    with open_export(tmp_path / "out", "png", Counts(), overwrite=False) as folder:
+        folder.add("a.png").write_bytes(b"")
+        with pytest.raises(DataError, match="already"):
+            folder.add("a.png")
+        with pytest.raises(DataError, match="already"):
+            folder.add("export.json")
+        with pytest.raises(DataError, match="plain relative name"):
+            folder.add("../a.png")

@@ -1,0 +1,132 @@
+"""CVAT for images 1.1: one XML file with run-length masks, to be uploaded and corrected there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from umscosod.errors import DataError
+from umscosod.export.folder import open_export
+from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
+from umscosod.export.names import name_image
+from umscosod.export.regions import Categories, bounding_box, iter_objects
+from umscosod.types import BoolArray
+
+FILE = "annotations.xml"
+
+
+def export_cvat(
+    items: Iterable[ExportItem],
+    out: str | os.PathLike[str],
+    *,
+    category: str = DEFAULT_CATEGORY,
+    per_group: bool = False,
+    per_region: bool = False,
+    image_root: Path | None = None,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write ``OUT/annotations.xml``.
+
+    Parameters
+    ----------
+    items, out, category, per_group, per_region, image_root, overwrite
+        As for `umscosod.export.coco.export_coco`. Give the labels of the CVAT task the same names.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    DataError
+        As `umscosod.export.folder.open_export`.
+
+    References
+    ----------
+    XML annotation format, version 1.1: https://docs.cvat.ai/docs/other/xml_format
+    """
+    counts = Counts()
+    categories = Categories(category, per_group=per_group, first=0)
+    # the head lists the labels, which are known only at the end
+    with open_export(out, "cvat", counts, overwrite=overwrite) as folder, tempfile.TemporaryFile() as images:
+        for item, mask_HW in iter_masks(items, counts):
+            height, width = mask_HW.shape
+            number, name = counts.n_images - 1, quoteattr(name_image(item, image_root))
+            images.write(_encode(f'  <image id="{number}" name={name} width="{width}" height="{height}">\n'))
+            categories.find(item)
+            for part_HW in iter_objects(mask_HW, per_region=per_region):
+                counts.n_objects += 1
+                images.write(_encode(_mask_element(part_HW, categories.name_of(item))))
+            images.write(b"  </image>\n")
+        images.seek(0)
+        with folder.add(FILE).open("wb") as stream:
+            stream.write(_encode(_head(categories.names, counts.n_images)))
+            shutil.copyfileobj(images, stream)
+            stream.write(b"</annotations>\n")
+    return counts.report(folder.out)
+
+
+def encode_runs(mask_HW: BoolArray) -> list[int]:
+    """Run lengths along the rows, background first (so that a mask that starts with the object starts with 0).
+
+    Examples
+    --------
+    >>> encode_runs(np.array([[True, False], [False, True]]))
+    [0, 1, 2, 1]
+    """
+    flat = np.concatenate([[False], mask_HW.ravel()])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    runs: list[int] = np.diff(np.concatenate([[0], edges, [mask_HW.size]])).tolist()
+    return runs
+
+
+def decode_runs(runs: list[int], size_hw: tuple[int, int]) -> BoolArray:
+    """Undo `encode_runs`.
+
+    Raises
+    ------
+    DataError
+        The runs do not fill the mask exactly.
+
+    Examples
+    --------
+    >>> decode_runs([0, 1, 2, 1], (2, 2)).tolist()
+    [[True, False], [False, True]]
+    """
+    if sum(runs) != size_hw[0] * size_hw[1] or min(runs, default=0) < 0:
+        raise DataError(f"run lengths sum to {sum(runs)}, not to the {size_hw[0]} x {size_hw[1]} pixels of the mask")
+    mask_HW: BoolArray = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size_hw)
+    return mask_HW
+
+
+def _mask_element(mask_HW: BoolArray, name: str) -> str:
+    """One mask as CVAT writes it: run lengths within its bounding box."""
+    left, top, width, height = bounding_box(mask_HW)
+    runs = encode_runs(mask_HW[top : top + height, left : left + width])
+    return (
+        f'    <mask label={quoteattr(name)} source="auto" occluded="0" rle="{", ".join(map(str, runs))}" '
+        f'left="{left}" top="{top}" width="{width}" height="{height}" z_order="0">\n    </mask>\n'
+    )
+
+
+def _head(names: list[str], n_images: int) -> str:
+    labels = "".join(
+        f"        <label>\n          <name>{escape(name)}</name>\n          <type>mask</type>\n"
+        "          <attributes>\n          </attributes>\n        </label>\n"
+        for name in names
+    )
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n'
+        f"      <name>co-salient objects</name>\n      <size>{n_images}</size>\n      <mode>annotation</mode>\n"
+        f"      <labels>\n{labels}      </labels>\n    </task>\n  </meta>\n"
+    )
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # a name that is no valid text shows a "?"

@@ -1,0 +1,163 @@
+"""The folder of an export: filled aside, then moved in; an earlier export is replaced, other people's files never."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from umscosod.data.files import is_leftover, open_atomic
+from umscosod.errors import DataError
+from umscosod.export.files import path_inside
+from umscosod.export.items import Counts
+
+RECORD = "export.json"
+"""Lists the files of an export, so that the next one knows what it may replace."""
+SCHEMA = 1
+
+
+class ExportFolder:
+    """Where a writer puts its files; `open_export` makes one.
+
+    Attributes
+    ----------
+    out : Path
+        The folder as the user named it, for messages.
+    """
+
+    def __init__(self, out: Path, staging: Path) -> None:
+        self.out, self._staging = out, staging
+        self.names: list[str] = []
+
+    def add(self, name: str) -> Path:
+        """Path to write the file `name` (relative, POSIX) to; its folder is made.
+
+        Raises
+        ------
+        DataError
+            The name leads out of the folder, or was given before.
+        """
+        path = path_inside(self._staging, name)
+        if os.path.lexists(path) or name == RECORD:
+            raise DataError(f"{name}: the export has a file of this name already; rename one of the two images")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.names.append(name)
+        return path
+
+
+@contextmanager
+def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overwrite: bool) -> Iterator[ExportFolder]:
+    """Collect the files of an export aside; when the block ends well they move to `out`, one atomic rename each.
+
+    Parameters
+    ----------
+    out : path
+        A new or empty folder; with `overwrite` one that holds an earlier export, whose files go, or other things,
+        which stay.
+    form : str
+        Name of the format, for the record.
+    counts : Counts
+        Written into the record ``export.json`` at the end.
+    overwrite : bool
+
+    Raises
+    ------
+    DataError
+        `out` is a file, is not empty (without `overwrite`), or holds a file of a name of ours that no export wrote.
+    """
+    out = Path(out)
+    _check_free(out, overwrite=overwrite)
+    staging = out / f".{uuid.uuid4().hex}.tmp"
+    try:
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot make a folder in {out}: {error.strerror or error}; check its permissions") from error
+    try:
+        folder = ExportFolder(out, staging)
+        yield folder
+        _publish(folder, staging, form, counts)
+    except OSError as error:
+        raise DataError(f"cannot export to {out}: {error.strerror or error}; check the folder and the disk") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder in use, and clear away what a killed export left half-made."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DataError(f"{out} is a file; give a folder for the export")
+    try:
+        entries = list(out.iterdir())
+        for entry in entries:
+            if is_leftover(entry.name):
+                shutil.rmtree(entry, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be listed ({error.strerror}); check its permissions") from error
+    others = sorted(entry.name for entry in entries if not is_leftover(entry.name))
+    if others and not overwrite:
+        raise DataError(f"{out} is not empty (it holds {others[0]}); choose another folder, or overwrite")
+
+
+def _publish(folder: ExportFolder, staging: Path, form: str, counts: Counts) -> None:
+    """Move the files in, after taking those of the earlier export out.
+
+    The record lists old and new files while this goes on, so that an export killed here can be replaced too.
+    """
+    out, names = folder.out, folder.names
+    old = _recorded(out)
+    for name in names:
+        target = path_inside(out, name)
+        if name not in old and os.path.lexists(target):
+            raise DataError(
+                f"{target} is in the way and was not written by an export; move it or choose another folder"
+            )
+    _write_record(out, form, counts, sorted(old | set(names)))
+    for name in old - set(names):
+        _remove(out, name)
+    for name in names:
+        target = path_inside(out, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(target)
+    _write_record(out, form, counts, names)
+
+
+def _recorded(out: Path) -> frozenset[str]:
+    """Names that earlier exports wrote here; none where there is no (readable) record."""
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        return frozenset(str(name) for name in record["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def _write_record(out: Path, form: str, counts: Counts, names: Iterable[str]) -> None:
+    document = {
+        "schema": SCHEMA,
+        "format": form,
+        "images": counts.n_images,
+        "objects": counts.n_objects,
+        "empty": counts.n_empty,
+        "turned": counts.n_turned,
+        "dropped_regions": counts.n_dropped,
+        "left_out": len(counts.skipped),
+        "files": list(names),
+    }
+    with open_atomic(out / RECORD) as stream:
+        stream.write((json.dumps(document, indent=1) + "\n").encode("ascii"))
+
+
+def _remove(out: Path, name: str) -> None:
+    path = path_inside(out, name)
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    for parent in PurePosixPath(name).parents[:-1]:
+        folder = out / parent
+        if folder.is_symlink() or not folder.is_dir() or any(folder.iterdir()):
+            return
+        folder.rmdir()

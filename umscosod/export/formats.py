@@ -1,0 +1,175 @@
+"""One door to all formats, and from an output folder to what goes into them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from umscosod.errors import ConfigError, DataError
+from umscosod.export.coco import export_coco
+from umscosod.export.cvat import export_cvat
+from umscosod.export.files import path_inside
+from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
+from umscosod.export.report import read_report
+from umscosod.export.tree import export_png
+from umscosod.export.yolo import export_yolo
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import ImageGroup, Labelled, Status
+
+Format = Literal["png", "coco", "yolo", "cvat"]
+FORMATS: tuple[str, ...] = get_args(Format)
+STAGE = "export"
+
+
+def export_items(
+    items: Sequence[ExportItem],
+    out: str | os.PathLike[str],
+    form: str,
+    *,
+    category: str = DEFAULT_CATEGORY,
+    per_group: bool = False,
+    per_region: bool = False,
+    image_root: Path | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> ExportReport:
+    """Write masks out in one of the `FORMATS`.
+
+    Parameters
+    ----------
+    items : sequence of ExportItem
+        Names only; masks are read one at a time.
+    out : path
+    form : str
+        ``png``, ``coco``, ``yolo`` or ``cvat``.
+    category, per_group, per_region, image_root, overwrite
+        As for `umscosod.export.coco.export_coco`. A PNG tree has no categories; ``yolo`` always has one object for
+        each island.
+    progress : callable
+        Called after each image as ``(done, total, "export")``.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    ConfigError
+        No such format, or it has no categories or regions to choose.
+    DataError
+        As `umscosod.export.folder.open_export`.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"no format {form!r}; choose one of: {', '.join(FORMATS)}")
+    if form == "png" and per_group:
+        raise ConfigError("png has no categories: each group is a folder already; leave per_group out")
+    if form in ("png", "yolo") and per_region:
+        raise ConfigError(f"{form} has no choice of regions; leave per_region out")
+    passing = _report_each(items, len(items), progress)
+    if form == "png":
+        return export_png(passing, out, overwrite=overwrite)
+    if form == "yolo":
+        return export_yolo(passing, out, category=category, per_group=per_group, overwrite=overwrite)
+    write = export_coco if form == "coco" else export_cvat
+    return write(
+        passing,
+        out,
+        category=category,
+        per_group=per_group,
+        per_region=per_region,
+        image_root=image_root,
+        overwrite=overwrite,
+    )
+
+
+def export_results(
+    results: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    form: str,
+    *,
+    images: Sequence[ImageGroup] | None = None,
+    image_root: Path | None = None,
+    category: str = DEFAULT_CATEGORY,
+    per_group: bool = False,
+    per_region: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> ExportReport:
+    """Write out the masks of an output folder.
+
+    Parameters
+    ----------
+    results : path
+        Output folder of ``umscosod label`` or ``predict``, or of ``pseudo``, whose pseudo-labels are then taken.
+    out, form, category, per_group, per_region, overwrite, progress
+        See `export_items`.
+    images : sequence of ImageGroup, optional
+        The groups that were labelled. Then files are named by their place below `image_root`, are linked into a YOLO
+        data set, and rotated EXIF orientations are counted. Without: the names of the report are taken.
+    image_root : Path, optional
+
+    Returns
+    -------
+    ExportReport
+        Images that failed are among those left out.
+
+    Raises
+    ------
+    ConfigError
+        See `export_items`.
+    DataError
+        No report in `results`, none of its images in `images`, or a fault of `out`.
+    """
+    results = Path(results)
+    rows = read_report(results / "report.json")
+    masks = results / ("masks" if (results / "masks").is_dir() else "pseudo")
+    if Path(out).resolve() == results.resolve():
+        raise DataError(f"{out}: is the folder of results itself; choose another folder")
+    paths = None if images is None else {image.id: image.path.absolute() for group in images for image in group.images}
+    if paths is not None and not any(row.image_id in paths for row in rows):
+        raise DataError(f"none of the {len(rows)} images in {results} is among the images given; give those labelled")
+    items: list[ExportItem] = []
+    left_out: list[str] = []
+    for row in rows:
+        if reason := _unusable(row, paths):
+            left_out.append(f"{row.image_id}: {reason}")
+            continue
+        image = Path(row.image_id) if paths is None else paths[row.image_id]
+        items.append(
+            ExportItem(
+                image=image,
+                output=row.output,
+                group=row.group,
+                mask=path_inside(masks, row.output),
+                confidence=row.confidence,
+            )
+        )
+    report = export_items(
+        items,
+        out,
+        form,
+        category=category,
+        per_group=per_group,
+        per_region=per_region,
+        image_root=None if image_root is None else image_root.absolute(),
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return replace(report, skipped=(*left_out, *report.skipped))
+
+
+def _unusable(row: Labelled, paths: Mapping[str, Path] | None) -> str:
+    """Why a row of a report has nothing to export; ``""`` where it has."""
+    if row.status is Status.FAILED:
+        return f"failed ({row.reason})"
+    return "" if paths is None or row.image_id in paths else "is not among the images given"
+
+
+def _report_each(items: Iterable[ExportItem], total: int, progress: ProgressFn) -> Iterable[ExportItem]:
+    for done, item in enumerate(items):
+        progress(done, total, STAGE)
+        yield item
+    progress(total, total, STAGE)

@@ -1,0 +1,176 @@
+"""What goes into an export, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umscosod.data.images import read_upright_size
+from umscosod.data.masks import read_mask
+from umscosod.errors import DataError
+from umscosod.types import BoolArray, check_relative
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CATEGORY = "co-salient"
+"""Name of the one category: the object has no name of its own."""
+_NAMED_IN_SUMMARY = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportItem:
+    """One mask on its way out.
+
+    Attributes
+    ----------
+    image : Path
+        Absolute path of the image file; or a relative one, which is a name only: no file is looked for.
+    output : str
+        Relative POSIX name of the mask, ``"cat/7.png"``: unique in the export.
+    group : str
+        Name of the category where each group is one.
+    mask : Path
+        Mask file in any of the modes that `umscosod.data.masks.read_mask` reads.
+    confidence : float or None
+        In [0, 1]; None where nobody gave one (a person's mask).
+    """
+
+    image: Path
+    output: str
+    group: str
+    mask: Path
+    confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        check_relative(self.output, "output name")
+
+    @property
+    def image_file(self) -> Path | None:
+        """The image file, where it is at hand."""
+        return self.image if self.image.is_absolute() and self.image.is_file() else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """Outcome of an export.
+
+    Attributes
+    ----------
+    out : Path
+        The folder written to.
+    n_images : int
+        Images in the export, those with an empty mask too.
+    n_objects : int
+        Annotations: one an image, or one a region.
+    n_empty : int
+        Images whose mask is empty: exported as images without an object.
+    n_turned : int
+        Images stored on their side, with an EXIF orientation that says so; their masks are of the upright picture.
+    n_dropped : int
+        Regions that the format cannot hold (a polygon needs three points).
+    skipped : tuple of str
+        Reasons, one for each image left out.
+    """
+
+    out: Path
+    n_images: int = 0
+    n_objects: int = 0
+    n_empty: int = 0
+    n_turned: int = 0
+    n_dropped: int = 0
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def is_success(self) -> bool:
+        """At least one image was written, and none was left out."""
+        return self.n_images > 0 and not self.skipped
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people.
+
+        Examples
+        --------
+        >>> ExportReport(out=Path("coco"), n_images=3, n_objects=2, n_empty=1, skipped=("a.png: no such file",)).summary
+        '3 images with 2 objects (1 without) exported to coco; 1 left out: a.png: no such file'
+        """
+        text = f"{self.n_images} images with {self.n_objects} objects"
+        if self.n_empty:
+            text += f" ({self.n_empty} without)"
+        text += f" exported to {self.out}"
+        if self.n_dropped:
+            text += f"; {self.n_dropped} regions were too small for a polygon"
+        if self.n_turned:
+            text += f"; {self.n_turned} images have a rotated EXIF orientation, the masks fit them upright"
+        if self.skipped:
+            more = len(self.skipped) - _NAMED_IN_SUMMARY
+            text += f"; {len(self.skipped)} left out: {'; '.join(self.skipped[:_NAMED_IN_SUMMARY])}"
+            text += f"; and {more} more" if more > 0 else ""
+        return text
+
+
+@dataclass(kw_only=True, slots=True)
+class Counts:
+    """What a writer counts while masks pass by."""
+
+    n_images: int = 0
+    n_objects: int = 0
+    n_empty: int = 0
+    n_turned: int = 0
+    n_dropped: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def report(self, out: Path) -> ExportReport:
+        """Freeze the counts."""
+        return ExportReport(
+            out=out,
+            n_images=self.n_images,
+            n_objects=self.n_objects,
+            n_empty=self.n_empty,
+            n_turned=self.n_turned,
+            n_dropped=self.n_dropped,
+            skipped=tuple(self.skipped),
+        )
+
+
+def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[ExportItem, BoolArray]]:
+    """Read masks one after the other, and count; one is in memory at a time.
+
+    An unreadable mask, one of another size than its (upright) image, or an output name that was there before is left
+    out and told in ``counts.skipped``: one bad file never ends an export.
+
+    Yields
+    ------
+    (ExportItem, ndarray bool (H, W))
+    """
+    seen: set[str] = set()
+    for item in items:
+        try:
+            if item.output.casefold() in seen:
+                raise DataError(f"{item.output}: two images would get this name; export them apart")
+            mask_HW = read_mask(item.mask)
+            is_turned = _check_against_image(item, mask_HW)
+        except DataError as error:
+            logger.warning("left out of the export: %s", error)
+            counts.skipped.append(str(error))
+            continue
+        seen.add(item.output.casefold())
+        counts.n_images += 1
+        counts.n_turned += is_turned
+        counts.n_empty += not mask_HW.any()
+        yield item, mask_HW
+
+
+def _check_against_image(item: ExportItem, mask_HW: BoolArray) -> bool:
+    """Compare sizes where the image file is at hand; whether it is stored on its side (EXIF orientation)."""
+    if item.image_file is None:
+        return False
+    size_hw, is_turned = read_upright_size(item.image_file)
+    if size_hw != mask_HW.shape:
+        raise DataError(
+            f"{item.mask}: the mask has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {item.image} "
+            f"{size_hw[1]} x {size_hw[0]}; make the mask at the image's own size"
+        )
+    return is_turned

@@ -1,0 +1,127 @@
+"""A mask as closed polygons: one an island, its holes cut in by seams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from umscosod.errors import DataError
+from umscosod.types import BoolArray
+
+Points = npt.NDArray[np.int32]
+MIN_POINTS = 3
+
+
+def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
+    """Outline a mask.
+
+    Polygons run through the centres of border pixels, as OpenCV's contours do: ``cv2.fillPoly`` of all of them gives
+    the mask back. A polygon has no holes, so each hole's border is joined to the outer one by a seam, there and back
+    along the shortest way through the object; filled by the even-odd rule the hole stays open.
+
+    Parameters
+    ----------
+    mask_HW : ndarray, bool, (H, W)
+
+    Returns
+    -------
+    polygons : list of ndarray, int32, (V, 2)
+        One for each region connected by sides or corners, as (x, y); V >= 3. Empty for an empty mask.
+    n_dropped : int
+        Regions of one or two points, which are no polygon: single pixels and pairs.
+
+    Raises
+    ------
+    DataError
+        Not a boolean (H, W) array.
+
+    Examples
+    --------
+    >>> mask = np.zeros((5, 6), bool)
+    >>> mask[1:4, 1:5] = True
+    >>> polygons, n_dropped = compute_polygons(mask)
+    >>> polygons[0].tolist(), n_dropped
+    ([[1, 1], [1, 3], [4, 3], [4, 1]], 0)
+    """
+    if mask_HW.dtype != np.bool_ or mask_HW.ndim != 2 or mask_HW.size == 0:
+        raise DataError(f"a mask must be boolean (H, W), got {mask_HW.dtype} {mask_HW.shape}")
+    contours, hierarchy = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons: list[Points] = []
+    n_dropped = 0
+    for outer, holes in _iter_islands(contours, hierarchy):
+        ring = _cut_in(outer, holes)
+        if len(ring) < MIN_POINTS:
+            n_dropped += 1
+            continue
+        corners = _drop_straight(ring)
+        polygons.append(corners if len(corners) >= MIN_POINTS else ring)  # a straight line has two corners only
+    return polygons, n_dropped
+
+
+def _iter_islands(contours: object, hierarchy: object) -> Iterator[tuple[Points, list[Points]]]:
+    """Give each outer contour with the contours of its holes; both through pixels of the object."""
+    rings = [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]  # type: ignore[attr-defined]
+    links = np.asarray(hierarchy).reshape(-1, 4) if rings else np.empty((0, 4), np.int32)
+    for index, (_, _, child, parent) in enumerate(links):
+        if parent != -1:
+            continue
+        holes = []
+        while child != -1:
+            holes.append(rings[child])
+            child = links[child][0]
+        yield rings[index], holes
+
+
+def _cut_in(outer: Points, holes: list[Points]) -> Points:
+    """Join hole borders to the outer one, always the nearest next: a seam then crosses no other border.
+
+    The rings are linked lists over one array of points; a seam doubles its two ends.
+    """
+    if not holes:
+        return outer
+    rings = [outer, *holes]
+    points = np.concatenate(rings)
+    starts = np.cumsum([0, *(len(ring) for ring in rings)])
+    following = np.arange(1, len(points) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    extra: list[int] = []  # the points of new nodes, as indices of old ones
+    links = following.tolist()
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    distances = np.full(len(points), np.inf)  # from each point to the nearest one joined already
+    nearest = np.zeros(len(points), np.int64)
+    is_open = owner != 0
+    joined = 0
+    while is_open.any():
+        waiting = np.flatnonzero(is_open)
+        found, index = cKDTree(rings[joined]).query(points[waiting])
+        is_nearer = found < distances[waiting]
+        distances[waiting[is_nearer]] = found[is_nearer]
+        nearest[waiting[is_nearer]] = starts[joined] + index[is_nearer]
+        there = int(waiting[np.argmin(distances[waiting])])
+        here = int(nearest[there])
+        joined = int(owner[there])
+        is_open[starts[joined] : starts[joined + 1]] = False
+        # here -> there -> around the hole -> there again -> here again -> on
+        before = there - 1 if there > starts[joined] else int(starts[joined + 1]) - 1
+        there_again, here_again = len(links), len(links) + 1
+        extra += [there, here]
+        links += [here_again, links[here]]
+        links[before] = there_again
+        links[here] = there
+    order = [0]
+    while (node := links[order[-1]]) != 0:
+        order.append(node)
+    joined_ring: Points = np.concatenate([points, points[extra]])[order]
+    return joined_ring
+
+
+def _drop_straight(ring: Points) -> Points:
+    """Leave out points in the middle of a straight run of equal steps; the drawn line stays the same."""
+    steps = np.roll(ring, -1, axis=0) - ring
+    is_straight = (steps == np.roll(steps, 1, axis=0)).all(axis=1)
+    kept: Points = ring[~is_straight]
+    return kept

@@ -1,0 +1,99 @@
+"""YOLO segmentation labels: one text file an image, one line an island."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from umscosod.export.folder import ExportFolder, open_export
+from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
+from umscosod.export.names import name_beside
+from umscosod.export.polygons import Points, compute_polygons
+from umscosod.export.regions import Categories
+
+FILE = "data.yaml"
+
+
+def export_yolo(
+    items: Iterable[ExportItem],
+    out: str | os.PathLike[str],
+    *,
+    category: str = DEFAULT_CATEGORY,
+    per_group: bool = False,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write ``OUT/labels/**.txt``, ``OUT/images/**`` and ``OUT/data.yaml``.
+
+    Parameters
+    ----------
+    items : iterable of ExportItem
+        Read one at a time. Image files that are there are linked (copied, where the disk knows no links) under the
+        names of their labels, so that the folder can be trained on; without them ``images/`` has to be filled.
+    out : path
+    category : str
+        Name of the one class (0).
+    per_group : bool
+        One class for each group, numbered as they turn up.
+    overwrite : bool
+        See `umscosod.export.folder.open_export`.
+
+    Returns
+    -------
+    ExportReport
+        ``n_objects`` counts lines, that is islands.
+
+    Raises
+    ------
+    DataError
+        As `umscosod.export.folder.open_export`.
+
+    Notes
+    -----
+    A line is ``class x1 y1 x2 y2 ...``; pixel (i, j) stands at ((i + .5) / width, (j + .5) / height), so that readers
+    that cut coordinates to whole pixels get the very pixel. The format has no holes and no islands: holes are joined
+    to the outer border by seams (see `umscosod.export.polygons.compute_polygons`), and an object of several islands
+    becomes several. An empty mask gives an empty file: an image without an object.
+    """
+    counts = Counts()
+    categories = Categories(category, per_group=per_group, first=0)
+    with open_export(out, "yolo", counts, overwrite=overwrite) as folder:
+        for item, mask_HW in iter_masks(items, counts):
+            polygons, n_dropped = compute_polygons(mask_HW)
+            number = categories.find(item)
+            lines = [format_line(number, polygon, mask_HW.shape) for polygon in polygons]
+            folder.add(name_beside(item, "labels", ".txt")).write_text("".join(lines), encoding="ascii", newline="\n")
+            counts.n_objects += len(polygons)
+            counts.n_dropped += n_dropped
+            if item.image_file is not None:
+                _link_image(folder, item, item.image_file.resolve())
+        # without "path" the folder of this file is meant, so that the data set can be moved
+        document = {"train": "images", "val": "images", "names": dict(enumerate(categories.names))}
+        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        folder.add(FILE).write_text(text, encoding="utf-8", newline="\n")
+    return counts.report(folder.out)
+
+
+def format_line(number: int, polygon: Points, size_hw: tuple[int, ...]) -> str:
+    r"""One island as a line of a label file.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> format_line(0, np.array([[0, 0], [0, 3], [3, 3]]), (4, 8))
+    '0 0.062500 0.125000 0.062500 0.875000 0.437500 0.875000\n'
+    """
+    height, width = size_hw
+    corners = ((polygon + 0.5) / (width, height)).ravel()
+    return f"{number} {' '.join(f'{value:.6f}' for value in corners)}\n"
+
+
+def _link_image(folder: ExportFolder, item: ExportItem, source: Path) -> None:
+    path = folder.add(name_beside(item, "images", item.image.suffix))
+    try:
+        path.symlink_to(source)
+    except OSError:  # no links on this disk, or not allowed to make them
+        shutil.copyfile(source, path)
