@@ -1,6 +1,7 @@
 """Every hyper-parameter, said once: default, bounds, meaning and where it comes from.
 
-The command line, the App form and the docs read this file; ``config_features.py`` holds its part for stage 0.
+The command line, the App form and the docs read this file; ``config_features.py`` holds its part for stage 0,
+``config_grouping.py`` that for finding groups, which is no stage.
 "spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
 paper's form differs from these defaults.
 """
@@ -17,6 +18,7 @@ from typing_extensions import Doc
 from umscosod.config_features import EmbeddedConfig as EmbeddedConfig
 from umscosod.config_features import FeaturesConfig as FeaturesConfig
 from umscosod.config_features import Share
+from umscosod.config_grouping import GroupingConfig as GroupingConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -94,7 +94,30 @@ def check_value(name: str, value: Any) -> Any:
     Traceback (most recent call last):
     umscosod.errors.ConfigError: refine.crf.iterations must be >= 1 and <= 100, got 0
     """
-    setting = settings()[name]
+    return _check_setting(settings()[name], value)
+
+
+def check_section(section: Any, prefix: str) -> None:
+    """Check every value of settings that are no part of `PipelineConfig`, such as a `GroupingConfig`.
+
+    Raises
+    ------
+    ConfigError
+        The first setting that is wrong is named, with `prefix`, its value and its bound.
+
+    Examples
+    --------
+    >>> from umscosod.config import GroupingConfig
+    >>> check_section(GroupingConfig(min_size=0), "grouping")
+    Traceback (most recent call last):
+    umscosod.errors.ConfigError: grouping.min_size must be >= 1, got 0
+    """
+    for setting in iter_settings(type(section), f"{prefix}."):
+        _check_setting(setting, operator.attrgetter(setting.name.removeprefix(f"{prefix}."))(section))
+
+
+def _check_setting(setting: Setting, value: Any) -> Any:
+    name = setting.name
     converted = _convert(name, setting.kind, value)
     numbers = converted if isinstance(converted, tuple) else (converted,)
     if not all(_COMPARE[sign](number, limit) for number in numbers for sign, limit in setting.limits):

@@ -1,0 +1,301 @@
+"""From vectors to groups: a tree of a sample, the cut that separates best, and everything else to its nearest group.
+
+All similarities are cosines of unit vectors, so that means over pairs follow from sums of vectors: nothing but the
+sample's distances grows with the square of the collection.
+
+Legend: ``N`` images, ``E`` width of a vector, ``K`` groups. Labels are ``0 .. K - 1``, and -1 for left over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import pdist
+
+from umscosod.config import GroupingConfig
+from umscosod.errors import ConfigError
+from umscosod.grouping.embed import unit_rows
+from umscosod.seed import numpy_generator
+from umscosod.types import FloatArray
+
+Labels = npt.NDArray[np.int64]
+LEFT_OVER = -1
+# Compared after rounding, so that values that differ by the order of a sum alone tie.
+_TIE_DIGITS = 9
+_HALF = 0.5  # a squared length is 0 or 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clustering:
+    """Which image belongs where.
+
+    Attributes
+    ----------
+    labels_N : ndarray, int64, (N,)
+        Group of each image, numbered by size (largest first; ties: the one with the earlier image), or -1.
+    separation : float
+        Mean silhouette of the groups, in [-1, 1]; NaN where there is but one.
+    """
+
+    labels_N: Labels
+    separation: float
+
+
+def cluster_vectors(
+    vectors_NE: FloatArray, config: GroupingConfig, *, n_groups: int | None = None, seed: int = 0
+) -> Clustering:
+    """Find groups among unit vectors.
+
+    An average-linkage tree of at most `config.sample_images` vectors is cut where it has the wanted number of branches
+    with at least `config.min_size` leaves; their means then take in all other vectors, and move with them for
+    `config.rounds` rounds (spherical k-means).
+
+    Parameters
+    ----------
+    vectors_NE : ndarray, float, (N, E)
+        Rows of unit length, or zero.
+    config : GroupingConfig
+    n_groups : int, optional
+        None: from 2 to `config.max_groups`, the fewest whose mean silhouette in the sample reaches
+        `config.enough_separation` of the highest. That one group is enough is never concluded.
+    seed : int
+        Of the sample.
+
+    Returns
+    -------
+    Clustering
+        As many groups as asked for; each has `config.min_size` images, or as many as the tree allows.
+
+    Raises
+    ------
+    ConfigError
+        There are too few images for so many groups of that size.
+
+    References
+    ----------
+    Kaufman and Rousseeuw, "Finding Groups in Data", 1990 (DOI 10.1002/9780470316801): average linkage, silhouettes,
+    and clustering a sample and assigning the rest.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> cluster_vectors(rows, GroupingConfig(min_size=2)).labels_N.tolist()
+    [0, 1, 0, 1, 0]
+    """
+    vectors = np.asarray(vectors_NE, np.float64)
+    if n_groups is not None and n_groups < 1:
+        raise ConfigError(f"the number of groups must be at least 1, got {n_groups}")
+    if len(vectors) < config.min_size * (n_groups or 1):
+        wanted = f"{n_groups or 1} groups of {config.min_size}"
+        raise ConfigError(f"{len(vectors)} images make no {wanted}; ask for fewer groups, or lower grouping.min_size")
+    if n_groups == 1 or len(vectors) < 2 * config.min_size:
+        return _one_group(len(vectors))
+    rows = _sample(len(vectors), config, seed)
+    if n_groups is None:
+        cut_S, min_size = _best_cut(vectors[rows], config), config.min_size
+    else:
+        cut_S, min_size = _cut_into(vectors[rows], n_groups, config)
+    start_N = np.full(len(vectors), LEFT_OVER, np.int64)
+    start_N[rows] = cut_S
+    labels_N = _number_by_size(_settle(vectors, start_N, min_size, config))
+    return Clustering(labels_N=labels_N, separation=mean_silhouette(vectors, labels_N))
+
+
+def mean_silhouette(vectors_NE: FloatArray, labels_N: Labels) -> float:
+    """Mean over images of how much nearer their own group is than the next, exactly and without a distance matrix.
+
+    Parameters
+    ----------
+    vectors_NE : ndarray, float, (N, E)
+        Rows of unit length.
+    labels_N : ndarray, int, (N,)
+        Images of -1 are left out.
+
+    Returns
+    -------
+    float
+        In [-1, 1], from cosine distances; an image alone in its group counts 0. NaN for fewer than two groups.
+
+    References
+    ----------
+    Rousseeuw, 1987 (DOI 10.1016/0377-0427(87)90125-7).
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> mean_silhouette(rows, np.array([0, 0, 1, 1])), mean_silhouette(rows, np.array([0, 1, 0, 1]))
+    (1.0, -0.5)
+    """
+    inside = labels_N >= 0
+    kept, labels = vectors_NE[inside], labels_N[inside]
+    count = int(labels.max(initial=-1)) + 1
+    if count < 2:
+        return float("nan")
+    sums_KE, sizes_K = _sums(kept, labels, count)
+    towards_NK = kept @ sums_KE.T
+    rows = np.arange(len(kept))
+    own_size = sizes_K[labels]
+    itself = np.einsum("ne,ne->n", kept, kept)
+    own = 1.0 - (towards_NK[rows, labels] - itself) / np.maximum(own_size - 1, 1)
+    other_NK = 1.0 - towards_NK / sizes_K
+    other_NK[rows, labels] = np.inf
+    other = other_NK.min(1)
+    larger = np.maximum(own, other)
+    values = np.where((own_size > 1) & (larger > 0.0), (other - own) / np.where(larger > 0.0, larger, 1.0), 0.0)
+    return float(values.mean())
+
+
+def cohesion_of(vectors_NE: FloatArray) -> float:
+    """Mean cosine over all pairs of a group, in [-1, 1]; NaN for fewer than two images.
+
+    Examples
+    --------
+    >>> cohesion_of(np.array([[1.0, 0.0], [0.6, 0.8]]))
+    0.6
+    """
+    count = len(vectors_NE)
+    if count < 2:
+        return float("nan")
+    wide = np.asarray(vectors_NE, np.float64)
+    total = float((wide.sum(0) ** 2).sum()) - float((wide**2).sum())
+    return float(np.clip(round(total / (count * (count - 1)), _TIE_DIGITS), -1.0, 1.0))
+
+
+def _one_group(count: int) -> Clustering:
+    return Clustering(labels_N=np.zeros(count, np.int64), separation=float("nan"))
+
+
+def _sample(count: int, config: GroupingConfig, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of the sample, ascending."""
+    if count <= config.sample_images:
+        return np.arange(count)
+    chosen = numpy_generator(seed, "grouping", "sample").choice(count, config.sample_images, replace=False)
+    return np.sort(chosen)
+
+
+def _grow_tree(sample_SE: FloatArray) -> FloatArray:
+    """Average-linkage tree on cosine distances, as SciPy writes one."""
+    # pdist's own cosine divides by the norm, and a zero row has none; unit rows need no division
+    halves = pdist(sample_SE, "sqeuclidean") / 2.0
+    is_zero = (sample_SE**2).sum(1) < _HALF
+    if is_zero.any():  # at distance 1 from all, as from a vector at right angles
+        rows, columns = np.triu_indices(len(sample_SE), 1)
+        halves = np.where(is_zero[rows] | is_zero[columns], 1.0, halves)
+    return np.asarray(linkage(np.round(halves, _TIE_DIGITS), method="average"))
+
+
+def _cut_tree(tree: FloatArray, min_size: int, most: int) -> dict[int, Labels]:
+    """By number of groups, the highest cut with so many branches of `min_size` leaves; other leaves are left over.
+
+    Undoing one merge after the other, from the last, changes the number of such branches by one at most: no number
+    below the greatest is passed over.
+    """
+    leaves = len(tree) + 1
+    sizes = np.concatenate([np.ones(leaves), tree[:, 3]])
+    cuts: dict[int, Labels] = {}
+    count = 1
+    for undone in range(leaves):
+        if count and count not in cuts:
+            cuts[count] = _label_branches(tree, undone, min_size)
+        if not 0 < count < most or undone == leaves - 1:
+            break
+        left, right = tree[-1 - undone, :2].astype(int)
+        count += sum(int(sizes[child] >= min_size) for child in (left, right))
+        count -= int(sizes[2 * leaves - 2 - undone] >= min_size)
+    return cuts
+
+
+def _label_branches(tree: FloatArray, undone: int, min_size: int) -> Labels:
+    """Number the branches of at least `min_size` leaves that are left when the last merges are undone."""
+    merges = len(tree)
+    leaves = merges + 1
+    label = np.full(leaves + merges, LEFT_OVER, np.int64)
+    is_root = np.zeros(leaves + merges, bool)
+    is_root[-1] = True
+    found = 0
+    for node in range(leaves + merges - 1, -1, -1):
+        size = int(tree[node - leaves, 3]) if node >= leaves else 1
+        is_cut = node >= leaves + merges - undone
+        if is_root[node] and not is_cut and size >= min_size:
+            label[node] = found
+            found += 1
+        if node >= leaves:
+            children = tree[node - leaves, :2].astype(int)
+            is_root[children] = is_cut
+            label[children] = label[node]
+    return label[:leaves]
+
+
+def _best_cut(sample_SE: FloatArray, config: GroupingConfig) -> Labels:
+    """Choose the cut: with ever more groups the silhouette creeps up by chance, hence the fewest that do nearly best.
+
+    The groups are settled before they are judged. The cut into one group, where there is no other.
+    """
+    cuts = _cut_tree(_grow_tree(sample_SE), min(config.min_size, len(sample_SE)), config.max_groups)
+    values = {
+        count: mean_silhouette(sample_SE, _settle(sample_SE, labels_S, config.min_size, config))
+        for count, labels_S in cuts.items()
+        if count > 1
+    }
+    best = max(values.values(), default=0.0)
+    # a best of zero or less has no share to reach: only the best itself will do
+    enough = round(best * config.enough_separation if best > 0.0 else best, _TIE_DIGITS)
+    return cuts[min((count for count, value in values.items() if round(value, _TIE_DIGITS) >= enough), default=1)]
+
+
+def _cut_into(sample_SE: FloatArray, n_groups: int, config: GroupingConfig) -> tuple[Labels, int]:
+    """Find the cut into so many groups, and the largest size, up to `min_size`, that all of them have."""
+    tree = _grow_tree(sample_SE)
+    for min_size in range(min(config.min_size, len(sample_SE)), 0, -1):
+        cuts = _cut_tree(tree, min_size, n_groups)
+        if n_groups in cuts:
+            return cuts[n_groups], min_size
+    raise ConfigError(
+        f"{n_groups} groups are more than the {len(sample_SE)} images looked at; ask for fewer, or raise "
+        "grouping.sample_images"
+    )
+
+
+def _settle(vectors_NE: FloatArray, start_N: Labels, min_size: int, config: GroupingConfig) -> Labels:
+    """Give every image to the nearest group, again while their means move; no group may fall below `min_size`."""
+    nearest = _nearest(vectors_NE, _group_means(vectors_NE, start_N), config.join_similarity)
+    labels = np.where(start_N >= 0, start_N, nearest)
+    for _ in range(config.rounds):
+        moved = _nearest(vectors_NE, _group_means(vectors_NE, labels), config.join_similarity)
+        if np.array_equal(moved, labels):
+            break
+        if np.bincount(moved[moved >= 0], minlength=int(labels.max()) + 1).min() < min_size:
+            break
+        labels = moved
+    return labels
+
+
+def _nearest(vectors_NE: FloatArray, means_KE: FloatArray, join_similarity: float) -> Labels:
+    cosines_NK = np.round(vectors_NE @ means_KE.T, _TIE_DIGITS)
+    labels = cosines_NK.argmax(1).astype(np.int64)
+    return np.where(cosines_NK.max(1) < join_similarity, LEFT_OVER, labels)
+
+
+def _group_means(vectors_NE: FloatArray, labels_N: Labels) -> FloatArray:
+    """Directions of the groups, (K, E)."""
+    inside = labels_N >= 0
+    return unit_rows(_sums(vectors_NE[inside], labels_N[inside], int(labels_N.max()) + 1)[0])
+
+
+def _sums(vectors_NE: FloatArray, labels_N: Labels, count: int) -> tuple[FloatArray, FloatArray]:
+    """Sum of each group's vectors, (K, E), and its size, (K,)."""
+    sums_KE = np.zeros((count, vectors_NE.shape[1]))
+    np.add.at(sums_KE, labels_N, vectors_NE)
+    return sums_KE, np.bincount(labels_N, minlength=count).astype(np.float64)
+
+
+def _number_by_size(labels_N: Labels) -> Labels:
+    """Number the groups anew: the largest first, of equals the one with the earlier image."""
+    present, first, sizes = np.unique(labels_N[labels_N >= 0], return_index=True, return_counts=True)
+    order = np.lexsort((first, -sizes))
+    number = np.full(int(labels_N.max()) + 1, LEFT_OVER, np.int64)
+    number[present[order]] = np.arange(len(present))
+    return np.where(labels_N >= 0, number[labels_N], LEFT_OVER)

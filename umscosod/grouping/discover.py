@@ -1,0 +1,145 @@
+"""From a folder of pictures in no order to groups of images that show the same kind of thing."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from umscosod.config import GroupingConfig, PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config_schema import check_section
+from umscosod.data.groups import groups_from_csv, groups_from_folder
+from umscosod.device import resolve_device
+from umscosod.errors import DataError
+from umscosod.features.cache import FeatureCache
+from umscosod.features.collection import FeatureCollection
+from umscosod.features.registry import build_backbones
+from umscosod.grouping.cluster import LEFT_OVER, cluster_vectors, cohesion_of
+from umscosod.grouping.embed import ImageVectors, embed_images
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import ImageGroup, ImageRef
+
+Images = str | Path | Sequence[ImageGroup]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grouping:
+    """A proposal how to group a collection.
+
+    Attributes
+    ----------
+    groups : tuple of ImageGroup
+        Named ``group-01`` and so on: the largest first, of equals the one with the earlier image.
+    cohesion : tuple of float
+        Of each group: mean cosine over its pairs of images, in [-1, 1], where 0 is what any two images of the
+        collection have; NaN for a group of one.
+    leftover : tuple of ImageRef
+        Images like no group.
+    failures : dict of str to str
+        Reason by image id, of images that could not be read.
+    separation : float
+        Mean silhouette, in [-1, 1]; NaN where there is one group.
+    notes : tuple of str
+        Which features were used, and why.
+    """
+
+    groups: tuple[ImageGroup, ...]
+    cohesion: tuple[float, ...]
+    leftover: tuple[ImageRef, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
+    separation: float = math.nan
+    notes: tuple[str, ...] = ()
+
+
+def discover_groups(
+    images: Images,
+    *,
+    n_groups: int | None = None,
+    config: PipelineConfig | None = None,
+    grouping: GroupingConfig | None = None,
+    progress: ProgressFn = ignore_progress,
+) -> Grouping:
+    """Find groups in an unsorted collection.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+        A folder, searched at any depth, or a ``.csv`` list. Groups that these have play no part; an image that is in
+        several is taken once.
+    n_groups : int, optional
+        None: chosen; see `umscosod.grouping.cluster.cluster_vectors`.
+    config : PipelineConfig, optional
+        For seed, device, image limits and features; the ``fast`` preset by default.
+    grouping : GroupingConfig, optional
+    progress : callable
+        Stages ``features`` and ``embed``.
+
+    Returns
+    -------
+    Grouping
+        The same images, settings and machine give the same groups.
+
+    Raises
+    ------
+    ConfigError
+        A setting is wrong, or there is no such number of groups.
+    DataError
+        There are no images, or none can be read.
+    WeightsError
+        Weights that were asked for are missing.
+    """
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    grouping = grouping or GroupingConfig()
+    validate_config(config)
+    check_section(grouping, "grouping")
+    collection = ImageGroup(name="collection", images=_flatten(images))
+    pair = build_backbones(config.features, resolve_device(config.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = config.features.cache_dir or None if config.features.use_cache else scratch
+        cache = FeatureCache(Path(folder) if folder else None)
+        features = FeatureCollection([collection], pair, config, cache, progress=progress)
+        vectors = embed_images(features, grouping, progress=progress)
+    if not vectors.images:
+        raise DataError(f"none of the {len(collection.images)} images can be read; check the files")
+    found = group_vectors(vectors, n_groups=n_groups, grouping=grouping, seed=config.seed)
+    return replace(found, notes=pair.notes)
+
+
+def group_vectors(
+    vectors: ImageVectors, *, n_groups: int | None = None, grouping: GroupingConfig | None = None, seed: int = 0
+) -> Grouping:
+    """Find groups among images that are encoded; see `discover_groups`."""
+    result = cluster_vectors(vectors.vectors_NE, grouping or GroupingConfig(), n_groups=n_groups, seed=seed)
+    members = [np.flatnonzero(result.labels_N == label) for label in range(int(result.labels_N.max()) + 1)]
+    width = max(2, len(str(len(members))))
+    groups = tuple(
+        ImageGroup(name=f"group-{number:0{width}d}", images=tuple(vectors.images[row] for row in rows))
+        for number, rows in enumerate(members, start=1)
+    )
+    return Grouping(
+        groups=groups,
+        cohesion=tuple(cohesion_of(vectors.vectors_NE[rows]) for rows in members),
+        leftover=tuple(vectors.images[row] for row in np.flatnonzero(result.labels_N == LEFT_OVER)),
+        failures=vectors.failures,
+        separation=result.separation,
+    )
+
+
+def _flatten(images: Images) -> tuple[ImageRef, ...]:
+    """All images once, in order of the groups."""
+    if not isinstance(images, str | Path):
+        groups = list(images)
+    elif Path(images).suffix.lower() == ".csv" and Path(images).is_file():
+        groups = groups_from_csv(images)
+    else:
+        groups = groups_from_folder(images)
+    once = {image.path: image for group in reversed(groups) for image in reversed(group.images)}
+    found = tuple(reversed(once.values()))
+    if not found:
+        raise DataError("no images to group; give at least one ImageGroup")
+    return found

@@ -1,0 +1,59 @@
+"""Groups as a CSV list that every command takes for IMAGES."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from umscosod.data.files import open_atomic
+from umscosod.errors import DataError
+from umscosod.types import ImageGroup
+
+
+def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the columns ``path`` and ``group``, which `umscosod.data.groups.groups_from_csv` reads.
+
+    Parameters
+    ----------
+    groups : sequence of ImageGroup
+    path : path
+        UTF-8. Images in its folder or below are named relative to it, so that both can be moved together; others by
+        their absolute path.
+    overwrite : bool
+        Replace a file that is there: a person may have corrected it.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    DataError
+        The file is there, cannot be written, or an image's name is no text that UTF-8 can hold.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not overwrite:
+        raise DataError(f"{path} is there, and may hold somebody's corrections; choose another name, or overwrite it")
+    home = path.resolve().parent
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "group"))
+    for group in groups:
+        for image in group.images:
+            writer.writerow((_name_from(home, image.path), group.name))
+    try:
+        content = text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: the name of an image is not valid UTF-8 ({error}); rename the file") from error
+    with open_atomic(path) as file:
+        file.write(content)
+    return path
+
+
+def _name_from(home: Path, image: Path) -> str:
+    absolute = Path(os.path.abspath(image))  # noqa: PTH100 - resolve() would rename linked files
+    return absolute.relative_to(home).as_posix() if absolute.is_relative_to(home) else absolute.as_posix()
