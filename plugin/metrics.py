@@ -1,3 +1,83 @@
-"""Co-saliency measures as metric operators of FiftyOne's evaluation form."""
+"""Co-saliency measures as metric operators, which the evaluation form of FiftyOne offers beside its own."""
 
-METRICS: tuple[type, ...] = ()
+from typing import Any, ClassVar
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+
+class CoSalMetric(foo.EvaluationMetric):
+    """One measure: a field with the figure of each image, and the figure of the data set.
+
+    Attributes
+    ----------
+    MEASURE : str
+        Its name in the library; figures go to the field ``<evaluation key>_<measure>``.
+    LABEL : str
+    """
+
+    MEASURE: ClassVar[Any]
+    LABEL: ClassVar[str]
+
+    @property
+    def config(self) -> Any:
+        """Name and direction."""
+        lower_is_better = self.MEASURE == "mae"
+        risk = getattr(getattr(types, "RiskLevel", None), "LOW", None)  # from FiftyOne 1.16 on
+        config = foo.EvaluationMetricConfig(
+            name=f"metric_{self.MEASURE}",
+            label=f"{self.LABEL} (co-saliency)",
+            description=f"{self.LABEL} over the images, as papers on co-saliency give it",
+            eval_types=["segmentation"],
+            aggregate_key=self.MEASURE,
+            lower_is_better=lower_is_better,
+            unlisted=True,
+            **({} if risk is None else {"risk_level": risk}),
+        )
+        # FiftyOne looks for the direction in `kwargs`, where its own constructor does not put it, and takes True
+        config.kwargs["lower_is_better"] = lower_is_better
+        return config
+
+    def compute(self, samples: Any, results: Any, **options: Any) -> float:
+        """Compute the figures; all metrics of one evaluation share one pass over the masks."""
+        from umscosod.integrations.fiftyone.evaluation import compute_metric
+
+        fields = self.get_fields(samples, results.config, results.key)
+        return compute_metric(samples, results, self.MEASURE, *fields)
+
+    def get_fields(self, samples: Any, config: Any, eval_key: str | None) -> list[str]:
+        """Name the field that is filled; an evaluation without a key fills none."""
+        return [f"{eval_key}_{self.MEASURE}"] if eval_key else []
+
+
+class MetricMae(CoSalMetric):
+    """Mean absolute error."""
+
+    MEASURE, LABEL = "mae", "MAE"
+
+
+class MetricS(CoSalMetric):
+    """S-measure."""
+
+    MEASURE, LABEL = "s", "S-measure"
+
+
+class MetricEMax(CoSalMetric):
+    """Maximum of the mean E curve."""
+
+    MEASURE, LABEL = "e_max", "E-measure, maximum"
+
+
+class MetricFMax(CoSalMetric):
+    """Maximum of the mean F curve."""
+
+    MEASURE, LABEL = "f_max", "F-measure, maximum"
+
+
+class MetricIou(CoSalMetric):
+    """Mean intersection over union."""
+
+    MEASURE, LABEL = "iou", "IoU, mean over images"
+
+
+METRICS: tuple[type, ...] = (MetricMae, MetricS, MetricEMax, MetricFMax, MetricIou)

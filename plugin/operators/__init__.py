@@ -1,5 +1,6 @@
 """Operators: a form and one call each."""
 
+from .evaluate import Compare, Evaluate
 from .label import Label
 from .review import AcceptMask, RejectMask, Review, SendBackMask
 from .runs import DeleteRun, ListRuns
@@ -11,6 +12,8 @@ OPERATORS: tuple[type, ...] = (
     Train,
     Predict,
     Refine,
+    Evaluate,
+    Compare,
     ListRuns,
     DeleteRun,
     Review,

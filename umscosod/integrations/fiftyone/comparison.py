@@ -14,7 +14,8 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Curves, Definition, Scores
 from umscosod.integrations.fiftyone.comparison_report import TOLERANCE, Comparison, GroupRow, MeasureRow
-from umscosod.integrations.fiftyone.evaluation_method import LOWER_IS_BETTER, METHOD, WORDS
+from umscosod.integrations.fiftyone.evaluation_method import METHOD
+from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
 
 KEPT_RESULTS = 8
 """So many evaluations are kept in memory: two a panel, and some to go back to."""
@@ -56,6 +57,24 @@ def comparable_evaluations(dataset: Any) -> tuple[list[str], list[str]]:
         elif getattr(info.config, "type", None) == "segmentation":
             others.append(key)
     return [key for _, key in sorted(ours)], others
+
+
+def find_evaluation(dataset: Any, name: str) -> str:
+    """Key of an evaluation, given that key or the name of a run or field: then its newest evaluation.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    keys, _ = comparable_evaluations(dataset)
+    if name in dataset.list_evaluations():
+        return name
+    of_field = [key for key in keys if dataset.get_evaluation_info(key).config.pred_field == name]
+    if not of_field:
+        there = ", ".join(keys) or "none"
+        raise DataError(f"there is no evaluation {name!r}, and none of a field of that name; evaluations here: {there}")
+    return of_field[-1]
 
 
 def compare_dataset(

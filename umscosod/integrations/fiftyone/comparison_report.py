@@ -20,6 +20,8 @@ Float64Array = npt.NDArray[np.float64]
 Side = Literal["a", "b", "equal"]
 TOLERANCE = 1e-6
 """Figures closer than this count as equal: the same masks, rounded differently."""
+BINS = 31
+"""Bars of a histogram of gains."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +167,25 @@ class Comparison:
         """Images with ``low <= gain < high``, largest gain first."""
         inside_N = (self.gains_N >= low) & (self.gains_N < high)
         return [self.sample_ids[index] for index in np.argsort(-self.gains_N, kind="stable") if inside_N[index]]
+
+    def histogram(self, bins: int = BINS) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+        """Count images by gain, in bins of one width around 0.
+
+        Parameters
+        ----------
+        bins : int
+            Odd, so that images without a difference have a bin of their own in the middle.
+
+        Returns
+        -------
+        (ndarray, ndarray), float64 and int64, (bins + 1,) and (bins,)
+            Edges and counts. Each bin holds ``ids_between(edges[i], edges[i + 1])``.
+        """
+        reach = float(np.abs(self.gains_N).max(initial=0.0)) or 1.0
+        reach *= 1.0 + 1e-9  # the largest gain lies inside the last bin
+        edges = np.linspace(-reach, reach, bins + 1)
+        place_N = np.searchsorted(edges, self.gains_N, side="right") - 1
+        return edges, np.bincount(place_N, minlength=bins).astype(np.int64)
 
     def table(self) -> list[dict[str, str]]:
         """All measures as rows of text: ``measure``, ``a``, ``b``, ``gain``."""

@@ -133,7 +133,7 @@ def evaluate_dataset(
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 
 
-def compute_metric(samples: Any, results: Any, measure: Measure, field: str) -> float:
+def compute_metric(samples: Any, results: Any, measure: Measure, field: str | None = None) -> float:
     """Compute one measure for an evaluation of FiftyOne's own method: per image into a field, per data set returned.
 
     All measures of one evaluation come from one pass: it is kept with the results object.
@@ -143,8 +143,8 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str) -> 
     samples : fiftyone.core.collections.SampleCollection
     results : fiftyone.utils.eval.segmentation.SegmentationResults
     measure : str
-    field : str
-        Float field for the figures of the images; made where it is missing.
+    field : str, optional
+        Float field for the figures of the images; made where it is missing. None: they are not stored.
 
     Raises
     ------
@@ -164,10 +164,11 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str) -> 
         )
         _check_any(measured, config.pred_field, config.gt_field)
         results._umscosod_measured = measured  # private: not stored with the results
-    dataset = samples._dataset
-    if not dataset.has_sample_field(field):
-        dataset.add_sample_field(field, fo.FloatField)
-    dataset.set_values(field, {image.name: getattr(image, measure) for image in measured.images}, key_field="id")
+    if field:
+        dataset = samples._dataset
+        if not dataset.has_sample_field(field):
+            dataset.add_sample_field(field, fo.FloatField)
+        dataset.set_values(field, {image.name: getattr(image, measure) for image in measured.images}, key_field="id")
     return float(getattr(measured.means.dataset.scores(), measure))
 
 

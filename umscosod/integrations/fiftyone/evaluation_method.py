@@ -17,8 +17,9 @@ import numpy as np
 
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.accumulate import CURVES
-from umscosod.evaluation.report import MEASURES, Measure
+from umscosod.evaluation.report import MEASURES
 from umscosod.evaluation.scores import Curves, Definition, Scores, check_definition
+from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
 from umscosod.integrations.fiftyone.fields import FOREGROUND, TARGETS
 from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
 
@@ -27,19 +28,6 @@ BACKGROUND = 0
 BACKGROUND_NAME, FOREGROUND_NAME = "background", TARGETS[FOREGROUND]
 PIXEL_MEASURES = ("accuracy", "precision", "recall")
 """What FiftyOne's own method stores for each image; over 0/255 masks its accuracy is the IoU."""
-WORDS: dict[Measure, str] = {
-    "s": "S-measure",
-    "e_max": "E-measure, maximum",
-    "f_max": "F-measure, maximum",
-    "iou": "IoU, mean over images",
-    "mae": "MAE",
-    "e_mean": "E-measure, mean",
-    "f_mean": "F-measure, mean",
-    "e_adaptive": "E-measure, adaptive",
-    "f_adaptive": "F-measure, adaptive",
-}
-"""The nine measures in words, the usual ones first."""
-LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 
 
 def measure_fields(eval_key: str) -> list[str]:

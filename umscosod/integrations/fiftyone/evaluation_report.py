@@ -5,9 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from umscosod.evaluation.report import Measure
 from umscosod.evaluation.scores import Definition, Scores
 from umscosod.integrations.fiftyone.pairs import LeftOut
 
+WORDS: dict[Measure, str] = {
+    "s": "S-measure",
+    "e_max": "E-measure, maximum",
+    "f_max": "F-measure, maximum",
+    "iou": "IoU, mean over images",
+    "mae": "MAE",
+    "e_mean": "E-measure, mean",
+    "f_mean": "F-measure, mean",
+    "e_adaptive": "E-measure, adaptive",
+    "f_adaptive": "F-measure, adaptive",
+}
+"""The nine measures in words, the usual ones first."""
+LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 NAMED = 3
 """So many samples that were left out are named in one sentence."""
 
