@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from umscosod.errors import Cancelled
-from umscosod.progress import ProgressFn
+from umscosod.progress import ProgressFn, stage_name
 
 REPORT_EVERY_S = 1.0
 """Shortest time between two reports of one stage: each costs the App a message, or a delegated run a database write."""
@@ -24,8 +24,9 @@ class Throttle:
     def __call__(self, done: int, total: int, stage: str) -> None:
         """Pass the report on, or drop it."""
         now_s = time.monotonic()
-        if stage != self._stage or done >= total or now_s - self._last_s >= REPORT_EVERY_S:
-            self._stage, self._last_s = stage, now_s
+        name = stage_name(stage)
+        if name != self._stage or done >= total or now_s - self._last_s >= REPORT_EVERY_S:
+            self._stage, self._last_s = name, now_s
             self._report(done, total, stage)
 
 
@@ -36,8 +37,11 @@ def describe(done: int, total: int, stage: str) -> dict[str, Any]:
     --------
     >>> describe(1, 4, "features")
     {'progress': 0.25, 'label': 'features 1/4'}
+    >>> describe(1, 4, "training, loss 0.412")["label"]
+    'training 1/4, loss 0.412'
     """
-    return {"progress": done / total if total else 0.0, "label": f"{stage} {done}/{total}"}
+    name = stage_name(stage)
+    return {"progress": done / total if total else 0.0, "label": f"{name} {done}/{total}{stage.removeprefix(name)}"}
 
 
 def iter_progress(work: Callable[[ProgressFn], Any]) -> Generator[tuple[int, int, str], None, Any]:

@@ -73,3 +73,11 @@ def test_throttle_keeps_first_last_and_stage_changes(monkeypatch: pytest.MonkeyP
         clock[0] = at_s
         report(done, total, stage)
     assert seen == [(1, 9, "features"), (3, 9, "features"), (4, 9, "train"), (9, 9, "train")]
+
+
+def test_a_loss_that_changes_makes_no_new_stage() -> None:
+    seen: list[str] = []
+    throttle = Throttle(lambda done, total, stage: seen.append(stage))
+    for done in range(1, 51):
+        throttle(done, 50, f"training, loss {1 / done:.3f}")
+    assert seen == ["training, loss 1.000", "training, loss 0.020"]  # first and last; the rest came within a second

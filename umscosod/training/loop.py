@@ -80,7 +80,7 @@ def train_network(
     run_dir : Path
         Gets ``metrics.jsonl`` and ``checkpoints/``.
     progress : ProgressFn
-        Called after every step as ``(steps done, all steps, "training")``. If it raises `Cancelled` the run is
+        Called after every step as ``(steps done, all steps, "training, loss 0.412")``. If it raises `Cancelled` the run is
         saved where it stands and the exception goes on; resuming continues from that very step.
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
@@ -138,7 +138,7 @@ def train_network(
                 if step == total or step % (len(order) * config.train.checkpoint_every) == 0:
                     checkpoint = _save(run_dir, model, optimizer, meta, config)
                 try:
-                    progress(step, total, "training")
+                    progress(step, total, f"training, loss {loss.total.item():.3f}")
                 except Cancelled:
                     _save(run_dir, model, optimizer, meta, config)
                     raise
