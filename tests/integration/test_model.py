@@ -14,6 +14,7 @@ from PIL import Image
 from tests.integration.conftest import DatasetFactory
 from tests.jobs import quick_config
 from umscosod.errors import ConfigError, DataError
+from umscosod.export.png import map_to_bytes
 from umscosod.pipeline import label_groups, train
 
 SETTINGS = {"refine.crf.workers": 1}
@@ -126,7 +127,7 @@ def test_a_picture_that_cannot_be_used_costs_its_group_nothing(
         toy.apply_model(make_model(), label_field="zoo", batch_size=10, group_field="cls", skip_failures=False)
     assert toy.count("zoo") == 6
     assert toy.match({"cls": None}).first()["zoo"] is None
-    assert [record.getMessage() for record in caplog.records if "60 x 2 pixels" in record.getMessage()]
+    assert [record.getMessage() for record in caplog.records if "thin.png is 60 x 2 pixels" in record.getMessage()]
 
 
 def test_what_can_name_a_group_and_what_cannot(toy: Any) -> None:
@@ -142,6 +143,17 @@ def test_what_can_name_a_group_and_what_cannot(toy: Any) -> None:
         toy.apply_model(make_model(), label_field="no", batch_size=6, group_feld="cls")
     with pytest.raises(DataError, match="cannot group by 'tags_of'"):
         toy.apply_model(make_model(), label_field="no", batch_size=6, group_field="tags_of", skip_failures=False)
+
+
+def test_without_samples_all_pictures_are_one_group(toy: Any) -> None:
+    model = make_model(output="heatmap")
+    pictures = [np.asarray(Image.open(path)) for path in toy.limit(3).values("filepath")]
+    labels = model.predict_all([*pictures, pictures[0][:2]])
+    found = model.predictor.predict_group(pictures)
+    assert labels[3] is None
+    for label, one in zip(labels[:3], found, strict=True):
+        assert (label.map == map_to_bytes(one.map_HW)).all()
+        assert label.confidence == one.confidence
 
 
 def test_settings_that_are_wrong_are_named() -> None:

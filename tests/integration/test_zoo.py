@@ -5,6 +5,11 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 import threading
 import tomllib
 import zipfile
@@ -82,6 +87,35 @@ def test_the_app_is_offered_a_form(source: str) -> None:
 
     form = foz.get_zoo_model(NAME).resolve_input(None)
     assert form.type.properties.keys() == {"output", "group_field", "checkpoint"}
+
+
+def test_a_downloaded_copy_works_where_the_package_is_not_installed(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for name in ("zoo", "umscosod"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import importlib.util, sys\n"
+        "assert importlib.util.find_spec('umscosod') is None\n"
+        f"spec = importlib.util.spec_from_file_location('zoo_source', {str(copy / 'zoo' / '__init__.py')!r})\n"
+        "zoo = importlib.util.module_from_spec(spec); spec.loader.exec_module(zoo)\n"
+        f"zoo.download_model('name', {str(tmp_path / 'model' / 'file.yaml')!r})\n"
+        "print(sys.modules['umscosod'].__file__)\n"
+    )
+    (tmp_path / "packages").mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("umscosod", "_editable_impl_umscosod")):
+            (tmp_path / "packages" / entry.name).symlink_to(entry)
+    done = subprocess.run(  # -S: only these packages
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "packages")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(copy)
+    assert load_config(file=tmp_path / "model" / "file.yaml") == load_config("fast")
 
 
 def test_the_manifest_demands_what_the_library_does() -> None:

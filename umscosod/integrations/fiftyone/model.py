@@ -181,12 +181,14 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         DataError
             The group field does not exist or holds several values a sample.
         """
-        groups = [_ALL] * len(args) if samples is None else [self._group_of(sample) for sample in samples]
+        known = None if samples is None else list(samples)
+        groups = [_ALL] * len(args) if known is None else [self._group_of(sample) for sample in known]
+        names = [f"picture {index}" for index in range(len(args))] if known is None else [one.filepath for one in known]
         members: dict[Hashable, list[int]] = {}
-        for index, (group, picture_HW3) in enumerate(zip(groups, args, strict=True)):
-            if group is not None and self._is_usable(picture_HW3, group):
+        for index, (group, picture_HW3, name) in enumerate(zip(groups, args, names, strict=True)):
+            if group is not None and self._is_usable(picture_HW3, name):
                 members.setdefault(group, []).append(index)
-        if samples is not None:
+        if known is not None:
             self._warn_of_cut_groups(members)
         labels: list[Any] = [None] * len(args)
         for indices in members.values():
@@ -213,10 +215,10 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
             )
         return str(value)
 
-    def _is_usable(self, picture_HW3: ByteArray, group: Hashable) -> bool:
+    def _is_usable(self, picture_HW3: ByteArray, name: str) -> bool:
         """Whether a picture can be encoded; one that cannot must not cost its group the labels."""
         try:
-            check_picture(picture_HW3, f"a picture of group {str(group)!r}", self.predictor.config.data)
+            check_picture(picture_HW3, name, self.predictor.config.data)
         except DataError as error:
             logger.warning("no label: %s", error)
             return False
