@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
 from umscosod.data.groups import groups_from_csv, groups_from_folder
+from umscosod.data.lock import lock_folder
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
 from umscosod.features.cache import FeatureCache
@@ -155,7 +156,8 @@ def prepare(
     Raises
     ------
     UmscosodError
-        Whatever is wrong at the door: settings, images, weights, or an output folder in use.
+        Whatever is wrong at the door: settings, images, weights, an output folder of other results, or one that
+        another job is working on.
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
@@ -168,8 +170,8 @@ def prepare(
     admit(pair)
     config = replace(config, device=str(device))
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
-    job = JobFolder(out, settings, overwrite=overwrite)
-    with tempfile.TemporaryDirectory() as scratch:
+    with lock_folder(out), tempfile.TemporaryDirectory() as scratch:
+        job = JobFolder(out, settings, overwrite=overwrite)
         folder = config.features.cache_dir or None if config.features.use_cache else scratch
         cache = FeatureCache(Path(folder) if folder else None)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)

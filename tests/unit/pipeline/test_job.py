@@ -179,3 +179,19 @@ def test_images_are_bound_by_name_order_group_and_content(tmp_path: Path) -> Non
             JobFolder(tmp_path, {}, overwrite=False).bind_images(groups, sha256)
     JobFolder(tmp_path, {}, overwrite=True).bind_images([renamed], {"g/a.jpg": "1"})
     assert json.loads((tmp_path / "run" / "job.json").read_text(encoding="utf-8"))["is_clearing"] is False
+
+
+def test_a_second_job_is_turned_away_while_the_first_is_at_work(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    out, turned_away = tmp_path / "out", []
+
+    def start_another(done: int, total: int, stage: str) -> None:
+        if done == 1 and stage in ("features", "refinement"):
+            with pytest.raises(DataError, match="is being worked on by another process") as caught:
+                label_groups(images, out, replace(config, keep="network"), overwrite=True)
+            turned_away.append(caught)
+
+    label_groups(images, out, replace(config, keep="network"), progress=start_another)
+    assert len(turned_away) == 2
+    assert_same(read_results(out), read_results(finished.out))
