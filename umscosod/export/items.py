@@ -70,6 +70,8 @@ class ExportReport:
         Images stored on their side, with an EXIF orientation that says so; their masks are of the upright picture.
     n_dropped : int
         Regions that the format cannot hold (a polygon needs three points).
+    n_unlabelled : int
+        Images that were asked for and have no mask yet; no fault.
     skipped : tuple of str
         Reasons, one for each image left out.
     """
@@ -80,6 +82,7 @@ class ExportReport:
     n_empty: int = 0
     n_turned: int = 0
     n_dropped: int = 0
+    n_unlabelled: int = 0
     skipped: tuple[str, ...] = ()
 
     @property
@@ -100,6 +103,8 @@ class ExportReport:
         if self.n_empty:
             text += f" ({self.n_empty} without)"
         text += f" exported to {self.out}"
+        if self.n_unlabelled:
+            text += f"; {self.n_unlabelled} have no mask"
         if self.n_dropped:
             text += f"; {self.n_dropped} regions were too small for a polygon"
         if self.n_turned:
