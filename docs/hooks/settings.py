@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the checkout that is documented, not another installed version
 
-from umscosod.config import PipelineConfig  # noqa: E402
-from umscosod.config_schema import Setting, settings  # noqa: E402
+from umscosod.config import GroupingConfig, PipelineConfig  # noqa: E402
+from umscosod.config_schema import Setting, iter_settings, settings  # noqa: E402
 
 MARK = "<!-- settings -->"
 
@@ -29,10 +29,11 @@ def format_type(setting: Setting) -> str:
 
 
 def iter_rows(config: PipelineConfig) -> Iterator[tuple[str, str, str, str]]:
-    """Yield dotted name, type, default and meaning of every setting."""
-    for name, setting in settings().items():
-        value: Any = config
-        for part in name.split("."):
+    """Yield dotted name, type, default and meaning of every setting; those of `discover` come last."""
+    grouping = iter_settings(GroupingConfig, "grouping.")
+    for name, setting in [*settings().items(), *((each.name, each) for each in grouping)]:
+        value: Any = GroupingConfig() if name.startswith("grouping.") else config
+        for part in name.removeprefix("grouping.").split("."):
             value = getattr(value, part)
         shown = " ".join(map(str, value)) if isinstance(value, tuple) else "(empty)" if value == "" else str(value)
         yield name, format_type(setting), shown, setting.meaning

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from typing_extensions import Doc
 
-from umscosod.config import PipelineConfig
+from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET
 
 _Switch: Any = tyro.conf.FlagCreatePairsOff
@@ -216,6 +216,29 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Discover:
+    """Propose groups for an unsorted collection, as a .csv list to look through, correct, and give as IMAGES."""
+
+    images: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="IMAGES"),
+        Doc("Folder, searched at any depth; sub-folders mean nothing here."),
+    ]
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE"), Doc("The list: columns path and group.")]
+    n_groups: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint=_NO_HINT),
+        Doc("Number of groups; without it, chosen by how well they are apart."),
+    ] = None
+    overwrite: Annotated[bool, _Switch, Doc("Replace a list that is there.")] = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    grouping: Annotated[GroupingConfig, Doc("How groups are found.")] = field(default_factory=GroupingConfig)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeaturesEstimate:
     """Say how much disk the features of a collection take, before they are encoded."""
 
@@ -301,6 +324,7 @@ Command = (
     | Refine
     | Evaluate
     | Export
+    | Discover
     | FeaturesEstimate
     | FeaturesEncode
     | FeaturesPrune

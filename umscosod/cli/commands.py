@@ -12,6 +12,7 @@ import yaml
 
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report
+from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
 from umscosod.config_io import dump_config, load_config, preset_names, preset_values
 from umscosod.errors import ConfigError
@@ -271,6 +272,7 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Refine: _refine,
     args.Evaluate: _evaluate,
     args.Export: _export,
+    args.Discover: discover,
     args.FeaturesEstimate: _features_estimate,
     args.FeaturesEncode: _features_encode,
     args.FeaturesPrune: _features_prune,

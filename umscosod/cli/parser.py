@@ -12,6 +12,7 @@ import tyro
 
 from umscosod.cli.arguments import (
     Command,
+    Discover,
     Doctor,
     Evaluate,
     Export,
@@ -25,7 +26,7 @@ from umscosod.cli.arguments import (
     Settings,
     Train,
 )
-from umscosod.config import PipelineConfig
+from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import iter_settings, section_types
 from umscosod.errors import ConfigError
@@ -39,6 +40,7 @@ _COMMANDS: Any = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Refine, tyro.conf.subcommand("refine")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Discover, tyro.conf.subcommand("discover")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[
         Any,
@@ -111,7 +113,7 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
     @registry.struct_rule
     def _settings_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
         section = info.type
-        if not isinstance(section, type) or section not in section_types():
+        if not isinstance(section, type) or section not in section_types() | {GroupingConfig}:
             return None
         default = base if section is PipelineConfig else info.default
         hints = get_type_hints(section)

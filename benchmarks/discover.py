@@ -1,0 +1,64 @@
+"""How well `umscosod discover` recovers groups that are known: folders of images, mixed and found again.
+
+python benchmarks/discover.py FOLDER [FOLDER ...] [--backbone NAME] [--weights FILE]
+Each FOLDER holds one sub-folder a group. Prints, with the number of groups given and chosen: purity (share of images
+in the majority of their found group), adjusted Rand index (Hubert and Arabie 1985, DOI 10.1007/BF01908075; 0: chance,
+1: equal; images left over count as a group), and the number of groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from math import comb
+from pathlib import Path
+
+from umscosod import load_config
+from umscosod.data.groups import groups_from_folder
+from umscosod.grouping import Grouping, discover_groups
+
+
+def purity(pairs: list[tuple[str, str]]) -> float:
+    """Share of (true, found) pairs whose truth is the most frequent of their found group."""
+    found = {label for _, label in pairs}
+    return sum(max(Counter(true for true, label in pairs if label == one).values()) for one in found) / len(pairs)
+
+
+def adjusted_rand(pairs: list[tuple[str, str]]) -> float:
+    """Agreement of two partitions over pairs of images, less what chance gives."""
+
+    def count(labels: list[object]) -> int:
+        return sum(comb(size, 2) for size in Counter(labels).values())
+
+    both = count(list(pairs))
+    true, found = count([one for one, _ in pairs]), count([one for _, one in pairs])
+    chance = true * found / comb(len(pairs), 2)
+    return (both - chance) / ((true + found) / 2 - chance)
+
+
+def name_pairs(grouping: Grouping) -> list[tuple[str, str]]:
+    """Folder and found group of every image."""
+    rows = [(image.path.parent.name, group.name) for group in grouping.groups for image in group.images]
+    return rows + [(image.path.parent.name, "left over") for image in grouping.leftover]
+
+
+def main() -> None:
+    """Mix, find, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--weights", default="")
+    given = parser.parse_args()
+    settings = {"features.backbone": given.backbone, "features.weights": given.weights}
+    config = load_config("fast", overrides=settings)
+    for folder in given.folders:
+        true = len(groups_from_folder(folder))
+        for number in (true, None):
+            found = discover_groups(folder, n_groups=number, config=config)
+            pairs = name_pairs(found)
+            how = f"{true} groups given" if number else f"{len(found.groups)} chosen"
+            print(f"{folder}: {how}: purity {purity(pairs):.2f}, adjusted Rand {adjusted_rand(pairs):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""``umscosod discover``: groups of an unsorted collection, as a list for the other commands."""
+
+from __future__ import annotations
+
+from umscosod.cli import arguments as args
+from umscosod.cli.console import ProgressBar
+from umscosod.config import PipelineConfig
+from umscosod.errors import DataError
+from umscosod.types import ImageRef
+
+_LISTED = 20
+
+
+def discover(command: args.Discover, config: PipelineConfig) -> int:
+    """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
+    from umscosod.grouping import discover_groups, write_groups_csv
+
+    if command.out.suffix.lower() != ".csv":
+        raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")
+    if command.out.exists() and not command.overwrite:  # before the work, not only after it
+        raise DataError(f"--out {command.out} is there, and may hold corrections; choose another, or pass --overwrite")
+    with ProgressBar() as progress:
+        found = discover_groups(
+            command.images, n_groups=command.n_groups, config=config, grouping=command.grouping, progress=progress
+        )
+    print("".join(f"note: {note}\n" for note in found.notes), end="")
+    for image_id, reason in found.failures.items():
+        print(f"failed: {image_id}: {reason}")
+    path = write_groups_csv(found.groups, command.out, overwrite=command.overwrite)
+    for group, cohesion in zip(found.groups, found.cohesion, strict=True):
+        print(f"{group.name}  {len(group.images):5} images  cohesion {cohesion:.3f}")
+    print(_describe_leftover(found.leftover), end="")
+    grouped = sum(len(group.images) for group in found.groups)
+    print(f"{grouped} images in {len(found.groups)} groups: {path}")
+    return int(bool(found.failures))
+
+
+def _describe_leftover(images: tuple[ImageRef, ...]) -> str:
+    if not images:
+        return ""
+    names = [f"  {image.id}" for image in images[:_LISTED]]
+    if len(images) > _LISTED:
+        names.append(f"  ... and {len(images) - _LISTED} more")
+    return "\n".join([f"like no group, and not in the list: {len(images)}", *names, ""])
