@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.types as fot
 import fiftyone.utils.data as foud
 
 from umscosod.data.benchmarks import open_benchmark
@@ -120,7 +119,7 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
         return sample
 
 
-class CoSODDataset(fot.Dataset):  # type: ignore[misc]  # untyped base
+class CoSODDataset(fo.types.Dataset):  # type: ignore[misc]  # untyped base
     """The same as a data set type, for `fiftyone.Dataset.from_dir` and the ``--type`` of FiftyOne's command line.
 
     Examples
