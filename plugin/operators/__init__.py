@@ -5,6 +5,7 @@ from .label import Label
 from .review import AcceptMask, RejectMask, Review, SendBackMask
 from .runs import DeleteRun, ListRuns
 from .steps import GeneratePseudoMasks, Predict, Refine, Train
+from .transfer import Export, ImportPredictions
 
 OPERATORS: tuple[type, ...] = (
     Label,
@@ -14,6 +15,8 @@ OPERATORS: tuple[type, ...] = (
     Refine,
     Evaluate,
     Compare,
+    ImportPredictions,
+    Export,
     ListRuns,
     DeleteRun,
     Review,

@@ -257,3 +257,18 @@ def test_exports_that_cannot_be(dataset_factory: DatasetFactory, tmp_path: Path)
     report = ours.export_dataset(dataset, "ground_truth", tmp_path / "o")
     assert (report.n_images, len(report.skipped)) == (1, 1)
     assert "lies in the database" in report.skipped[0]
+
+
+# the operators
+
+
+def test_operators_from_python(toy_dataset: Any, tmp_path: Path) -> None:
+    import fiftyone.operators as foo
+
+    write_maps(tmp_path / "theirs", toy_dataset)
+    params = {"folder": str(tmp_path / "theirs"), "field": "other", "group_field": "cls"}
+    foo.get_operator("@umscosod/umscosod/import_predictions")(toy_dataset, **params)
+    assert toy_dataset.count("other") == 8
+    params = {"field": "other", "out_dir": str(tmp_path / "coco"), "format": "coco", "category_field": "cls"}
+    foo.get_operator("@umscosod/umscosod/export")(toy_dataset.limit(3), **params)
+    assert len(masks_of(tmp_path / "coco")) == 3

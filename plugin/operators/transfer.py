@@ -1,0 +1,189 @@
+"""Operators `import_predictions` and `export`: results of other methods in, masks out."""
+
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.operators import types
+
+from umscosod.errors import ConfigError
+from umscosod.progress import ProgressFn
+
+from ..forms import (
+    add_field_choice,
+    add_group_choice,
+    add_mask_field_choice,
+    add_out_dir,
+    read_flag,
+    read_group_field,
+    read_number,
+    read_text,
+)
+from .base import JobOperator
+
+KINDS = {
+    "auto": "find out: masks if the pictures hold two values only",
+    "mask": "masks",
+    "map": "soft maps, cut at a threshold",
+}
+FORMATS = {
+    "coco": "COCO instances: one JSON file with run-length masks",
+    "yolo": "YOLO segmentation: text files with polygons",
+    "cvat": "CVAT for images 1.1: one XML file with run-length masks",
+    "png": "PNG: a tree of masks named like the images",
+}
+WITHOUT_REGIONS = ("png", "yolo")
+ONE_CATEGORY = "(one category)"
+
+
+class ImportPredictions(JobOperator):
+    """Maps or masks of any other method as a run."""
+
+    NAME = "import_predictions"
+    LABEL = "UMS-CoSOD: import predictions"
+    DESCRIPTION = "Bring saliency maps or masks made elsewhere onto the samples, to compare, refine and review them"
+    ACTION = "Import predictions of"
+    ICON = "file_download"
+
+    def add_inputs(self, inputs: Any, ctx: Any) -> None:
+        """Ask for the folder, the groups, what the pictures are, and the output field."""
+        folder = read_text(ctx, "folder")
+        is_wrong = bool(folder) and not Path(folder).expanduser().is_dir()
+        inputs.str(
+            "folder",
+            label="Folder of predictions",
+            required=True,
+            invalid=is_wrong,
+            error_message="No such folder on the App's machine" if is_wrong else "",
+            description="FOLDER/GROUP/NAME.png, FOLDER/NAME.png, or an output folder of 'umscosod label'; it is copied",
+        )
+        if is_wrong:
+            inputs.view("folder_problem", types.Error(label=f"There is no folder {folder}")).invalid = True
+        add_group_choice(inputs, ctx.dataset)
+        _add_choice(inputs, "kind", KINDS, "auto", "The pictures are")
+        if read_text(ctx, "kind", "auto") != "mask":
+            inputs.float(
+                "threshold",
+                default=0.5,
+                min=0.0,
+                max=1.0,
+                label="Threshold of maps",
+                description="Value of a map, 0 to 1, from which on a pixel belongs to the mask",
+            )
+        add_field_choice(inputs, ctx, "imported")
+        add_out_dir(inputs)
+
+    def read_options(self, ctx: Any) -> dict[str, Any]:
+        """Turn parameters into arguments of `import_predictions`."""
+        folder = read_text(ctx, "folder")
+        if not folder:
+            raise ConfigError("Choose the folder of predictions")
+        return {
+            "folder": folder,
+            "field": read_text(ctx, "field", "imported"),
+            "group_field": read_group_field(ctx),
+            "kind": read_text(ctx, "kind", "auto"),
+            "threshold": read_number(ctx, "threshold", 0.5),
+            "out_dir": read_text(ctx, "out_dir") or None,
+            "overwrite": read_flag(ctx, "overwrite"),
+        }
+
+    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
+        """Call `import_predictions`."""
+        from umscosod.integrations.fiftyone import import_predictions
+
+        return import_predictions(view, **options, progress=progress)
+
+    def describe_done(self, ctx: Any) -> str:
+        """Say in which field the result is."""
+        return f"Predictions are in the field {read_text(ctx, 'field', 'imported')!r}, as a run of that name"
+
+
+class Export(JobOperator):
+    """Masks out."""
+
+    NAME = "export"
+    LABEL = "UMS-CoSOD: export masks"
+    DESCRIPTION = "Write the masks of a field as COCO, YOLO, CVAT or PNG files"
+    ACTION = "Export the masks of"
+    ICON = "file_upload"
+
+    def add_inputs(self, inputs: Any, ctx: Any) -> None:
+        """Ask for field, format, categories and folder."""
+        add_mask_field_choice(inputs, ctx, "field", "Masks", default="cosal", required=True)
+        field = read_text(ctx, "field", "cosal")
+        if field not in ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation):
+            inputs.view("field_problem", types.Error(label=f"There is no mask field {field!r}")).invalid = True
+        inputs.bool(
+            "only_accepted",
+            default=False,
+            label="Only masks that a person accepted",
+            description="Of a corrected mask the correction is taken",
+        )
+        form = read_text(ctx, "format", "coco")
+        _add_choice(inputs, "format", FORMATS, "coco", "Format")
+        if form != "png":
+            inputs.str("category", default="co-salient", label="Name of the category")
+            _add_category_field(inputs, ctx.dataset)
+        if form not in WITHOUT_REGIONS:
+            inputs.bool(
+                "per_region",
+                default=False,
+                label="One object for each region",
+                description="Off: one an image, however many pieces it has",
+            )
+        inputs.str("out_dir", label="Folder for the export", required=True, description="A new or an empty one")
+        inputs.bool(
+            "overwrite",
+            default=False,
+            label="Replace an earlier export there",
+            description="Only files that an export wrote are ever replaced",
+        )
+
+    def read_options(self, ctx: Any) -> dict[str, Any]:
+        """Turn parameters into arguments of `export_dataset`."""
+        out_dir = read_text(ctx, "out_dir")
+        if not out_dir:
+            raise ConfigError("Choose a folder for the export")
+        form = read_text(ctx, "format", "coco")
+        category_field = read_text(ctx, "category_field", ONE_CATEGORY)
+        return {
+            "field": read_text(ctx, "field", "cosal"),
+            "out_dir": out_dir,
+            "format": form,
+            "category": read_text(ctx, "category", "co-salient"),
+            "category_field": None if category_field == ONE_CATEGORY else category_field,
+            "only_accepted": read_flag(ctx, "only_accepted"),
+            "per_region": read_flag(ctx, "per_region") and form not in WITHOUT_REGIONS,
+            "overwrite": read_flag(ctx, "overwrite"),
+        }
+
+    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
+        """Call `export_dataset`."""
+        from umscosod.integrations.fiftyone import export_dataset
+
+        return export_dataset(view, **options, progress=progress)
+
+    def describe_done(self, ctx: Any) -> str:
+        """Say where the files are."""
+        return f"Masks are in {read_text(ctx, 'out_dir')}"
+
+
+def _add_choice(inputs: Any, name: str, choices: dict[str, str], default: str, label: str) -> None:
+    view = types.DropdownView()
+    for value, meaning in choices.items():
+        view.add_choice(value, label=meaning)
+    inputs.enum(name, list(choices), view=view, default=default, label=label)
+
+
+def _add_category_field(inputs: Any, dataset: Any) -> None:
+    """Offer text and Classification fields whose values name the categories."""
+    view = types.AutocompleteView(allow_user_input=True)
+    view.add_choice(ONE_CATEGORY, label="one category for all")
+    names = {
+        *dataset.get_field_schema(ftype=fo.StringField),
+        *dataset.get_field_schema(embedded_doc_type=fo.Classification),
+    }
+    for name in sorted(names - {"filepath"}):
+        view.add_choice(name, label=name)
+    inputs.str("category_field", label="Categories", view=view, default=ONE_CATEGORY)
