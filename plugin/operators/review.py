@@ -1,5 +1,6 @@
 """Operators for a person's decisions about masks: one with a form, three that act at once on what is looked at."""
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import fiftyone.operators as foo
@@ -76,13 +77,17 @@ class Review(QuickOperator):
         for verb, words in WORDS.items():
             choices.add_choice(verb, label=words)
         inputs.enum("action", choices.values(), view=choices, default=OPEN_PANEL, label="What to do")
-        add_mask_field_choice(inputs, ctx, "field", "Masks of the run", default=guess_field(ctx), required=True)
+        default = guess_field(ctx) or next(iter(list_review_fields(ctx.dataset)), "")
+        add_mask_field_choice(inputs, ctx, "field", "Masks of the run", default=default, required=True)
         if self._verb(ctx) == OPEN_PANEL:
             return
         if ctx.current_sample:
             inputs.view("one", types.Notice(label="This is about the sample that is open"))
         else:
             inputs.view_target(ctx, action_description="Decide about")
+            if not ctx.selected:
+                label = "Nothing is selected: this is about all masks of the run in the view, or in the data set"
+                inputs.view("all", types.Warning(label=label))
         if self._verb(ctx) == "accept":
             inputs.bool("overwrite", default=False, label="Replace masks that were accepted before")
 
@@ -94,13 +99,17 @@ class Review(QuickOperator):
         remember_field(ctx, field)
         if verb == OPEN_PANEL:
             ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
-            return {"summary": "The panel lies beside the grid"}
+            return {"summary": "The panel is beside the grid"}
         options = {"overwrite": read_flag(ctx, "overwrite")} if verb == "accept" else {}
         if ctx.current_sample:
             report = decide(ctx.dataset, verb, field, ids=[ctx.current_sample], **options)
         else:
             report = decide(ctx.target_view(), verb, field, **options)
         return {"summary": report.summary}
+
+    def resolve_output(self, ctx: Any) -> Any:
+        """Say what became of a decision; a panel that opens needs no words."""
+        return None if self._verb(ctx) == OPEN_PANEL else super().resolve_output(ctx)
 
     def _verb(self, ctx: Any) -> str:
         verb = read_text(ctx, "action", OPEN_PANEL)
@@ -113,8 +122,16 @@ class DecideAtOnce(QuickOperator):
     VERB: ClassVar[str]
     RISK = "HIGH"
 
-    def resolve_input(self, ctx: Any) -> None:
+    @property
+    def config(self) -> Any:
+        """As for all, but static: the App asks for input wherever a form could change, even an empty one."""
+        config = super().config
+        config.dynamic = config.resolve_execution_options_on_change = False
+        return config
+
+    def resolve_input(self, ctx: Any) -> Any:
         """No form."""
+        return types.Property(types.Object())
 
     def resolve_placement(self, ctx: Any) -> Any:
         """Put a button beside the open sample."""
@@ -140,10 +157,12 @@ class DecideAtOnce(QuickOperator):
     def resolve_output(self, ctx: Any) -> None:
         """No dialog: the notice says it all."""
 
-    def __call__(self, sample_collection: Any, ids: list[str], **params: Any) -> Any:
+    def __call__(
+        self, sample_collection: Any, *, ids: Iterable[str] = (), delegate: bool = False, **params: Any
+    ) -> Any:
         """Run from Python on samples by their ids; ``field`` where there is more than one mask field."""
         ctx = {"view": sample_collection.view(), "params": params, "selected": list(ids)}
-        return foo.execute_operator(self.uri, ctx)
+        return foo.execute_operator(self.uri, ctx, request_delegation=delegate)
 
 
 class AcceptMask(DecideAtOnce):

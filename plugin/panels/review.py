@@ -12,15 +12,13 @@ from ..operators.review import PANEL, decide, guess_field, looked_at, remember_f
 
 PAGE = 10
 """Masks in the table, and how many Next goes on by."""
+SURE = 0.9
+"""Where the slider for accepting many at once begins."""
 UNDECIDED, ALL = "undecided", "all"
-COLUMNS = (
-    ("name", "Image"),
-    ("group", "Group"),
-    ("confidence", "Confidence"),
-    ("status", "Status"),
-    ("reason", "Reason"),
-    ("state", "Decision"),
-)
+COLUMNS = (("name", "Image"), ("group", "Group"), ("confidence", "Confidence"), ("status", "Status"))
+LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
+FITTING = {"table": {"sx": {"minWidth": 0}}}
+"""Lets a table be as narrow as the panel: it is cut off otherwise."""
 HELP = """Masks of a run, the least certain first; empty and failed images are among them.
 
 Accepted masks are copied into the field `reviewed`: no run writes there, and training can use them. Rejected samples
@@ -48,14 +46,22 @@ class ReviewMasks(foo.Panel):
     def on_load(self, ctx: Any) -> None:
         """Take the run last reviewed, or the first one."""
         fields = _fields(ctx)
-        if ctx.panel.state.run not in fields:
+        if _run(ctx) not in fields:
             guessed = guess_field(ctx) if fields else ""
-            ctx.panel.state.run = guessed or (fields[0] if fields else None)
+            ctx.panel.set_state("choice.run", guessed or (fields[0] if fields else None))
         self._start(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
         """Begin anew: runs belong to a data set."""
         self.on_load(ctx)
+
+    def on_change_selected(self, ctx: Any) -> None:
+        """Count anew: a decision made without the panel ends with an empty selection."""
+        self._refresh(ctx)
+
+    def on_change_current_sample(self, ctx: Any) -> None:
+        """Count anew: a sample was opened or closed, so one may have been decided about."""
+        self._refresh(ctx)
 
     def change_list(self, ctx: Any) -> None:
         """Another run, limit or kind of list was chosen."""
@@ -86,9 +92,9 @@ class ReviewMasks(foo.Panel):
         """Accept all of the list that are at least this certain."""
         from umscosod.integrations.fiftyone.review_list import list_certain
 
-        least = _number(ctx.panel.state.least, 1.0)
-        if ctx.panel.state.run:
-            self._decide(ctx, "accept", list_certain(_list(ctx), ctx.panel.state.run, least))
+        least = _number(ctx.panel.state.least, SURE)
+        if _run(ctx):
+            self._decide(ctx, "accept", list_certain(_list(ctx), _run(ctx), least))
 
     def open_row(self, ctx: Any) -> None:
         """Open a mask of the table, large."""
@@ -98,52 +104,58 @@ class ReviewMasks(foo.Panel):
 
     def open_refine(self, ctx: Any) -> None:
         """Open the form that makes masks at another threshold from the stored soft maps."""
-        ctx.prompt(f"{self.plugin_name}/refine", params={"source": ctx.panel.state.run})
+        ctx.prompt(f"{self.plugin_name}/refine", params={"source": _run(ctx)})
 
     def _start(self, ctx: Any) -> None:
         """Show the list from its beginning."""
         ctx.panel.state.passed = 0
-        if ctx.panel.state.run:
-            remember_field(ctx, ctx.panel.state.run)
-            _show_only(ctx, ctx.panel.state.run)
+        if _run(ctx):
+            remember_field(ctx, _run(ctx))
+            _show_only(ctx, _run(ctx))
         self._show(ctx)
 
     def _decide_selected(self, ctx: Any, verb: str) -> None:
         ids = looked_at(ctx)
         if not ids:
             ctx.ops.notify("Select masks in the grid first", variant="warning")
-        elif ctx.panel.state.run:
+        elif _run(ctx):
             self._decide(ctx, verb, ctx.dataset, ids=ids)
 
     def _decide(self, ctx: Any, verb: str, samples: Any, **options: Any) -> None:
         """Decide, say what became of it, and go on to what is left."""
         try:
-            report = decide(samples, verb, ctx.panel.state.run, **options)
+            report = decide(samples, verb, _run(ctx), **options)
         except UmscosodError as error:
             ctx.ops.notify(str(error), variant="error")
             return
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
         ctx.ops.clear_selected_samples()
-        ctx.ops.reload_samples()
         self._show(ctx)
 
     def _show(self, ctx: Any) -> None:
         """Put the list into the grid and its beginning into the table."""
+        view = self._refresh(ctx)
+        if view is not None:
+            ctx.ops.set_view(view)
+
+    def _refresh(self, ctx: Any) -> Any:
+        """Read counts and table again; returns what is left of the list, None without a run."""
         from umscosod.integrations.fiftyone.review_list import read_review_items, review_counts
 
-        run = ctx.panel.state.run
-        if not run:
-            return
+        run = _run(ctx)
+        if run not in _fields(ctx):
+            return None
         view = _list(ctx)
         passed = int(ctx.panel.state.passed or 0)
-        items = read_review_items(view.skip(passed), run, limit=PAGE)
+        left = view.skip(passed) if passed else view
+        items = read_review_items(left, run, limit=PAGE)
         if not items and passed:  # the end: begin again
-            ctx.panel.state.passed = passed = 0
-            items = read_review_items(view, run, limit=PAGE)
+            ctx.panel.state.passed = 0
+            left, items = view, read_review_items(view, run, limit=PAGE)
         counts = review_counts(ctx.dataset, run)
         ctx.panel.state.counts = " · ".join(f"**{count}** {word}" for word, count in counts.items())
         ctx.panel.state.table = [_cells(item) for item in items]
-        ctx.ops.set_view(view.skip(passed) if passed else view)
+        return left
 
     def render(self, ctx: Any) -> Any:
         """Lay out the panel."""
@@ -151,54 +163,72 @@ class ReviewMasks(foo.Panel):
         fields = _fields(ctx)
         if not fields:
             panel.md("### Nothing to review yet\nRun *label* or *predict* first: it writes a mask field.", name="none")
-            return types.Property(panel, view=types.GridView(orientation="vertical", gap=2, px=2, py=2))
-        runs = types.DropdownView()
-        for field in fields:
-            runs.add_choice(field, label=field)
-        panel.enum("run", runs.values(), view=runs, label="Masks of the run", on_change=self.change_list)
+            return types.Property(panel, view=types.GridView(**LAYOUT))
+        _add_choices(panel, self, fields)
         panel.md(ctx.panel.state.counts or "", name="counts_text")
-        panel.float(
-            "limit",
-            min=0,
-            max=1,
-            default=1.0,
-            view=types.SliderView(),
-            label="Show masks with a confidence of at most",
-            on_change=self.change_list,
-        )
-        kinds = types.DropdownView()
-        kinds.add_choice(UNDECIDED, label="those that nobody decided about")
-        kinds.add_choice(ALL, label="all, decided or not")
-        panel.enum("kind", kinds.values(), view=kinds, default=UNDECIDED, label="List", on_change=self.change_list)
-        _add_buttons(panel, self)
+        _add_decisions(panel, self)
         _add_table(panel, self)
-        return types.Property(panel, view=types.GridView(orientation="vertical", gap=2, px=2, py=2))
+        _add_sure(panel, self)
+        return types.Property(panel, view=types.GridView(**LAYOUT))
 
 
-def _add_buttons(panel: Any, own: ReviewMasks) -> None:
+def _add_choices(panel: Any, own: ReviewMasks, fields: list[str]) -> None:
+    runs, kinds = types.DropdownView(), types.DropdownView()
+    for field in fields:
+        runs.add_choice(field, label=field)
+    kinds.add_choice(UNDECIDED, label="nobody decided about")
+    kinds.add_choice(ALL, label="decided or not")
+    choice = types.Object()
+    choice.enum("run", runs.values(), view=runs, label="Masks of the run", on_change=own.change_list)
+    choice.enum("kind", kinds.values(), view=kinds, default=UNDECIDED, label="that", on_change=own.change_list)
+    panel.define_property("choice", choice, view=types.GridView(orientation="horizontal", columns=2, gap=2))
+    panel.float(
+        "limit",
+        min=0,
+        max=1,
+        default=1.0,
+        view=types.SliderView(label_position="top", value_precision=2),
+        label="Show masks with a confidence of at most",
+        on_change=own.change_list,
+    )
+
+
+def _add_decisions(panel: Any, own: ReviewMasks) -> None:
     decisions = panel.h_stack("decisions", gap=1)
     decisions.btn("accept", label="Accept selected", on_click=own.accept_selected, variant="contained")
     decisions.btn("reject", label="Reject selected", on_click=own.reject_selected, variant="outlined")
     decisions.btn("send_back", label="Send back selected", on_click=own.send_back_selected, variant="outlined")
     decisions.btn("undo", label="Undo selected", on_click=own.undo_selected, variant="outlined")
-    sure = panel.h_stack("sure", gap=1)
-    sure.float("least", min=0, max=1, default=0.9, label="Certain from", view=types.SliderView())
-    sure.btn("accept_sure", label="Accept all of the list that are as certain", on_click=own.accept_sure)
     moves = panel.h_stack("moves", gap=1)
     moves.btn("next", label="Next", on_click=own.go_on, variant="outlined")
-    moves.btn("refine", label="Make masks at another threshold", on_click=own.open_refine, variant="outlined")
+    moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
+
+
+def _add_sure(panel: Any, own: ReviewMasks) -> None:
+    panel.float(
+        "least",
+        min=0,
+        max=1,
+        default=SURE,
+        view=types.SliderView(label_position="top", value_precision=2),
+        label="Accept all of the list with a confidence of at least",
+    )
+    panel.btn("accept_sure", label="Accept these", on_click=own.accept_sure, variant="outlined")
 
 
 def _add_table(panel: Any, own: ReviewMasks) -> None:
-    table = types.TableView()
+    table = types.TableView(componentsProps=FITTING, on_click_row=own.open_row)
     for column, label in COLUMNS:
         table.add_column(column, label=label)
-    table.add_row_action("open", on_click=own.open_row, icon="open_in_full", tooltip="Look at it")
-    panel.list("table", types.Object(), view=table, label="Next masks")
+    panel.list("table", types.Object(), view=table, label="Next masks: click one to see it large")
 
 
 def _fields(ctx: Any) -> list[str]:
     return list_review_fields(ctx.dataset) if ctx.dataset is not None else []
+
+
+def _run(ctx: Any) -> str:
+    return str(ctx.panel.get_state("choice.run") or "")
 
 
 def _list(ctx: Any) -> Any:
@@ -207,9 +237,9 @@ def _list(ctx: Any) -> Any:
     limit = _number(ctx.panel.state.limit, 1.0)
     return list_for_review(
         ctx.dataset,
-        ctx.panel.state.run,
+        _run(ctx),
         max_confidence=limit if limit < 1 else None,
-        include_reviewed=ctx.panel.state.kind == ALL,
+        include_reviewed=ctx.panel.get_state("choice.kind") == ALL,
     )
 
 
@@ -219,14 +249,13 @@ def _number(value: Any, default: float) -> float:
 
 def _cells(item: Any) -> dict[str, str]:
     """One row of the table; its cells are text."""
+    words = (item.state, item.status, item.reason)
     return {
         "id": item.sample_id,
         "name": item.name,
         "group": item.group,
         "confidence": "" if item.confidence is None else f"{item.confidence:.2f}",
-        "status": item.status,
-        "reason": item.reason,
-        "state": item.state,
+        "status": ": ".join(word for word in words if word),
     }
 
 
