@@ -2,7 +2,7 @@
 
     python benchmarks/fiftyone_write.py [--samples N]
 
-A database of its own in a temporary folder; needs the extra ``mongod``. The masks exist already: only their paths are
+A database of its own in a temporary folder (needs the extra ``mongod``). The masks exist already: only their paths are
 written, with maps, confidence, status and reason, as a run does. Beside it, the same columns by one plain `set_values`
 each: what the batches of `write_labels` cost.
 """
@@ -10,33 +10,47 @@ each: what the batches of `write_labels` cost.
 from __future__ import annotations
 
 import argparse
-import atexit
 import os
-import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from umscosod.integrations.database import CURE, find_mongod
+
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for the database of the tests
 
 
-def use_own_database(folder: Path) -> None:
+@contextmanager
+def own_database(folder: Path, program: Path) -> Iterator[None]:
     """Point FiftyOne, which must not be imported yet, at an empty database; the user's own is left alone."""
+    from tests.integration.servers import Mongod, free_port
+
     (folder / "plugins").mkdir()
     (folder / "plugins" / "fiftyone-umscosod").symlink_to(ROOT, target_is_directory=True)
-    os.environ.pop("FIFTYONE_DATABASE_URI", None)
+    database = Mongod(program, folder / "db", free_port())
     os.environ.update(
         HOME=str(folder),
         FIFTYONE_CONFIG_PATH=str(folder / "config.json"),
-        FIFTYONE_DATABASE_DIR=str(folder / "db"),
+        FIFTYONE_DATABASE_URI=f"mongodb://127.0.0.1:{database.port}",
         FIFTYONE_DATABASE_VALIDATION="false",
         FIFTYONE_DO_NOT_TRACK="true",
         FIFTYONE_PLUGINS_DIR=str(folder / "plugins"),
         FIFTYONE_SHOW_PROGRESS_BARS="false",
     )
+    database.start()
+    try:
+        yield
+        import fiftyone.core.odm as odm
+
+        odm.get_db_client().close()  # or FiftyOne looks for it once more at the end, and waits
+    finally:
+        database.kill()
 
 
 def make_dataset(folder: Path, count: int, size_hw: tuple[int, int] = (480, 640)) -> Any:
@@ -131,18 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000)
     count = parser.parse_args().samples
-    from umscosod.errors import MissingDependencyError
-    from umscosod.integrations.database import require_database
-
-    folder = Path(tempfile.mkdtemp(prefix="umscosod-bench-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after FiftyOne's own last look at its database
-    use_own_database(folder)
-    try:
-        require_database()
-    except MissingDependencyError as error:
-        print(f"not measured: {error}")
+    program = find_mongod()
+    if program is None:
+        print(f"not measured: FiftyOne has no mongod that runs here. {CURE}")
         return
-    measure(folder, count)
+    with tempfile.TemporaryDirectory() as name, own_database(Path(name), program):
+        measure(Path(name), count)
 
 
 if __name__ == "__main__":
