@@ -27,8 +27,9 @@ def discover(command: args.Discover, config: PipelineConfig) -> int:
     for image_id, reason in found.failures.items():
         print(f"failed: {image_id}: {reason}")
     path = write_groups_csv(found.groups, command.out, overwrite=command.overwrite)
-    for group, cohesion in zip(found.groups, found.cohesion, strict=True):
-        print(f"{group.name}  {len(group.images):5} images  cohesion {cohesion:.3f}")
+    for group, check in zip(found.groups, found.checks, strict=True):
+        remark = f"  ({check.reason})" if check.reason else ""
+        print(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
     print(_describe_leftover(found.leftover), end="")
     grouped = sum(len(group.images) for group in found.groups)
     print(f"{grouped} images in {len(found.groups)} groups: {path}")

@@ -2,7 +2,7 @@
 
 from umscosod.grouping.check import GroupCheck, check_group, check_groups
 from umscosod.grouping.discover import Grouping, discover_groups, group_vectors
-from umscosod.grouping.embed import ImageVectors, embed_images
+from umscosod.grouping.embed import ImageVectors, embed_images, encoded_collection
 from umscosod.grouping.listing import write_groups_csv
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_groups",
     "discover_groups",
     "embed_images",
+    "encoded_collection",
     "group_vectors",
     "write_groups_csv",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,13 +13,10 @@ from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import check_section
 from umscosod.data.groups import groups_from_csv, groups_from_folder
-from umscosod.device import resolve_device
 from umscosod.errors import DataError
-from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import build_backbones
-from umscosod.grouping.cluster import LEFT_OVER, cluster_vectors, cohesion_of
-from umscosod.grouping.embed import ImageVectors, embed_images
+from umscosod.grouping.check import GroupCheck, check_group
+from umscosod.grouping.cluster import LEFT_OVER, cluster_vectors
+from umscosod.grouping.embed import ImageVectors, embed_images, encoded_collection
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ImageGroup, ImageRef
 
@@ -35,9 +31,8 @@ class Grouping:
     ----------
     groups : tuple of ImageGroup
         Named ``group-01`` and so on: the largest first, of equals the one with the earlier image.
-    cohesion : tuple of float
-        Of each group: mean cosine over its pairs of images, in [-1, 1], where 0 is what any two images of the
-        collection have; NaN for a group of one.
+    checks : tuple of GroupCheck
+        Of each group: size, cohesion, and whether it is small or no more alike than chance.
     leftover : tuple of ImageRef
         Images like no group.
     failures : dict of str to str
@@ -49,7 +44,7 @@ class Grouping:
     """
 
     groups: tuple[ImageGroup, ...]
-    cohesion: tuple[float, ...]
+    checks: tuple[GroupCheck, ...]
     leftover: tuple[ImageRef, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)
     separation: float = math.nan
@@ -98,16 +93,12 @@ def discover_groups(
     validate_config(config)
     check_section(grouping, "grouping")
     collection = ImageGroup(name="collection", images=_flatten(images))
-    pair = build_backbones(config.features, resolve_device(config.device))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = config.features.cache_dir or None if config.features.use_cache else scratch
-        cache = FeatureCache(Path(folder) if folder else None)
-        features = FeatureCollection([collection], pair, config, cache, progress=progress)
+    with encoded_collection([collection], config, progress=progress) as features:
         vectors = embed_images(features, grouping, progress=progress)
     if not vectors.images:
         raise DataError(f"none of the {len(collection.images)} images can be read; check the files")
     found = group_vectors(vectors, n_groups=n_groups, grouping=grouping, seed=config.seed)
-    return replace(found, notes=pair.notes)
+    return replace(found, notes=features.pair.notes)
 
 
 def group_vectors(
@@ -123,7 +114,9 @@ def group_vectors(
     )
     return Grouping(
         groups=groups,
-        cohesion=tuple(cohesion_of(vectors.vectors_NE[rows]) for rows in members),
+        checks=tuple(
+            check_group(vectors.vectors_NE[rows], vectors.vectors_NE, grouping, seed=seed) for rows in members
+        ),
         leftover=tuple(vectors.images[row] for row in np.flatnonzero(result.labels_N == LEFT_OVER)),
         failures=vectors.failures,
         separation=result.separation,

@@ -6,15 +6,21 @@ Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
-from umscosod.config import GroupingConfig
+from umscosod.config import GroupingConfig, PipelineConfig
+from umscosod.device import resolve_device
 from umscosod.errors import DataError
+from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
+from umscosod.features.registry import build_backbones
 from umscosod.features.saliency import saliency_from_attention
 from umscosod.features.whitening import fit_whitening
 from umscosod.progress import ProgressFn, ignore_progress
@@ -43,6 +49,32 @@ class ImageVectors:
     images: tuple[ImageRef, ...]
     vectors_NE: FloatArray
     failures: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def encoded_collection(
+    groups: Sequence[ImageGroup], config: PipelineConfig, *, progress: ProgressFn = ignore_progress
+) -> Iterator[FeatureCollection]:
+    """Features of a collection in the cache that the configuration names, or in a passing one.
+
+    Parameters
+    ----------
+    groups : sequence of ImageGroup
+    config : PipelineConfig
+        Checked.
+    progress : callable
+        Stage ``features``.
+
+    Raises
+    ------
+    UmscosodError
+        No weights, an unknown backbone or device, or a full disk.
+    """
+    pair = build_backbones(config.features, resolve_device(config.device))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = config.features.cache_dir or None if config.features.use_cache else scratch
+        cache = FeatureCache(Path(folder) if folder else None)
+        yield FeatureCollection(groups, pair, config, cache, progress=progress)
 
 
 def embed_images(

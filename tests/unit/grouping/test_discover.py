@@ -30,7 +30,7 @@ def test_a_heap_comes_apart(heap: Path, quick: PipelineConfig, stream: str) -> N
         progress=lambda *report: seen.append(report),
     )
     assert [group.name for group in found.groups] == ["group-01", "group-02", "group-03"]
-    assert all(value > 0.0 for value in found.cohesion)
+    assert all(check.cohesion > 0.0 and not check.reason for check in found.checks)
     assert sorted(kinds(group) for group in found.groups) == [["blue"], ["green"], ["red"]]
     assert found.leftover == ()
     assert seen[-1][0] == seen[-1][1]
@@ -40,7 +40,7 @@ def test_a_heap_comes_apart(heap: Path, quick: PipelineConfig, stream: str) -> N
 def test_twice_the_same_and_written_for_the_other_commands(heap: Path, quick: PipelineConfig) -> None:
     first, second = (discover_groups(heap, config=quick) for _ in range(2))
     assert first.groups == second.groups
-    assert first.cohesion == second.cohesion
+    assert first.checks == second.checks
     path = write_groups_csv(first.groups, heap.parent / "groups.csv")
     assert path.read_text(encoding="utf-8").splitlines()[1].startswith("heap/")  # can be moved with the images
     read = groups_from_csv(path)
@@ -76,7 +76,7 @@ def test_a_flat_picture_says_nothing_and_stops_nothing(heap: Path, quick: Pipeli
 
     Image.new("RGB", (96, 96), (10, 200, 30)).save(heap / "flat.png")
     found = discover_groups(heap, n_groups=3, config=quick)
-    assert np.isfinite(found.cohesion).all()
+    assert all(np.isfinite(check.cohesion) for check in found.checks)
 
 
 def test_nothing_to_read(tmp_path: Path, quick: PipelineConfig) -> None:
