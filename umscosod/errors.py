@@ -15,6 +15,10 @@ class DataError(UmscosodError, ValueError):
     """An image, mask, list or folder cannot be used as it is."""
 
 
+class OtherResultsError(DataError):
+    """A folder holds results of other settings, images, labels or weights than those asked for."""
+
+
 class WeightsError(UmscosodError):
     """Backbone weights are missing or do not fit the architecture asked for."""
 

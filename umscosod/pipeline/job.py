@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.data.files import is_leftover, open_atomic, remove_leftovers
-from umscosod.errors import DataError
+from umscosod.errors import DataError, OtherResultsError
 from umscosod.types import FloatArray, ImageGroup, Labelled, Status
 
 SCHEMA = 1
@@ -171,7 +171,7 @@ class JobFolder:
     def _refuse_other(self, what: str, differences: Sequence[str]) -> None:
         lines = "".join(f"\n  {line}" for line in differences)
         if differences:
-            raise DataError(
+            raise OtherResultsError(
                 f"{self.out} holds results of other {what}:{lines}\n"
                 "Choose another --out, or pass --overwrite to replace them"
             )

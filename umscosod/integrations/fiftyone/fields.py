@@ -117,6 +117,9 @@ def write_labels(
 ) -> int:
     """Store labels, `WRITE_BATCH` samples a query; each batch is complete before the next begins.
 
+    What is stored as it is to be, and whatever has become a person's since, is passed over: a write that was
+    interrupted can be repeated later without undoing a review.
+
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
@@ -136,13 +139,27 @@ def write_labels(
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
-        present = set(dataset.select([item.sample_id for item in batch]).values("id"))
-        batch_present = [item for item in batch if item.sample_id in present]
-        for name, values in _columns(field, run_key, batch_present, has_maps, clear_missing).items():
+        stored = _read_stored(dataset, field, [item.sample_id for item in batch])
+        due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
+        if due and clear_missing:  # a status that stands for another label must not outlast it
+            dataset.set_values(f"{field}_status", {item.sample_id: None for item in due}, key_field="id")
+        for name, values in _columns(field, run_key, due, has_maps, clear_missing).items():
             if values:
                 dataset.set_values(name, values, key_field="id")
-        written += len(batch_present)
+        written += len(due)
     return written
+
+
+def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Provenance, mask file, status and confidence of the samples that are in the data set."""
+    paths = ["id", f"{field}.provenance", f"{field}.mask_path", f"{field}_status", f"{field}_confidence"]
+    return {id_: tuple(rest) for id_, *rest in zip(*dataset.select(sample_ids).values(paths), strict=True)}
+
+
+def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:
+    """Whether a label is to be written; the status comes last, so that with it everything else is there."""
+    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), float(item.confidence))
+    return provenance != HUMAN and (mask, status, confidence) != wanted
 
 
 def _columns(

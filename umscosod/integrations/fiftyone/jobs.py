@@ -25,8 +25,17 @@ from umscosod.integrations.fiftyone.fields import (
     field_names,
     write_labels,
 )
-from umscosod.integrations.fiftyone.parts import Part, PartState, add_part, list_parts, remove_part, set_state
+from umscosod.integrations.fiftyone.parts import (
+    Part,
+    PartState,
+    add_part,
+    hold_run,
+    list_parts,
+    remove_part,
+    set_state,
+)
 from umscosod.integrations.fiftyone.places import run_folder
+from umscosod.integrations.fiftyone.resume import resume_part
 from umscosod.integrations.fiftyone.rows import choose_rows, flat_images, read_rows
 from umscosod.types import Labelled, Status
 
@@ -135,31 +144,55 @@ def run_job(sample_collection: Any, job: Job, work: Work) -> RunReport:
     """
     view = flat_images(sample_collection)
     dataset = view._dataset  # a view has no public way to its data set
+    dataset.reload()  # another process may have begun this run since the data set was loaded here
     check_field(dataset, job.key, has_maps=job.has_maps)
+    with hold_run(folder_of(dataset, job)):
+        report = _run_held(view, dataset, job, work)
+    logger.info("%s", report.summary)
+    return report
+
+
+def _run_held(view: Any, dataset: Any, job: Job, work: Work) -> RunReport:
+    """Do what `run_job` says, while no other call works on the run."""
+    found = read_rows(view, job.group_field, job.key)
+    chosen, writes = choose_rows(found, overwrite=job.overwrite)  # refuses a view before anything is registered
     config = open_run(dataset, job)
     folder = Path(config.folder)
     rows: list[Labelled] = []
     notes: list[str] = []
-    if (part := unfinished_part(folder, config.run_id, job)) is not None:
-        rows += _do_part(dataset, job, config, part, work, notes)
-    found = read_rows(view, job.group_field, job.key)
+
+    def do(part: Part) -> None:
+        rows.extend(_do_part(dataset, job, part, work, notes))
+
+    part = resume_part(folder, config.run_id, job, do)
     if part is None or not part.replaces:  # else this call was to finish the replacing, and has
-        chosen, writes = choose_rows(found, overwrite=job.overwrite)
+        if part is not None:
+            set_state(part, PartState.COMPLETE)
+            found = read_rows(view, job.group_field, job.key)
+            chosen, writes = choose_rows(found, overwrite=job.overwrite)
         if writes:
             groups = groups_from_rows((row.id, row.path, row.group) for row in chosen)
             part = add_part(folder, config.run_id, job.settings, groups, writes, replaces=job.overwrite)
-            rows += _do_part(dataset, job, config, part, work, notes)
-    _close_run(dataset, job, config)
+            do(part)
+    _close_run(dataset, job, config, part)
     done = {row.image_id for row in rows}
-    report = RunReport(
+    return RunReport(
         key=job.key,
         rows=tuple(rows),
         out=folder,
         notes=tuple(dict.fromkeys(notes)),
         kept=sum(row.id not in done for row in found),
     )
-    logger.info("%s", report.summary)
-    return report
+
+
+def folder_of(dataset: Any, job: Job) -> Path:
+    """Folder of the run: where it is, else where it is to be."""
+    from umscosod.integrations.fiftyone.runs import find_run
+
+    present = find_run(dataset, job.key)
+    if present is not None:
+        return Path(present.folder)
+    return (run_folder(dataset, job.key) if job.out_dir is None else Path(job.out_dir).expanduser()).resolve()
 
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
@@ -183,7 +216,7 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
         job.key,
         job.method,
         run_id=uuid.uuid4().hex,
-        folder=str(asked or run_folder(dataset, job.key).resolve()),
+        folder=str(folder_of(dataset, job)),
         fields=names,
         tree=job.tree,
         has_maps=job.has_maps,
@@ -214,79 +247,48 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     return items
 
 
-def _do_part(
-    dataset: Any, job: Job, config: CoSalRunConfig, part: Part, work: Work, notes: list[str]
-) -> list[Labelled]:
-    """Do one part to its end; every step can be repeated."""
+def _do_part(dataset: Any, job: Job, part: Part, work: Work, notes: list[str]) -> list[Labelled]:
+    """Do one part, or what is left of it; every step can be repeated."""
     report = work(part)
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)
     write_labels(dataset, job.key, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
-    set_state(part, PartState.COMPLETE)
     notes += report.notes
-    config.backbones = _backbones(part.folder)
-    if (part.folder / "run" / "checkpoints").is_dir():
-        config.checkpoint = str(part.folder)
     return rows
 
 
-def _close_run(dataset: Any, job: Job, config: CoSalRunConfig) -> None:
-    """Drop files that no label points to any more, and complete the record."""
+def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None) -> None:
+    """Complete the record, then the last part, then drop files that no label points to any more.
+
+    In this order: killed between two of them, the next call finds the part open, and only has to do this again.
+    """
     from umscosod.integrations.fiftyone.runs import COMPLETE, freeze_samples, update_run
 
     parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
-    ids = [sample_id for part in parts if part.state is PartState.COMPLETE for sample_id in part.sample_ids]
-    if dataset.has_field(job.key):
-        used = {Path(path).parts for path in dataset.exists(job.key).values(f"{job.key}.mask_path") if path}
-        for part in parts:
-            if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
-                remove_part(part)
+    whole = [part for part in parts if part.state is PartState.COMPLETE or (last and part.file == last.file)]
     statuses = dataset.count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
-    counts = {str(status): count for status, count in statuses.items() if status is not None}
-    freeze_samples(dataset, job.key, config, ids)
+    freeze_samples(dataset, job.key, config, [sample_id for part in whole for sample_id in part.sample_ids])
     update_run(
         dataset,
         job.key,
         config,
         state=COMPLETE,
-        counts=counts,
+        counts={str(status): count for status, count in statuses.items() if status is not None},
         settings=config_to_dict(job.config),
         seed=job.config.seed,
         versions=package_versions(),
         group_field=job.group_field,
+        backbones=_backbones(whole[-1].folder) if whole else config.backbones,
+        checkpoint=next((str(part.folder) for part in reversed(whole) if _has_network(part)), ""),
     )
-
-
-def unfinished_part(folder: Path, run_id: str, job: Job) -> Part | None:
-    """Find the part that an interrupted call left.
-
-    Raises
-    ------
-    DataError
-        It was begun with other settings, and this call does not overwrite.
-    """
-    for part in list_parts(folder):
-        if part.run_id != run_id or part.state is not PartState.RUNNING:
-            continue
-        differences = list(_differences(part.settings, job.settings))
-        if not differences and (part.replaces or not job.overwrite):
-            return part
-        if not job.overwrite:
-            raise DataError(
-                f"the run {job.key!r} was interrupted, with other settings: {'; '.join(differences)}. "
-                "Use those again to finish it, or overwrite to start anew"
-            )
-        set_state(part, PartState.SUPERSEDED)
-    return None
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
+    if last is not None:
+        set_state(last, PartState.COMPLETE)
+    if dataset.has_field(job.key):
+        used = {Path(path).parts for path in dataset.exists(job.key).values(f"{job.key}.mask_path") if path}
+        for part in parts:
+            if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
+                remove_part(part)
 
 
 def _refuse_foreign(dataset: Any, field: str) -> None:
@@ -294,6 +296,10 @@ def _refuse_foreign(dataset: Any, field: str) -> None:
         raise DataError(
             f"the field {field!r} holds {count} labels that no run of umscosod wrote; choose another field name"
         )
+
+
+def _has_network(part: Part) -> bool:
+    return (part.folder / "run" / "checkpoints").is_dir()
 
 
 def _backbones(folder: Path) -> list[str]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from umscosod.data.files import open_atomic
+from umscosod.data.lock import lock_folder
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef
 
@@ -74,6 +76,23 @@ class Part:
         return [image.id for group in self.groups for image in group.images]
 
 
+@contextmanager
+def hold_run(folder: Path) -> Iterator[None]:
+    """Keep other calls from working on a run; its folder goes again if nothing came of it.
+
+    Raises
+    ------
+    DataError
+        Another process, or an earlier click, is at work there.
+    """
+    with lock_folder(folder):
+        try:
+            yield
+        finally:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
 def list_parts(folder: Path) -> list[Part]:
     """Parts of a run's folder in the order they were begun; none if there is no folder.
 
@@ -88,6 +107,12 @@ def list_parts(folder: Path) -> list[Part]:
     return [_read(path) for path in sorted(files, key=_number)]
 
 
+def next_part_file(folder: Path) -> Path:
+    """Record that the next part of a folder will have."""
+    number = 1 + max((_number(part.file) for part in list_parts(folder)), default=0)
+    return folder / f"part-{number:03d}.json"
+
+
 def add_part(
     folder: Path,
     run_id: str,
@@ -98,9 +123,8 @@ def add_part(
     replaces: bool = False,
 ) -> Part:
     """Freeze a new part: its record is on disk when this returns."""
-    number = 1 + max((_number(part.file) for part in list_parts(folder)), default=0)
     part = Part(
-        file=folder / f"part-{number:03d}.json",
+        file=next_part_file(folder),
         run_id=run_id,
         state=PartState.RUNNING,
         settings=json.loads(json.dumps(dict(settings))),

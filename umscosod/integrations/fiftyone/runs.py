@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import fiftyone.core.runs as fors
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.parts import list_parts, remove_part
+from umscosod.integrations.fiftyone.parts import hold_run, list_parts, remove_part
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
 RUNNING, COMPLETE = "running", "complete"
@@ -205,23 +205,27 @@ def delete_run(dataset: Any, key: str) -> RunSummary:
     Raises
     ------
     DataError
-        There is no such run, or a file cannot be removed: then the record stays, and the call can be repeated.
+        There is no such run, a call is at work on it, or a file cannot be removed: then the record stays, and the
+        deletion can be repeated.
     """
+    dataset.reload()  # another process may have begun the run since the data set was loaded here
     run = get_run(dataset, key)
     config = find_run(dataset, key)
     assert config is not None, "get_run found it"
     _remove(dataset, run.fields, config)  # here, as FiftyOne's own clean-up turns errors into warnings
-    dataset.delete_run(key)
+    CoSalRun.delete_run(dataset, key, cleanup=False)
     return run
 
 
 def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
-    dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
-    remove_files(Path(config.folder), config.run_id)
+    folder = Path(config.folder)
+    with hold_run(folder) if folder.is_dir() else nullcontext():
+        dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
+        remove_files(folder, config.run_id)
 
 
 def remove_files(folder: Path, run_id: str) -> None:
-    """Remove a run's parts, and its folder if that leaves it empty; parts of other runs and other files stay.
+    """Remove a run's parts; parts of other runs and other files stay.
 
     Raises
     ------
@@ -231,8 +235,6 @@ def remove_files(folder: Path, run_id: str) -> None:
     for part in list_parts(folder):
         if part.run_id == run_id:
             remove_part(part)
-    if folder.is_dir() and not any(folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _evaluations_of(dataset: Any, field_name: str) -> list[str]:

@@ -15,8 +15,18 @@ from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.fields import REVIEWED
-from umscosod.integrations.fiftyone.jobs import Job, open_run, unfinished_part
-from umscosod.integrations.fiftyone.parts import Part, PartState, add_part, list_parts, remove_part, set_state
+from umscosod.integrations.fiftyone.jobs import Job, folder_of, open_run
+from umscosod.integrations.fiftyone.parts import (
+    Part,
+    PartState,
+    add_part,
+    hold_run,
+    list_parts,
+    next_part_file,
+    remove_part,
+    set_state,
+)
+from umscosod.integrations.fiftyone.resume import resume_part
 from umscosod.integrations.fiftyone.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import MANIFEST_NAME
@@ -108,11 +118,10 @@ def train_dataset(
     -----
     The masks are copied when the run begins: a review that goes on meanwhile does not change it.
     """
-    from umscosod.pipeline import train
-
     config = load_config(DEFAULT_PRESET) if config is None else config
     view = flat_images(sample_collection)
     dataset = view._dataset
+    dataset.reload()  # another process may have begun this run since the data set was loaded here
     if not key.isidentifier() or key.startswith("_"):
         raise DataError(f"run name {key!r} must be letters, digits and '_', starting with a letter")
     if dataset.has_field(key):
@@ -128,20 +137,31 @@ def train_dataset(
         has_maps=False,
         tree="",
     )
-    _refuse_trained(dataset, key, overwrite)
+    with hold_run(folder_of(dataset, job)):
+        return _train_held(view, job, labels, reviewed, progress)
+
+
+def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, progress: ProgressFn) -> TrainOutcome:
+    """Do what `train_dataset` says, while no other call works on the run."""
+    from umscosod.pipeline import train
+
+    dataset = view._dataset
+    _refuse_trained(dataset, job.key, job.overwrite)
     record = open_run(dataset, job)
     folder = Path(record.folder)
-    part = unfinished_part(folder, record.run_id, job)
+    reports = []
+
+    def do(part: Part) -> None:
+        reports.append(train(part.groups, part.folder / "labels", part.folder, job.config, progress=progress))
+
+    part = resume_part(folder, record.run_id, job, do)
     if part is None:
         part = _freeze(view, job, folder, record.run_id, labels, reviewed)
-    report = train(part.groups, part.folder / "labels", part.folder, config, progress=progress)
-    part = set_state(part, PartState.COMPLETE)
-    for other in list_parts(folder):
-        if other.run_id == record.run_id and other.file != part.file:
-            remove_part(other)
+        do(part)
+    (report,) = reports
     counted = json.loads((part.folder / "labels" / "sources.json").read_text(encoding="utf-8"))
     outcome = TrainOutcome(
-        key=key,
+        key=job.key,
         checkpoint=report.checkpoint,
         steps=report.steps,
         final_loss=report.final_loss,
@@ -150,7 +170,13 @@ def train_dataset(
         n_reviewed=counted["reviewed"],
         notes=report.notes,
     )
+    # In this order: killed between two of them, the next call finds the part open and its network trained, and the
+    # record never names one that is gone.
     _complete(dataset, job, record, part, outcome)
+    set_state(part, PartState.COMPLETE)
+    for other in list_parts(folder):
+        if other.run_id == record.run_id and other.file != part.file:
+            remove_part(other)
     return outcome
 
 
@@ -193,18 +219,14 @@ def _freeze(view: Any, job: Job, folder: Path, run_id: str, labels: str | None, 
             f"no sample with a group has a mask in {labels or reviewed!r}; make pseudo-labels or accept masks first"
         )
     groups = tuple(groups_from_rows(rows))
-    number = 1 + len(list_parts(folder))
-    staging = folder / f".labels-{number:03d}"
-    shutil.rmtree(staging, ignore_errors=True)
-    _copy_masks(groups, masks, staging)
-    _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], staging)
+    target = next_part_file(folder).with_suffix("") / "labels"
+    shutil.rmtree(target, ignore_errors=True)  # of a call that was killed before it recorded the part
+    _copy_masks(groups, masks, target)
+    _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], target)
     count = {"reviewed": sum(row[0] in people for row in rows)}
-    with open_atomic(staging / "sources.json") as stream:
+    with open_atomic(target / "sources.json") as stream:
         stream.write(json.dumps({**count, "labels": len(rows) - count["reviewed"]}).encode())
-    part = add_part(folder, run_id, job.settings, groups, frozenset(row[0] for row in rows), replaces=job.overwrite)
-    part.folder.mkdir(parents=True, exist_ok=True)
-    staging.rename(part.folder / "labels")
-    return part
+    return add_part(folder, run_id, job.settings, groups, frozenset(row[0] for row in rows), replaces=job.overwrite)
 
 
 def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[dict[str, Path], frozenset[str]]:
