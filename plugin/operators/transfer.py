@@ -110,10 +110,13 @@ class Export(JobOperator):
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for field, format, categories and folder."""
-        add_mask_field_choice(inputs, ctx, "field", "Masks", default="cosal", required=True)
-        field = read_text(ctx, "field", "cosal")
-        if field not in ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation):
-            inputs.view("field_problem", types.Error(label=f"There is no mask field {field!r}")).invalid = True
+        masks = ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
+        default = _default_field(ctx.dataset)
+        add_mask_field_choice(inputs, ctx, "field", "Masks", default=default, required=True)
+        field = read_text(ctx, "field", default)
+        if field not in masks:
+            problem = f"There is no mask field {field!r}" if masks else "This data set has no masks yet"
+            inputs.view("field_problem", types.Error(label=problem)).invalid = True
         inputs.bool(
             "only_accepted",
             default=False,
@@ -148,7 +151,7 @@ class Export(JobOperator):
         form = read_text(ctx, "format", "coco")
         category_field = read_text(ctx, "category_field", ONE_CATEGORY)
         return {
-            "field": read_text(ctx, "field", "cosal"),
+            "field": read_text(ctx, "field", _default_field(ctx.dataset)),
             "out_dir": out_dir,
             "format": form,
             "category": read_text(ctx, "category", "co-salient"),
@@ -167,6 +170,12 @@ class Export(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say where the files are."""
         return f"Masks are in {read_text(ctx, 'out_dir')}"
+
+
+def _default_field(dataset: Any) -> str:
+    """Mask field to start from: what `label` writes, else the first there is."""
+    masks = sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+    return "cosal" if "cosal" in masks or not masks else masks[0]
 
 
 def _add_choice(inputs: Any, name: str, choices: dict[str, str], default: str, label: str) -> None:

@@ -206,6 +206,30 @@ def test_ground_truth_leaves_as_coco_and_comes_back(toy_dataset: Any, tmp_path: 
     assert not any("score" in entry for entry in document["annotations"])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # within pycocotools
+def test_fiftyone_itself_reads_the_masks_back(toy_dataset: Any, tmp_path: Path) -> None:
+    import fiftyone as fo
+
+    ours.export_dataset(toy_dataset, "ground_truth", tmp_path / "coco", category_field="cls")
+    back = fo.Dataset.from_dir(
+        dataset_type=fo.types.COCODetectionDataset,
+        data_path=str(Path(toy_dataset.first().filepath).parents[1]),
+        labels_path=str(tmp_path / "coco" / "instances.json"),
+        label_types="segmentations",
+        label_field="back",
+    )
+    try:
+        assert len(back) == 8
+        for sample in back:
+            (instance,) = sample["back"].detections
+            original = toy_dataset[sample.filepath]
+            assert instance.label == original.cls
+            mask = instance.to_segmentation(frame_size=(128, 96), target=255).mask
+            assert np.array_equal(mask == 255, read_mask(Path(original.ground_truth.mask_path)))
+    finally:
+        back.delete()
+
+
 def test_scores_of_a_run_samples_without_a_mask_and_missing_files(toy_dataset: Any, tmp_path: Path) -> None:
     write_maps(tmp_path / "theirs", toy_dataset)
     ours.import_predictions(toy_dataset.limit(6), tmp_path / "theirs", "other")

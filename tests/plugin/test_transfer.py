@@ -119,6 +119,9 @@ def test_only_mask_fields_can_be_exported() -> None:
     assert "field_problem" not in form
     assert [choice.value for choice in form["field"].view.choices] == ["truth"]
     assert [choice.value for choice in form["category_field"].view.choices] == ["(one category)", "species"]
+    assert form_of(operator, {}, truth=MASKS, other=MASKS)["field"].default == "other"
+    assert form_of(operator, {}, truth=MASKS, cosal=MASKS)["field"].default == "cosal"
+    assert "no masks yet" in form_of(operator, {})["field_problem"].view.label
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, name: str, params: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
