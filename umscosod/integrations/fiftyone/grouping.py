@@ -1,0 +1,276 @@
+"""Give samples a group: from a field, the folder, tags, or groups found in the pictures; as text, with a saved view."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from umscosod.config import GroupingConfig, PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config_schema import check_section
+from umscosod.data.groups import groups_from_rows
+from umscosod.data.naming import natural_key
+from umscosod.errors import DataError
+from umscosod.grouping import check_groups, encoded_collection
+from umscosod.integrations.fiftyone.fields import WRITE_BATCH
+from umscosod.integrations.fiftyone.group_proposals import make_proposal, read_proposal
+from umscosod.integrations.fiftyone.grouping_report import GroupingReport
+from umscosod.integrations.fiftyone.rows import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs import list_runs
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import check_relative
+
+logger = logging.getLogger(__name__)
+
+By = Literal["field", "folder", "tag", "discovered"]
+DEFAULT_FIELD = "cosal_group"
+_OURS = "umscosod: one tile a group of the field "
+
+
+def group_dataset(
+    sample_collection: Any,
+    *,
+    by: By = "field",
+    source: str | Sequence[str] | None = None,
+    into: str = DEFAULT_FIELD,
+    n_groups: int | None = None,
+    config: PipelineConfig | None = None,
+    grouping: GroupingConfig | None = None,
+    check: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> GroupingReport:
+    """Write each sample's group into a text field, and save a view with one tile a group.
+
+    Parameters
+    ----------
+    sample_collection : fiftyone.core.collections.SampleCollection
+        An image data set or view. A ``group_by()`` view is flattened.
+    by : {"field", "folder", "tag", "discovered"}
+        ``discovered`` takes the proposal of `preview_groups` if it is for the same samples and settings.
+    source : str or sequence of str, optional
+        The field (text, number, boolean or Classification), or the tags; None: every tag there is. A sample with
+        none or several of the tags has no group.
+    into : str
+        Text field that receives the group.
+    n_groups : int, optional
+        For ``discovered``; None: chosen.
+    config : PipelineConfig, optional
+        Features, device and seed, where pictures are looked at; the ``fast`` preset by default.
+    grouping : GroupingConfig, optional
+    check : bool
+        Look at the pictures and report mixed groups too; ``discovered`` always does.
+    overwrite : bool
+        Replace other values in `into`.
+    progress : callable
+        Stages ``features`` and ``embed`` where pictures are looked at, then ``groups``.
+
+    Returns
+    -------
+    GroupingReport
+
+    Raises
+    ------
+    DataError
+        No samples, a source or field that does not fit, no sample gets a group, or values that would be overwritten.
+    ConfigError
+        A setting is wrong, or there is no such number of groups.
+    """
+    view = flat_images(sample_collection)
+    dataset = view._dataset  # a view has no public way to its data set
+    config, grouping = _settings(config, grouping)
+    samples = _read_samples(view)
+    _check_into(dataset, into, source if by == "field" else None)
+    mixed: tuple[str, ...] = ()
+    cohesion: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    if by == "discovered":
+        proposal = make_proposal(
+            dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
+        )
+        names = {sample_id: name for name, ids in proposal.groups.items() for sample_id in ids}
+        mixed, cohesion, failures = tuple(proposal.mixed), proposal.cohesion, proposal.failures
+    else:
+        names = _read_names(view, samples, by, source)
+    if not names:
+        raise DataError(f"none of the {len(samples)} samples gets a group by {by}; choose another way to group them")
+    old = _present_values(view, into, samples)
+    _refuse_to_replace(old, names, into, overwrite=overwrite)
+    if check and by != "discovered":
+        mixed, cohesion, failures = _look_at(samples, names, config, grouping, progress)
+    _write(dataset, into, old, names, progress)
+    sizes = _sizes(names.values())
+    return GroupingReport(
+        field=into,
+        sizes=sizes,
+        small=tuple(name for name, size in sizes.items() if size < grouping.min_size),
+        mixed=mixed,
+        ungrouped=len(samples) - len(names),
+        view_name=_save_view(dataset, into),
+        cohesion=cohesion,
+        failures=failures,
+    )
+
+
+def preview_groups(
+    sample_collection: Any,
+    *,
+    into: str = DEFAULT_FIELD,
+    n_groups: int | None = None,
+    config: PipelineConfig | None = None,
+    grouping: GroupingConfig | None = None,
+    progress: ProgressFn = ignore_progress,
+) -> GroupingReport:
+    """Find groups in the pictures and keep them as a proposal; the data set is not touched.
+
+    Parameters and errors as `group_dataset`, which writes the proposal when called with ``by="discovered"`` and the
+    same samples and settings.
+
+    Returns
+    -------
+    GroupingReport
+        Without a view.
+    """
+    view = flat_images(sample_collection)
+    config, grouping = _settings(config, grouping)
+    samples = _read_samples(view)
+    _check_into(view._dataset, into, None)
+    proposal = make_proposal(
+        view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
+    )
+    return GroupingReport(
+        field=into,
+        sizes=proposal.sizes,
+        small=tuple(name for name, size in proposal.sizes.items() if size < grouping.min_size),
+        mixed=tuple(proposal.mixed),
+        ungrouped=len(samples) - sum(proposal.sizes.values()),
+        cohesion=proposal.cohesion,
+        failures=proposal.failures,
+    )
+
+
+def stored_preview(dataset: Any, into: str = DEFAULT_FIELD) -> dict[str, int]:
+    """Sizes of the groups last proposed for a field, from a small file; empty where there is no proposal."""
+    proposal = read_proposal(dataset, into) if into.isidentifier() else None
+    return proposal.sizes if proposal else {}
+
+
+def _settings(config: PipelineConfig | None, grouping: GroupingConfig | None) -> tuple[PipelineConfig, GroupingConfig]:
+    config, grouping = config or load_config(DEFAULT_PRESET), grouping or GroupingConfig()
+    validate_config(config)
+    check_section(grouping, "grouping")
+    return config, grouping
+
+
+def _read_samples(view: Any) -> dict[str, Path]:
+    ids, paths = view.values(["id", "filepath"])
+    if not ids:
+        raise DataError("the view has no samples; choose another view or data set")
+    return {sample_id: Path(path) for sample_id, path in zip(ids, paths, strict=True)}
+
+
+def _read_names(view: Any, samples: Mapping[str, Path], by: str, source: str | Sequence[str] | None) -> dict[str, str]:
+    """Group by sample id, of those that have one."""
+    if by == "tag":
+        wanted = {source} if isinstance(source, str) else set(source or view.distinct("tags"))
+        found = [wanted.intersection(tags or ()) for tags in view.values("tags")]
+        values = [min(tags) if len(tags) == 1 else "" for tags in found]
+    elif by == "folder":
+        values = read_groups(view, list(samples.values()), None)
+    elif by == "field":
+        if not isinstance(source, str) or not source:
+            raise DataError("name the field to group by: source='FIELD'")
+        values = read_groups(view, list(samples.values()), source)
+    else:
+        raise DataError(f"cannot group by {by!r}; choose field, folder, tag or discovered")
+    names = {sample_id: value.strip() for sample_id, value in zip(samples, values, strict=True) if value.strip()}
+    for name in set(names.values()):
+        check_relative(name, "group name")  # folders of results are called like groups
+    return names
+
+
+def _look_at(
+    samples: Mapping[str, Path],
+    names: Mapping[str, str],
+    config: PipelineConfig,
+    grouping: GroupingConfig,
+    progress: ProgressFn,
+) -> tuple[tuple[str, ...], dict[str, float], dict[str, str]]:
+    """Encode the grouped samples: groups no more alike than chance, the cohesion of all, and unreadable pictures."""
+    groups = groups_from_rows((sample_id, samples[sample_id], name) for sample_id, name in names.items())
+    with encoded_collection(groups, config, progress=progress) as features:
+        checks = check_groups(features, grouping, progress=progress)
+    mixed = tuple(name for name, each in checks.items() if each.is_mixed)
+    return mixed, {name: each.cohesion for name, each in checks.items()}, features.failures
+
+
+def _check_into(dataset: Any, into: str, source: Any) -> None:
+    """Refuse a field that is no text, is FiftyOne's own or a run's, or is the one that is read."""
+    import fiftyone as fo
+
+    if not into.isidentifier() or into.startswith("_"):
+        raise DataError(f"field name {into!r} must be letters, digits and '_', starting with a letter")
+    found = dataset.get_field(into)
+    if into in {"id", "filepath"} or not (found is None or type(found) is fo.StringField):
+        raise DataError(f"field {into!r} is there and cannot hold group names; choose another field name")
+    if into == source:
+        raise DataError(f"{into!r} is the field that is read; choose another to write to")
+    for run in list_runs(dataset):
+        if into in run.fields:
+            raise DataError(f"field {into!r} belongs to the run {run.key!r}; choose another field name")
+
+
+def _present_values(view: Any, into: str, samples: Iterable[str]) -> dict[str, str | None]:
+    if not view.has_sample_field(into):
+        return dict.fromkeys(samples)
+    return dict(zip(*view.values(["id", into]), strict=True))
+
+
+def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], into: str, *, overwrite: bool) -> None:
+    """Values that stay as they are do no harm: a call that was killed half-way can be repeated."""
+    lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
+    if lost and not overwrite:
+        raise DataError(f"{lost} samples have another value in the field {into!r}; choose another field, or overwrite")
+
+
+def _write(
+    dataset: Any, into: str, old: Mapping[str, str | None], names: Mapping[str, str], progress: ProgressFn
+) -> None:
+    import fiftyone as fo
+
+    if not dataset.has_sample_field(into):
+        dataset.add_sample_field(into, fo.StringField)
+    changed = [sample_id for sample_id, value in old.items() if value != names.get(sample_id)]
+    for start in range(0, len(changed), WRITE_BATCH):
+        progress(start, len(changed), "groups")
+        batch = changed[start : start + WRITE_BATCH]
+        dataset.set_values(into, {sample_id: names.get(sample_id) for sample_id in batch}, key_field="id")
+    progress(len(changed), len(changed), "groups")
+
+
+def _save_view(dataset: Any, into: str) -> str:
+    """Save the view ``by-<into>``; a view of somebody else's that has the name keeps it, and ours gets a number."""
+    import fiftyone as fo
+
+    taken = {fo.core.utils.to_slug(name): name for name in dataset.list_saved_views()}
+    for number in range(1, len(taken) + 2):
+        name = f"by-{into}" if number == 1 else f"by-{into}-{number}"
+        present = taken.get(fo.core.utils.to_slug(name))
+        if present is None or _is_ours(dataset, present):
+            break
+    view = dataset.exists(into).group_by(into)
+    dataset.save_view(name, view, description=f"{_OURS}{into}", overwrite=present is not None)
+    return name
+
+
+def _is_ours(dataset: Any, view_name: str) -> bool:
+    return str(dataset.get_saved_view_info(view_name).get("description") or "").startswith(_OURS)
+
+
+def _sizes(names: Iterable[str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name in names:
+        sizes[name] = sizes.get(name, 0) + 1
+    return {name: sizes[name] for name in sorted(sizes, key=natural_key)}
