@@ -166,6 +166,12 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[Ex
         counts.n_turned += is_turned
         counts.n_empty += not mask_HW.any()
         yield item, mask_HW
+    if counts.n_turned:
+        logger.warning(
+            "%d images have a rotated EXIF orientation: the masks fit them upright, not as readers see them who ignore "
+            "EXIF; turn the files themselves to be safe",
+            counts.n_turned,
+        )
 
 
 def _check_against_image(item: ExportItem, mask_HW: BoolArray) -> bool:

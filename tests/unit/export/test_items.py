@@ -41,13 +41,16 @@ def test_bad_masks_are_left_out_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_rotated_images_are_counted_and_their_masks_are_upright(tmp_path: Path, orientation: int) -> None:
+def test_rotated_images_are_counted_and_their_masks_are_upright(
+    tmp_path: Path, orientation: int, caplog: pytest.LogCaptureFixture
+) -> None:
     [item] = write_items(tmp_path, {"dog/line": MASKS["dog/line"]})
     Image.new("RGB", (17, 12) if orientation == 3 else (12, 17)).save(item.image)
     turn(item.image, orientation)
     report = export_png([item], tmp_path / "out")
     assert (report.n_images, report.n_turned, report.is_success) == (1, 1, True)
     assert "1 images have a rotated EXIF orientation" in report.summary
+    assert "1 images have a rotated EXIF orientation" in caplog.text
 
 
 def test_a_mask_of_the_picture_as_stored_does_not_fit(tmp_path: Path) -> None:
