@@ -1,0 +1,131 @@
+"""A FiftyOne data set to look around in: groups, pseudo-labels, two runs, their scores, views, a workspace.
+
+``python -m umscosod.integrations.fiftyone.demo PICTURES --home FOLDER`` makes it; with ``--open`` the App shows it.
+The second time nothing is computed anew. With ``--home``, database, plugins and masks lie in that folder, apart from
+whatever the user has in FiftyOne.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from umscosod.errors import DataError, MissingDependencyError, UmscosodError
+from umscosod.integrations.database import configured_uri, require_database
+from umscosod.integrations.fiftyone.demo_dataset import build_demo
+from umscosod.integrations.mongod import start_mongod
+from umscosod.integrations.plugin_link import install_plugin
+from umscosod.progress import stage_name
+
+_LAST = "last.txt"  # in the home folder: name of the data set made last
+
+
+def use_home(home: Path) -> None:
+    """Keep FiftyOne to a folder: settings, plugin, masks, and a database unless the user named one.
+
+    Call it before FiftyOne is imported, which is when it reads these settings.
+
+    Raises
+    ------
+    MissingDependencyError
+        There is no FiftyOne, or no database for it.
+    DataError
+        The database does not start.
+    """
+    require_database()
+    home = home.expanduser().resolve()
+    os.environ.update(
+        FIFTYONE_DATABASE_DIR=str(home / "database"),
+        FIFTYONE_DATABASE_VALIDATION="false",  # no notice about the age of mongod 6.0
+        FIFTYONE_DEFAULT_DATASET_DIR=str(home / "data"),
+        FIFTYONE_PLUGINS_DIR=str(home / "plugins"),
+        FIFTYONE_DO_NOT_TRACK="true",
+    )
+    install_plugin(overwrite=True)
+    if not configured_uri():
+        os.environ["FIFTYONE_DATABASE_URI"] = start_mongod(home / "database")
+
+
+def open_app(name: str, *, host: str, port: int, workspace: str = "compare") -> None:
+    """Show a data set in the App until Ctrl-C; blocks.
+
+    Raises
+    ------
+    DataError
+        There is no such data set.
+    """
+    import fiftyone as fo
+
+    if not fo.dataset_exists(name):
+        raise DataError(f"there is no data set {name!r}; make the demo first (make demo)")
+    dataset = fo.load_dataset(name)
+    spaces = dataset.load_workspace(workspace) if dataset.has_workspace(workspace) else None
+    session = fo.launch_app(dataset, spaces=spaces, address=host, port=port)
+    sys.stdout.write(f"\nthe App: http://{host}:{port}/datasets/{name}   (end it with Ctrl-C)\n")
+    sys.stdout.flush()
+    session.wait(-1)
+
+
+def _show_stage(done: int, total: int, stage: str) -> None:
+    """Write a line where a stage begins."""
+    if done == 0:
+        sys.stderr.write(f"{stage_name(stage)}: {total} to do\n")
+
+
+def _leave(signum: int, _: Any) -> None:
+    raise SystemExit(128 + signum)
+
+
+def main(given: argparse.Namespace) -> int:
+    """Make the data set or open it; returns the exit code."""
+    # A plain end, not a sudden one: the database is shut down at the end of the process.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
+    try:
+        if given.home:
+            use_home(given.home)
+        else:
+            require_database()
+        last = (given.home or Path()) / _LAST
+        if not given.open:
+            report = build_demo(given.pictures, name=given.name, results=given.results, progress=_show_stage)
+            sys.stdout.write(f"{report.summary}\n")
+            if given.home:
+                last.write_text(report.name, encoding="utf-8")
+            return int(not report.is_success)
+        name = given.name or (last.read_text(encoding="utf-8").strip() if last.is_file() else "umscosod-demo")
+        open_app(name, host=given.host, port=given.port)
+    except KeyboardInterrupt:
+        return 0 if given.open else 130
+    except MissingDependencyError as error:
+        sys.stderr.write(f"no FiftyOne data set was made: {error}\n")
+        return 0 if given.if_possible else 1
+    except UmscosodError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.demo", description=__doc__)
+    parser.add_argument("pictures", nargs="?", type=Path, help="folder of the pictures; not needed with --open")
+    parser.add_argument("--home", type=Path, help="folder for database, plugin link and masks; default: the user's own")
+    parser.add_argument("--name", default="", help="of the data set; default: made of the folder's name")
+    parser.add_argument("--results", type=Path, help="output folder of 'umscosod label', imported as the first run")
+    parser.add_argument("--if-possible", action="store_true", help="where FiftyOne has no database, say so and exit 0")
+    parser.add_argument("--open", action="store_true", help="open the App on the data set made last, or on --name")
+    parser.add_argument("--host", default="127.0.0.1", help="address of the App's server (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5151, help="its port (default: %(default)s)")
+    given = parser.parse_args()
+    if not given.open and given.pictures is None:
+        parser.error("give the folder of the pictures, or --open")
+    return given
+
+
+if __name__ == "__main__":
+    sys.exit(main(_parse()))

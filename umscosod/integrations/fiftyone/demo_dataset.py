@@ -1,0 +1,203 @@
+"""The demo's data set: groups, pseudo-labels, two runs, their scores, and how it looks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.places import safe_name
+from umscosod.progress import ProgressFn, ignore_progress
+
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.comparison_report import Comparison
+    from umscosod.integrations.fiftyone.jobs import RunReport
+
+logger = logging.getLogger(__name__)
+
+GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
+MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
+_MARK = "umscosod_demo"  # key in the data set's info: made here, of these pictures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoReport:
+    """What the demo's data set holds.
+
+    Attributes
+    ----------
+    name : str
+        Of the data set.
+    n_images, n_groups : int
+    runs : tuple of RunReport
+        The main run first.
+    comparison : Comparison or None
+        Of the main run (A) with the quick one (B); None without ground truth.
+    notes : tuple of str
+        What did not go well.
+    """
+
+    name: str
+    n_images: int
+    n_groups: int
+    runs: tuple[RunReport, ...]
+    comparison: Comparison | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """A few lines for people."""
+        lines = [f"FiftyOne data set {self.name}: {self.n_images} images in {self.n_groups} groups"]
+        lines += [f"  {run.summary}" for run in self.runs]
+        lines += [f"  {self.comparison.summary}"] if self.comparison is not None else []
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    @property
+    def is_success(self) -> bool:
+        """Whether every run labelled something, now or before."""
+        return all(run.is_success for run in self.runs)
+
+
+def build_demo(
+    pictures: str | Path, *, name: str = "", results: str | Path | None = None, progress: ProgressFn = ignore_progress
+) -> DemoReport:
+    """Make the data set, or complete it: what is there is neither computed again nor dressed again.
+
+    Parameters
+    ----------
+    pictures : path
+        A benchmark folder or a folder with one sub-folder a group; scores need ground truth beside the pictures.
+    name : str
+        Of the data set; by default ``umscosod-`` and the name of the folder.
+    results : path, optional
+        Output folder of ``umscosod label`` for these pictures: imported as the main run, in place of training again.
+    progress : callable
+
+    Returns
+    -------
+    DemoReport
+        Pictures that cannot be read are counted in it; they end nothing.
+
+    Raises
+    ------
+    DataError
+        No pictures, or a data set of that name is somebody else's.
+    """
+    from umscosod.integrations.fiftyone import demo_look
+
+    folder = Path(pictures).expanduser().resolve()
+    dataset = _open_dataset(folder, name or f"umscosod-{safe_name(folder.name)}")
+    runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), progress)
+    has_truth = dataset.has_field(TRUTH_FIELD) and dataset.count(TRUTH_FIELD) > 0
+    comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
+    demo_look.save_views(dataset, GROUP_FIELD, MAIN_RUN)
+    if comparison is not None:
+        demo_look.save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
+    demo_look.save_workspaces(dataset, has_evaluations=comparison is not None)
+    if not _read_mark(dataset).get("is_dressed"):
+        shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
+        order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
+        demo_look.dress(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
+        _mark(dataset, is_dressed=True)
+    report = DemoReport(
+        name=dataset.name,
+        n_images=len(dataset),
+        n_groups=len(dataset.distinct(GROUP_FIELD)),
+        runs=runs,
+        comparison=comparison,
+        notes=notes,
+    )
+    logger.info("%s", report.summary)
+    return report
+
+
+def _open_dataset(folder: Path, name: str) -> Any:
+    """Open or make the data set; pictures that came since are added, samples that are there stay as they are."""
+    import fiftyone as fo
+
+    from umscosod.integrations.fiftyone.importer import CoSODImporter
+
+    importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)
+    importer.setup()  # before the data set is made: a bad folder leaves none behind
+    if fo.dataset_exists(name):
+        dataset = fo.load_dataset(name)
+        if (made_of := _read_mark(dataset).get("pictures")) != str(folder):
+            raise DataError(
+                f"a data set {name!r} is there and was "
+                f"{'not made by the demo' if made_of is None else f'made of {made_of}'}; choose another --name"
+            )
+    else:
+        dataset = fo.Dataset(name, persistent=True)
+        dataset.description = "Masks that umscosod found without annotation"
+        _mark(dataset, pictures=str(folder))
+    present = set(dataset.values("filepath"))
+    new = [sample for sample in importer if sample.filepath not in present]
+    if new:
+        dataset.add_samples(new, progress=False)
+        if importer.has_dataset_info:
+            dataset.mask_targets = {**dataset.mask_targets, **importer.get_dataset_info()["mask_targets"]}
+    return dataset
+
+
+def _make_runs(dataset: Any, results: Path | None, progress: ProgressFn) -> tuple[RunReport, ...]:
+    """Label with training (or take over what the command line found), then quickly, then the pseudo-labels."""
+    from umscosod.integrations.fiftyone.labels import label_dataset, pseudo_label_dataset
+    from umscosod.integrations.fiftyone.predictions import import_predictions
+
+    if results is None:
+        main = label_dataset(dataset, group_field=GROUP_FIELD, field=MAIN_RUN, progress=progress)
+    else:
+        digest = _digest(results / "report.json")
+        is_changed = _read_mark(dataset).get("results") not in (None, digest)
+        main = import_predictions(
+            dataset, results, MAIN_RUN, group_field=GROUP_FIELD, overwrite=is_changed, progress=progress
+        )
+        _mark(dataset, results=digest)
+    quick = label_dataset(dataset, group_field=GROUP_FIELD, field=QUICK_RUN, train=False, progress=progress)
+    pseudo = pseudo_label_dataset(dataset, group_field=GROUP_FIELD, field=PSEUDO_RUN, progress=progress)
+    return main, quick, pseudo
+
+
+def _score(
+    dataset: Any, runs: tuple[RunReport, ...], progress: ProgressFn
+) -> tuple[Comparison | None, tuple[str, ...]]:
+    """Evaluate the two runs where labels or evaluation are new, and compare them."""
+    from umscosod.integrations.fiftyone.comparison import compare_dataset
+    from umscosod.integrations.fiftyone.evaluation import evaluate_dataset
+
+    try:
+        for run in runs:
+            key = f"eval_{run.key}"
+            if run.key != PSEUDO_RUN and (run.rows or key not in dataset.list_evaluations()):
+                evaluate_dataset(
+                    dataset,
+                    run.key,
+                    TRUTH_FIELD,
+                    eval_key=key,
+                    group_field=GROUP_FIELD,
+                    overwrite=True,
+                    progress=progress,
+                )
+        return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{QUICK_RUN}"), ()
+    except DataError as error:  # nothing was labelled, for one: the data set is still worth a look
+        return None, (str(error),)
+
+
+def _read_mark(dataset: Any) -> dict[str, Any]:
+    mark = dataset.info.get(_MARK)
+    return dict(mark) if isinstance(mark, dict) else {}
+
+
+def _mark(dataset: Any, **values: Any) -> None:
+    dataset.info[_MARK] = {**_read_mark(dataset), **values}
+    dataset.save()
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); run 'umscosod label' into {file.parent}") from error
