@@ -119,9 +119,12 @@ class Compare(QuickOperator):
         a, b = (find_evaluation(ctx.dataset, read_text(ctx, name)) for name in ("a", "b"))
         measure: Any = read_text(ctx, "measure", "iou")
         found = compare_dataset(ctx.dataset, a, b, measure=measure)
-        # a panel that is open keeps what it shows, so it is opened anew
-        ctx.ops.close_panel(name=PANEL)
         state = {"choice": {"a": a, "b": b, "measure": found.measure}}
+        for panel_id in _open_panels(getattr(ctx, "spaces", None)):
+            # one that is open would keep what it shows: opening it only brings it to the front
+            ctx.trigger(
+                f"{self.plugin_name}/{PANEL}", {"panel_id": panel_id, "__method__": "take", "panel_state": state}
+            )
         ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True, state=state)
         groups = [
             {"group": row.group, "n_a": row.n_a, "n_b": row.n_b, "a": row.a, "b": row.b, "gain": row.gain}
@@ -138,6 +141,13 @@ class Compare(QuickOperator):
             table.add_column(column, label=label)
         outputs.list("table", types.Object(), view=table, label="Measures (a gain above 0: A is better)")
         return types.Property(outputs, view=types.View(label=self.LABEL))
+
+
+def _open_panels(space: Any) -> list[str]:
+    """Ids of our panels in the App's layout; None (a call from Python) has none."""
+    if getattr(space, "type", None) == PANEL:
+        return [str(space.component_id)]
+    return [panel for child in getattr(space, "children", None) or [] for panel in _open_panels(child)]
 
 
 def _read_key(ctx: Any) -> str:

@@ -12,6 +12,8 @@ from ..operators.evaluate import PANEL
 
 BUILT_IN = "model_evaluation_panel_builtin"
 LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
+WIDTH = 95
+"""Width of a table in per cent of the panel: more, and the margin would push the right edge out of sight."""
 COLOUR_A, COLOUR_B, COLOUR_EQUAL = "#4c9be8", "#f0883e", "#8b949e"
 """Blue and orange: told apart by colour-blind people too."""
 ROWS_SHOWN = 100
@@ -57,6 +59,12 @@ class CompareModels(foo.Panel):
 
     def change(self, ctx: Any) -> None:
         """Another evaluation or measure was chosen."""
+        self._update(ctx)
+
+    def take(self, ctx: Any) -> None:
+        """Take over what the operator `compare` was asked for."""
+        for name in ("a", "b", "measure"):
+            ctx.panel.set_state(f"choice.{name}", _choice(ctx, name))
         self._update(ctx)
 
     def show_a(self, ctx: Any) -> None:
@@ -193,7 +201,7 @@ def _add_figures(panel: Any, own: CompareModels, measure: str) -> None:
 
 
 def _add_table(panel: Any, name: str, label: str, columns: tuple[tuple[str, str], ...]) -> None:
-    table = types.TableView()
+    table = types.TableView(width=WIDTH)
     for column, title in columns:
         table.add_column(column, label=title)
     panel.list(name, types.Object(), view=table, label=label)
@@ -201,11 +209,12 @@ def _add_table(panel: Any, name: str, label: str, columns: tuple[tuple[str, str]
 
 def _layout(title: str, x: str, y: str) -> dict[str, Any]:
     return {
-        "title": {"text": title, "font": {"size": 15}},
-        "height": 320,
-        "margin": {"t": 60, "l": 60, "r": 20, "b": 60},  # without the first the title is clipped
+        "title": {"text": title, "font": {"size": 15}, "y": 0.97, "yanchor": "top"},
+        "height": 330,
+        "margin": {"t": 70, "l": 60, "r": 20, "b": 60},  # without the first the title is clipped
         "xaxis": {"title": {"text": x}, "automargin": True},
         "yaxis": {"title": {"text": y}, "automargin": True},
+        "showlegend": True,  # the App hides it otherwise
         "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
     }
 
