@@ -1,6 +1,7 @@
 """Operators: a form and one call each."""
 
 from .evaluate import Compare, Evaluate
+from .group import GroupByClass
 from .label import Label
 from .review import AcceptMask, RejectMask, Review, SendBackMask
 from .runs import DeleteRun, ListRuns
@@ -8,6 +9,7 @@ from .steps import GeneratePseudoMasks, Predict, Refine, Train
 from .transfer import Export, ImportPredictions
 
 OPERATORS: tuple[type, ...] = (
+    GroupByClass,
     Label,
     GeneratePseudoMasks,
     Train,

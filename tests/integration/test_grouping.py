@@ -1,4 +1,4 @@
-"""Groups on a real database: from fields, folders, tags and pictures; proposed first, written later, nobody's values lost."""
+"""Groups on a real database: from fields, folders, tags and pictures; proposed, then written, no values lost."""
 
 from __future__ import annotations
 
@@ -212,3 +212,23 @@ def test_given_groups_are_checked_when_asked(kinds: Any) -> None:
     assert thrown_together.mixed == ("a", "b", "c")
     assert "3 mixed (a, b, c)" in thrown_together.summary
     assert all(true.cohesion[name] > max(thrown_together.cohesion.values()) for name in true.sizes)
+
+
+def test_the_operator_proposes_then_writes(kinds: Any) -> None:
+    import fiftyone.operators as foo
+
+    group = foo.get_operator("@umscosod/umscosod/group_by_class")
+    params = {
+        "by": "discovered",
+        "n_groups": 3,
+        "into": "kind",
+        "backbone": "embedded",
+        "settings": "features.size_px=112",
+    }
+    group(kinds, **params)
+    assert not kinds.has_sample_field("kind")
+    assert sum(stored_preview(kinds, "kind").values()) == 12
+    group(kinds, action="write", **params)
+    kinds.reload()
+    assert len(set(zip(kinds.values("cls"), kinds.values("kind"), strict=True))) == 3
+    assert kinds.list_saved_views() == ["by-kind"]
