@@ -51,8 +51,8 @@ def remember_field(ctx: Any, field: str) -> None:
 def guess_field(ctx: Any) -> str:
     """The run a decision is about: the one there is, the one shown, or the one last reviewed; "" if that is unclear."""
     fields = list_review_fields(ctx.dataset)
-    if len(fields) == 1:
-        return fields[0]
+    if len(fields) < 2:
+        return fields[0] if fields else ""
     shown = [field for field in fields if field in (getattr(ctx, "active_fields", None) or [])]
     if len(shown) == 1:
         return shown[0]

@@ -16,7 +16,8 @@ SURE = 0.9
 """Where the slider for accepting many at once begins."""
 UNDECIDED, ALL = "undecided", "all"
 COLUMNS = (("name", "Image"), ("group", "Group"), ("confidence", "Confidence"), ("status", "Status"))
-LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
+LAYOUT = {"orientation": "vertical", "columns": 1, "gap": 2, "px": 2, "py": 2}
+SLIDER = {"label_position": "top", "value_precision": 2, "value_label_display": "auto"}
 FITTING = {"table": {"sx": {"minWidth": 0}}}
 """Lets a table be as narrow as the panel: it is cut off otherwise."""
 HELP = """Masks of a run, the least certain first; empty and failed images are among them.
@@ -90,11 +91,12 @@ class ReviewMasks(foo.Panel):
 
     def accept_sure(self, ctx: Any) -> None:
         """Accept all of the list that are at least this certain."""
-        from umscosod.integrations.fiftyone.review_list import list_certain
-
-        least = _number(ctx.panel.state.least, SURE)
         if _run(ctx):
-            self._decide(ctx, "accept", list_certain(_list(ctx), _run(ctx), least))
+            self._decide(ctx, "accept", _sure(ctx, _list(ctx)))
+
+    def change_least(self, ctx: Any) -> None:
+        """Say how many would be accepted."""
+        self._refresh(ctx)
 
     def open_row(self, ctx: Any) -> None:
         """Open a mask of the table, large."""
@@ -154,6 +156,7 @@ class ReviewMasks(foo.Panel):
             left, items = view, read_review_items(view, run, limit=PAGE)
         counts = review_counts(ctx.dataset, run)
         ctx.panel.state.counts = " · ".join(f"**{count}** {word}" for word, count in counts.items())
+        ctx.panel.state.sure = len(_sure(ctx, view))
         ctx.panel.state.table = [_cells(item) for item in items]
         return left
 
@@ -164,15 +167,15 @@ class ReviewMasks(foo.Panel):
         if not fields:
             panel.md("### Nothing to review yet\nRun *label* or *predict* first: it writes a mask field.", name="none")
             return types.Property(panel, view=types.GridView(**LAYOUT))
-        _add_choices(panel, self, fields)
+        _add_choices(panel, self, ctx, fields)
         panel.md(ctx.panel.state.counts or "", name="counts_text")
         _add_decisions(panel, self)
         _add_table(panel, self)
-        _add_sure(panel, self)
+        _add_sure(panel, self, ctx)
         return types.Property(panel, view=types.GridView(**LAYOUT))
 
 
-def _add_choices(panel: Any, own: ReviewMasks, fields: list[str]) -> None:
+def _add_choices(panel: Any, own: ReviewMasks, ctx: Any, fields: list[str]) -> None:
     runs, kinds = types.DropdownView(), types.DropdownView()
     for field in fields:
         runs.add_choice(field, label=field)
@@ -187,8 +190,8 @@ def _add_choices(panel: Any, own: ReviewMasks, fields: list[str]) -> None:
         min=0,
         max=1,
         default=1.0,
-        view=types.SliderView(label_position="top", value_precision=2),
-        label="Show masks with a confidence of at most",
+        view=types.SliderView(**SLIDER),
+        label=f"Show masks with a confidence of at most {_limit(ctx):.2f}",
         on_change=own.change_list,
     )
 
@@ -204,16 +207,24 @@ def _add_decisions(panel: Any, own: ReviewMasks) -> None:
     moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
 
 
-def _add_sure(panel: Any, own: ReviewMasks) -> None:
+def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
     panel.float(
         "least",
         min=0,
         max=1,
         default=SURE,
-        view=types.SliderView(label_position="top", value_precision=2),
-        label="Accept all of the list with a confidence of at least",
+        view=types.SliderView(**SLIDER),
+        label=f"Accept all of the list with a confidence of at least {_least(ctx):.2f}",
+        on_change=own.change_least,
     )
-    panel.btn("accept_sure", label="Accept these", on_click=own.accept_sure, variant="outlined")
+    count = ctx.panel.state.sure or 0
+    panel.btn(
+        "accept_sure",
+        label=f"Accept {count} of the list",
+        disabled=not count,
+        on_click=own.accept_sure,
+        variant="outlined",
+    )
 
 
 def _add_table(panel: Any, own: ReviewMasks) -> None:
@@ -234,13 +245,27 @@ def _run(ctx: Any) -> str:
 def _list(ctx: Any) -> Any:
     from umscosod.integrations.fiftyone.review_list import list_for_review
 
-    limit = _number(ctx.panel.state.limit, 1.0)
     return list_for_review(
         ctx.dataset,
         _run(ctx),
-        max_confidence=limit if limit < 1 else None,
+        max_confidence=_limit(ctx) if _limit(ctx) < 1 else None,
         include_reviewed=ctx.panel.get_state("choice.kind") == ALL,
     )
+
+
+def _sure(ctx: Any, view: Any) -> Any:
+    """The masks of a list that many-at-once would accept."""
+    from umscosod.integrations.fiftyone.review_list import list_certain
+
+    return list_certain(view, _run(ctx), _least(ctx))
+
+
+def _limit(ctx: Any) -> float:
+    return _number(ctx.panel.state.limit, 1.0)
+
+
+def _least(ctx: Any) -> float:
+    return _number(ctx.panel.state.least, SURE)
 
 
 def _number(value: Any, default: float) -> float:

@@ -23,6 +23,7 @@ from umscosod.integrations.fiftyone.review import (  # noqa: E402
     undo_review,
 )
 from umscosod.integrations.fiftyone.review_list import (  # noqa: E402
+    list_certain,
     list_for_review,
     list_review_fields,
     read_review_items,
@@ -96,6 +97,12 @@ def test_lists_the_least_certain_first_and_leaves_out_what_was_decided(toy_datas
 
 def test_lists_masks_without_confidence_too(toy_dataset: Any) -> None:
     assert list_for_review(toy_dataset, "ground_truth", max_confidence=0.1).values("id") == toy_dataset.values("id")
+
+
+def test_keeps_the_certain_ones(toy_dataset: Any, run_ids: list[str]) -> None:
+    listed = list_for_review(toy_dataset, "cosal")
+    assert list_certain(listed, "cosal", 0.7).values("id") == [run_ids[5], run_ids[0]]
+    assert len(list_certain(list_for_review(toy_dataset, "ground_truth"), "ground_truth", 0.0)) == 0
 
 
 def test_reads_the_first_masks_in_words(toy_dataset: Any, run_ids: list[str]) -> None:

@@ -14,7 +14,6 @@ from umscosod.data.masks import encode_png
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.fields import REVIEWED
 from umscosod.integrations.fiftyone.places import review_folder
-from umscosod.types import ByteArray
 
 _BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
 
@@ -42,25 +41,25 @@ def read_mask_file(path: Path) -> bytes:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
             is_plain = image.format == "PNG" and image.mode == "L"
-            levels_HW = _grey_levels(image)
+            grey = _to_grey(image)
+            counts = grey.histogram()  # decodes the whole file
     except FileNotFoundError:
         raise DataError(f"its mask file {path} is missing") from None
     except _BROKEN as error:
         raise DataError(f"its mask file {path} cannot be read ({error})") from None
-    strange = np.unique(levels_HW[(levels_HW != 0) & (levels_HW != 255)])
-    if len(strange):
-        values = ", ".join(str(value) for value in strange[:5])
+    strange = [level for level, count in enumerate(counts) if count and level not in (0, 255)]
+    if strange:
+        values = ", ".join(str(level) for level in strange[:5])
         raise DataError(f"its mask file {path} holds values other than 0 and 255 ({values}); threshold it first")
-    return content if is_plain else encode_png(levels_HW)
+    return content if is_plain else encode_png(np.asarray(grey))
 
 
-def _grey_levels(image: Image.Image) -> ByteArray:
-    """Values of a mask in any of the modes that editors save: what is transparent is background."""
+def _to_grey(image: Image.Image) -> Image.Image:
+    """Turn a mask in any of the modes that editors save into 8-bit grey: what is transparent is background."""
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    levels_HW: ByteArray = np.asarray(image.convert("L"))
-    return levels_HW
+    return image.convert("L")
 
 
 def check_size(mask_path: Path, image_path: Path) -> None:

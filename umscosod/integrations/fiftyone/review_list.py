@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.fields import REVIEWED
 from umscosod.integrations.fiftyone.review_rows import check_mask_field
 from umscosod.integrations.fiftyone.review_state import ReviewState, review_field
@@ -84,17 +83,9 @@ def list_for_review(
 
 
 def list_certain(view: Any, field: str, least: float) -> Any:
-    """Keep the masks of a list whose confidence is at least `least`.
-
-    Raises
-    ------
-    DataError
-        These masks have no confidence.
-    """
+    """Keep the masks of a list whose confidence is at least `least`; none of those that have no confidence."""
     from fiftyone import ViewField
 
-    if not view.has_sample_field(f"{field}_confidence"):
-        raise DataError(f"the masks of {field!r} have no confidence to go by; select the ones you mean")
     return view.match(ViewField(f"{field}_confidence") >= least)
 
 
