@@ -1,20 +1,23 @@
 """How well `umscosod discover` recovers groups that are known: folders of images, mixed and found again.
 
-python benchmarks/discover.py FOLDER [FOLDER ...] [--backbone NAME] [--weights FILE]
-Each FOLDER holds one sub-folder a group. Prints, with the number of groups given and chosen: purity (share of images
-in the majority of their found group), adjusted Rand index (Hubert and Arabie 1985, DOI 10.1007/BF01908075; 0: chance,
-1: equal; images left over count as a group), and the number of groups.
+python benchmarks/discover.py [FOLDER ...] [--backbone NAME] [--weights FILE]
+Each FOLDER holds one sub-folder a group; without one, the five composed groups of the demo are taken. Prints, with the
+number of groups given and chosen: purity (share of images in the majority of their found group), adjusted Rand index
+(Hubert and Arabie 1985, DOI 10.1007/BF01908075; 0: chance, 1: equal; images left over count as a group), and the number
+of groups.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections import Counter
 from math import comb
 from pathlib import Path
 
-from umscosod import load_config
+from umscosod import PipelineConfig, load_config
 from umscosod.data.groups import groups_from_folder
+from umscosod.demo.compose import make_groups
 from umscosod.grouping import Grouping, discover_groups
 
 
@@ -45,13 +48,21 @@ def name_pairs(grouping: Grouping) -> list[tuple[str, str]]:
 def main() -> None:
     """Mix, find, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="*")
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--weights", default="")
     given = parser.parse_args()
     settings = {"features.backbone": given.backbone, "features.weights": given.weights}
     config = load_config("fast", overrides=settings)
-    for folder in given.folders:
+    with tempfile.TemporaryDirectory() as scratch:
+        if not given.folders:
+            make_groups(Path(scratch), seed=0, images_per_group=8, size=224)
+        measure(given.folders or [Path(scratch) / "image"], config)
+
+
+def measure(folders: list[Path], config: PipelineConfig) -> None:
+    """Print a line for each folder and way."""
+    for folder in folders:
         true = len(groups_from_folder(folder))
         for number in (true, None):
             found = discover_groups(folder, n_groups=number, config=config)

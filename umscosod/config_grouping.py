@@ -64,6 +64,11 @@ class GroupingConfig:
     mixed_draws: Annotated[
         int, Ge(20), Le(100_000), Doc("Random draws from the collection that a group's cohesion is compared with.")
     ] = 200
+    mixed_images: Annotated[
+        int,
+        Ge(2),
+        Doc("Images of a draw at most: what chance gives so many hardly changes with more, and time grows with them."),
+    ] = 500
     mixed_quantile: Annotated[
         float, Gt(0.0), Le(1.0), Doc("A group is mixed unless its cohesion lies above this quantile of the draws'.")
     ] = 0.95

@@ -57,7 +57,7 @@ def check_group(
     collection_ME : ndarray, float, (M, E)
         Rows of the whole collection, the group's among them.
     config : GroupingConfig, optional
-        ``min_size``, ``mixed_draws``, ``mixed_quantile``.
+        ``min_size`` and the settings that begin with ``mixed``.
     seed : int
         Of the draws.
 
@@ -80,7 +80,9 @@ def check_group(
     config = config or GroupingConfig()
     size, cohesion = len(members_NE), cohesion_of(members_NE)
     is_small = size < config.min_size
-    is_mixed = 1 < size <= len(collection_ME) / 2 and cohesion <= _chance(size, collection_ME, config, seed)
+    is_mixed = 1 < size <= len(collection_ME) / 2 and cohesion <= _chance(
+        min(size, config.mixed_images), collection_ME, config, seed
+    )
     reasons = []
     if is_small:
         reasons.append(f"{size} {'image' if size == 1 else 'images'} only")
