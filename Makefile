@@ -1,4 +1,4 @@
-# The one door, for people and for CI: make setup | lint | type | test | docs | bench | demo | clean
+# The one door, for people and for CI: make setup | lint | type | test | docs | bench | demo | app | clean
 # make demo IMAGES=some/folder labels your own pictures (one sub-folder a group).
 
 PYTHON ?= python3
@@ -6,6 +6,8 @@ VENV ?= .venv
 IMAGES ?=
 OUT ?= demo/result
 SEED ?= 0
+HOST ?= 127.0.0.1
+PORT ?=
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 BIN := $(VENV)/bin
@@ -14,12 +16,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-v
 # One thread per process: small kernels on two cores lose more to thread switches than they gain.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup lint type test docs bench check-images demo clean
+.PHONY: help setup lint type test docs bench check-images demo app clean
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo              install, label real photographs, score them (a few minutes)"
+	@echo "make demo              install, label real photographs, score them, make a FiftyOne data set (a few minutes)"
 	@echo "make demo IMAGES=DIR   the same on your own folder: one sub-folder a group"
+	@echo "make app               open the FiftyOne App on it; HOST=0.0.0.0 PORT=5151 to be seen from elsewhere"
 	@echo "make test              install with the test tools, run the whole suite"
 	@echo "make setup             everything for development"
 	@echo "make lint type docs bench clean"
@@ -41,6 +44,11 @@ $(VENV)/.venv-made:
 $(VENV)/.stamp-run: pyproject.toml $(VENV)/.venv-made
 	@echo "installing umscosod (torch is large: this takes minutes the first time)"
 	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.stamp-demo: pyproject.toml $(VENV)/.venv-made
+	@echo "installing umscosod with FiftyOne (torch is large: this takes minutes the first time)"
+	$(PIP_INSTALL) -e ".[mongod]"
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml $(VENV)/.venv-made
@@ -81,14 +89,32 @@ bench: $(VENV)/.stamp-test
 check-images: # before the long installation
 	@test -z "$(strip $(IMAGES))" || test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
 
+# Results that are there stay if pictures and settings are the same; else (2) they are made anew. A bad picture (1) ends
+# nothing.
+define LABEL_DEMO
+@echo "labelling into $(OUT)"; $(LABEL); code=$$?; \
+if [ $$code -eq 2 ] && [ -e "$(OUT)/run" ]; then echo "labelling anew"; $(LABEL) --overwrite; code=$$?; fi; \
+[ $$code -le 1 ]
+endef
+# FiftyOne with a folder of its own, database included: the user's is left alone.
+DEMO_DATASET := $(BIN)/python -m umscosod.integrations.fiftyone.demo --home demo/fiftyone
+
 # Without IMAGES: photographs with known masks are made first, and the result is scored against them.
-demo: check-images $(VENV)/.stamp-run
+# Where FiftyOne has no database, a line says so, and the masks are there all the same: no error.
+ifeq ($(strip $(IMAGES)),)
+demo: LABEL = $(BIN)/umscosod label demo/pictures/image --out "$(OUT)"
+else
+demo: LABEL = $(BIN)/umscosod label "$(IMAGES)" --out "$(OUT)"
+endif
+demo: check-images $(VENV)/.stamp-demo
 ifeq ($(strip $(IMAGES)),)
 	$(BIN)/python -m umscosod.demo demo/pictures --seed $(SEED)
-	$(BIN)/umscosod label demo/pictures/image --out "$(OUT)" --overwrite
+	$(LABEL_DEMO)
 	$(BIN)/umscosod evaluate "$(OUT)/masks" demo/pictures/gt
+	$(DEMO_DATASET) demo/pictures --name umscosod-demo --results "$(OUT)" --if-possible
 else
-	$(BIN)/umscosod label "$(IMAGES)" --out "$(OUT)" --overwrite
+	$(LABEL_DEMO)
+	$(DEMO_DATASET) "$(IMAGES)" --results "$(OUT)" --if-possible
 endif
 	@echo
 	@echo "masks          $(OUT)/masks"
@@ -96,7 +122,15 @@ endif
 	@echo "pseudo-labels  $(OUT)/pseudo"
 	@echo "report         $(OUT)/report.json"
 	@echo "contact sheet  $(OUT)/index.html   (open it in a browser)"
+	@test ! -e demo/fiftyone/last.txt || echo "FiftyOne       make app"
 
+app: $(VENV)/.stamp-demo
+	@$(DEMO_DATASET) --open --host $(HOST) $(if $(PORT),--port $(PORT))
+
+# Masks that a person accepted are nowhere else: they stay.
 clean:
 	rm -rf site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache demo/pictures demo/result
+	@if ls demo/fiftyone/data/umscosod/*/reviewed/* >/dev/null 2>&1; \
+	then echo "kept demo/fiftyone, which holds masks that you accepted; to remove it: rm -rf demo/fiftyone"; \
+	else rm -rf demo/fiftyone; fi
 	find umscosod plugin tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from umscosod.integrations.mongod import start_mongod
 from umscosod.integrations.plugin_link import install_plugin
 from umscosod.progress import stage_name
 
+_PORT, _PORTS_TRIED = 5151, 20  # FiftyOne's own port first
 _LAST = "last.txt"  # in the home folder: name of the data set made last
 
 
@@ -50,14 +52,26 @@ def use_home(home: Path) -> None:
         os.environ["FIFTYONE_DATABASE_URI"] = start_mongod(home / "database")
 
 
-def open_app(name: str, *, host: str, port: int, workspace: str = "compare") -> None:
+def open_app(name: str, *, host: str, port: int | None = None, workspace: str = "compare") -> None:
     """Show a data set in the App until Ctrl-C; blocks.
+
+    Parameters
+    ----------
+    name : str
+        Of the data set.
+    host : str
+        Address that the App's server listens on.
+    port : int, optional
+        By default 5151, or the next one that is free.
+    workspace : str
+        Opened where the data set has it.
 
     Raises
     ------
     DataError
-        There is no such data set.
+        There is no such data set, or no free port.
     """
+    port = _choose_port(host, port)
     import fiftyone as fo
 
     if not fo.dataset_exists(name):
@@ -65,9 +79,26 @@ def open_app(name: str, *, host: str, port: int, workspace: str = "compare") -> 
     dataset = fo.load_dataset(name)
     spaces = dataset.load_workspace(workspace) if dataset.has_workspace(workspace) else None
     session = fo.launch_app(dataset, spaces=spaces, address=host, port=port)
-    sys.stdout.write(f"\nthe App: http://{host}:{port}/datasets/{name}   (end it with Ctrl-C)\n")
-    sys.stdout.flush()
-    session.wait(-1)
+    try:
+        sys.stdout.write(f"\nthe App: http://{host}:{port}/datasets/{name}   (end it with Ctrl-C)\n")
+        sys.stdout.flush()
+        session.wait(-1)
+    finally:
+        session.close()  # the App's server looks for its database when it ends: before that ends
+
+
+def _choose_port(host: str, port: int | None) -> int:
+    """Find a port that nothing uses: on a taken one FiftyOne would join that server, with another database."""
+    candidates = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
+    for candidate in candidates:
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, candidate))
+            except OSError:
+                continue
+            return candidate
+    tried = f"ports {_PORT} to {_PORT + _PORTS_TRIED - 1}" if port is None else f"port {port}"
+    raise DataError(f"{tried} of {host} cannot be used, for another App perhaps; choose another --port, or --host")
 
 
 def _show_stage(done: int, total: int, stage: str) -> None:
@@ -120,7 +151,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--if-possible", action="store_true", help="where FiftyOne has no database, say so and exit 0")
     parser.add_argument("--open", action="store_true", help="open the App on the data set made last, or on --name")
     parser.add_argument("--host", default="127.0.0.1", help="address of the App's server (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=5151, help="its port (default: %(default)s)")
+    parser.add_argument("--port", type=int, help=f"its port (default: {_PORT}, or the next one that is free)")
     given = parser.parse_args()
     if not given.open and given.pictures is None:
         parser.error("give the folder of the pictures, or --open")
