@@ -5,10 +5,9 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.config import GroupingConfig
 from umscosod.progress import ProgressFn
 
-from ..forms import add_settings, get_help, read_config, read_flag, read_number, read_text
+from ..forms import add_settings, read_config, read_flag, read_number, read_text
 from .base import JobOperator
 
 FIELD, FOLDER, TAG, DISCOVERED = "field", "folder", "tag", "discovered"
@@ -85,7 +84,7 @@ class GroupByClass(JobOperator):
         """Say what there is now."""
         into = read_text(ctx, "into", INTO)
         if _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW:
-            return f"{_describe_proposal(ctx, into)}. Run this again with the same settings and 'Write' to keep them"
+            return f"{_list_sizes(ctx, into)}. Run this again with the same settings and 'Write' to keep them"
         return f"Groups are in the field {into!r}; the saved view 'by-{into}' shows one tile a group"
 
 
@@ -148,17 +147,17 @@ def _add_discovery(inputs: Any, ctx: Any) -> None:
     inputs.int("n_groups", label="Number of groups", min=1, description="Empty: chosen by how well they are apart")
     inputs.view("sizes", types.Notice(label=_describe_proposal(ctx, read_text(ctx, "into", INTO))))
     _add_choice(inputs, "action", ACTIONS, PREVIEW, "What to do")
-    small = get_help(GroupingConfig, "min_size")
-    inputs.view("about", types.Notice(label=f"Look through the groups before you label. {small}"))
 
 
 def _describe_proposal(ctx: Any, into: str) -> str:
+    sizes = _list_sizes(ctx, into)
+    return f"Proposed last for {into!r}: {sizes}" if sizes else f"No groups were proposed for {into!r} yet"
+
+
+def _list_sizes(ctx: Any, into: str) -> str:
     """Sizes of the stored proposal, from a small file: nothing is computed here."""
     from umscosod.integrations.fiftyone import stored_preview
 
     sizes = stored_preview(ctx.dataset, into)
-    if not sizes:
-        return f"No groups were proposed for {into!r} yet"
     shown = ", ".join(f"{name} ({size})" for name, size in list(sizes.items())[:_SHOWN])
-    more = ", ..." if len(sizes) > _SHOWN else ""
-    return f"Proposed for {into!r}: {len(sizes)} groups: {shown}{more}"
+    return shown + (", ..." if len(sizes) > _SHOWN else "")

@@ -103,7 +103,7 @@ def test_a_preview_is_what_happens_first(operator: Any, calls: list[tuple[str, d
     assert options["config"].features.backbone == "embedded"
     assert ("notify", "1 groups of 2 samples proposed for the field 'cosal_group'", "success") in messages
     done = operator.resolve_output(make_context({"by": "discovered"})).to_json()
-    assert "2 groups: group-01 (5)" in str(done)
+    assert "group-01 (5), group-02 (3). Run this again" in str(done)
 
 
 @pytest.mark.parametrize(
