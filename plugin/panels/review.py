@@ -279,7 +279,7 @@ def _cells(item: Any) -> dict[str, str]:
         "id": item.sample_id,
         "name": item.name,
         "group": item.group,
-        "confidence": "" if item.confidence is None else f"{item.confidence:.2f}",
+        "confidence": "" if item.confidence is None else f"{item.confidence:.3f}",
         "status": ": ".join(word for word in words if word),
     }
 

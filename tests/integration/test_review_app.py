@@ -136,7 +136,7 @@ def test_the_panel_shows_the_least_certain_first(dataset: Any, ids: list[str]) -
         "id": "",
         "name": "00.jpg",
         "group": "disk-0",
-        "confidence": "0.08",
+        "confidence": "0.083",
         "status": "labelled",
     }
     assert session.state["counts"] == f"**{N_IMAGES}** open · **0** accepted · **0** rejected · **0** sent back"

@@ -63,6 +63,15 @@ def test_rows_carry_group_and_what_became_of_them() -> None:
     assert [one.is_human for one in rows] == [False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("review", "kept"), [("accepted", True), ("rejected", True), ("sent back", False), (None, False)]
+)
+def test_no_run_undoes_what_a_person_decided(review: str | None, kept: bool) -> None:
+    view = FakeView(id=["a"], filepath=["/d/1.jpg"], cosal_status=["labelled"], cosal_review=[review])
+    _, writes = choose_rows(read_rows(view, None, "cosal"), overwrite=True)
+    assert bool(writes) is not kept
+
+
 def test_fields_that_do_not_exist_yet_mean_nothing_is_done() -> None:
     (only,) = read_rows(FakeView(id=["a"], filepath=["/d/cat/1.jpg"]), None, "cosal")
     assert only == SampleRow(id="a", path=Path("/d/cat/1.jpg"), group="cat")

@@ -11,11 +11,12 @@ from typing import Any
 
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.fields import HUMAN
+from umscosod.integrations.fiftyone.review_state import ReviewState
 
 logger = logging.getLogger(__name__)
 
-SENT_BACK = "sent back"
-"""State of review of a mask that is to be made again."""
+DECIDED = (ReviewState.ACCEPTED, ReviewState.REJECTED)
+"""States of review that a run may not undo, whatever it overwrites."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +33,7 @@ class SampleRow:
     is_done : bool
         An earlier call of the run has dealt with it, well or not, and nobody sent it back.
     is_human : bool
-        Its label is a person's: no run ever writes it.
+        Its label is a person's, or a person accepted or rejected it: no run ever writes it.
     """
 
     id: str
@@ -98,8 +99,8 @@ def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]
             id=id_,
             path=file,
             group=name,
-            is_done=status is not None and review != SENT_BACK,
-            is_human=provenance == HUMAN,
+            is_done=status is not None and review != ReviewState.SENT_BACK,
+            is_human=provenance == HUMAN or review in DECIDED,
         )
         for id_, file, name, status, review, provenance in zip(
             ids, files, names, statuses, reviews, provenances, strict=True
