@@ -60,6 +60,7 @@ def run_checks() -> list[Check]:
         check_gpu(),
         *check_weights(),
         check_database(),
+        check_plugin(),
     ]
     return checks
 
@@ -212,6 +213,27 @@ def check_database() -> Check:
     if configured_uri():
         return Check(name=name, ok=True, message=f"fiftyone {version}, database address is set (not tried)")
     return Check(name=name, ok=True, message=f"fiftyone {version}, {find_mongod()}")
+
+
+def check_plugin() -> Check:
+    """Whether FiftyOne finds the plugin: the link in its plugins folder leads here."""
+    from umscosod.integrations.plugin_link import LINK_NAME, find_plugin_source, find_plugins_dir, is_installed
+
+    name, link = "FiftyOne plugin", find_plugins_dir() / LINK_NAME
+    try:
+        source, is_linked = find_plugin_source(), is_installed()
+    except (UmscosodError, OSError) as error:
+        return Check(name=name, ok=None, message=str(error), cure="install umscosod anew, or run it from a checkout")
+    if is_linked:
+        return Check(name=name, ok=True, message=f"{link} -> {source}")
+    if link.is_symlink():
+        message = f"{link} leads to {link.readlink()}, not to {source}"
+        return Check(name=name, ok=None, message=message, cure="umscosod plugin install --overwrite")
+    if link.exists():
+        message = f"{link} is there and is not a link"
+        return Check(name=name, ok=None, message=message, cure="move it away, then: umscosod plugin install")
+    message = f"not linked into {link.parent}"
+    return Check(name=name, ok=None, message=message, cure="only for use in the App: umscosod plugin install")
 
 
 def _free_for_cache() -> int:

@@ -131,3 +131,22 @@ def test_the_table_shows_each_cure_and_sums_up() -> None:
     assert lines[1].split() == ["BROKEN", "bb", "bad"]
     assert lines[2].strip() == "cure: mend it"
     assert lines[-1] == "1 broken, 1 optional missing, 1 ok"
+
+
+def test_the_plugin_is_linked_or_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from umscosod.integrations import plugin_link
+
+    monkeypatch.setenv("FIFTYONE_PLUGINS_DIR", str(tmp_path / "plugins"))
+    missing = doctor.check_plugin()
+    assert (missing.ok, missing.cure.endswith("umscosod plugin install")) == (None, True)
+    link = plugin_link.install_plugin()
+    assert doctor.check_plugin() == Check(
+        name="FiftyOne plugin", ok=True, message=f"{link} -> {plugin_link.find_plugin_source()}"
+    )
+    link.unlink()
+    link.symlink_to(tmp_path)
+    elsewhere = doctor.check_plugin()
+    assert (elsewhere.ok, elsewhere.cure) == (None, "umscosod plugin install --overwrite")
+    link.unlink()
+    link.mkdir()
+    assert doctor.check_plugin().cure.startswith("move it away")

@@ -8,6 +8,7 @@ whatever the user has in FiftyOne.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -113,6 +114,8 @@ def _leave(signum: int, _: Any) -> None:
 
 def main(given: argparse.Namespace) -> int:
     """Make the data set or open it; returns the exit code."""
+    # What the command line before it has said need not be said once a run; what matters is in the summary.
+    logging.getLogger("umscosod").setLevel(logging.ERROR)
     # A plain end, not a sudden one: the database is shut down at the end of the process.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
