@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
+from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
+
 
 class CoSalMetric(foo.EvaluationMetric):
     """One measure: a field with the figure of each image, and the figure of the data set.
@@ -13,21 +15,19 @@ class CoSalMetric(foo.EvaluationMetric):
     ----------
     MEASURE : str
         Its name in the library; figures go to the field ``<evaluation key>_<measure>``.
-    LABEL : str
     """
 
     MEASURE: ClassVar[Any]
-    LABEL: ClassVar[str]
 
     @property
     def config(self) -> Any:
         """Name and direction."""
-        lower_is_better = self.MEASURE == "mae"
+        lower_is_better = self.MEASURE in LOWER_IS_BETTER
         risk = getattr(getattr(types, "RiskLevel", None), "LOW", None)  # from FiftyOne 1.16 on
         config = foo.EvaluationMetricConfig(
             name=f"metric_{self.MEASURE}",
-            label=f"{self.LABEL} (co-saliency)",
-            description=f"{self.LABEL} over the images, as papers on co-saliency give it",
+            label=f"{WORDS[self.MEASURE]} (co-saliency)",
+            description=f"{WORDS[self.MEASURE]} over the images, as papers on co-saliency give it",
             eval_types=["segmentation"],
             aggregate_key=self.MEASURE,
             lower_is_better=lower_is_better,
@@ -53,31 +53,31 @@ class CoSalMetric(foo.EvaluationMetric):
 class MetricMae(CoSalMetric):
     """Mean absolute error."""
 
-    MEASURE, LABEL = "mae", "MAE"
+    MEASURE = "mae"
 
 
 class MetricS(CoSalMetric):
     """S-measure."""
 
-    MEASURE, LABEL = "s", "S-measure"
+    MEASURE = "s"
 
 
 class MetricEMax(CoSalMetric):
     """Maximum of the mean E curve."""
 
-    MEASURE, LABEL = "e_max", "E-measure, maximum"
+    MEASURE = "e_max"
 
 
 class MetricFMax(CoSalMetric):
     """Maximum of the mean F curve."""
 
-    MEASURE, LABEL = "f_max", "F-measure, maximum"
+    MEASURE = "f_max"
 
 
 class MetricIou(CoSalMetric):
     """Mean intersection over union."""
 
-    MEASURE, LABEL = "iou", "IoU, mean over images"
+    MEASURE = "iou"
 
 
 METRICS: tuple[type, ...] = (MetricMae, MetricS, MetricEMax, MetricFMax, MetricIou)

@@ -11,6 +11,9 @@ from ..forms import add_group_choice, add_mask_field_choice, read_flag, read_gro
 from .base import JobOperator, QuickOperator
 
 PANEL = "compare_models"
+STORE = "umscosod/compare"
+STORED_FOR_S = 60
+"""How long the panel may take to open and look for what it is to show."""
 DEFINITIONS = {
     "cosod": "cosod: eval-co-sod, the figures of papers on co-saliency",
     "sod": "sod: PySODMetrics, the figures of papers on saliency",
@@ -119,13 +122,11 @@ class Compare(QuickOperator):
         a, b = (find_evaluation(ctx.dataset, read_text(ctx, name)) for name in ("a", "b"))
         measure: Any = read_text(ctx, "measure", "iou")
         found = compare_dataset(ctx.dataset, a, b, measure=measure)
-        state = {"choice": {"a": a, "b": b, "measure": found.measure}}
+        ctx.store(STORE).set("choice", {"a": a, "b": b, "measure": found.measure}, ttl=STORED_FOR_S)
         for panel_id in _open_panels(getattr(ctx, "spaces", None)):
             # one that is open would keep what it shows: opening it only brings it to the front
-            ctx.trigger(
-                f"{self.plugin_name}/{PANEL}", {"panel_id": panel_id, "__method__": "take", "panel_state": state}
-            )
-        ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True, state=state)
+            ctx.trigger(f"{self.plugin_name}/{PANEL}", {"panel_id": panel_id, "__method__": "on_load"})
+        ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
         groups = [
             {"group": row.group, "n_a": row.n_a, "n_b": row.n_b, "a": row.a, "b": row.b, "gain": row.gain}
             for row in found.groups

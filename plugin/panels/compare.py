@@ -8,7 +8,7 @@ from fiftyone.operators import types
 from umscosod.errors import UmscosodError
 from umscosod.integrations.fiftyone.evaluation_report import WORDS
 
-from ..operators.evaluate import PANEL
+from ..operators.evaluate import PANEL, STORE
 
 BUILT_IN = "model_evaluation_panel_builtin"
 LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
@@ -44,13 +44,14 @@ class CompareModels(foo.Panel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take what was chosen before or by the operator `compare`, else the two newest evaluations."""
-        keys = _keys(ctx)
-        for name, default in zip(("a", "b"), keys[-2:], strict=False):
-            if _choice(ctx, name) not in keys:
-                ctx.panel.set_state(f"choice.{name}", default)
-        if _choice(ctx, "measure") not in WORDS:
-            ctx.panel.set_state("choice.measure", "iou")
+        """Take what the operator `compare` asks for, or what was chosen before, else the two newest evaluations."""
+        keys, wanted = _keys(ctx), _take_wanted(ctx)
+        newest = keys[-2:] if len(keys) > 1 else (None, None)
+        for name, default in zip(("a", "b"), newest, strict=True):
+            chosen = wanted.get(name) or _choice(ctx, name)
+            ctx.panel.set_state(f"choice.{name}", chosen if chosen in keys else default)
+        measure: Any = wanted.get("measure") or _choice(ctx, "measure")
+        ctx.panel.set_state("choice.measure", measure if measure in WORDS else "iou")
         self._update(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
@@ -59,12 +60,6 @@ class CompareModels(foo.Panel):
 
     def change(self, ctx: Any) -> None:
         """Another evaluation or measure was chosen."""
-        self._update(ctx)
-
-    def take(self, ctx: Any) -> None:
-        """Take over what the operator `compare` was asked for."""
-        for name in ("a", "b", "measure"):
-            ctx.panel.set_state(f"choice.{name}", _choice(ctx, name))
         self._update(ctx)
 
     def show_a(self, ctx: Any) -> None:
@@ -152,6 +147,18 @@ class CompareModels(foo.Panel):
         measure: Any = _choice(ctx, "measure")
         _add_figures(panel, self, WORDS.get(measure, ""))
         return types.Property(panel, view=types.GridView(**LAYOUT))
+
+
+def _take_wanted(ctx: Any) -> dict[str, str]:
+    """Take what the operator `compare` left for this panel, once."""
+    if ctx.dataset is None:
+        return {}
+    store = ctx.store(STORE)
+    wanted = store.get("choice")
+    if not wanted:
+        return {}
+    store.delete("choice")
+    return dict(wanted)
 
 
 def _keys(ctx: Any) -> list[str]:

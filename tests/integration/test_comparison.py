@@ -12,11 +12,14 @@ from PIL import Image
 
 fo = pytest.importorskip("fiftyone")
 
+import itertools
+
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.comparison import (  # noqa: E402
     comparable_evaluations,
     compare_dataset,
+    find_evaluation,
     gain_of,
 )
 from umscosod.integrations.fiftyone.evaluation import evaluate_dataset  # noqa: E402
@@ -157,3 +160,22 @@ def test_thousands_of_images_at_once(evaluated: Any) -> None:
     assert time.process_time() - start < 1.0  # of this process alone, so a busy machine does not matter
     assert found.n == 3308
     assert len(chosen) == int((numbers[:, 0] > numbers[:, 1]).sum()) + 5
+
+
+def test_an_evaluation_is_found_by_the_name_of_its_run(evaluated: Any) -> None:
+    assert find_evaluation(evaluated, "eval_good") == "eval_good"
+    assert find_evaluation(evaluated, "good") == "eval_good"
+    evaluate_dataset(evaluated, "good", "ground_truth", eval_key="again")
+    assert find_evaluation(evaluated, "good") == "again", "the newest"
+    with pytest.raises(DataError, match="evaluations here: eval_good, eval_bad, again"):
+        find_evaluation(evaluated, "nothing")
+
+
+def test_bars_hold_what_a_click_shows(evaluated: Any) -> None:
+    found = compare_dataset(evaluated, "eval_good", "eval_bad")
+    edges, counts = found.histogram(5)
+    assert len(edges) == 6
+    assert counts.sum() == found.n
+    assert [len(found.ids_between(low, high)) for low, high in itertools.pairwise(edges)] == counts.tolist()
+    same = compare_dataset(evaluated, "eval_good", "eval_bad", view=evaluated.skip(3).limit(2))
+    assert same.histogram(3)[1].tolist() == [0, 2, 0], "no difference is in the middle"

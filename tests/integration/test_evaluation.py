@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 fo = pytest.importorskip("fiftyone")
+import fiftyone.operators as foo  # noqa: E402
 
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation import Evaluation, evaluate  # noqa: E402
@@ -24,6 +25,7 @@ from umscosod.integrations.fiftyone.places import dataset_folder  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 CLOSE = 1e-6
+PLUGIN = "@umscosod/umscosod"
 
 
 def add_predictions(dataset: Any, field: str, root: Path, *, seed: int = 0) -> Path:
@@ -330,3 +332,39 @@ def test_metric_of_an_evaluation_of_fiftyones_own_method(predicted: Any) -> None
         value = compute_metric(dataset, results, measure, f"plain_{measure}")
         assert value == pytest.approx(getattr(wanted.dataset, measure), abs=CLOSE)
     assert np.mean(dataset.values("plain_mae")) == pytest.approx(wanted.dataset.mae, abs=CLOSE)
+
+
+def test_metric_operators_in_fiftyones_own_call(predicted: Any) -> None:
+    dataset, pred_root, gt_root = predicted
+    before = set(dataset.get_field_schema())
+    uris = [f"{PLUGIN}/metric_{measure}" for measure in ("mae", "s", "e_max", "f_max", "iou")]
+    results = dataset.evaluate_segmentations(
+        "cosal",
+        gt_field="ground_truth",
+        eval_key="plain",
+        mask_targets={0: "background", 255: "co-salient"},
+        custom_metrics=uris,
+    )
+    wanted = evaluate(pred_root / "masks", gt_root).dataset
+    assert [results.custom_metrics[uri]["lower_is_better"] for uri in uris] == [True] + [False] * 4
+    found = results.metrics()
+    assert {name: found[name] for name in ("mae", "s", "e_max", "f_max", "iou")} == pytest.approx(
+        {name: getattr(wanted, name) for name in ("mae", "s", "e_max", "f_max", "iou")}, abs=CLOSE
+    )
+    assert dataset.has_field("plain_e_max")
+    dataset.delete_evaluation("plain")
+    assert set(dataset.get_field_schema()) == before
+
+
+def test_operators_from_python(predicted: Any, tmp_path: Path) -> None:
+    dataset, pred_root, gt_root = predicted
+    add_predictions(dataset, "other", tmp_path, seed=1)
+    for field in ("cosal", "other"):
+        params = {"pred_field": field, "gt_field": "ground_truth", "group_field": "cls", "definition": "cosod"}
+        foo.get_operator(f"{PLUGIN}/evaluate")(dataset, **params)
+    wanted = evaluate(pred_root / "masks", gt_root).dataset
+    assert_equal_scores(dataset.load_evaluation_results("eval_cosal").dataset_scores, wanted)
+    result = foo.get_operator(f"{PLUGIN}/compare")(dataset, a="eval_cosal", b="eval_other", measure="s").result
+    assert result["summary"].startswith(f"S-measure (cosod): A eval_cosal {wanted.s:.3f}")
+    assert len(result["table"]) == 9
+    assert {row["group"] for row in result["groups"]} == {"disk-0", "square-1"}

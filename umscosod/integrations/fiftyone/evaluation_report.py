@@ -11,14 +11,14 @@ from umscosod.integrations.fiftyone.pairs import LeftOut
 
 WORDS: dict[Measure, str] = {
     "s": "S-measure",
-    "e_max": "E-measure, maximum",
-    "f_max": "F-measure, maximum",
-    "iou": "IoU, mean over images",
+    "e_max": "Max E-measure",
+    "f_max": "Max F-measure",
+    "iou": "IoU",
     "mae": "MAE",
-    "e_mean": "E-measure, mean",
-    "f_mean": "F-measure, mean",
-    "e_adaptive": "E-measure, adaptive",
-    "f_adaptive": "F-measure, adaptive",
+    "e_mean": "Mean E-measure",
+    "f_mean": "Mean F-measure",
+    "e_adaptive": "Adaptive E-measure",
+    "f_adaptive": "Adaptive F-measure",
 }
 """The nine measures in words, the usual ones first."""
 LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
