@@ -116,6 +116,8 @@ class JobOperator(BaseOperator):
             outcome = yield from _show_progress(
                 ctx, iter_progress(lambda progress: self.work(view, Throttle(progress), **options))
             )
+        # the dialog stays until it is clicked away; a generator has no result that it could show
+        yield ctx.ops.set_progress(progress=1.0, label=f"{outcome.summary}. {self.describe_done(ctx)}")
         yield ctx.ops.notify(outcome.summary, variant="success" if outcome.is_success else "warning")
         yield ctx.trigger("reload_dataset")  # the new fields appear in the sidebar
 

@@ -217,7 +217,8 @@ def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatc
 
     params = {"out_dir": " /masks ", "group_field": "species", "backbone": "embedded", "train": False}
     params |= {"settings": "train.epochs=3\n\nrefine.crf.enabled=false", "preset": "smoke"}
-    messages = run_with(operator, monkeypatch, make_context(params), label_dataset)
+    ctx = make_context(params)
+    messages = run_with(operator, monkeypatch, ctx, label_dataset)
     assert seen == {
         "view": "the chosen view",
         "out_dir": "/masks",
@@ -233,6 +234,7 @@ def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatc
     assert messages == [
         ("progress", {"progress": 0.5, "label": "features 1/2"}),
         ("progress", {"progress": 1.0, "label": "features 2/2"}),
+        ("progress", {"progress": 1.0, "label": f"cosal: 1 failed, 1 labelled. {operator.describe_done(ctx)}"}),
         ("notify", "cosal: 1 failed, 1 labelled", "success"),
         ("trigger", "reload_dataset"),
     ]
@@ -250,7 +252,7 @@ def test_without_parameters_the_defaults_of_the_form_hold(operator: Any, monkeyp
     assert seen["out_dir"] is None
     assert seen["train"]
     assert seen["config"] == load_config("fast")
-    assert messages[0][-1] == "warning"  # nothing labelled is no success
+    assert messages[1][-1] == "warning"  # nothing labelled is no success
 
 
 def test_delegated_run_reports_to_the_queue(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
