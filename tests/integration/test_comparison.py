@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,6 @@ import pytest
 from PIL import Image
 
 fo = pytest.importorskip("fiftyone")
-
-import itertools
 
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
