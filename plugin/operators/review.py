@@ -151,7 +151,8 @@ class DecideAtOnce(QuickOperator):
             raise ValueError("Select masks in the grid, or open one")
         report = decide(ctx.dataset, self.VERB, field, ids=ids)
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
-        ctx.ops.clear_selected_samples()
+        if not ctx.current_sample:  # a selection behind the open sample was not meant, and stays
+            ctx.ops.clear_selected_samples()
         return {"summary": report.summary}
 
     def resolve_output(self, ctx: Any) -> None:
