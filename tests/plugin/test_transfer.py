@@ -152,6 +152,7 @@ def test_import_passes_the_form_on(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert told == [
         ("progress", {"progress": 0.5, "label": "import_predictions 1/2"}),
+        ("progress", {"progress": 1.0, "label": "8 done. Predictions are in the field 'gconet', as a run of that name"}),
         ("notify", "8 done", "success"),
         ("trigger", "reload_dataset"),
     ]
