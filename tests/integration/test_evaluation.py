@@ -268,6 +268,8 @@ def test_instances_become_masks_once(predicted: Any, caplog: pytest.LogCaptureFi
     rewritten = {path.stem for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert rewritten == {changed.id}
     assert not np.asarray(Image.open(folder / f"{changed.id}.png")).any()
+    narrow = evaluate_dataset(dataset.select_fields(["cosal", "truth"]), "cosal", "truth", eval_key="narrow")
+    assert narrow.n == 8
 
 
 def test_instances_without_masks_are_refused(predicted: Any) -> None:

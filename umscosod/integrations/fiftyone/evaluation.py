@@ -102,6 +102,8 @@ def evaluate_dataset(
     notes: list[str] = []
     problems: dict[str, str] = {}
     if gt_kind is fo.Detections:
+        if set(view.get_field_schema()) != set(dataset.get_field_schema()):
+            view = dataset.select(view.values("id"), ordered=True)  # one that hides fields would hide the masks too
         instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
 
