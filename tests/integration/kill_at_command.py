@@ -27,7 +27,7 @@ from umscosod.integrations import fiftyone as ours
 from umscosod.integrations.fiftyone import fields
 from umscosod.pipeline import label_groups
 
-WRITING = {"insert", "update", "delete", "findAndModify", "create", "createIndexes", "drop"}
+WRITING = {"insert", "update", "delete", "findAndModify"}
 VERBS: dict[str, Callable[..., Any]] = {
     "label": ours.label_dataset,
     "train": ours.train_dataset,

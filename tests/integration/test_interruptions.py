@@ -200,21 +200,10 @@ def test_a_call_cancelled_in_each_stage_is_finished_by_the_same_call(
 # ---- killed
 
 
-@pytest.fixture(scope="module")
-def expected(cache: Path) -> dict[str, dict[str, Label]]:
-    """Labels of undisturbed runs of the driver, by what was asked; filled by the tests."""
-    return {}
-
-
 def from_first(commands: list[str], wanted: str) -> list[int]:
     """Numbers of the commands from the first of a kind on."""
     first = next(number for number, command in enumerate(commands, 1) if command.startswith(wanted))
     return list(range(first, len(commands) + 1))
-
-
-def thin(numbers: list[int], commands: list[str], every: int) -> list[int]:
-    """All writes to samples, and some of the others."""
-    return [n for i, n in enumerate(numbers) if commands[n - 1].startswith("update samples") or i % every == 0]
 
 
 def test_killed_at_any_change_to_the_database(make: Callable[[], Any], driver: Driver) -> None:
@@ -222,7 +211,8 @@ def test_killed_at_any_change_to_the_database(make: Callable[[], Any], driver: D
     commands = driver(whole, "label", train=False)
     labels = read_labels(whole, "cosal")
     assert all(mask is not None and status for mask, _, _, status in labels.values())
-    for kill in thin(from_first(commands, "insert runs"), commands, every=4):
+    first_batch = from_first(commands, "update samples")[:12]  # all six values of it
+    for kill in sorted({*first_batch, *from_first(commands, "insert runs")[::4], len(commands)}):
         dataset = make()
         driver(dataset, "label", train=False, kill=kill)
         before = read_labels(dataset, "cosal")
