@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umscosod.config import PipelineConfig
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.places import safe_name
 from umscosod.progress import ProgressFn, ignore_progress
@@ -62,7 +63,12 @@ class DemoReport:
 
 
 def build_demo(
-    pictures: str | Path, *, name: str = "", results: str | Path | None = None, progress: ProgressFn = ignore_progress
+    pictures: str | Path,
+    *,
+    name: str = "",
+    results: str | Path | None = None,
+    config: PipelineConfig | None = None,
+    progress: ProgressFn = ignore_progress,
 ) -> DemoReport:
     """Make the data set, or complete it: what is there is neither computed again nor dressed again.
 
@@ -74,6 +80,8 @@ def build_demo(
         Of the data set; by default ``umscosod-`` and the name of the folder.
     results : path, optional
         Output folder of ``umscosod label`` for these pictures: imported as the main run, in place of training again.
+    config : PipelineConfig, optional
+        Of the runs made here; the ``fast`` preset by default.
     progress : callable
 
     Returns
@@ -90,7 +98,7 @@ def build_demo(
 
     folder = Path(pictures).expanduser().resolve()
     dataset = _open_dataset(folder, name or f"umscosod-{safe_name(folder.name)}")
-    runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), progress)
+    runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), config, progress)
     has_truth = dataset.has_field(TRUTH_FIELD) and dataset.count(TRUTH_FIELD) > 0
     comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
     demo_look.save_views(dataset, GROUP_FIELD, MAIN_RUN)
@@ -142,13 +150,16 @@ def _open_dataset(folder: Path, name: str) -> Any:
     return dataset
 
 
-def _make_runs(dataset: Any, results: Path | None, progress: ProgressFn) -> tuple[RunReport, ...]:
+def _make_runs(
+    dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
+) -> tuple[RunReport, ...]:
     """Label with training (or take over what the command line found), then quickly, then the pseudo-labels."""
     from umscosod.integrations.fiftyone.labels import label_dataset, pseudo_label_dataset
     from umscosod.integrations.fiftyone.predictions import import_predictions
 
+    own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
-        main = label_dataset(dataset, group_field=GROUP_FIELD, field=MAIN_RUN, progress=progress)
+        main = label_dataset(dataset, field=MAIN_RUN, **own)
     else:
         digest = _digest(results / "report.json")
         is_changed = _read_mark(dataset).get("results") not in (None, digest)
@@ -156,8 +167,8 @@ def _make_runs(dataset: Any, results: Path | None, progress: ProgressFn) -> tupl
             dataset, results, MAIN_RUN, group_field=GROUP_FIELD, overwrite=is_changed, progress=progress
         )
         _mark(dataset, results=digest)
-    quick = label_dataset(dataset, group_field=GROUP_FIELD, field=QUICK_RUN, train=False, progress=progress)
-    pseudo = pseudo_label_dataset(dataset, group_field=GROUP_FIELD, field=PSEUDO_RUN, progress=progress)
+    quick = label_dataset(dataset, field=QUICK_RUN, train=False, **own)
+    pseudo = pseudo_label_dataset(dataset, field=PSEUDO_RUN, **own)
     return main, quick, pseudo
 
 
