@@ -1,6 +1,7 @@
 """What all operators share: the frame of the form, progress, cancelling, errors in one sentence, the end."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
@@ -11,6 +12,8 @@ from umscosod.errors import Cancelled, UmscosodError
 from umscosod.progress import ProgressFn
 
 from ..progress import Throttle, describe, iter_progress
+
+logger = logging.getLogger(__name__)
 
 HERE = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
 
@@ -187,8 +190,13 @@ def _was_cancelled(ctx: Any) -> bool:
     if operation is None:
         return False
     from fiftyone.operators.delegated import DelegatedOperationService
+    from pymongo.errors import PyMongoError
 
-    return bool(DelegatedOperationService().get(operation).run_state == "failed")
+    try:
+        return bool(DelegatedOperationService().get(operation).run_state == "failed")
+    except PyMongoError as error:  # as for FiftyOne's own reports: a database away for a moment ends no long job
+        logger.warning("cannot ask whether the operation is to stop: %s", error)
+        return False
 
 
 def _show_progress(ctx: Any, reports: Generator[tuple[int, int, str], None, Any]) -> Generator[Any, None, Any]:
