@@ -231,13 +231,13 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     """Turn the rows of a part into labels, where their files are there."""
     items = []
     for row in rows:
-        mask = part.folder / tree / row.output
+        mask, soft = part.folder / tree / row.output, part.folder / "maps" / row.output
         is_there = row.status in (Status.LABELLED, Status.EMPTY) and mask.is_file()
         items.append(
             LabelItem(
                 sample_id=row.image_id,
                 mask_path=mask if is_there else None,
-                map_path=part.folder / "maps" / row.output if is_there and has_maps else None,
+                map_path=soft if is_there and has_maps and soft.is_file() else None,  # an import may have masks alone
                 confidence=row.confidence,
                 status=row.status,
                 reason=row.reason,
