@@ -133,15 +133,8 @@ class Compare(QuickOperator):
         ]
         return {"summary": found.summary, "table": found.table(), "groups": groups}
 
-    def resolve_output(self, ctx: Any) -> Any:
-        """Show the sentence and the table."""
-        outputs = types.Object()
-        outputs.str("summary", label="Comparison")
-        table = types.TableView()
-        for column, label in (("measure", "Measure"), ("a", "A"), ("b", "B"), ("gain", "Gain of A")):
-            table.add_column(column, label=label)
-        outputs.list("table", types.Object(), view=table, label="Measures (a gain above 0: A is better)")
-        return types.Property(outputs, view=types.View(label=self.LABEL))
+    def resolve_output(self, ctx: Any) -> None:
+        """No dialog: it would hide the panel, which shows it all."""
 
 
 def _open_panels(space: Any) -> list[str]:

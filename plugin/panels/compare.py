@@ -14,6 +14,8 @@ BUILT_IN = "model_evaluation_panel_builtin"
 LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
 WIDTH = 95
 """Width of a table in per cent of the panel: more, and the margin would push the right edge out of sight."""
+FITTING = {"table": {"sx": {"minWidth": 0}}}
+"""Lets a table be as narrow as the panel: its last column is cut off otherwise."""
 COLOUR_A, COLOUR_B, COLOUR_EQUAL = "#4c9be8", "#f0883e", "#8b949e"
 """Blue and orange: told apart by colour-blind people too."""
 ROWS_SHOWN = 100
@@ -208,7 +210,7 @@ def _add_figures(panel: Any, own: CompareModels, measure: str) -> None:
 
 
 def _add_table(panel: Any, name: str, label: str, columns: tuple[tuple[str, str], ...]) -> None:
-    table = types.TableView(width=WIDTH)
+    table = types.TableView(width=WIDTH, componentsProps=FITTING)
     for column, title in columns:
         table.add_column(column, label=title)
     panel.list(name, types.Object(), view=table, label=label)

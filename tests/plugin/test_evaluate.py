@@ -105,6 +105,7 @@ def test_compare_opens_the_panel_and_returns_the_table(compare: Any, two_evaluat
     assert result["groups"][0] == {"group": "cat", "n_a": 2, "n_b": 2, "a": 0.75, "b": 0.5, "gain": 0.25}
     assert ctx.stored["choice"] == {"a": "a", "b": "b", "measure": "iou"}
     assert ctx.calls == [("open_panel", "compare_models", {"layout": "horizontal", "is_active": True})]
+    assert compare.resolve_output(ctx) is None  # a dialog would hide the panel
 
 
 def test_compare_has_an_open_panel_look_again(compare: Any, two_evaluations: None) -> None:

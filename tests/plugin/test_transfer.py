@@ -150,9 +150,10 @@ def test_import_passes_the_form_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "out_dir": None,
         "overwrite": False,
     }
+    done = get_operator("import_predictions").describe_done(make_context(params))
     assert told == [
         ("progress", {"progress": 0.5, "label": "import_predictions 1/2"}),
-        ("progress", {"progress": 1.0, "label": "8 done. Predictions are in the field 'gconet', as a run of that name"}),
+        ("progress", {"progress": 1.0, "label": f"8 done. {done}"}),
         ("notify", "8 done", "success"),
         ("trigger", "reload_dataset"),
     ]
