@@ -81,13 +81,13 @@ def test_made_complete_and_left_alone_afterwards(pictures: Path, results: Path) 
     assert dataset.app_config.active_fields.paths == ["cls", "cosal", "cosal_confidence"]
 
     before = state(dataset)
-    dataset.app_config.color_scheme = fo.ColorScheme(color_by="field")  # a user's wish
+    dataset.app_config.color_scheme = fo.ColorScheme(color_by="value")  # a user's wish
     dataset.save()
     again = build_demo(pictures, name="umscosod-demo", results=results, config=SMOKE)
     dataset.reload()
     assert [(run.rows, run.kept) for run in again.runs] == [((), 8)] * 3
     assert state(dataset) == before
-    assert dataset.app_config.color_scheme.color_by == "field"
+    assert dataset.app_config.color_scheme.color_by == "value"
 
 
 def test_the_panels_named_are_those_of_the_plugin() -> None:

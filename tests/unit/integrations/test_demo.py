@@ -74,6 +74,18 @@ def test_a_port_in_use_is_passed_over_and_one_asked_for_is_refused() -> None:
             demo._choose_port("127.0.0.1", taken)
 
 
+def test_a_port_that_was_just_closed_is_free() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            accepted, _ = server.accept()
+            accepted.close()  # this side first: its port is in TIME_WAIT
+            assert client.recv(1) == b""
+    assert demo._choose_port("127.0.0.1", port) == port
+
+
 @pytest.mark.parametrize(("exit_code", "words"), [(62, "another version"), (100, "open in another terminal")])
 def test_a_database_that_does_not_start_says_why(
     exit_code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -93,6 +93,10 @@ def _choose_port(host: str, port: int | None) -> int:
     candidates = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
     for candidate in candidates:
         with socket.socket() as probe:
+            if (
+                os.name == "posix"
+            ):  # a port that an App has just left counts as free; on Windows this means another thing
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, candidate))
             except OSError:

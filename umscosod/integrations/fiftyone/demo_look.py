@@ -25,6 +25,7 @@ _PANEL_SHARE = 0.45  # of the window's width, beside the grid
 _COLOURS = ("#4c9be8", "#f0883e", "#cc79a7")
 """Of the runs in their order; the first two are those of A and B in the panel that compares."""
 _TRUTH_COLOUR = "#2ea043"
+_WORD_COLOUR = "#57606a"
 _OPACITY = 0.6
 
 
@@ -65,19 +66,19 @@ def save_workspaces(dataset: Any, *, has_evaluations: bool) -> list[str]:
 
 
 def dress(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
-    """Choose what is drawn at first, and colours: by value, as only then soft maps are drawn as colour maps."""
+    """Choose what is drawn at first, and colours: one a field, so that runs can be told apart."""
     config = dataset.app_config
     config.active_fields = fo.ActiveFields(paths=list(shown))
     colours = dict(zip(runs, _COLOURS, strict=False))
+    colours |= {f"{run}_map": colour for run, colour in colours.items()}
+    colours |= {path: _WORD_COLOUR for path in shown if path not in colours}
     if truth:
         colours[truth] = _TRUTH_COLOUR
     fields = [
         {"path": path, "fieldColor": colour, "maskTargetsColors": [{"intTarget": FOREGROUND, "color": colour}]}
         for path, colour in colours.items()
     ]
-    config.color_scheme = fo.ColorScheme(
-        color_by="value", fields=fields, opacity=_OPACITY, default_colorscale={"name": "viridis"}
-    )
+    config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=_OPACITY)
     dataset.save()
 
 
