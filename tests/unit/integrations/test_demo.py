@@ -76,6 +76,7 @@ def test_a_port_in_use_is_passed_over_and_one_asked_for_is_refused() -> None:
 
 def test_a_port_that_was_just_closed_is_free() -> None:
     with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the App does
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
