@@ -144,8 +144,6 @@ def test_a_delegated_job_killed_in_training_goes_on_and_others_follow(
     jobs = queue.children()
     queue.kill_worker()
     kill_all(jobs)
-    ours.train_dataset(whole, group_field="cls", labels="ground_truth", config=config)
-    ours.label_dataset(whole, group_field="cls", config=config)
     part = run_folder(dataset, "network") / "part-001"
     stopped = sorted(folder.name for folder in (part / "run" / "checkpoints").iterdir())[-1]
     assert stopped < "step-00000200"
@@ -155,7 +153,9 @@ def test_a_delegated_job_killed_in_training_goes_on_and_others_follow(
     # ---- a new worker leaves the dead operation alone; a rerun goes on where it stopped
     queue.launch()
     label = queue.add("label", dataset, field="cosal", **settings)
-    queue.wait(label, lambda found: found.run_state == "running")
+    ours.train_dataset(whole, group_field="cls", labels="ground_truth", config=config)  # while the worker starts
+    ours.label_dataset(whole, group_field="cls", config=config)
+    queue.wait(label, lambda found: found.run_state in ("running", "completed"))
     assert queue.service.get(first).run_state == "running"
     again = queue.service.rerun_operation(first).id  # = fiftyone delegated rerun ID
     queue.wait(again, lambda found: found.run_state == "completed")
