@@ -1,0 +1,164 @@
+"""The App in a browser, as a person uses it: open a data set, fill a form, open a panel; and pictures of each step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+URI = "@umscosod/umscosod"
+SHOWN_MS = 90_000
+"""Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
+DONE_S = 120
+"""Longest wait for a job in the database."""
+SETTLE_MS = 400
+"""Pause in which nothing was asked of the server, after which a form counts as settled (it waits 100 ms itself)."""
+ASKED = ("/operators", "/graphql", "/samples", "/geo", "/tag", "/media")
+"""What the App asks the server for while a form, the grid or a panel builds up."""
+KNOWN = "detached"
+"""In an error of FiftyOne 1.22's grid: a tile redrawn twice in quick succession, its pixels being with a worker."""
+SCREENSHOTS = "UMSCOSOD_SCREENSHOTS"
+"""Environment variable with the folder that gets the pictures; without it they go to the test's own folder."""
+
+
+def wait_for(probe: Callable[[], Any], timeout_s: float = DONE_S) -> Any:
+    """Ask until the answer is true; returns the last one, so that an assertion can show it."""
+    end = time.monotonic() + timeout_s
+    while not (answer := probe()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return answer
+
+
+class AppPage:
+    """One data set in one tab."""
+
+    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path) -> None:
+        self.dataset = dataset
+        self.pictures = Path(os.environ.get(SCREENSHOTS) or pictures)
+        self.page = browser.new_page(viewport={"width": 1500, "height": 900})
+        self.page.set_default_timeout(SHOWN_MS)
+        self.errors: list[str] = []
+        self.page.on("pageerror", self._note_error)
+        self.page.on("response", self._note_failure)
+        self._asked: set[Any] = set()
+        self._busy_s = time.monotonic()
+        self.page.on("request", self._note_request)
+        self.page.on("requestfinished", self._note_answer)
+        self.page.on("requestfailed", self._note_answer)
+        # Not "networkidle": the App keeps a stream open.
+        self.page.goto(f"{url}/datasets/{dataset.name}", wait_until="domcontentloaded")
+        self.page.wait_for_selector("[data-cy='looker']")
+        from playwright.sync_api import TimeoutError as NotThere
+
+        with contextlib.suppress(NotThere):  # a notice of the vendor's, once a browser profile
+            self.page.get_by_text("Dismiss", exact=True).click(timeout=3_000)
+
+    def _note_error(self, error: Any) -> None:
+        if KNOWN not in str(error):
+            self.errors.append(str(error))
+
+    def _note_failure(self, response: Any) -> None:
+        if response.status >= 400:
+            self.errors.append(f"{response.status} {response.url}")
+
+    def _note_request(self, request: Any) -> None:
+        if any(part in request.url for part in ASKED):
+            self._asked.add(request)
+            self._busy_s = time.monotonic()
+
+    def _note_answer(self, request: Any) -> None:
+        if request in self._asked:
+            self._asked.remove(request)
+            self._busy_s = time.monotonic()
+
+    def settle(self) -> None:
+        """Wait until the App asks for nothing and draws nothing: forms are resolved at every change."""
+        self.page.wait_for_timeout(SETTLE_MS)
+        end = time.monotonic() + SHOWN_MS / 1000
+        while self._is_busy() and time.monotonic() < end:
+            self.page.wait_for_timeout(50)
+
+    def _is_busy(self) -> bool:
+        is_drawing = self.page.locator("[data-cy='panel-tab-samples'] [role='progressbar']").count() > 0
+        return is_drawing or bool(self._asked) or time.monotonic() - self._busy_s < SETTLE_MS / 1000
+
+    def press_button(self, operator: str) -> Any:
+        """Press the operator's button above the grid; returns its form."""
+        self.page.locator(f"[data-item-id='{URI}/{operator}']").click()
+        return self.form()
+
+    def search(self, operator: str) -> Any:
+        """Open an operator's form by the list of operators (backtick), as where a panel hides the buttons."""
+        self.page.keyboard.press("`")
+        self.page.get_by_placeholder("Search operations by name...").fill(operator)
+        self.page.keyboard.press("Enter")
+        return self.form()
+
+    def form(self) -> Any:
+        """The form that is open."""
+        form = self.page.locator("[data-cy='operators-prompt-modal']")
+        form.get_by_role("button", name="Execute").wait_for()
+        self.settle()  # before the defaults are in, required fields are marked as missing
+        return form
+
+    def choose(self, form: Any, place: int, wanted: str) -> None:
+        """Choose in the n-th list of the form, one that takes typed text or not."""
+        form.get_by_role("combobox").nth(place).click()
+        if (typed := form.locator("input[role=combobox]:focus")).count():
+            typed.fill(wanted)
+        self.page.get_by_role("option", name=wanted, exact=True).click()
+        self.settle()
+
+    def execute(self, form: Any) -> None:
+        """Run what the form asks for."""
+        form.get_by_role("button", name="Execute").click()
+
+    def leave_dialog(self, words: str) -> None:
+        """Wait for the dialog at the end of a job, which says these words, and click it away.
+
+        Its button is there from the first report on, so it says nothing about the end.
+        """
+        self.page.get_by_text(words).first.wait_for()
+        self.settle()
+        done = self.page.get_by_role("button", name="Done")
+        done.click()
+        done.wait_for(state="hidden")
+
+    def open_panel(self, label: str) -> None:
+        """Open a panel beside the grid by the menu of panels."""
+        self.page.locator("[data-cy='new-panel-btn'], [title='New panel']").first.click()
+        self.page.get_by_text(label, exact=True).first.click()
+
+    def close_panel(self, name: str) -> None:
+        """Close a panel by its name, so that the grid has its buttons back."""
+        tab = self.page.locator(f"[data-cy='panel-tab-{name}']")
+        tab.locator("[title='Close']").click()
+        tab.wait_for(state="hidden")
+
+    def select_first_sample(self) -> None:
+        """Tick the box of the first sample, which is shown where the mouse is."""
+        self.settle()
+        tiles = [(tile.bounding_box(), tile) for tile in self.page.locator("[data-cy='looker']").all()]
+        # By place: the order in the page is another, as tiles are used again when the view changes.
+        first = min((box["y"], box["x"], place) for place, (box, _) in enumerate(tiles) if box)
+        tile = tiles[first[2]][1]
+        tile.hover()
+        tile.click(position={"x": 19, "y": 20})
+        self.settle()
+
+    def samples_shown(self) -> int:
+        """Number the App shows above the grid; -1 while it counts."""
+        counted = self.page.locator("[data-cy='entry-counts']").first
+        number = counted.inner_text().split(" ")[0].replace(",", "")
+        return int(number) if number.isdigit() else -1
+
+    def picture(self, name: str) -> Path:
+        """Keep what is seen now as ``app_NAME.jpg``."""
+        self.settle()
+        file = self.pictures / f"app_{name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=file, type="jpeg", quality=85)
+        return file
