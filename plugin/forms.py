@@ -84,9 +84,8 @@ def add_field_choice(inputs: Any, ctx: Any, default: str) -> None:
         problem = "Letters, digits and '_', starting with a letter"
     elif found is not None and getattr(found, "document_type", None) is not fo.Segmentation:
         problem = f"{name!r} exists and holds something other than masks"
-    inputs.str(
-        "field", label="Output field", default=default, required=True, invalid=bool(problem), error_message=problem
-    )
+    # not required: beside another field that is missing, the App would call this one missing too
+    inputs.str("field", label="Output field", default=default, invalid=bool(problem), error_message=problem)
     if problem:
         inputs.view("field_problem", types.Error(label=f"Output field: {problem}")).invalid = True
     elif found is not None:

@@ -29,10 +29,23 @@ class ListRuns(QuickOperator):
     RISK = "LOW"
     CHANGES_DATASET = False
 
+    @property
+    def config(self) -> Any:
+        """As for all, but static: the App would ask for input otherwise, with an empty form."""
+        config = super().config
+        config.dynamic = config.resolve_execution_options_on_change = False
+        return config
+
+    def resolve_input(self, ctx: Any) -> Any:
+        """No form."""
+        return types.Property(types.Object())
+
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Call `list_runs`."""
         from umscosod.integrations.fiftyone import list_runs
 
+        if ctx.dataset is None:
+            raise ValueError("Open a data set first")
         rows = []
         for run in list_runs(ctx.dataset):
             row = {

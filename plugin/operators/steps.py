@@ -50,7 +50,7 @@ class GeneratePseudoMasks(JobOperator):
             view=makers,
             default=CLUSTERING,
             label="Instance masks",
-            description=get_help(PseudoConfig, "proposer"),
+            description="How objects are cut out of single images, before groups are looked at",
         )
         chosen = read_text(ctx, "proposer", CLUSTERING)
         if chosen == COCO_FILE:

@@ -112,7 +112,7 @@ class Export(JobOperator):
         """Ask for field, format, categories and folder."""
         masks = ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
         default = _default_field(ctx.dataset)
-        add_mask_field_choice(inputs, ctx, "field", "Masks", default=default, required=True)
+        add_mask_field_choice(inputs, ctx, "field", "Masks", default=default)
         field = read_text(ctx, "field", default)
         if field not in masks:
             problem = f"There is no mask field {field!r}" if masks else "This data set has no masks yet"
