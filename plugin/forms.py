@@ -3,7 +3,7 @@
 Parameters reach a form raw: missing, empty, or of a type nobody asked for. The readers here take them as they come.
 """
 
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import fiftyone as fo
 import yaml
@@ -15,6 +15,7 @@ from umscosod.config_io import DEFAULT_PRESET, load_config, preset_names
 from umscosod.errors import ConfigError
 
 BY_FOLDER = "(folder)"
+METHODS: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
 BACKBONES = ("auto", "embedded", "dino_vitb8", "dino_vits8", "dinov2_vitb14_reg", "dinov2_vits14_reg", "dinov2_vits14")
 
 
@@ -119,6 +120,15 @@ def add_out_dir(inputs: Any) -> None:
     )
 
 
+def add_method_choice(inputs: Any) -> None:
+    """Offer every maker of maps: the whole method, its pseudo-labels alone, and methods of others."""
+    methods = types.DropdownView()
+    for name in METHODS:
+        methods.add_choice(name, label=name)
+    help_text = get_help(PipelineConfig, "method")
+    inputs.enum("method", methods.values(), view=methods, default=METHODS[0], label="Method", description=help_text)
+
+
 def add_settings(inputs: Any, ctx: Any) -> None:
     """Ask for preset, features and any other setting, each in the words of its config class."""
     presets = types.DropdownView()
@@ -162,6 +172,7 @@ def read_config(ctx: Any, fields: dict[str, Any] | None = None) -> PipelineConfi
         "features.backbone": read_text(ctx, "backbone"),
         "features.weights": read_text(ctx, "weights"),
         "device": read_text(ctx, "device"),
+        "method": read_text(ctx, "method"),
     }
     given = {name: value for name, value in chosen.items() if value and value != "auto"}
     overrides = {**(fields or {}), **_read_overrides(ctx), **given}

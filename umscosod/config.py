@@ -1,7 +1,7 @@
 """Every hyper-parameter, said once: default, bounds, meaning and where it comes from.
 
 The command line, the App form and the docs read this file; ``config_features.py`` holds its part for stage 0,
-``config_grouping.py`` that for finding groups, which is no stage.
+``config_grouping.py`` that for finding groups, which is no stage, ``config_baselines.py`` that of other methods.
 "spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
 paper's form differs from these defaults.
 """
@@ -15,6 +15,11 @@ from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
 # the redundant names re-export: `from umscosod.config import EmbeddedConfig` is how the rest of the package asks
+from umscosod.config_baselines import AttentionConfig as AttentionConfig
+from umscosod.config_baselines import BaselinesConfig as BaselinesConfig
+from umscosod.config_baselines import DvfdvdConfig as DvfdvdConfig
+from umscosod.config_baselines import ScosparcConfig as ScosparcConfig
+from umscosod.config_baselines import TokenCutConfig as TokenCutConfig
 from umscosod.config_features import EmbeddedConfig as EmbeddedConfig
 from umscosod.config_features import FeaturesConfig as FeaturesConfig
 from umscosod.config_features import Share
@@ -81,6 +86,17 @@ class PseudoConfig:
     top_k: Annotated[
         int, Ge(1), Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone.")
     ] = 3
+    clean: Annotated[
+        Literal["auto", "prototype", "none"],
+        Doc(
+            "Before training and refinement, turn pseudo-labels into soft maps by contrast to the picture's border "
+            "times nearness to the group's prototype. auto: not for features whose attention is fitted to the group "
+            "already (embedded). none: as published."
+        ),
+    ] = "auto"
+    clean_gain: Annotated[
+        float, Ge(1.0), Le(16.0), Doc("Steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled.")
+    ] = 2.0
     weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
         0.05
     )
@@ -248,6 +264,13 @@ class PipelineConfig:
 
     seed: Annotated[int, Ge(0), Doc("Seed of everything random; group and image order are part of it.")] = 123
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+    method: Annotated[
+        Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"],
+        Doc(
+            "What makes the maps that are refined: ums, the whole method; pseudo, its pseudo-labels alone; or a method "
+            "of others on the same features, for comparison."
+        ),
+    ] = "ums"
     keep: Annotated[
         Literal["better", "network", "pseudo"],
         Doc(
@@ -273,3 +296,4 @@ class PipelineConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)

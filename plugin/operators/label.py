@@ -7,6 +7,7 @@ from umscosod.progress import ProgressFn
 from ..forms import (
     add_field_choice,
     add_group_choice,
+    add_method_choice,
     add_out_dir,
     add_settings,
     read_config,
@@ -27,9 +28,10 @@ class Label(JobOperator):
     BUTTON = "Label the common object"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, output field, training and settings."""
+        """Ask for groups, output field, method, training and settings."""
         add_group_choice(inputs, ctx.dataset)
         add_field_choice(inputs, ctx, "cosal")
+        add_method_choice(inputs)
         inputs.bool(
             "train",
             default=True,

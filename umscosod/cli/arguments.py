@@ -93,7 +93,12 @@ class Label:
         tyro.conf.arg(metavar="DIR", help_behavior_hint=_NO_HINT),
         Doc("Label with this network instead of training one."),
     ] = None
-    no_train: Annotated[bool, _Switch, Doc("Stop at refined pseudo-labels: fastest.")] = False
+    no_train: Annotated[bool, _Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
+    method: Annotated[
+        Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"] | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Doc("ums, pseudo, or a method of others: attention, tokencut, dvfdvd, scosparc. Short for --config.method."),
+    ] = None
     overwrite: Overwrite = False
     settings: Flat = field(default_factory=Settings)
     console: Talk = field(default_factory=Console)

@@ -93,6 +93,9 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
     config = getattr(command, "config", base)
     if (settings := getattr(command, "settings", None)) is not None:
         config = _apply_short_flags(settings, config, base)
+    if (method := getattr(command, "method", None)) is not None:
+        _refuse_contradiction("method", method, config.method, base.method)
+        config = dataclasses.replace(config, method=method)
     validate_config(config)
     return command, config
 
@@ -152,11 +155,16 @@ def _apply_short_flags(settings: Settings, config: PipelineConfig, base: Pipelin
         ("features.backbone", settings.backbone, config.features.backbone, base.features.backbone),
         ("features.weights", settings.weights, config.features.weights, base.features.weights),
     ):
-        if value is not None and now not in (before, value):
-            short = flag.rpartition(".")[2]
-            raise ConfigError(f"--{short} {value} and --config.{flag} {now} contradict each other; give one of them")
+        _refuse_contradiction(flag, value, now, before)
     given = {name: getattr(settings, name) for name in ("device", "seed") if getattr(settings, name) is not None}
     features = {
         name: getattr(settings, name) for name in ("backbone", "weights") if getattr(settings, name) is not None
     }
     return dataclasses.replace(config, **given, features=dataclasses.replace(config.features, **features))
+
+
+def _refuse_contradiction(flag: str, value: str | int | None, now: str | int, before: str | int) -> None:
+    """Raise where the short flag and the long one were both given, with two values."""
+    if value is not None and now not in (before, value):
+        short = flag.rpartition(".")[2]
+        raise ConfigError(f"--{short} {value} and --config.{flag} {now} contradict each other; give one of them")

@@ -6,13 +6,15 @@ import json
 import time
 from pathlib import Path
 
+from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
-from umscosod.errors import DataError
+from umscosod.errors import ConfigError, DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, calibrate, check_fits, hash_checkpoint, load_whitenings
 from umscosod.pipeline.outputs import finish_job
+from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
@@ -21,6 +23,7 @@ from umscosod.pipeline.stages import (
     NETWORK,
     PSEUDO,
     Refiner,
+    clean_stage,
     label_doubt,
     prediction_stage,
     pseudo_stage,
@@ -56,11 +59,11 @@ def label_groups(
     out : path
         Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
     config : PipelineConfig, optional
-        By default the ``fast`` preset.
+        By default the ``fast`` preset. ``method`` chooses another maker of maps than the whole method.
     checkpoint : path, optional
         Label with this trained network; nothing is trained and no pseudo-labels are made.
     train : bool
-        Off: stop at refined pseudo-labels.
+        Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Peers, see `config.method`, do not ask.
     overwrite : bool
         Replace the results of an earlier job of other settings or images.
     progress : callable
@@ -83,9 +86,13 @@ def label_groups(
     if checkpoint is not None:
         return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
     started = time.monotonic()
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
-        labels = pseudo_stage(prepared, progress)
+        if prepared.config.method in PEERS:
+            return _label_as_peer(prepared, started, progress)
+        labels = clean_stage(prepared, pseudo_stage(prepared, progress))
         _bind_labels(prepared, labels)
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)
@@ -98,6 +105,13 @@ def label_groups(
         if network is None or prepared.config.keep != "network":
             b_bars[PSEUDO] = label_doubt(prepared, labels)
         return _refine_and_finish(prepared, labels, b_bars, started, progress)
+
+
+def _label_as_peer(prepared: Prepared, started: float, progress: ProgressFn) -> LabelReport:
+    if (rows := finished_rows(prepared)) is not None:
+        return _finish(prepared, rows, started)
+    b_bar = peer_stage(prepared, progress)
+    return _refine_and_finish(prepared, None, {prepared.config.method: b_bar}, started, progress)
 
 
 def predict(
@@ -124,8 +138,12 @@ def predict(
         No checkpoint there, or it belongs to other backbones; the message says what differs.
     DataError
         The checkpoint is one of the results in `out`, which this job would replace.
+    ConfigError
+        ``method`` names a maker of maps that uses no network.
     """
     started = time.monotonic()
+    if config is not None and config.method != "ums":
+        raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
     folder = find_checkpoint(Path(checkpoint))
     if folder.resolve().is_relative_to(Path(out).resolve() / "run"):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
@@ -197,6 +215,7 @@ def train(
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
         labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
+        labels = clean_stage(prepared, labels)
         _bind_labels(prepared, labels)
         trained = training_stage(prepared, labels, progress)
         calibrate(prepared, trained, progress)

@@ -24,6 +24,7 @@ from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, load_whitenings
 from umscosod.pipeline.stages import label_maps, refine_features
+from umscosod.pseudo.cleaning import clean_labels
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.confidence import mask_confidence
@@ -169,8 +170,11 @@ class CoSalPredictor:
     def _predict_maps(self, features: GroupFeatures) -> FloatArray:
         if self._network is not None:
             return predict_group(self._network, features, self._device)
-        labels = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
-        return np.stack(label_maps(features, {label.image_id: label for label in labels}, self.config))
+        made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
+        labels = {label.image_id: label for label in made}
+        if self.config.method != "pseudo":
+            labels = clean_labels(features, labels, self.config.pseudo)
+        return np.stack(label_maps(features, labels, self.config))
 
 
 def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | None = None) -> CoSalPredictor:
@@ -194,7 +198,8 @@ def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | No
     CheckpointError
         No checkpoint there, or it belongs to other backbones.
     ConfigError
-        A setting is wrong; without a checkpoint ``pseudo.proposer`` must be ``hac``, as ``coco-json`` looks masks up
+        A setting is wrong; without a checkpoint ``method`` must be ``ums`` or ``pseudo``, and ``pseudo.proposer``
+        must be ``hac``, as ``coco-json`` looks masks up
         by file name.
     WeightsError
         The backbone's weights are missing.
@@ -216,6 +221,8 @@ def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | No
     folder = None if checkpoint is None else find_checkpoint(Path(checkpoint))
     if folder is not None:
         config = adopt_checkpoint(config, folder)
+    elif config.method not in ("ums", "pseudo"):
+        raise ConfigError(f"method {config.method!r} works on collections; use label_groups, or leave method at ums")
     elif config.pseudo.proposer != "hac":
         raise ConfigError(
             f"pseudo.proposer {config.pseudo.proposer!r} looks masks up by file name, which pictures in memory do not "

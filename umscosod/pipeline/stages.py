@@ -25,6 +25,7 @@ from umscosod.network.predict import predict_group
 from umscosod.pipeline.prepare import Prepared
 from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
+from umscosod.pseudo.cleaning import clean_labels
 from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
@@ -72,6 +73,19 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     if isinstance(proposer, CocoProposer):
         logger.info("%s", proposer.summary())
     return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
+
+
+def clean_stage(prepared: Prepared, labels: Labels) -> dict[str, PseudoLabel]:
+    """Between stage 1 and 2: labels cleaned by their group, as ``pseudo.clean`` says; nothing is written.
+
+    The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
+    """
+    if prepared.config.method == "pseudo":
+        return dict(labels)
+    cleaned: dict[str, PseudoLabel] = {}
+    for features in prepared.features:
+        cleaned |= clean_labels(features, labels, prepared.config.pseudo)
+    return cleaned
 
 
 def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:
@@ -143,7 +157,8 @@ class Refiner:
     prepared : Prepared
     labels : mapping of str to PseudoLabel, or None
     b_bars : mapping of str to float
-        By maker, ``network`` and ``pseudo-label``, or ``stored map`` alone: whose maps are there to refine.
+        By maker, ``network`` and ``pseudo-label``, or ``stored map`` or a peer's name alone: whose maps are there to
+        refine.
     pool : Executor or None
     stored : mapping of str to Path
         Files of the stored maps by image id.
@@ -191,9 +206,9 @@ class Refiner:
         return [self._refine(features, MEAN, maps_NHW, b_bar), pseudo]
 
     def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
-        if source == NETWORK:
+        if source not in (PSEUDO, STORED):
             maps_NHW = self.prepared.job.load_maps(features.group)
-            assert maps_NHW is not None, "the prediction stage ran"
+            assert maps_NHW is not None, "the prediction stage, or that of a peer, ran"
             return maps_NHW
         if source == STORED:
             size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])

@@ -1,0 +1,163 @@
+"""Peer ``scosparc``: cross-attention of each image to the rest of its group, trained without labels (arXiv 2403.11107).
+
+Its second stage, an adaptive threshold, a filter on regions and DenseCRF, is what our stage 3 was made from (eq. 6-8):
+the maps of this first stage go there like all others.
+
+Suffixes: ``N`` images, ``P`` patches, ``C`` width, ``h w`` the token grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from umscosod.config import ScosparcConfig
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.seed import derive_seed, numpy_generator
+from umscosod.types import FloatArray, GroupFeatures
+
+_TINY = 1e-6
+
+
+class CrossAttention(nn.Module):
+    """Mean affinity of every patch with the patches of the group's other images.
+
+    Parameters
+    ----------
+    dim : int
+        Token width C.
+    config : ScosparcConfig
+    seed : int
+        Of the weights, which start as torch's linear layers do.
+    """
+
+    def __init__(self, dim: int, config: ScosparcConfig, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed(seed, "scosparc", "init"))
+            self.residual, self.query, self.key = (nn.Linear(dim, dim) for _ in range(3))
+
+    def forward(self, tokens_NPC: Tensor) -> Tensor:
+        """Compute the maps: float32, (N, P), in [0, 1].
+
+        The mean over all keys of the others is one product with their sum, so that no matrix of patches by patches is
+        made. Min-maxed per image, then a sigmoid about `level`; a map that is constant becomes zero. An image by
+        itself is compared with itself.
+        """
+        count, width = len(tokens_NPC), tokens_NPC.shape[2]
+        residual_NPC = tokens_NPC + self.residual(tokens_NPC)
+        keys_NC = self.key(residual_NPC).mean(1)
+        others_NC = (keys_NC.sum(0, keepdim=True) - keys_NC) / (count - 1) if count > 1 else keys_NC
+        affinity_NP = (self.query(residual_NPC) @ others_NC[..., None])[..., 0] / math.sqrt(width)
+        low_N1, high_N1 = affinity_NP.amin(1, keepdim=True), affinity_NP.amax(1, keepdim=True)
+        span_N1 = high_N1 - low_N1
+        is_flat_N1 = span_N1 <= _TINY * torch.maximum(low_N1.abs(), high_N1.abs())
+        share_NP = (affinity_NP - low_N1) / span_N1.masked_fill(is_flat_N1, 1.0)
+        maps_NP = torch.sigmoid((share_NP - self.config.level) / self.config.softness)
+        return maps_NP.masked_fill(is_flat_N1, 0.0)
+
+
+def correspondence_loss(maps_NP: Tensor, tokens_NPC: Tensor) -> Tensor:
+    """Ask that the foregrounds of a group be alike, and each unlike its own background: scalar, in (0, 1).
+
+    Mean over pairs i < j of d+ / (d+ + d-), with d+ = exp(1 - cos(f_i, f_j)) and
+    d- = exp(1 - cos(f_i, b_i) - cos(f_j, b_j)), which is the logistic function of
+    cos(f_i, b_i) + cos(f_j, b_j) - cos(f_i, f_j). f and b are the means of the tokens weighted by the map and by its
+    complement.
+
+    Parameters
+    ----------
+    maps_NP : Tensor, (N, P), in [0, 1]
+    tokens_NPC : Tensor, (N, P, C)
+        Two images at least.
+
+    Examples
+    --------
+    Equal foregrounds at a right angle to the backgrounds: logistic(0 + 0 - 1).
+
+    >>> tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]).repeat(2, 1, 1)
+    >>> round(correspondence_loss(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), tokens).item(), 4)
+    0.2689
+    """
+    front_NC = (maps_NP[..., None] * tokens_NPC).mean(1)
+    back_NC = ((1.0 - maps_NP)[..., None] * tokens_NPC).mean(1)
+    own_N = nn.functional.cosine_similarity(front_NC, back_NC, dim=1)
+    unit_NC = nn.functional.normalize(front_NC, dim=1)
+    between_NN = unit_NC @ unit_NC.T
+    rows, columns = torch.triu_indices(len(maps_NP), len(maps_NP), 1)
+    return torch.sigmoid(own_N[rows] + own_N[columns] - between_NN[rows, columns]).mean()
+
+
+def saliency_loss(maps_NP: Tensor, saliency_NP: Tensor) -> Tensor:
+    """Ask that the map lie where the attention is: 1 - mean(map * attention), scalar.
+
+    Examples
+    --------
+    >>> saliency_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 1.0]])).item()
+    0.75
+    """
+    return 1.0 - (maps_NP * saliency_NP).mean()
+
+
+def train_scosparc(
+    features: Sequence[GroupFeatures],
+    config: ScosparcConfig,
+    seed: int,
+    device: torch.device,
+    progress: ProgressFn = ignore_progress,
+) -> CrossAttention:
+    """Train on a collection: one group a step, all losses without labels.
+
+    Parameters
+    ----------
+    features : sequence of GroupFeatures
+        At least one. Groups of one image have no pair to compare and are passed over.
+    config : ScosparcConfig
+    seed : int
+    device : torch.device
+    progress : callable
+        After every step.
+
+    Returns
+    -------
+    CrossAttention
+        In eval mode; as it started where no group has two images.
+    """
+    sizes = [len(one.group.images) for one in features]
+    model = CrossAttention(features[0].first.tokens_NPD.shape[2], config, seed).to(device)
+    usable = [index for index, size in enumerate(sizes) if size > 1]
+    epochs = max(config.epochs, math.ceil(config.min_steps / max(1, len(usable)))) if config.epochs else 0
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
+    )
+    for epoch in range(epochs):
+        generator = numpy_generator(seed, "scosparc", epoch)
+        for number, index in enumerate(generator.permutation(usable).tolist()):
+            chosen = np.sort(generator.permutation(sizes[index])[: config.batch_images])
+            one = features[index]
+            tokens_NPC = _tensor(one.first.tokens_NPD[chosen], device)
+            maps_NP = model(tokens_NPC)
+            saliency = saliency_loss(maps_NP, _tensor(one.saliency_NP[chosen], device))
+            loss = correspondence_loss(maps_NP, tokens_NPC) + config.saliency_weight * saliency
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            progress(epoch * len(usable) + number + 1, epochs * len(usable), "training scosparc")
+    return model.eval()
+
+
+def scosparc_maps(model: CrossAttention, features: GroupFeatures, device: torch.device) -> FloatArray:
+    """Compute a group's maps: float32, (N, h, w), in [0, 1]."""
+    with torch.inference_mode():
+        maps_NP = model(_tensor(features.first.tokens_NPD, device))
+    return np.asarray(maps_NP.cpu().numpy(), np.float32).reshape(len(maps_NP), *features.first.grid_hw)
+
+
+def _tensor(array: FloatArray, device: torch.device) -> Tensor:
+    # a copy, since cached features may be read-only memory maps, which tensors must not share
+    return torch.from_numpy(np.array(array, np.float32, order="C")).to(device)
