@@ -188,6 +188,33 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
+
+    data: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="DATA"),
+        Doc("Data sets, BENCH with BENCH/image/GROUP and BENCH/gt/GROUP, or a folder of several."),
+    ]
+    out: Out
+    methods: Annotated[
+        str,
+        tyro.conf.arg(metavar="NAMES"),
+        Doc(
+            "Separated by commas: attention, tokencut, dvfdvd, scosparc, pseudo, ums; all; or name=FOLDER, the maps of "
+            "another program."
+        ),
+    ] = "all"
+    as_is: Annotated[bool, _Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
+    shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
+    overwrite: Overwrite = False
+    settings: Flat = field(default_factory=Settings)
+    console: Talk = field(default_factory=Console)
+    config: Config = field(default_factory=PipelineConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export:
     """Write the masks of an output folder as COCO, YOLO, CVAT or a tree of PNG files."""
 
@@ -328,6 +355,7 @@ Command = (
     | Predict
     | Refine
     | Evaluate
+    | Bench
     | Export
     | Discover
     | FeaturesEstimate

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from umscosod.cli import arguments as args
+from umscosod.cli.bench import bench
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report
 from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
@@ -271,6 +272,7 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Predict: _predict,
     args.Refine: _refine,
     args.Evaluate: _evaluate,
+    args.Bench: bench,
     args.Export: _export,
     args.Discover: discover,
     args.FeaturesEstimate: _features_estimate,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import tyro
 
 from umscosod.cli.arguments import (
+    Bench,
     Command,
     Discover,
     Doctor,
@@ -40,6 +41,7 @@ _COMMANDS: Any = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Refine, tyro.conf.subcommand("refine")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Discover, tyro.conf.subcommand("discover")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[

@@ -12,7 +12,7 @@ from umscosod.evaluation.measures import compute_measures
 from umscosod.evaluation.pictures import read_pair
 from umscosod.evaluation.scores import Curves, Definition, ImageScores, Scores, check_definition
 from umscosod.evaluation.sod import GT_LEVEL
-from umscosod.evaluation.trees import pair_trees
+from umscosod.evaluation.trees import Pairing, pair_trees
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray
 
@@ -117,8 +117,22 @@ def evaluate(
     ConfigError
         Unknown definition.
     """
+    return score_pairs(pair_trees(pred, gt), definition=definition, progress=progress)
+
+
+def score_pairs(
+    pairing: Pairing, *, definition: Definition = "cosod", progress: ProgressFn = ignore_progress
+) -> Evaluation:
+    """Score pairs of files; see `evaluate`.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    ConfigError
+        Unknown definition.
+    """
     check_definition(definition)
-    pairing = pair_trees(pred, gt)
     means = MeanOfGroups()
     images: list[ImageScores] = []
     suspicious = Suspicious()

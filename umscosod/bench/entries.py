@@ -1,0 +1,112 @@
+"""What a bench is asked for: data sets and methods, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args, get_type_hints
+
+from umscosod.config import PipelineConfig
+from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
+from umscosod.errors import ConfigError
+
+Method = Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"]
+_KNOWN: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
+ORDER: tuple[str, ...] = (*_KNOWN[2:], "pseudo", "ums")
+"""Methods as tables list them: peers, then pseudo-labels alone, then the whole method."""
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One row of the tables.
+
+    Attributes
+    ----------
+    name : str
+        Name of the row, and of its folder in the results.
+    folder : Path or None
+        Maps that another program made; None: ``config.method`` is `name`.
+    """
+
+    name: str
+    folder: Path | None = None
+
+    @property
+    def method(self) -> Method:
+        """The name as a value of ``config.method``."""
+        return cast(Method, self.name)
+
+
+def parse_methods(text: str) -> tuple[Entry, ...]:
+    """Read a list of methods.
+
+    Parameters
+    ----------
+    text : str
+        Names separated by commas; ``all`` stands for every method of ours; ``name=FOLDER`` for the maps of another.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown, unusable as a folder, or occurs twice.
+
+    Examples
+    --------
+    >>> [entry.name for entry in parse_methods("tokencut, ums, theirs=/maps")]
+    ['tokencut', 'ums', 'theirs']
+    """
+    entries: list[Entry] = []
+    for part in (part.strip() for part in text.split(",")):
+        name, sign, folder = (piece.strip() for piece in part.partition("="))
+        if sign:
+            if not folder or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name in _KNOWN:
+                raise ConfigError(f"{part!r}: give the maps of another method as name=FOLDER, under a name of its own")
+            entries.append(Entry(name=name, folder=Path(folder)))
+        elif name == ALL:
+            entries += [Entry(name=known) for known in ORDER]
+        elif name in _KNOWN:
+            entries.append(Entry(name=name))
+        else:
+            raise ConfigError(f"unknown method {name!r}; choose among {', '.join(ORDER)}, all, or name=FOLDER")
+    name, count = Counter(entry.name for entry in entries).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"method {name!r} is asked for {count} times; ask once")
+    return tuple(entries)
+
+
+def find_datasets(paths: Sequence[Path]) -> dict[str, Path]:
+    """Folders of data sets by name: those given, or what a folder of several holds.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        A folder with a folder of images beside one of masks is one data set, whatever else it is. One whose
+        sub-folders are such is several. Any other is taken for one, and is looked at when its turn comes.
+
+    Raises
+    ------
+    ConfigError
+        None is given, or two have one name.
+    """
+    found = [dataset for path in paths for dataset in _datasets_in(path)]
+    if not found:
+        raise ConfigError("no data set is given; give folders such as BENCH with BENCH/image and BENCH/gt")
+    name, count = Counter(path.resolve().name for path in found).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"{count} data sets are named {name!r}, and results go to a folder of that name; rename them")
+    return {path.resolve().name: path for path in found}
+
+
+def _datasets_in(path: Path) -> list[Path]:
+    if not path.is_dir() or _is_dataset(path):
+        return [path]
+    inner = sorted(child for child in path.iterdir() if child.is_dir() and _is_dataset(child))
+    return inner or [path]
+
+
+def _is_dataset(path: Path) -> bool:
+    names = [child.name for child in path.iterdir() if child.is_dir()]
+    return first_named(names, IMAGE_FOLDERS) is not None and first_named(names, MASK_FOLDERS) is not None

@@ -1,0 +1,284 @@
+"""Run every method on every data set, each in an output folder of its own, and score what comes out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from umscosod.bench.entries import Entry, find_datasets
+from umscosod.bench.results import BenchReport, Cell
+from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.data.benchmarks import Benchmark, open_benchmark
+from umscosod.data.files import open_atomic
+from umscosod.data.images import decode_image
+from umscosod.device import resolve_device
+from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
+from umscosod.evaluation import Evaluation
+from umscosod.evaluation.report import TOOLS
+from umscosod.evaluation.scoring import score_pairs
+from umscosod.evaluation.trees import Pair, Pairing, index_pictures
+from umscosod.export.files import path_inside
+from umscosod.features.cache import FeatureCache
+from umscosod.features.collection import FeatureCollection
+from umscosod.features.registry import BackbonePair, build_backbones
+from umscosod.pipeline import LabelReport, label_groups, refine_maps
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.types import ImageRef, Status
+
+logger = logging.getLogger(__name__)
+
+_TIMED = 3  # images whose encoding is timed, after one to warm up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Dataset:
+    """A data set whose features are in the cache."""
+
+    benchmark: Benchmark
+    unreadable: frozenset[str]
+    encoding_s: float
+
+    @property
+    def scored(self) -> list[tuple[str, ImageRef]]:
+        """Group and image of everything that has a ground truth and can be read."""
+        return [
+            (group.name, image)
+            for group in self.benchmark.groups
+            for image in group.images
+            if image.id in self.benchmark.masks and image.id not in self.unreadable
+        ]
+
+
+def run_bench(
+    data: Sequence[str | os.PathLike[str]],
+    methods: Sequence[Entry],
+    out: str | os.PathLike[str],
+    config: PipelineConfig | None = None,
+    *,
+    as_is: bool = False,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> BenchReport:
+    """Label every data set by every method with one refinement for all, and score the masks.
+
+    Parameters
+    ----------
+    data : sequence of path
+        See `umscosod.bench.entries.find_datasets`.
+    methods : sequence of Entry
+        See `umscosod.bench.entries.parse_methods`.
+    out : path
+        ``OUT/<data set>/<method>`` are output folders like those of `label_groups`, and are resumed like them.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset. ``method`` is replaced.
+    as_is : bool
+        Score the maps of other programs as they are; else they are refined like all others.
+    overwrite : bool
+        Replace results of other settings or images.
+    progress : callable
+
+    Returns
+    -------
+    BenchReport
+        A data set that cannot be read, and a method that fails on one, is a cell with an error.
+
+    Raises
+    ------
+    ConfigError
+        A setting is wrong, there is no data set, or features are not to be cached: each method would make them anew.
+    WeightsError
+        The backbone's weights are missing.
+    """
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    validate_config(config)
+    if not config.features.use_cache:
+        raise ConfigError("features.use_cache is off, and each method would encode the images anew; leave it on")
+    datasets, out = find_datasets([Path(path) for path in data]), Path(out)
+    pair = build_backbones(config.features, resolve_device(config.device))
+    cells: list[Cell] = []
+    encoding: dict[str, float] = {}
+    pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
+    notes: list[str] = list(pair.notes)
+    for name, root in datasets.items():
+        try:
+            dataset = _open(root, pair, config, progress)
+        except Cancelled:
+            raise
+        except (UmscosodError, OSError) as error:
+            cells += [Cell(dataset=name, method=entry.name, error=_one_line(error)) for entry in methods]
+            continue
+        encoding[name] = dataset.encoding_s
+        pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
+        if dataset.unreadable:
+            notes.append(f"{name}: {len(dataset.unreadable)} images cannot be read and are scored for no method")
+        for entry in methods:
+            here = _folder_for(entry, name, alone=len(datasets) == 1)
+            cells.append(_run_cell(name, dataset, here, out, config, as_is, overwrite, progress))
+    facts = {
+        "definition": TOOLS["cosod"],
+        "backbones": f"{pair.first.id}, {pair.second.id}",
+        "refinement": "the same for all" if config.refine.enabled else "none",
+        "seed": str(config.seed),
+    }
+    return BenchReport(
+        out=out,
+        methods=tuple(entry.name for entry in methods),
+        cells=tuple(cells),
+        encoding=encoding,
+        pictures=pictures,
+        notes=tuple(notes),
+        facts=facts,
+    )
+
+
+def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:
+    """Where a method of another program has its maps of a data set: FOLDER/NAME, or FOLDER if there is but one."""
+    if entry.folder is None or (alone and not (entry.folder / dataset).is_dir()):
+        return entry
+    return replace(entry, folder=entry.folder / dataset)
+
+
+def _open(root: Path, pair: BackbonePair, config: PipelineConfig, progress: ProgressFn) -> _Dataset:
+    benchmark = open_benchmark(root)
+    cache = FeatureCache(Path(config.features.cache_dir) if config.features.cache_dir else None)
+    features = FeatureCollection(benchmark.groups, pair, config, cache, progress=progress)
+    readable = [image for group in features.groups for image in group.images]
+    return _Dataset(
+        benchmark=benchmark,
+        unreadable=frozenset(features.failures),
+        encoding_s=_time_encoding(readable, pair, config),
+    )
+
+
+def _time_encoding(images: Sequence[ImageRef], pair: BackbonePair, config: PipelineConfig) -> float:
+    """Seconds that decoding and encoding take an image: measured on a few, so that a full cache hides nothing."""
+    data = config.data
+    started, seconds = 0.0, 0.0
+    chosen = list(images[: _TIMED + 1])
+    if len(chosen) == 1:
+        chosen *= 2
+    for number, image in enumerate(chosen):
+        if number == 1:  # the first has loaded what is loaded late
+            started = time.monotonic()
+        picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        for backbone in (pair.first, pair.second):
+            backbone.encode([picture_HW3])
+        seconds = time.monotonic() - started
+    return seconds / max(1, len(chosen) - 1)
+
+
+def _run_cell(
+    name: str,
+    dataset: _Dataset,
+    entry: Entry,
+    out: Path,
+    config: PipelineConfig,
+    as_is: bool,
+    overwrite: bool,
+    progress: ProgressFn,
+) -> Cell:
+    def report_progress(done: int, total: int, stage: str) -> None:
+        progress(done, total, f"{name} {entry.name}: {stage}")
+
+    try:
+        if entry.folder is not None and as_is:
+            masks = maps = _pair_up(dataset, _find_maps(dataset, entry.folder), entry.folder)
+            seconds = None
+        else:
+            folder = path_inside(out, f"{name}/{entry.name}")
+            seconds = _label(dataset, entry, folder, config, overwrite, report_progress)
+            masks, maps = (
+                _pair_up(
+                    dataset,
+                    {image.id: folder / tree / image.output for _, image in dataset.scored},
+                    folder / tree,
+                )
+                for tree in ("masks", "maps")
+            )
+        return Cell(
+            dataset=name,
+            method=entry.name,
+            masks=_score(masks),
+            maps=_score(maps),
+            predictions={image.id: pair.pred for (_, image), pair in zip(dataset.scored, masks.pairs, strict=True)},
+            seconds=seconds,
+        )
+    except Cancelled:
+        raise
+    except (UmscosodError, OSError) as error:
+        logger.warning("%s, %s: %s", name, entry.name, error)
+        return Cell(dataset=name, method=entry.name, error=_one_line(error))
+
+
+def _label(
+    dataset: _Dataset, entry: Entry, folder: Path, config: PipelineConfig, overwrite: bool, progress: ProgressFn
+) -> float | None:
+    """Run a method; return its seconds an image, those of the run that did all the work at once."""
+    record = folder.with_name(f"{folder.name}.json")
+    was_begun = (folder / "run" / "job.json").is_file() and not overwrite
+    groups = dataset.benchmark.groups
+    if entry.folder is None:
+        chosen = replace(config, method=entry.method)
+        report = label_groups(groups, folder, chosen, overwrite=overwrite, progress=progress)
+    else:
+        maps = _find_maps(dataset, entry.folder)
+        report = refine_maps(
+            groups, maps, folder, replace(config, method="ums"), overwrite=overwrite, progress=progress
+        )
+    _refuse_gaps(report, dataset)
+    seconds = None if was_begun else report.seconds / max(1, len(report.rows))
+    if was_begun and record.is_file():
+        stored = json.loads(record.read_text(encoding="utf-8")).get("seconds_per_image")
+        return None if stored is None else float(stored)
+    with open_atomic(record) as stream:
+        stream.write(json.dumps({"seconds_per_image": seconds, "images": len(report.rows)}).encode())
+    return seconds
+
+
+def _refuse_gaps(report: LabelReport, dataset: _Dataset) -> None:
+    """A method that failed on images others could do must not look good on the rest."""
+    failed = [row for row in report.rows if row.status is Status.FAILED and row.image_id not in dataset.unreadable]
+    if failed:
+        raise DataError(f"{len(failed)} images failed, such as {failed[0].image_id}: {failed[0].reason}")
+
+
+def _find_maps(dataset: _Dataset, folder: Path) -> dict[str, Path]:
+    """Maps of another program by image id, matched by relative path without suffix."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder of maps; give FOLDER with FOLDER/<data set>/<group>/<image>.png")
+    found = index_pictures(folder, "map")
+    names = {
+        image.id: PurePosixPath(image.output).with_suffix("").as_posix()
+        for group in dataset.benchmark.groups
+        for image in group.images
+    }
+    return {image_id: found[name] for image_id, name in names.items() if name in found}
+
+
+def _pair_up(dataset: _Dataset, predictions: Mapping[str, Path], pred_root: Path) -> Pairing:
+    missing = [
+        image.id for _, image in dataset.scored if image.id not in predictions or not predictions[image.id].is_file()
+    ]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(dataset.scored)} images have no prediction, such as {missing[0]}")
+    if not dataset.scored:
+        raise DataError("no image with a ground truth can be read")
+    pairs = tuple(
+        Pair(name=image.id, group=group, pred=predictions[image.id], gt=dataset.benchmark.masks[image.id])
+        for group, image in dataset.scored
+    )
+    return Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
+
+
+def _score(pairing: Pairing) -> Evaluation:
+    return score_pairs(pairing, definition="cosod")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

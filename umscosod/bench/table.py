@@ -1,0 +1,122 @@
+"""A bench as tables in Markdown, which a terminal shows as well, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from umscosod.bench.results import SHOWN, TITLES, BenchReport
+from umscosod.evaluation.report import Measure, scores_to_json
+
+_NONE = "-"
+
+
+def format_report(report: BenchReport) -> str:
+    """All tables: the mean over data sets, each data set, the soft maps, what went wrong.
+
+    Returns
+    -------
+    str
+        Markdown that ends in a newline. Figures have three digits, seconds two.
+    """
+    parts = ["# Bench", "\n".join(f"- {name}: {value}" for name, value in report.facts.items())]
+    parts += [f"note: {note}" for note in report.notes]
+    if len(report.datasets) > 1:
+        parts += [f"## Mean of {len(report.datasets)} data sets, final masks", _mean_table(report)]
+    for dataset in report.datasets:
+        parts += [f"## {dataset}, final masks", _table(report, dataset)]
+    parts += ["## Soft maps before refinement", _map_table(report)]
+    errors = [f"- {cell.dataset}, {cell.method}: {cell.error}" for cell in report.cells if cell.error]
+    if errors:
+        parts += ["## Not scored", "\n".join(errors)]
+    return "\n\n".join(parts) + "\n"
+
+
+def report_to_json(report: BenchReport) -> dict[str, Any]:
+    """Everything the tables show, with all measures and groups, as a dictionary that JSON can hold."""
+    return {
+        "facts": report.facts,
+        "notes": list(report.notes),
+        "methods": list(report.methods),
+        "datasets": list(report.datasets),
+        "encoding_seconds_per_image": report.encoding,
+        "cells": [
+            {
+                "dataset": cell.dataset,
+                "method": cell.method,
+                "error": cell.error,
+                "seconds_per_image": cell.seconds,
+                "masks": None if cell.masks is None else scores_to_json(cell.masks),
+                "maps": None if cell.maps is None else scores_to_json(cell.maps),
+            }
+            for cell in report.cells
+        ],
+        "mean": {method: {measure: report.mean(method, measure) for measure in SHOWN} for method in report.methods},
+    }
+
+
+def _mean_table(report: BenchReport) -> str:
+    def seconds(method: str, *, with_features: bool) -> float | None:
+        parts = [_seconds(report, dataset, method, with_features=with_features) for dataset in report.datasets]
+        known = [part for part in parts if part is not None]
+        return sum(known) / len(known) if known and len(known) == len(parts) else None
+
+    return _rows(report.methods, report.mean, seconds)
+
+
+def _table(report: BenchReport, dataset: str) -> str:
+    def figure(method: str, measure: Measure) -> float | None:
+        return report.cell(dataset, method).figure(measure)
+
+    def seconds(method: str, *, with_features: bool) -> float | None:
+        return _seconds(report, dataset, method, with_features=with_features)
+
+    return _rows(report.methods, figure, seconds)
+
+
+def _seconds(report: BenchReport, dataset: str, method: str, *, with_features: bool) -> float | None:
+    seconds = report.cell(dataset, method).seconds
+    return None if seconds is None else seconds + (report.encoding[dataset] if with_features else 0.0)
+
+
+def _map_table(report: BenchReport) -> str:
+    """MAE, S and IoU of the maps, one column a data set."""
+    head = ["method", *report.datasets] + (["mean"] if len(report.datasets) > 1 else [])
+    lines = [head]
+    for method in report.methods:
+        columns: list[Callable[[Measure], float | None]] = [
+            lambda measure, dataset=dataset, method=method: report.cell(dataset, method).figure(measure, of_maps=True)  # type: ignore[misc]
+            for dataset in report.datasets
+        ]
+        if len(report.datasets) > 1:
+            columns.append(lambda measure, method=method: report.mean(method, measure, of_maps=True))  # type: ignore[misc]
+        lines.append([method, *("/".join(_show(column(each)) for each in ("mae", "s", "iou")) for column in columns)])
+    return "MAE/S/IoU; IoU at 0.5.\n\n" + _markdown(lines)
+
+
+def _rows(
+    methods: Sequence[str],
+    figure: Callable[[str, Measure], float | None],
+    seconds: Callable[..., float | None],
+) -> str:
+    head = ["method", *(TITLES[measure] for measure in SHOWN), "s/image", "with features"]
+    lines = [head]
+    for method in methods:
+        timed = [_show(seconds(method, with_features=each), 2) for each in (False, True)]
+        lines.append([method, *(_show(figure(method, measure)) for measure in SHOWN), *timed])
+    return _markdown(lines)
+
+
+def _show(value: float | None, digits: int = 3) -> str:
+    return _NONE if value is None else f"{value:.{digits}f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(cells)} |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])
