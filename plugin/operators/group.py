@@ -133,7 +133,7 @@ def _add_into(inputs: Any, ctx: Any) -> None:
         problem = f"{name!r} exists and is no text field for groups"
     elif _read_way(ctx) == FIELD and name == read_text(ctx, "source"):
         problem = "This is the field that is read"
-    inputs.str("into", label="Output field", default=INTO, required=True, invalid=bool(problem), error_message=problem)
+    inputs.str("into", label="Output field", default=INTO, invalid=bool(problem), error_message=problem)
     if problem:
         inputs.view("into_problem", types.Error(label=f"Output field: {problem}")).invalid = True
     elif found is not None:

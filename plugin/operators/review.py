@@ -78,7 +78,7 @@ class Review(QuickOperator):
             choices.add_choice(verb, label=words)
         inputs.enum("action", choices.values(), view=choices, default=OPEN_PANEL, label="What to do")
         default = guess_field(ctx) or next(iter(list_review_fields(ctx.dataset)), "")
-        add_mask_field_choice(inputs, ctx, "field", "Masks of the run", default=default, required=True)
+        add_mask_field_choice(inputs, ctx, "field", "Masks of the run", default=default)
         if self._verb(ctx) == OPEN_PANEL:
             return
         if ctx.current_sample:

@@ -18,6 +18,9 @@ COLUMNS = (
     ("folder", "Files"),
 )
 
+FITTING = {"table": {"sx": {"minWidth": 0}}}
+"""Lets the table be as narrow as the dialog: its last columns are cut off otherwise."""
+
 
 class ListRuns(QuickOperator):
     """What was made on this data set, and how."""
@@ -64,7 +67,7 @@ class ListRuns(QuickOperator):
     def resolve_output(self, ctx: Any) -> Any:
         """Show a table."""
         outputs = types.Object()
-        table = types.TableView()
+        table = types.TableView(componentsProps=FITTING)
         for key, label in COLUMNS:
             table.add_column(key, label=label)
         outputs.list("runs", types.Object(), view=table, label="Runs")

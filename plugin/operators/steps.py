@@ -207,7 +207,7 @@ class Refine(JobOperator):
         schema = ctx.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
         for name in sorted(name.removesuffix("_map") for name in schema if name.endswith("_map")):
             choices.add_choice(name, label=name)
-        inputs.str("source", label="Run", view=choices, default="cosal", required=True)
+        inputs.str("source", label="Run", view=choices, default="cosal")
         add_field_choice(inputs, ctx, "refined")
         for name, label, default in (
             ("adaptive", "Threshold per image", True),

@@ -16,6 +16,8 @@ DONE_S = 120
 """Longest wait for a job in the database."""
 SETTLE_MS = 400
 """Pause in which nothing was asked of the server, after which a form counts as settled (it waits 100 ms itself)."""
+SETTLED_S = 20
+"""Longest wait for the App to settle: closing a sample leaves requests that never end."""
 ASKED = ("/operators", "/graphql", "/samples", "/geo", "/tag", "/media")
 """What the App asks the server for while a form, the grid or a panel builds up."""
 KNOWN = "detached"
@@ -77,7 +79,7 @@ class AppPage:
     def settle(self) -> None:
         """Wait until the App asks for nothing and draws nothing: forms are resolved at every change."""
         self.page.wait_for_timeout(SETTLE_MS)
-        end = time.monotonic() + SHOWN_MS / 1000
+        end = time.monotonic() + SETTLED_S
         while self._is_busy() and time.monotonic() < end:
             self.page.wait_for_timeout(50)
 
