@@ -13,8 +13,8 @@ COLUMNS = (
     ("state", "State"),
     ("created", "Begun (UTC)"),
     ("counts", "Samples"),
-    ("backbones", "Features"),
     ("evaluations", "Evaluations"),
+    ("backbones", "Features"),
     ("folder", "Files"),
 )
 
