@@ -96,7 +96,7 @@ class PseudoConfig:
     ] = "auto"
     clean_gain: Annotated[
         float, Ge(1.0), Le(16.0), Doc("Steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled.")
-    ] = 2.0
+    ] = 4.0
     weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
         0.05
     )

@@ -196,6 +196,8 @@ class PseudoLabel:
         ``hac``, ``coco-json``, ``attention`` (fallback) or ``human``.
     is_weak : bool
         Best overlap with the attention lay below ``pseudo.weak_overlap``.
+    is_map : bool
+        `map_hw` is a soft map of its own, not the mask as numbers.
     details : dict
         Category, frequency, rank and overlap: the manifest row.
     """
@@ -206,6 +208,7 @@ class PseudoLabel:
     confidence: float
     source: str
     is_weak: bool = False
+    is_map: bool = False
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,148 @@
+"""Pseudo-labels cleaned by what the group and the picture's border say of each patch.
+
+A pseudo-label is a union of clusters: it takes whole regions or none, and what surrounds an object often comes with
+it. Two cues that know nothing of the clusters disagree there: a patch unlike its picture's border is rarely
+background, and a patch nearer to what all labels of the group cover than to what they leave out belongs to the
+object that recurs. Their product keeps what both vouch for.
+
+Suffixes: ``N`` images of the group, ``P`` patches, ``B`` patches on the border, ``D`` token width, ``h w`` the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from umscosod.config import PseudoConfig
+from umscosod.data.resize import resize_centred
+from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
+
+_HUMAN = "human"
+
+
+def clean_labels(
+    features: GroupFeatures, labels: Mapping[str, PseudoLabel], config: PseudoConfig
+) -> dict[str, PseudoLabel]:
+    """Replace the pseudo-labels of a group by soft maps that the group agrees on.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+    labels : mapping of str to PseudoLabel
+        By image id; images without one stay without, but get no say either.
+    config : PseudoConfig
+        Reads ``clean`` and ``clean_gain``.
+
+    Returns
+    -------
+    dict of str to PseudoLabel
+        With ``is_map`` set, on the token grid; the mask is where the map reaches 0.5. A person's label stays as it
+        is, and so does every label where ``clean`` is none, where ``auto`` finds tokens whose attention has been
+        fitted to the group already (``embedded``), or where the labels cover all or nothing of the group.
+
+    References
+    ----------
+    Border contrast: Wei, Wen, Zhu and Sun, "Geodesic Saliency Using Background Priors", ECCV 2012
+    (DOI 10.1007/978-3-642-33712-3_3), here on tokens. Prototypes: masked average pooling as in eq. 8.
+    """
+    own = {image.id: labels[image.id] for image in features.group.images if image.id in labels}
+    if config.clean == "none" or (config.clean == "auto" and features.first.is_centred) or not own:
+        return own
+    tokens_NPD, grid_hw = _centred_unit(features.first.tokens_NPD), features.first.grid_hw
+    chosen = [i for i, image in enumerate(features.group.images) if image.id in own]
+    cover_NP = np.stack([_on_grid(own[features.group.images[i].id], grid_hw) for i in chosen])
+    if not 0.0 < cover_NP.mean() < 1.0:
+        return own
+    contrast_NP = border_contrast(tokens_NPD, grid_hw)
+    nearness_NP = prototype_nearness(tokens_NPD, tokens_NPD[chosen], cover_NP)
+    product_NP = _minmax(contrast_NP * nearness_NP)
+    maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0).astype(np.float32)
+    cleaned = {}
+    for i in chosen:
+        label, map_hw = own[features.group.images[i].id], maps_NP[i].reshape(grid_hw)
+        if label.source != _HUMAN:
+            label = replace(label, map_hw=map_hw, mask_hw=map_hw >= 0.5, is_map=True)
+        cleaned[label.image_id] = label
+    return cleaned
+
+
+def border_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+    """How unlike its own picture's border each patch is: 1 - mean cosine, min-maxed per image.
+
+    Parameters
+    ----------
+    tokens_NPD : ndarray, float, (N, P, D)
+        Of unit length.
+    grid_hw : (int, int)
+
+    Returns
+    -------
+    ndarray, float64, (N, P), in [0, 1]
+        All zero for an image whose patches are all alike.
+
+    Examples
+    --------
+    >>> tokens = np.array([[[1.0, 0.0]] * 4 + [[0.0, 1.0]] + [[1.0, 0.0]] * 4])  # 3 x 3, the middle differs
+    >>> border_contrast(tokens, (3, 3)).reshape(3, 3).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    border_NBD = tokens_NPD[:, _is_border(grid_hw)]
+    # the mean of cosines is the cosine sum with the mean: P x B is never made
+    return _minmax(1.0 - np.einsum("npd,nd->np", tokens_NPD, border_NBD.mean(1), dtype=np.float64))
+
+
+def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_NP: FloatArray) -> FloatArray:
+    """How much nearer each patch is to what the labels cover than to what they leave out, min-maxed per image.
+
+    Parameters
+    ----------
+    tokens_NPD : ndarray, float, (N, P, D)
+        Of unit length.
+    labelled_NPD : ndarray, float, (M, P, D)
+        Those of the images that have a label.
+    cover_NP : ndarray, float, (M, P), in [0, 1]
+        Share of each patch that the label covers.
+
+    Returns
+    -------
+    ndarray, float64, (N, P), in [0, 1]
+        Difference of the cosines with the two prototypes.
+    """
+    weights = cover_NP.astype(np.float64)
+    front_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, weights))
+    back_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, 1.0 - weights))
+    return _minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
+
+
+def _centred_unit(tokens_NPD: FloatArray) -> FloatArray:
+    """Take the group's mean patch out, then scale to unit length: cosines tell patches apart only then."""
+    tokens = tokens_NPD.astype(np.float32)
+    return np.asarray(_unit(tokens - tokens.mean((0, 1))), np.float32)
+
+
+def _on_grid(label: PseudoLabel, grid_hw: tuple[int, int]) -> FloatArray:
+    return resize_centred(label.mask_hw.astype(np.float32), grid_hw).ravel()
+
+
+def _is_border(grid_hw: tuple[int, int]) -> BoolArray:
+    is_border_hw = np.ones(grid_hw, bool)
+    is_border_hw[1:-1, 1:-1] = False
+    return is_border_hw.ravel()
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0))
+
+
+def _minmax(maps_NP: FloatArray) -> FloatArray:
+    low_N1 = maps_NP.min(-1, keepdims=True)
+    span_N1 = maps_NP.max(-1, keepdims=True) - low_N1
+    stretched_NP = (maps_NP - low_N1) / np.where(span_N1 > _ROUNDING, span_N1, 1.0)
+    return np.where(span_N1 > _ROUNDING, stretched_NP, 0.0)
+
+
+_ROUNDING = 1e-6
+"""Cosines of equal float32 patches differ by so much."""
