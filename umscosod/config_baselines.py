@@ -89,6 +89,12 @@ class ScosparcConfig:
 
     epochs: Annotated[int, Ge(0), Doc("Passes over all groups (SCoSPARC: 150 on 17,500 images); 0: untrained.")] = 10
     min_steps: Annotated[int, Ge(0), Doc("Small collections get more epochs until so many steps are done.")] = 120
+    restarts: Annotated[
+        int,
+        Ge(1),
+        Le(100),
+        Doc("Trainings from so many starts; the lowest loss is kept (SCoSPARC: 1; whitened tokens need several)."),
+    ] = 4
     batch_images: Annotated[int, Ge(2), Le(512), Doc("One step = one group of at most so many images (24).")] = 24
     learning_rate: Annotated[float, Gt(0.0), Doc("Adam's step size (SCoSPARC: 1e-4).")] = 1e-4
     weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam (SCoSPARC: 1e-4).")] = 1e-4

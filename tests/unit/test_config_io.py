@@ -88,7 +88,7 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
             "unknown key 'refine.crf.iteratons'; did you mean 'refine.crf.iterations'?",
         ),
         ({"epochs": 3}, "unknown key 'epochs'; did you mean 'train.epochs'?"),
-        ({"zzz": 3}, "unknown key 'zzz'; the sections are data, features"),
+        ({"zzz": 3}, "unknown key 'zzz'; the sections are baselines, "),
         ({"train.epochs": 0}, "train.epochs must be >= 1, got 0"),
         ({"train.epochs": True}, "train.epochs must be a whole number, got True"),
         ({"train.epochs": 2.0}, "train.epochs must be a whole number, got 2.0"),

@@ -61,7 +61,9 @@ class BenchReport:
         By data set and image id: the image file and its ground truth, of those that are scored.
     notes : tuple of str
     facts : dict of str to str
-        Backbones, refinement and definition, for the head of the tables.
+        Definition, refinement and seed, for the head of the tables.
+    backbones : tuple of str
+        Ids of the two streams.
     """
 
     out: Path
@@ -71,6 +73,7 @@ class BenchReport:
     pictures: Mapping[str, Mapping[str, tuple[Path, Path]]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    backbones: tuple[str, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:

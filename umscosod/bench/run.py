@@ -122,7 +122,6 @@ def run_bench(
             cells.append(_run_cell(name, dataset, here, out, config, as_is, overwrite, progress))
     facts = {
         "definition": TOOLS["cosod"],
-        "backbones": f"{pair.first.id}, {pair.second.id}",
         "refinement": "the same for all" if config.refine.enabled else "none",
         "seed": str(config.seed),
     }
@@ -134,6 +133,7 @@ def run_bench(
         pictures=pictures,
         notes=tuple(notes),
         facts=facts,
+        backbones=(pair.first.id, pair.second.id),
     )
 
 

@@ -36,6 +36,7 @@ def report_to_json(report: BenchReport) -> dict[str, Any]:
     """Everything the tables show, with all measures and groups, as a dictionary that JSON can hold."""
     return {
         "facts": report.facts,
+        "backbones": list(report.backbones),
         "notes": list(report.notes),
         "methods": list(report.methods),
         "datasets": list(report.datasets),

@@ -117,6 +117,7 @@ def evaluate(
     ConfigError
         Unknown definition.
     """
+    check_definition(definition)  # before any file is read
     return score_pairs(pair_trees(pred, gt), definition=definition, progress=progress)
 
 

@@ -1,0 +1,121 @@
+"""Cross-attention: the fast form against the plain one, losses by hand, training that finds what recurs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.pseudo.groups import box, make_features, paint
+from umscosod.baselines.scosparc import (
+    CrossAttention,
+    correspondence_loss,
+    saliency_loss,
+    scosparc_maps,
+    train_scosparc,
+)
+from umscosod.config import ScosparcConfig
+from umscosod.seed import derive_seed
+from umscosod.types import GroupFeatures
+
+CPU = torch.device("cpu")
+
+
+def group(count: int = 3, grid: int = 6) -> GroupFeatures:
+    places = [(1, 1, 4, 4), (2, 1, 5, 4), (1, 2, 4, 5)][:count]
+    noise = np.random.default_rng(0)
+    tokens = [paint(grid, {place: 1}) + noise.normal(0, 0.1, (grid, grid, 6)) for place in places]
+    return make_features(tokens, [box(grid, *place).astype(float) for place in places])
+
+
+def test_the_sum_of_keys_equals_the_mean_over_all_pairs_of_patches() -> None:
+    tokens = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1))
+    model = CrossAttention(4, ScosparcConfig(), seed=2)
+    residual = tokens + model.residual(tokens)
+    query, key = model.query(residual), model.key(residual)
+    for index in range(3):
+        others = torch.cat([key[j] for j in range(3) if j != index])
+        affinity = (query[index] @ others.T / math.sqrt(4)).mean(1)
+        share = (affinity - affinity.min()) / (affinity.max() - affinity.min())
+        expected = 1 / (1 + torch.exp(-(share - 0.65) / 0.15))
+        torch.testing.assert_close(model(tokens)[index], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_by_hand() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    same = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # both foregrounds (1, 0), both backgrounds (0, 1)
+    crossed = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # foregrounds at a right angle
+    assert correspondence_loss(same, tokens).item() == pytest.approx(1 / (1 + math.exp(1)))
+    assert correspondence_loss(crossed, tokens).item() == pytest.approx(0.5)
+    maps, saliency = torch.tensor([[1.0, 0.5], [0.0, 0.0]]), torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert saliency_loss(maps, saliency).item() == pytest.approx(1 - 1.5 / 4)
+
+
+def test_training_lowers_the_loss_and_is_repeatable() -> None:
+    features, config = group(), ScosparcConfig(epochs=30, min_steps=0, learning_rate=1e-2)
+    tokens = torch.from_numpy(features.first.tokens_NPD.astype(np.float32))
+    saliency = torch.from_numpy(features.saliency_NP)
+
+    def loss(model: CrossAttention) -> float:
+        with torch.no_grad():
+            maps = model(tokens)
+            return float(correspondence_loss(maps, tokens) + 0.3 * saliency_loss(maps, saliency))
+
+    trained = [train_scosparc([features], config, 5, CPU) for _ in range(2)]
+    assert loss(trained[0]) < loss(CrossAttention(6, config, derive_seed(5, "scosparc", 0))) - 1e-3
+    first, second = (scosparc_maps(model, features, CPU) for model in trained)
+    assert first.tobytes() == second.tobytes()
+    assert first.shape == (3, 6, 6)
+    assert first.dtype == np.float32
+
+
+def test_random_numbers_of_the_caller_are_left_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    CrossAttention(4, ScosparcConfig(), seed=9)
+    assert torch.rand(1) == expected
+
+
+def test_a_single_image_is_compared_with_itself_and_trains_nothing() -> None:
+    features = group(count=1)
+    model = train_scosparc([features], ScosparcConfig(), 5, CPU)
+    start = CrossAttention(6, ScosparcConfig(), derive_seed(5, "scosparc", 0))
+    torch.testing.assert_close(model.query.weight, start.query.weight)
+    maps = scosparc_maps(model, features, CPU)
+    assert np.isfinite(maps).all()
+    assert np.ptp(maps) > 0.5
+
+
+def test_equal_patches_give_zeros_and_finite_weights() -> None:
+    features = make_features([np.full((3, 3, 4), 0.7)] * 2, [np.full((3, 3), 0.5)] * 2)
+    model = train_scosparc([features], ScosparcConfig(epochs=2, min_steps=0), 0, CPU)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert not scosparc_maps(model, features, CPU).any()
+
+
+def test_the_batch_and_the_number_of_steps() -> None:
+    seen: list[tuple[int, int]] = []
+    config = ScosparcConfig(epochs=1, min_steps=5, batch_images=2, restarts=1)
+    alone = group(count=1)
+    train_scosparc([group(), alone, group()], config, 0, CPU, lambda done, total, _: seen.append((done, total)))
+    assert seen == [(step, 6) for step in range(1, 7)]  # 3 epochs of the two groups that have pairs
+
+
+def test_of_several_starts_the_lowest_loss_is_kept() -> None:
+    features, tokens = group(), torch.from_numpy(group().first.tokens_NPD.astype(np.float32))
+    saliency = torch.from_numpy(features.saliency_NP)
+
+    def loss(restarts: int) -> float:
+        config = ScosparcConfig(epochs=30, min_steps=0, learning_rate=1e-2, restarts=restarts)
+        model = train_scosparc([features], config, 1, CPU)
+        with torch.no_grad():
+            maps = model(tokens)
+            return float(correspondence_loss(maps, tokens) + 0.3 * saliency_loss(maps, saliency))
+
+    losses = [loss(restarts) for restarts in (1, 2, 4, 8)]
+    assert all(more <= fewer + 1e-3 for fewer, more in itertools.pairwise(losses))  # chosen one step earlier
+    assert losses[-1] < losses[0]
