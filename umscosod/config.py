@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
 
 # the redundant names re-export: `from umscosod.config import EmbeddedConfig` is how the rest of the package asks
@@ -189,6 +189,12 @@ class TrainConfig:
     weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam.")] = 0.0
     bce_weight: Annotated[float, Ge(0.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
     iou_weight: Annotated[float, Ge(0.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
+    label_smoothing: Annotated[
+        float,
+        Ge(0.0),
+        Lt(1.0),
+        Doc("Targets become (1 - s) t + s / 2, so that a network copies its labels' faults later. 0: as published."),
+    ] = 0.0
     iou_eps: Annotated[float, Gt(0.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
     checkpoint_every: Annotated[int, Ge(1), Doc("Epochs between two checkpoints a killed run resumes from.")] = 1
     keep_checkpoints: Annotated[int, Ge(1), Doc("How many of the latest checkpoints stay on disk.")] = 2

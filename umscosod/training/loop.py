@@ -80,8 +80,8 @@ def train_network(
     run_dir : Path
         Gets ``metrics.jsonl`` and ``checkpoints/``.
     progress : ProgressFn
-        Called after every step as ``(steps done, all steps, "training, loss 0.412")``. If it raises `Cancelled` the run is
-        saved where it stands and the exception goes on; resuming continues from that very step.
+        Called after every step as ``(steps done, all steps, "training, loss 0.412")``. If it raises `Cancelled` the
+        run is saved where it stands and the exception goes on; resuming continues from that very step.
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
     resume : {"auto", "never", "must"}
@@ -178,7 +178,7 @@ def _train_step(
         )
     loss = compute_loss(
         output.logits,
-        build_targets(targets, (height, width)).to(device),
+        build_targets(targets, (height, width), config.train.label_smoothing).to(device),
         torch.tensor([image_weight(label) for label in targets], device=device),
         bce_weight=config.train.bce_weight,
         iou_weight=config.train.iou_weight,

@@ -54,15 +54,20 @@ def select_groups(groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel
     return kept
 
 
-def build_targets(labels: Sequence[PseudoLabel], out_hw: tuple[int, int]) -> Tensor:
-    """Stack masks, resized to the output by nearest neighbour; float32 in {0, 1}, ``(N, H, W)``."""
+def build_targets(labels: Sequence[PseudoLabel], out_hw: tuple[int, int], smoothing: float = 0.0) -> Tensor:
+    """Stack masks, resized to the output by nearest neighbour; float32 in {s / 2, 1 - s / 2}, ``(N, H, W)``.
+
+    References
+    ----------
+    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, arXiv 1512.00567, Sec. 7.
+    """
     resized = [
         functional.interpolate(
             torch.from_numpy(np.array(label.mask_hw, dtype=np.float32))[None, None], size=out_hw, mode="nearest-exact"
         )[0, 0]
         for label in labels
     ]
-    return torch.stack(resized)
+    return torch.stack(resized) * (1.0 - smoothing) + smoothing / 2.0
 
 
 def compute_fingerprint(

@@ -36,6 +36,11 @@ def test_targets_are_masks_by_nearest_neighbour() -> None:
     assert got[1].eq(1).all()
 
 
+def test_smoothed_targets_are_never_sure() -> None:
+    got = build_targets([_label([[1, 0]])], (1, 2), smoothing=0.2)
+    assert got.tolist() == [[[pytest.approx(0.9), pytest.approx(0.1)]]]
+
+
 def test_images_and_groups_without_labels_are_left_out(
     collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
