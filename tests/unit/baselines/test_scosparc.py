@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -109,13 +108,14 @@ def test_of_several_starts_the_lowest_loss_is_kept() -> None:
     features, tokens = group(), torch.from_numpy(group().first.tokens_NPD.astype(np.float32))
     saliency = torch.from_numpy(features.saliency_NP)
 
-    def loss(restarts: int) -> float:
+    def loss(restarts: int, seed: int) -> float:
         config = ScosparcConfig(epochs=30, min_steps=0, learning_rate=1e-2, restarts=restarts)
-        model = train_scosparc([features], config, 1, CPU)
+        model = train_scosparc([features], config, seed, CPU)
         with torch.no_grad():
             maps = model(tokens)
             return float(correspondence_loss(maps, tokens) + 0.3 * saliency_loss(maps, saliency))
 
-    losses = [loss(restarts) for restarts in (1, 2, 4, 8)]
-    assert all(more <= fewer + 1e-3 for fewer, more in itertools.pairwise(losses))  # chosen one step earlier
-    assert losses[-1] < losses[0]
+    one, four = ([loss(restarts, seed) for seed in range(3)] for restarts in (1, 4))
+    assert all(more <= fewer + 1e-3 for fewer, more in zip(one, four, strict=True))  # chosen one step earlier
+    assert min(four) < max(one) - 1e-3
+    assert max(four) < max(one) - 1e-3
