@@ -51,8 +51,8 @@ def pictures(mongod: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Any
 def label(app: AppPage) -> None:
     """The button above the grid, its form, and masks in the grid."""
     form = app.press_button("label")
-    for place, value in enumerate(("subject", "smoke", "embedded")):
-        app.choose(form, place, value)
+    for name, value in {"Group by": "subject", "Preset": "smoke", "Features": "embedded"}.items():
+        app.choose(form, name, value)
     app.picture("label_form")
     app.execute(form)
     app.leave_dialog(f"Masks are in the field '{RUN}'")
@@ -97,8 +97,8 @@ def compare(app: AppPage, dataset: Any) -> None:
     found = compare_dataset(dataset, f"eval_{RUN}", f"eval_{QUICK}")
     assert 0 < found.n_a_better < found.n
     form = app.press_button("compare")
-    app.choose(form, 0, f"eval_{RUN}")
-    app.choose(form, 1, f"eval_{QUICK}")
+    app.choose(form, "A", f"eval_{RUN}")
+    app.choose(form, "B", f"eval_{QUICK}")
     app.execute(form)
     app.page.get_by_role("button", name="Where A beats B").wait_for()
     app.picture("compare")
@@ -142,5 +142,5 @@ def test_from_pictures_to_reviewed_masks(app_url: str, browser: Any, pictures: A
     evaluate(app)
     compare(app, pictures)
     review(app, pictures)
-    assert app.errors == []
+    assert app.refused == []
     app.page.close()
