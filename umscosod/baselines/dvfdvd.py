@@ -71,17 +71,17 @@ def cluster_patches(patches_NPD: FloatArray, config: DvfdvdConfig, generator: np
     """
     count, patches = patches_NPD.shape[:2]
     picked = np.sort(generator.permutation(patches)[: config.sample_patches])
-    rows_RD = patches_NPD.reshape(count * patches, -1)
     sample_SD = patches_NPD[:, picked].reshape(count * len(picked), -1)
-    labels_R, before = np.zeros(count * patches, np.int64), np.inf
+    labels_NP, before = np.zeros((count, patches), np.int64), np.inf
     for clusters in range(1, config.max_clusters + 1):
         found = fit_clusters(sample_SD, clusters, rounds=config.rounds, restarts=config.restarts, generator=generator)
-        labels_R, squared_R = nearest(rows_RD, found.centres_KD)
-        objective = float(squared_R.mean())
+        assigned = [nearest(patches_PD, found.centres_KD) for patches_PD in patches_NPD]
+        labels_NP = np.stack([labels_P for labels_P, _ in assigned])
+        objective = float(np.mean([squared_P.mean() for _, squared_P in assigned]))
         if objective > config.elbow * before or objective <= _ROUNDING:
             break
         before = objective
-    return labels_R.reshape(count, patches)
+    return labels_NP
 
 
 def count_votes(labels_NP: Labels, saliency_NP: FloatArray, config: DvfdvdConfig) -> FloatArray:

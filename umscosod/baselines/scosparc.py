@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,17 +51,34 @@ class CrossAttention(nn.Module):
         made. Min-maxed per image, then a sigmoid about `level`; a map that is constant becomes zero. An image by
         itself is compared with itself.
         """
-        count, width = len(tokens_NPC), tokens_NPC.shape[2]
-        residual_NPC = tokens_NPC + self.residual(tokens_NPC)
-        keys_NC = self.key(residual_NPC).mean(1)
-        others_NC = (keys_NC.sum(0, keepdim=True) - keys_NC) / (count - 1) if count > 1 else keys_NC
-        affinity_NP = (self.query(residual_NPC) @ others_NC[..., None])[..., 0] / math.sqrt(width)
+        residual_NPC = self.compute_residual(tokens_NPC)
+        return self.compute_maps(residual_NPC, mean_of_others(self.key(residual_NPC).mean(1)))
+
+    def compute_residual(self, tokens_NPC: Tensor) -> Tensor:
+        """Tokens plus their linear image, as the keys and queries see them."""
+        return tokens_NPC + cast(Tensor, self.residual(tokens_NPC))
+
+    def compute_maps(self, residual_NPC: Tensor, others_NC: Tensor) -> Tensor:
+        """Maps of images, given the mean key of the others for each; see `forward`."""
+        affinity_NP = (self.query(residual_NPC) @ others_NC[..., None])[..., 0] / math.sqrt(others_NC.shape[1])
         low_N1, high_N1 = affinity_NP.amin(1, keepdim=True), affinity_NP.amax(1, keepdim=True)
         span_N1 = high_N1 - low_N1
         is_flat_N1 = span_N1 <= _TINY * torch.maximum(low_N1.abs(), high_N1.abs())
         share_NP = (affinity_NP - low_N1) / span_N1.masked_fill(is_flat_N1, 1.0)
         maps_NP = torch.sigmoid((share_NP - self.config.level) / self.config.softness)
         return maps_NP.masked_fill(is_flat_N1, 0.0)
+
+
+def mean_of_others(keys_NC: Tensor) -> Tensor:
+    """Mean over all rows but its own, for each row; a single row stands for itself.
+
+    Examples
+    --------
+    >>> mean_of_others(torch.tensor([[0.0], [2.0], [4.0]])).ravel().tolist()
+    [3.0, 2.0, 1.0]
+    """
+    count = len(keys_NC)
+    return (keys_NC.sum(0, keepdim=True) - keys_NC) / (count - 1) if count > 1 else keys_NC
 
 
 def correspondence_loss(maps_NP: Tensor, tokens_NPC: Tensor) -> Tensor:
@@ -174,10 +192,17 @@ def _train_step(
 
 
 def scosparc_maps(model: CrossAttention, features: GroupFeatures, device: torch.device) -> FloatArray:
-    """Compute a group's maps: float32, (N, h, w), in [0, 1]."""
+    """Compute a group's maps, one image at a time: float32, (N, h, w), in [0, 1]."""
+    tokens_NPD, grid_hw = features.first.tokens_NPD, features.first.grid_hw
+
+    def residual(index: int) -> Tensor:
+        return model.compute_residual(_tensor(tokens_NPD[index : index + 1], device))
+
+    indices = range(len(tokens_NPD))
     with torch.inference_mode():
-        maps_NP = model(_tensor(features.first.tokens_NPD, device))
-    return np.asarray(maps_NP.cpu().numpy(), np.float32).reshape(len(maps_NP), *features.first.grid_hw)
+        others_NC = mean_of_others(torch.cat([model.key(residual(index)).mean(1) for index in indices]))
+        maps = [model.compute_maps(residual(index), others_NC[index : index + 1]).cpu().numpy() for index in indices]
+    return np.asarray(np.concatenate(maps), np.float32).reshape(-1, *grid_hw)
 
 
 def _tensor(array: FloatArray, device: torch.device) -> Tensor:

@@ -39,12 +39,20 @@ def unit_patches(
     >>> unit_patches(group, "keys", "none").tolist()
     [[[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]]
     """
-    stack_NPD = np.asarray(tokens.keys_NPK if facet == "keys" else tokens.tokens_NPD, np.float32)
-    longest = float(np.sqrt((stack_NPD**2).sum(-1)).max())
-    if centre == "image":
-        stack_NPD = stack_NPD - stack_NPD.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
-    elif centre == "group" and not tokens.is_centred:
-        stack_NPD = stack_NPD - stack_NPD.mean((0, 1), dtype=np.float64).astype(np.float32)
-    length_NP1 = np.sqrt((stack_NPD**2).sum(-1, keepdims=True))
-    is_own = length_NP1 > _TINY * longest
-    return np.asarray(np.where(is_own, stack_NPD / np.where(is_own, length_NP1, 1.0), 0.0), np.float32)
+    stack_NPD = tokens.keys_NPK if facet == "keys" else tokens.tokens_NPD
+    is_group = centre == "group" and not tokens.is_centred
+    group_D = stack_NPD.mean((0, 1), dtype=np.float64).astype(np.float32) if is_group else np.float32(0.0)
+    longest = max(float(_lengths(np.asarray(image_PD, np.float32)).max()) for image_PD in stack_NPD)
+    unit_NPD = np.empty(stack_NPD.shape, np.float32)
+    for index, image_PD in enumerate(stack_NPD):  # one at a time: a group of hundreds is copied once, not thrice
+        own_PD = np.asarray(image_PD, np.float32) - group_D
+        if centre == "image":
+            own_PD = own_PD - own_PD.mean(0, dtype=np.float64).astype(np.float32)
+        length_P1 = _lengths(own_PD)
+        is_own_P1 = length_P1 > _TINY * longest
+        unit_NPD[index] = np.where(is_own_P1, own_PD / np.where(is_own_P1, length_P1, 1.0), 0.0)
+    return unit_NPD
+
+
+def _lengths(rows_PD: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt((rows_PD**2).sum(-1, keepdims=True)))

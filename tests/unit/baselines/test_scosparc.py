@@ -43,6 +43,14 @@ def test_the_sum_of_keys_equals_the_mean_over_all_pairs_of_patches() -> None:
         torch.testing.assert_close(model(tokens)[index], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_one_image_at_a_time_gives_the_maps_of_the_whole_group() -> None:
+    features = group()
+    model = CrossAttention(6, ScosparcConfig(), seed=2).eval()
+    with torch.no_grad():
+        whole = model(torch.from_numpy(features.first.tokens_NPD.astype(np.float32)))
+    np.testing.assert_allclose(scosparc_maps(model, features, CPU).reshape(3, -1), whole.numpy(), atol=1e-5)
+
+
 def test_losses_by_hand() -> None:
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
     same = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # both foregrounds (1, 0), both backgrounds (0, 1)
