@@ -72,7 +72,7 @@ def iter_items(ids: list[str], folder: Path, rss: list[int]) -> Iterator[Any]:
     """One item a sample, made when asked for; the memory in use meanwhile goes to `rss`."""
     import psutil
 
-    from umscosod.integrations.fiftyone.fields import LabelItem
+    from umscosod.integrations.fiftyone.runs.fields import LabelItem
     from umscosod.types import Status
 
     process = psutil.Process()
@@ -122,7 +122,7 @@ def time_form(dataset: Any, rounds: int = 5) -> float:
 
 def measure(folder: Path, count: int) -> None:
     """Write, and print."""
-    from umscosod.integrations.fiftyone.fields import declare_fields, write_labels
+    from umscosod.integrations.fiftyone.runs.fields import declare_fields, write_labels
 
     dataset = make_dataset(folder, count)
     ids = dataset.values("id")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 
 
 class CoSalMetric(foo.EvaluationMetric):
@@ -40,7 +40,7 @@ class CoSalMetric(foo.EvaluationMetric):
 
     def compute(self, samples: Any, results: Any, **options: Any) -> float:
         """Compute the figures; all metrics of one evaluation share one pass over the masks."""
-        from umscosod.integrations.fiftyone.evaluation import compute_metric
+        from umscosod.integrations.fiftyone.evaluation.dataset import compute_metric
 
         fields = self.get_fields(samples, results.config, results.key)
         return compute_metric(samples, results, self.MEASURE, *fields)

@@ -5,7 +5,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation_report import WORDS
+from umscosod.integrations.fiftyone.evaluation.report import WORDS
 
 from ..forms import add_group_choice, add_mask_field_choice, read_flag, read_group_field, read_text
 from .base import JobOperator, QuickOperator
@@ -117,7 +117,7 @@ class Compare(QuickOperator):
 
     def perform(self, ctx: Any) -> dict[str, Any]:
         """Open the panel; the table goes to callers from Python. `a` and `b` may be names of runs as well."""
-        from umscosod.integrations.fiftyone.comparison import compare_dataset, find_evaluation
+        from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset, find_evaluation
 
         a, b = (find_evaluation(ctx.dataset, read_text(ctx, name)) for name in ("a", "b"))
         measure: Any = read_text(ctx, "measure", "iou")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.review_list import list_review_fields
+from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
 from ..forms import add_mask_field_choice, read_flag, read_text
 from .base import QuickOperator
@@ -27,7 +27,7 @@ WORDS = {
 
 def decide(sample_collection: Any, verb: str, field: str, **options: Any) -> Any:
     """Call the library for a verb of `WORDS`."""
-    from umscosod.integrations.fiftyone import review
+    from umscosod.integrations.fiftyone.review import decide as review
 
     calls = {
         "accept": review.accept_masks,

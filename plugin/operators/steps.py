@@ -120,7 +120,7 @@ class Train(JobOperator):
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `train_dataset`."""
-        from umscosod.integrations.fiftyone.fields import REVIEWED
+        from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
         return {

@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import UmscosodError
-from umscosod.integrations.fiftyone.evaluation_report import WORDS
+from umscosod.integrations.fiftyone.evaluation.report import WORDS
 
 from ..operators.evaluate import PANEL, STORE
 

@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import UmscosodError
-from umscosod.integrations.fiftyone.review_list import list_review_fields
+from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
 from ..operators.review import PANEL, decide, guess_field, looked_at, remember_field
 
@@ -142,7 +142,7 @@ class ReviewMasks(foo.Panel):
 
     def _refresh(self, ctx: Any) -> Any:
         """Read counts and table again; returns what is left of the list, None without a run."""
-        from umscosod.integrations.fiftyone.review_list import read_review_items, review_counts
+        from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts
 
         run = _run(ctx)
         if run not in _fields(ctx):
@@ -243,7 +243,7 @@ def _run(ctx: Any) -> str:
 
 
 def _list(ctx: Any) -> Any:
-    from umscosod.integrations.fiftyone.review_list import list_for_review
+    from umscosod.integrations.fiftyone.review.listing import list_for_review
 
     return list_for_review(
         ctx.dataset,
@@ -255,7 +255,7 @@ def _list(ctx: Any) -> Any:
 
 def _sure(ctx: Any, view: Any) -> Any:
     """The masks of a list that many-at-once would accept."""
-    from umscosod.integrations.fiftyone.review_list import list_certain
+    from umscosod.integrations.fiftyone.review.listing import list_certain
 
     return list_certain(view, _run(ctx), _least(ctx))
 

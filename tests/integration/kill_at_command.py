@@ -24,7 +24,7 @@ from pymongo import monitoring
 from tests.jobs import quick_config
 from tests.synthetic import tiny_collection
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone import fields
+from umscosod.integrations.fiftyone.runs import fields
 from umscosod.pipeline import label_groups
 
 WRITING = {"insert", "update", "delete", "findAndModify"}

@@ -15,13 +15,13 @@ fo = pytest.importorskip("fiftyone")
 
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
-from umscosod.integrations.fiftyone.comparison import (  # noqa: E402
+from umscosod.integrations.fiftyone.evaluation.comparison import (  # noqa: E402
     comparable_evaluations,
     compare_dataset,
     find_evaluation,
     gain_of,
 )
-from umscosod.integrations.fiftyone.evaluation import evaluate_dataset  # noqa: E402
+from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 SHIFTS = {"good": (1, 2, 3, 4, 4, 3, 2, 1), "bad": (8, 1, 8, 4, 4, 8, 9, 12)}

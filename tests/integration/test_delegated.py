@@ -17,7 +17,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config_io import load_config
 from umscosod.errors import DataError
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone.places import run_folder
+from umscosod.integrations.fiftyone.runs.places import run_folder
 
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
 

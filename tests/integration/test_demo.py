@@ -12,7 +12,7 @@ from tests.integration.servers import Mongod
 from tests.integration.toys import write_toy_pictures
 from umscosod.config_io import load_config
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.demo_dataset import build_demo
+from umscosod.integrations.fiftyone.demo.dataset import build_demo
 from umscosod.pipeline import label_groups
 
 fo = pytest.importorskip("fiftyone")
@@ -92,10 +92,10 @@ def test_made_complete_and_left_alone_afterwards(pictures: Path, results: Path) 
 
 def test_the_panels_named_are_those_of_the_plugin() -> None:
     from plugin.panels import PANELS
-    from umscosod.integrations.fiftyone import demo_look
+    from umscosod.integrations.fiftyone.demo import look
 
     ours = {panel().config.name for panel in PANELS}
-    assert {demo_look.COMPARE_PANEL, demo_look.REVIEW_PANEL} <= ours
+    assert {look.COMPARE_PANEL, look.REVIEW_PANEL} <= ours
 
 
 def test_pictures_of_ones_own_have_no_scores_and_new_ones_are_added(tmp_path: Path) -> None:

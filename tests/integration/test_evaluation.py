@@ -16,12 +16,12 @@ import fiftyone.operators as foo  # noqa: E402
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation import Evaluation, evaluate  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
-from umscosod.integrations.fiftyone.evaluation import (  # noqa: E402
+from umscosod.integrations.fiftyone.evaluation.dataset import (  # noqa: E402
     CoSalEvaluationConfig,
     compute_metric,
     evaluate_dataset,
 )
-from umscosod.integrations.fiftyone.places import dataset_folder  # noqa: E402
+from umscosod.integrations.fiftyone.runs.places import dataset_folder  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 CLOSE = 1e-6

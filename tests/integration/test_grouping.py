@@ -12,9 +12,10 @@ from umscosod.config import FeaturesConfig, GroupingConfig, PipelineConfig
 from umscosod.errors import ConfigError, DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone import group_proposals, grouping  # noqa: E402
-from umscosod.integrations.fiftyone.group_proposals import proposal_file  # noqa: E402
-from umscosod.integrations.fiftyone.grouping import group_dataset, preview_groups, stored_preview  # noqa: E402
+from umscosod.integrations.fiftyone.grouping import dataset as grouping  # noqa: E402
+from umscosod.integrations.fiftyone.grouping import proposals as group_proposals  # noqa: E402
+from umscosod.integrations.fiftyone.grouping.dataset import group_dataset, preview_groups, stored_preview  # noqa: E402
+from umscosod.integrations.fiftyone.grouping.proposals import proposal_file  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 

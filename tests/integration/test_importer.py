@@ -36,7 +36,7 @@ def test_from_importer(tmp_path: Path) -> None:
     assert len(dataset.group_by("cls")) == 2
 
 
-@pytest.mark.parametrize("dataset_type", ["class", "umscosod.integrations.fiftyone.importer.CoSODDataset"])
+@pytest.mark.parametrize("dataset_type", ["class", "umscosod.integrations.fiftyone.exchange.importer.CoSODDataset"])
 def test_from_dir(tmp_path: Path, dataset_type: str) -> None:
     from umscosod.integrations.fiftyone import CoSODDataset
 

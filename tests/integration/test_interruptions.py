@@ -26,7 +26,7 @@ from tests.jobs import quick_config
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, DataError
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone import fields
+from umscosod.integrations.fiftyone.runs import fields
 from umscosod.progress import stage_name
 
 pytestmark = pytest.mark.mongod

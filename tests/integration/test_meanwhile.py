@@ -14,7 +14,7 @@ from tests.jobs import quick_config
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, DataError
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone import fields
+from umscosod.integrations.fiftyone.runs import fields
 
 pytestmark = pytest.mark.mongod
 
@@ -42,7 +42,7 @@ def test_what_a_person_did_meanwhile_is_kept(
         raise Cancelled("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr("umscosod.integrations.fiftyone.jobs.write_labels", write_three)
+        patch.setattr("umscosod.integrations.fiftyone.runs.jobs.write_labels", write_three)
         with pytest.raises(Cancelled):
             label(dataset, config, train=False)
     drawn, accepted, left = (dataset[item.sample_id] for item in written)
@@ -87,7 +87,7 @@ def test_masks_copied_for_a_training_that_never_began_are_copied_again(
         raise Cancelled("stop")
 
     with monkeypatch.context() as patch:
-        patch.setattr("umscosod.integrations.fiftyone.training.add_part", stop)
+        patch.setattr("umscosod.integrations.fiftyone.runs.training.add_part", stop)
         with pytest.raises(Cancelled):
             train(dataset, config)
     copied = sorted(folder_of(dataset, "network").glob("part-001/labels/**/*.png"))

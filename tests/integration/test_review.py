@@ -12,23 +12,24 @@ from PIL import Image
 from umscosod.errors import DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone import review, review_rows, runs  # noqa: E402
-from umscosod.integrations.fiftyone.fields import declare_fields  # noqa: E402
-from umscosod.integrations.fiftyone.places import review_folder  # noqa: E402
-from umscosod.integrations.fiftyone.review import (  # noqa: E402
+from umscosod.integrations.fiftyone.review import decide, rows  # noqa: E402
+from umscosod.integrations.fiftyone.review.decide import (  # noqa: E402
     accept_masks,
     reject_masks,
     replace_mask,
     send_back,
     undo_review,
 )
-from umscosod.integrations.fiftyone.review_list import (  # noqa: E402
+from umscosod.integrations.fiftyone.review.listing import (  # noqa: E402
     list_certain,
     list_for_review,
     list_review_fields,
     read_review_items,
     review_counts,
 )
+from umscosod.integrations.fiftyone.runs import record  # noqa: E402
+from umscosod.integrations.fiftyone.runs.fields import declare_fields  # noqa: E402
+from umscosod.integrations.fiftyone.runs.places import review_folder  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 
@@ -123,7 +124,7 @@ def test_names_the_groups_of_the_run(toy_dataset: Any, run_ids: list[str], kind:
     if kind == "class":
         values = [None if value is None else fo.Classification(label=value) for value in values]
     toy_dataset.set_values("kind", values)
-    runs.begin_run(toy_dataset, "cosal", "umscosod/label", group_field="kind")
+    record.begin_run(toy_dataset, "cosal", "umscosod/label", group_field="kind")
     view = list_for_review(toy_dataset, "cosal").sort_by("filepath")
     assert [item.group for item in read_review_items(view, "cosal", limit=3)] == ["a", "", "b"]
 
@@ -240,7 +241,7 @@ def test_stopped_between_file_and_field_no_label_lacks_its_file(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(review, "write_accepted", stop)
+        patch.setattr(decide, "write_accepted", stop)
         with pytest.raises(KeyboardInterrupt):
             accept_masks(toy_dataset, "cosal")
     assert file_of(toy_dataset, run_ids[0]).is_file()
@@ -249,7 +250,7 @@ def test_stopped_between_file_and_field_no_label_lacks_its_file(
 
     assert accept_masks(toy_dataset, "cosal").accepted == 5  # the next call completes it
     with monkeypatch.context() as patch:
-        patch.setattr(review, "remove_reviewed", stop)
+        patch.setattr(decide, "remove_reviewed", stop)
         with pytest.raises(KeyboardInterrupt):
             undo_review(toy_dataset, "cosal")
     assert_labels_have_files(toy_dataset)
@@ -259,16 +260,16 @@ def test_stopped_between_file_and_field_no_label_lacks_its_file(
 def test_a_large_review_is_written_in_batches(
     toy_dataset: Any, run_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(review_rows, "WRITE_BATCH", 2)
+    monkeypatch.setattr(rows, "WRITE_BATCH", 2)
     written = []
-    real = review.write_accepted
+    real = decide.write_accepted
 
     def stop_at_third(*args: Any) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(real(*args))
 
-    monkeypatch.setattr(review, "write_accepted", stop_at_third)
+    monkeypatch.setattr(decide, "write_accepted", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         accept_masks(toy_dataset, "cosal")
     assert toy_dataset.values("cosal_review")[:6] == ["accepted"] * 3 + [None] * 3  # the fourth has no mask

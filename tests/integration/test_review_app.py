@@ -11,8 +11,8 @@ fo = pytest.importorskip("fiftyone")
 import fiftyone.operators as foo  # noqa: E402
 from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 
-from umscosod.integrations.fiftyone.fields import LabelItem, declare_fields, write_labels  # noqa: E402
-from umscosod.integrations.fiftyone.review_list import list_for_review, review_counts  # noqa: E402
+from umscosod.integrations.fiftyone.review.listing import list_for_review, review_counts  # noqa: E402
+from umscosod.integrations.fiftyone.runs.fields import LabelItem, declare_fields, write_labels  # noqa: E402
 from umscosod.types import Status  # noqa: E402
 
 pytestmark = pytest.mark.mongod

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.toys import DatasetFactory
-from umscosod.integrations.fiftyone.fields import LabelItem, declare_fields, write_labels
+from umscosod.integrations.fiftyone.runs.fields import LabelItem, declare_fields, write_labels
 from umscosod.types import Status
 
 fo = pytest.importorskip("fiftyone")

@@ -11,8 +11,8 @@ import pytest
 
 import umscosod.integrations.fiftyone as integration
 from umscosod.evaluation.scores import Curves, Scores
-from umscosod.integrations.fiftyone import comparison
-from umscosod.integrations.fiftyone.comparison import Evaluated, compare_dataset
+from umscosod.integrations.fiftyone.evaluation import comparison
+from umscosod.integrations.fiftyone.evaluation.comparison import Evaluated, compare_dataset
 
 PLUGIN = "@umscosod/umscosod"
 MASKS = fo.EmbeddedDocumentField(fo.Segmentation)

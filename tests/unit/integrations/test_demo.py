@@ -16,7 +16,7 @@ import pytest
 from umscosod.errors import DataError, MissingDependencyError
 from umscosod.integrations import database, mongod
 from umscosod.integrations.database import find_mongod
-from umscosod.integrations.fiftyone import demo
+from umscosod.integrations.fiftyone.demo import __main__ as demo
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.integrations.fiftyone.jobs import label_items
-from umscosod.integrations.fiftyone.parts import Part, PartState
+from umscosod.integrations.fiftyone.runs.jobs import label_items
+from umscosod.integrations.fiftyone.runs.parts import Part, PartState
 from umscosod.types import Labelled, Status
 
 

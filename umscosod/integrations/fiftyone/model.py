@@ -18,7 +18,7 @@ import numpy as np
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.png import map_to_bytes
-from umscosod.integrations.fiftyone.fields import FOREGROUND, MODEL
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, MODEL
 from umscosod.pipeline.predictor import CoSalPredictor, GroupPrediction, check_picture, load_model
 from umscosod.types import ByteArray
 

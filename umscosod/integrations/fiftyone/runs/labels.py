@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.jobs import Job, RunReport, run_job
-from umscosod.integrations.fiftyone.parts import Part
+from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
+from umscosod.integrations.fiftyone.runs.parts import Part
 from umscosod.progress import ProgressFn, ignore_progress
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def label_dataset(
     -----
     Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
     """
-    from umscosod.integrations.fiftyone.training import checkpoint_of
+    from umscosod.integrations.fiftyone.runs.training import checkpoint_of
     from umscosod.pipeline import label_groups
 
     config = _config_or_preset(config)
@@ -153,7 +153,7 @@ def pseudo_label_dataset(
     detections_field : str, optional
         Take the instance masks of this ``Detections`` field instead of making them by clustering.
     """
-    from umscosod.integrations.fiftyone.proposals import with_detections_file
+    from umscosod.integrations.fiftyone.runs.proposals import with_detections_file
     from umscosod.pipeline import make_pseudo_labels
 
     config = _config_or_preset(config)
@@ -202,8 +202,8 @@ def refine_dataset(
     DataError
         `source` is no run with soft maps.
     """
-    from umscosod.integrations.fiftyone.rows import flat_images
-    from umscosod.integrations.fiftyone.runs import get_run
+    from umscosod.integrations.fiftyone.runs.record import get_run
+    from umscosod.integrations.fiftyone.runs.rows import flat_images
     from umscosod.pipeline import refine_maps
 
     config = _config_or_preset(config)

@@ -16,7 +16,7 @@ from umscosod.config_io import config_to_dict
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
 from umscosod.export.report import package_versions
-from umscosod.integrations.fiftyone.fields import (
+from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
     MODEL,
     LabelItem,
@@ -25,7 +25,7 @@ from umscosod.integrations.fiftyone.fields import (
     field_names,
     write_labels,
 )
-from umscosod.integrations.fiftyone.parts import (
+from umscosod.integrations.fiftyone.runs.parts import (
     Part,
     PartState,
     add_part,
@@ -34,13 +34,13 @@ from umscosod.integrations.fiftyone.parts import (
     remove_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.places import run_folder
-from umscosod.integrations.fiftyone.resume import resume_part
-from umscosod.integrations.fiftyone.rows import choose_rows, flat_images, read_rows
+from umscosod.integrations.fiftyone.runs.places import run_folder
+from umscosod.integrations.fiftyone.runs.resume import resume_part
+from umscosod.integrations.fiftyone.runs.rows import choose_rows, flat_images, read_rows
 from umscosod.types import Labelled, Status
 
 if TYPE_CHECKING:
-    from umscosod.integrations.fiftyone.runs import CoSalRunConfig
+    from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
     from umscosod.pipeline import LabelReport
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _run_held(view: Any, dataset: Any, job: Job, work: Work) -> RunReport:
 
 def folder_of(dataset: Any, job: Job) -> Path:
     """Folder of the run: where it is, else where it is to be."""
-    from umscosod.integrations.fiftyone.runs import find_run
+    from umscosod.integrations.fiftyone.runs.record import find_run
 
     present = find_run(dataset, job.key)
     if present is not None:
@@ -197,7 +197,7 @@ def folder_of(dataset: Any, job: Job) -> Path:
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
     """Register the run or take it up; refuse a field with somebody else's labels, or another folder."""
-    from umscosod.integrations.fiftyone.runs import begin_run, find_run
+    from umscosod.integrations.fiftyone.runs.record import begin_run, find_run
 
     present = find_run(dataset, job.key)
     asked = None if job.out_dir is None else Path(job.out_dir).expanduser().resolve()
@@ -263,7 +263,7 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
 
     In this order: killed between two of them, the next call finds the part open, and only has to do this again.
     """
-    from umscosod.integrations.fiftyone.runs import COMPLETE, freeze_samples, update_run
+    from umscosod.integrations.fiftyone.runs.record import COMPLETE, freeze_samples, update_run
 
     parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
     whole = [part for part in parts if part.state is PartState.COMPLETE or (last and part.file == last.file)]

@@ -11,7 +11,8 @@ import fiftyone as fo
 from umscosod.errors import DataError
 from umscosod.evaluation.report import Measure
 from umscosod.evaluation.scores import Definition, check_definition
-from umscosod.integrations.fiftyone.evaluation_method import (
+from umscosod.integrations.fiftyone.evaluation.ground_truth import make_mask_field
+from umscosod.integrations.fiftyone.evaluation.method import (
     BACKGROUND,
     BACKGROUND_NAME,
     FOREGROUND_NAME,
@@ -22,11 +23,10 @@ from umscosod.integrations.fiftyone.evaluation_method import (
     CoSalEvaluationResults,
     measure_fields,
 )
-from umscosod.integrations.fiftyone.evaluation_report import EvaluationReport, describe_left_out
-from umscosod.integrations.fiftyone.fields import FOREGROUND
-from umscosod.integrations.fiftyone.ground_truth import make_mask_field
-from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
-from umscosod.integrations.fiftyone.rows import flat_images
+from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
+from umscosod.integrations.fiftyone.evaluation.report import EvaluationReport, describe_left_out
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
+from umscosod.integrations.fiftyone.runs.rows import flat_images
 from umscosod.progress import ProgressFn, ignore_progress
 
 __all__ = [

@@ -13,7 +13,7 @@ from umscosod.data.benchmarks import open_benchmark
 from umscosod.data.folders import iter_images
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import TARGETS
+from umscosod.integrations.fiftyone.runs.fields import TARGETS
 
 _Row = tuple[str, Path, Path | None]
 """Group, image, mask."""

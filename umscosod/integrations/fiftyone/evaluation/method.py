@@ -19,9 +19,9 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.accumulate import CURVES
 from umscosod.evaluation.report import MEASURES
 from umscosod.evaluation.scores import Curves, Definition, Scores, check_definition
-from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
-from umscosod.integrations.fiftyone.fields import FOREGROUND, TARGETS
-from umscosod.integrations.fiftyone.pairs import Measured, measure_pairs
+from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
+from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS
 
 METHOD = "cosal"
 BACKGROUND = 0

@@ -17,7 +17,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.masks import encode_rle
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.parts import Part
+from umscosod.integrations.fiftyone.runs.parts import Part
 from umscosod.types import BoolArray
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import HUMAN, WRITE_BATCH, show_masks
-from umscosod.integrations.fiftyone.review_state import ReviewState, review_field
-from umscosod.integrations.fiftyone.rows import flat_images
+from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
+from umscosod.integrations.fiftyone.runs.fields import HUMAN, WRITE_BATCH, show_masks
+from umscosod.integrations.fiftyone.runs.rows import flat_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,9 +14,9 @@ from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config
 from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import REVIEWED
-from umscosod.integrations.fiftyone.jobs import Job, folder_of, open_run
-from umscosod.integrations.fiftyone.parts import (
+from umscosod.integrations.fiftyone.runs.fields import REVIEWED
+from umscosod.integrations.fiftyone.runs.jobs import Job, folder_of, open_run
+from umscosod.integrations.fiftyone.runs.parts import (
     Part,
     PartState,
     add_part,
@@ -26,8 +26,8 @@ from umscosod.integrations.fiftyone.parts import (
     remove_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.resume import resume_part
-from umscosod.integrations.fiftyone.rows import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.resume import resume_part
+from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import MANIFEST_NAME
 from umscosod.types import ImageGroup
@@ -188,7 +188,7 @@ def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
     DataError
         The run has no trained network.
     """
-    from umscosod.integrations.fiftyone.runs import find_run, get_run
+    from umscosod.integrations.fiftyone.runs.record import find_run, get_run
 
     dataset = sample_collection._dataset
     if isinstance(checkpoint, str) and checkpoint.isidentifier() and find_run(dataset, checkpoint) is not None:
@@ -202,7 +202,7 @@ def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
 
 
 def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> None:
-    from umscosod.integrations.fiftyone.runs import COMPLETE, find_run, get_run
+    from umscosod.integrations.fiftyone.runs.record import COMPLETE, find_run, get_run
 
     if find_run(dataset, key) is not None and not overwrite and get_run(dataset, key).state == COMPLETE:
         raise DataError(f"the run {key!r} is complete; choose another name for the network, or overwrite")
@@ -262,7 +262,7 @@ def _copy_masks(groups: Iterable[ImageGroup], masks: dict[str, Path], target: Pa
 
 def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str], target: Path) -> None:
     """Take along what a pseudo-label run says of its masks: source, confidence and the grid they were made on."""
-    from umscosod.integrations.fiftyone.runs import find_run
+    from umscosod.integrations.fiftyone.runs.record import find_run
 
     record = find_run(dataset, labels) if labels else None
     wanted = set(sample_ids)
@@ -280,7 +280,7 @@ def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str],
 
 
 def _complete(dataset: Any, job: Job, record: Any, part: Part, outcome: TrainOutcome) -> None:
-    from umscosod.integrations.fiftyone.runs import COMPLETE, freeze_samples, update_run
+    from umscosod.integrations.fiftyone.runs.record import COMPLETE, freeze_samples, update_run
     from umscosod.training.checkpoint import load_meta
 
     freeze_samples(dataset, job.key, record, sorted(part.writes))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import HUMAN
-from umscosod.integrations.fiftyone.review_state import ReviewState
+from umscosod.integrations.fiftyone.review.state import ReviewState
+from umscosod.integrations.fiftyone.runs.fields import HUMAN
 
 logger = logging.getLogger(__name__)
 

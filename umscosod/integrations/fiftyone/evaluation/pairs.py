@@ -16,7 +16,7 @@ from umscosod.evaluation.measures import compute_measures
 from umscosod.evaluation.pictures import fit_to_truth, open_grey, read_pair
 from umscosod.evaluation.scores import Definition, ImageScores
 from umscosod.evaluation.scoring import Suspicious
-from umscosod.integrations.fiftyone.rows import read_rows
+from umscosod.integrations.fiftyone.runs.rows import read_rows
 from umscosod.types import ByteArray
 
 NO_GROUP = "(no group)"

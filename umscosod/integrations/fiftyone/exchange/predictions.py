@@ -18,16 +18,16 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.pictures import open_grey
 from umscosod.evaluation.trees import shorten
 from umscosod.export.files import path_inside
-from umscosod.integrations.fiftyone.jobs import Job, RunReport, run_job
-from umscosod.integrations.fiftyone.parts import Part
-from umscosod.integrations.fiftyone.prediction_files import (
+from umscosod.integrations.fiftyone.exchange.prediction_files import (
     Matching,
     Prediction,
     PredictionFolder,
     Wanted,
     looks_like_masks,
 )
-from umscosod.integrations.fiftyone.rows import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
+from umscosod.integrations.fiftyone.runs.parts import Part
+from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.confidence import mask_confidence
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
@@ -145,7 +145,7 @@ def _has_maps(
     dataset: Any, field: str, predictions: PredictionFolder, found: Mapping[str, Prediction], kind: str
 ) -> bool:
     """Whether the run has soft maps; an import that is there already decides for ``auto``."""
-    from umscosod.integrations.fiftyone.runs import find_run
+    from umscosod.integrations.fiftyone.runs.record import find_run
 
     if predictions.is_ours:
         return any(prediction.map is not None for prediction in found.values())

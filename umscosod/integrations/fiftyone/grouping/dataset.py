@@ -14,11 +14,11 @@ from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
 from umscosod.grouping import check_groups, encoded_collection
-from umscosod.integrations.fiftyone.fields import WRITE_BATCH
-from umscosod.integrations.fiftyone.group_proposals import make_proposal, read_proposal
-from umscosod.integrations.fiftyone.grouping_report import GroupingReport
-from umscosod.integrations.fiftyone.rows import flat_images, read_groups
-from umscosod.integrations.fiftyone.runs import list_runs
+from umscosod.integrations.fiftyone.grouping.proposals import make_proposal, read_proposal
+from umscosod.integrations.fiftyone.grouping.report import GroupingReport
+from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH
+from umscosod.integrations.fiftyone.runs.record import list_runs
+from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import check_relative
 

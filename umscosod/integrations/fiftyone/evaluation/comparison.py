@@ -13,9 +13,9 @@ import numpy as np
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Curves, Definition, Scores
-from umscosod.integrations.fiftyone.comparison_report import TOLERANCE, Comparison, GroupRow, MeasureRow
-from umscosod.integrations.fiftyone.evaluation_method import METHOD
-from umscosod.integrations.fiftyone.evaluation_report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.evaluation.comparison_report import TOLERANCE, Comparison, GroupRow, MeasureRow
+from umscosod.integrations.fiftyone.evaluation.method import METHOD
+from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 
 KEPT_RESULTS = 8
 """So many evaluations are kept in memory: two a panel, and some to go back to."""

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import REVIEWED
-from umscosod.integrations.fiftyone.review_files import (
+from umscosod.integrations.fiftyone.review.files import (
     check_size,
     holds,
     read_mask_file,
@@ -22,14 +21,15 @@ from umscosod.integrations.fiftyone.review_files import (
     reviewed_file,
     write_reviewed,
 )
-from umscosod.integrations.fiftyone.review_rows import (
+from umscosod.integrations.fiftyone.review.rows import (
     ReviewRow,
     batches,
     check_replaceable,
     read_review_rows,
     write_accepted,
 )
-from umscosod.integrations.fiftyone.review_state import ReviewReport, ReviewState, review_field
+from umscosod.integrations.fiftyone.review.state import ReviewReport, ReviewState, review_field
+from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import fiftyone as fo
 
-from umscosod.integrations.fiftyone.comparison_report import Comparison
-from umscosod.integrations.fiftyone.fields import FOREGROUND
-from umscosod.integrations.fiftyone.review_list import list_for_review
+from umscosod.integrations.fiftyone.evaluation.comparison_report import Comparison
+from umscosod.integrations.fiftyone.review.listing import list_for_review
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
 
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"

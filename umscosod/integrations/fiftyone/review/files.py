@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from umscosod.data.files import open_atomic
 from umscosod.data.masks import encode_png
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import REVIEWED
-from umscosod.integrations.fiftyone.places import review_folder
+from umscosod.integrations.fiftyone.runs.fields import REVIEWED
+from umscosod.integrations.fiftyone.runs.places import review_folder
 
 _BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.fields import FOREGROUND, TARGETS, WRITE_BATCH
-from umscosod.integrations.fiftyone.places import dataset_folder
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH
+from umscosod.integrations.fiftyone.runs.places import dataset_folder
 from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray
 

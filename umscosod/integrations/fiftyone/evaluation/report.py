@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from umscosod.evaluation.report import Measure
 from umscosod.evaluation.scores import Definition, Scores
-from umscosod.integrations.fiftyone.pairs import LeftOut
+from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut
 
 WORDS: dict[Measure, str] = {
     "s": "S-measure",

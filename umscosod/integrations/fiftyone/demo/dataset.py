@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.places import safe_name
+from umscosod.integrations.fiftyone.runs.places import safe_name
 from umscosod.progress import ProgressFn, ignore_progress
 
 if TYPE_CHECKING:
-    from umscosod.integrations.fiftyone.comparison_report import Comparison
-    from umscosod.integrations.fiftyone.jobs import RunReport
+    from umscosod.integrations.fiftyone.evaluation.comparison_report import Comparison
+    from umscosod.integrations.fiftyone.runs.jobs import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +94,21 @@ def build_demo(
     DataError
         No pictures, or a data set of that name is somebody else's.
     """
-    from umscosod.integrations.fiftyone import demo_look
+    from umscosod.integrations.fiftyone.demo import look
 
     folder = Path(pictures).expanduser().resolve()
     dataset = _open_dataset(folder, name or f"umscosod-{safe_name(folder.name)}")
     runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), config, progress)
     has_truth = dataset.has_field(TRUTH_FIELD) and dataset.count(TRUTH_FIELD) > 0
     comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
-    demo_look.save_views(dataset, GROUP_FIELD, MAIN_RUN)
+    look.save_views(dataset, GROUP_FIELD, MAIN_RUN)
     if comparison is not None:
-        demo_look.save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
-    demo_look.save_workspaces(dataset, has_evaluations=comparison is not None)
+        look.save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
+    look.save_workspaces(dataset, has_evaluations=comparison is not None)
     if not _read_mark(dataset).get("is_dressed"):
         shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
         order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
-        demo_look.dress(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
+        look.dress(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
         _mark(dataset, is_dressed=True)
     report = DemoReport(
         name=dataset.name,
@@ -126,7 +126,7 @@ def _open_dataset(folder: Path, name: str) -> Any:
     """Open or make the data set; pictures that came since are added, samples that are there stay as they are."""
     import fiftyone as fo
 
-    from umscosod.integrations.fiftyone.importer import CoSODImporter
+    from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
 
     importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)
     importer.setup()  # before the data set is made: a bad folder leaves none behind
@@ -154,8 +154,8 @@ def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
     """Label with training (or take over what the command line found), then quickly, then the pseudo-labels."""
-    from umscosod.integrations.fiftyone.labels import label_dataset, pseudo_label_dataset
-    from umscosod.integrations.fiftyone.predictions import import_predictions
+    from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
+    from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
 
     own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
@@ -176,8 +176,8 @@ def _score(
     dataset: Any, runs: tuple[RunReport, ...], progress: ProgressFn
 ) -> tuple[Comparison | None, tuple[str, ...]]:
     """Evaluate the two runs where labels or evaluation are new, and compare them."""
-    from umscosod.integrations.fiftyone.comparison import compare_dataset
-    from umscosod.integrations.fiftyone.evaluation import evaluate_dataset
+    from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset
+    from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
 
     try:
         for run in runs:

@@ -17,7 +17,7 @@ from typing import Any
 import fiftyone.core.runs as fors
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.parts import hold_run, list_parts, remove_part
+from umscosod.integrations.fiftyone.runs.parts import hold_run, list_parts, remove_part
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
 RUNNING, COMPLETE = "running", "complete"

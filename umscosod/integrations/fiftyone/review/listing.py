@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umscosod.integrations.fiftyone.fields import REVIEWED
-from umscosod.integrations.fiftyone.review_rows import check_mask_field
-from umscosod.integrations.fiftyone.review_state import ReviewState, review_field
-from umscosod.integrations.fiftyone.rows import flat_images
+from umscosod.integrations.fiftyone.review.rows import check_mask_field
+from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
+from umscosod.integrations.fiftyone.runs.fields import REVIEWED
+from umscosod.integrations.fiftyone.runs.rows import flat_images
 from umscosod.types import Status
 
 OPEN = "open"
@@ -168,7 +168,7 @@ def _group_path(view: Any, field: str) -> str:
     """Path of the field that the run grouped by; "" for the folder, or masks that no run of ours made."""
     import fiftyone as fo
 
-    from umscosod.integrations.fiftyone.runs import find_run
+    from umscosod.integrations.fiftyone.runs.record import find_run
 
     dataset = view._dataset  # a view has no public way to its data set
     run = None if field not in dataset.list_runs() else find_run(dataset, field)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umscosod.errors import DataError, OtherResultsError
-from umscosod.integrations.fiftyone.parts import Part, PartState, list_parts, set_state
+from umscosod.integrations.fiftyone.runs.parts import Part, PartState, list_parts, set_state
 
 if TYPE_CHECKING:
-    from umscosod.integrations.fiftyone.jobs import Job
+    from umscosod.integrations.fiftyone.runs.jobs import Job
 
 
 def resume_part(folder: Path, run_id: str, job: Job, do: Callable[[Part], None]) -> Part | None:

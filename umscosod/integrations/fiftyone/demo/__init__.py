@@ -1,0 +1,1 @@
+"""The demo's data set, and the App on it."""
