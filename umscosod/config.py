@@ -1,7 +1,8 @@
 """Every hyper-parameter, said once: default, bounds, meaning and where it comes from.
 
 The command line, the App form and the docs read this file; ``config_features.py`` holds its part for stage 0,
-``config_grouping.py`` that for finding groups, which is no stage, ``config_baselines.py`` that of other methods.
+``config_grouping.py`` that for finding groups, which is no stage, ``config_baselines.py`` that of other methods,
+``config_confidence.py`` that of a mask's confidence.
 "spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
 paper's form differs from these defaults.
 """
@@ -20,6 +21,7 @@ from umscosod.config_baselines import BaselinesConfig as BaselinesConfig
 from umscosod.config_baselines import DvfdvdConfig as DvfdvdConfig
 from umscosod.config_baselines import ScosparcConfig as ScosparcConfig
 from umscosod.config_baselines import TokenCutConfig as TokenCutConfig
+from umscosod.config_confidence import ConfidenceConfig as ConfidenceConfig
 from umscosod.config_features import EmbeddedConfig as EmbeddedConfig
 from umscosod.config_features import FeaturesConfig as FeaturesConfig
 from umscosod.config_features import Share
@@ -302,4 +304,5 @@ class PipelineConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    confidence: ConfidenceConfig = field(default_factory=ConfidenceConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)

@@ -277,12 +277,14 @@ class Labelled:
     confidence : float
         In [0, 1]; 0 unless labelled.
     reason : str
-        Why it is empty, failed or skipped; ``""`` when all is well.
+        Why it is empty, failed or skipped, or of low confidence; ``""`` when all is well.
     source : str
         ``network``, ``pseudo-label`` or ``mean`` of both: whose map the group kept; ``stored map``: of an earlier
         job; ``human``: the mask is a person's.
     threshold : float
         Adaptive threshold of eq. 6; 0 unless labelled.
+    is_mixed : bool
+        No common object is seen in its group.
     """
 
     image_id: str
@@ -293,3 +295,4 @@ class Labelled:
     reason: str = ""
     source: str = ""
     threshold: float = 0.0
+    is_mixed: bool = False

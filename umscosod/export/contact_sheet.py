@@ -204,6 +204,8 @@ def _group_counts(tally: Tally) -> str:
     parts = [f"{totals['images']} images" if totals["images"] != 1 else "1 image"]
     parts += [f"{totals[status.value]} {status.value}" for status in Status if totals[status.value]]
     parts += [f"from {source}" for source in totals["sources"]]
+    if totals["mixed_groups"]:
+        parts.append("no common object seen")
     if totals["mean_confidence"] is not None:
         parts.append(f"mean confidence {totals['mean_confidence']:.2f}")
     return ", ".join(parts)
@@ -224,6 +226,8 @@ def _head(
     figures += "".join(f'<li class="{status}"><b>{totals[status.value]}</b> {status.value}</li>' for status in Status)
     if totals["mean_confidence"] is not None:
         figures += f"<li><b>{totals['mean_confidence']:.2f}</b> mean confidence</li>"
+    if totals["mixed_groups"]:
+        figures += f"<li><b>{totals['mixed_groups']}</b> groups without a common object</li>"
     figures += "".join(f"<li><b>{count}</b> from {escape(name)}</li>" for name, count in totals["sources"].items())
     yield f'<ul class="figures">{figures}</ul>\n'
     if facts:

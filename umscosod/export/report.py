@@ -111,6 +111,7 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
                 threshold=float(row["threshold"]),
                 source=row["source"],
                 reason=row["reason"],
+                is_mixed=bool(row.get("mixed_group", False)),
             )
             for row in document["images"]
         )
@@ -148,11 +149,13 @@ def _image_row(path: Path, row: Labelled) -> dict[str, Any]:
         "threshold": round(float(row.threshold), _DIGITS),
         "source": row.source,
         "reason": row.reason,
+        "mixed_group": row.is_mixed,
     }
 
 
 def _without_groups(totals: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in totals.items() if key != "groups"}
+    kept = {key: value for key, value in totals.items() if key not in ("groups", "mixed_groups")}
+    return {"mixed": bool(totals["mixed_groups"]), **kept}
 
 
 def _to_json(path: Path, document: Mapping[str, Any]) -> bytes:

@@ -24,19 +24,22 @@ class Tally:
         self._statuses: Counter[Status] = Counter()
         self._sources: Counter[str] = Counter()
         self._groups: set[str] = set()
+        self._mixed: set[str] = set()
         self._confidence = 0.0
 
     def add(self, row: Labelled) -> None:
         """Count one row."""
         self._statuses[row.status] += 1
         self._groups.add(row.group)
+        if row.is_mixed:
+            self._mixed.add(row.group)
         if row.source:
             self._sources[row.source] += 1
         if row.status is Status.LABELLED:
             self._confidence += row.confidence
 
     def as_dict(self) -> dict[str, Any]:
-        """Totals: ``images``, ``groups``, one count per status, ``sources``, and ``mean_confidence``.
+        """Totals: ``images``, ``groups``, ``mixed_groups``, a count per status, ``sources``, and ``mean_confidence``.
 
         The mean is over labelled images, rounded to 6 digits; None where nothing is labelled.
         """
@@ -44,6 +47,7 @@ class Tally:
         return {
             "images": self._statuses.total(),
             "groups": len(self._groups),
+            "mixed_groups": len(self._mixed),
             **{status.value: self._statuses[status] for status in Status},
             "sources": dict(sorted(self._sources.items())),
             "mean_confidence": round(self._confidence / labelled, 6) if labelled else None,

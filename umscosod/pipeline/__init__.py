@@ -18,7 +18,7 @@ from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
-from umscosod.pipeline.rows import choice_notes, finished_rows, pseudo_rows
+from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
 from umscosod.pipeline.stages import (
     NETWORK,
     PSEUDO,
@@ -244,7 +244,7 @@ def _refine_and_finish(
 def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
     """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
     is_choice = prepared.config.keep == "better" and (prepared.job.run / "checkpoints").is_dir()
-    notes = [*prepared.notes, *(choice_notes(rows) if is_choice else ())]
+    notes = [*prepared.notes, *(choice_notes(rows) if is_choice else ()), *mixed_notes(rows)]
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 

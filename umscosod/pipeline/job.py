@@ -115,6 +115,11 @@ class JobFolder:
         with open_atomic(self._rows_file(group)) as stream:
             stream.write(json.dumps([asdict(row) for row in rows]).encode())
 
+    def save_cues(self, group: ImageGroup, cues: Mapping[str, Any]) -> None:
+        """Keep what a group's confidences were made of, for people and for a new calibration."""
+        with open_atomic(self.run / "cues" / f"{_short(group.name)}.json") as stream:
+            stream.write(json.dumps(cues, indent=1).encode())
+
     def load_maps(self, group: ImageGroup) -> FloatArray | None:
         """Soft maps of a group stored by `save_maps`, float32, (N, H, W); None if absent or damaged."""
         try:

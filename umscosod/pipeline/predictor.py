@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from umscosod.confidence.judge import judge_group
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.data.images import resize_picture
@@ -27,7 +28,6 @@ from umscosod.pipeline.stages import label_maps, refine_features
 from umscosod.pseudo.cleaning import clean_labels
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
-from umscosod.refine.confidence import mask_confidence
 from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.threshold import calibrate
 from umscosod.training.checkpoint import find_checkpoint
@@ -128,13 +128,14 @@ class CoSalPredictor:
         maps_NHW = self._predict_maps(features)
         b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
         refined = refine_features(features, maps_NHW, self.config.refine, b_bar, self._pool)
+        judged = judge_group(features, [one.mask_HW for one in refined], self.config.confidence)
         return [
             GroupPrediction(
                 map_HW=resize_aligned(map_HW, size_hw),
-                mask_HW=one.mask_HW,
-                confidence=mask_confidence(map_HW, one.mask_HW),
+                mask_HW=np.zeros_like(one.mask_HW) if doubt.is_withdrawn else one.mask_HW,
+                confidence=0.0 if doubt.is_withdrawn else doubt.confidence,
             )
-            for map_HW, one, size_hw in zip(maps_NHW, refined, features.sizes_hw, strict=True)
+            for map_HW, one, doubt, size_hw in zip(maps_NHW, refined, judged.masks, features.sizes_hw, strict=True)
         ]
 
     def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:

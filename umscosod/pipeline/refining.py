@@ -14,6 +14,7 @@ from umscosod.features.blank import blank_pair
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, find_groups, prepare
 from umscosod.pipeline.results import LabelReport
+from umscosod.pipeline.rows import mixed_notes
 from umscosod.pipeline.stages import STORED, Refiner
 from umscosod.pipeline.stored import Maps, find_stored, hash_stored, read_stored
 from umscosod.progress import ProgressFn, ignore_progress
@@ -76,7 +77,8 @@ def refine_maps(
         with open_pool(prepared.config.refine.crf) as pool:
             refiner = Refiner(prepared=prepared, labels=None, b_bars={STORED: b_bar}, pool=pool, stored=files)
             rows = refiner.run(progress)
-        return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)
+        notes = [*prepared.notes, *mixed_notes(rows)]
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 
 def _looks_at_tokens(config: RefineConfig) -> bool:

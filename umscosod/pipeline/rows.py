@@ -28,6 +28,16 @@ def choice_notes(rows: Sequence[Labelled]) -> list[str]:
     return lines
 
 
+def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
+    """Name the groups in which no common object is seen; one line, or none."""
+    names = list(dict.fromkeys(row.group for row in rows if row.is_mixed))
+    if not names:
+        return []
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    count = len({row.group for row in rows})
+    return [f"no common object seen, so that no mask there can be relied on: {len(names)} of {count} groups ({shown})"]
+
+
 def finished_rows(prepared: Prepared) -> list[Labelled] | None:
     """Rows of a job whose groups are all finished; None if anything is left to do."""
     rows: list[Labelled] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from umscosod.confidence.judge import GroupJudgement, judge_group
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.masks import read_mask
@@ -32,7 +33,6 @@ from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.choice import group_agreement
-from umscosod.refine.confidence import mask_confidence
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
@@ -185,25 +185,25 @@ class Refiner:
         progress(len(groups), len(groups), "refinement")
         return rows
 
-    def _choose(self, features: GroupFeatures) -> list[Candidate]:
-        """Refine every maker's maps; what is to be kept comes first."""
+    def _choose(self, features: GroupFeatures) -> Candidate:
+        """Refine every maker's maps; return what is to be kept."""
         found = {
             source: self._refine(features, source, self._maps(features, source), b_bar)
             for source, b_bar in self.b_bars.items()
         }
         config = self.prepared.config
         if len(found) == 1:
-            return list(found.values())
+            return next(iter(found.values()))
         network, pseudo = found[NETWORK], found[PSEUDO]
         lead = network.agreement - pseudo.agreement
         if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
-            return [network, pseudo]
+            return network
         if config.keep == "pseudo" or lead < -config.keep_margin:
-            return [pseudo, network]
+            return pseudo
         share = config.mean_network_share
         b_bar = share * self.b_bars[NETWORK] + (1.0 - share) * self.b_bars[PSEUDO]
         maps_NHW = share * network.maps_NHW + (1.0 - share) * pseudo.maps_NHW
-        return [self._refine(features, MEAN, maps_NHW, b_bar), pseudo]
+        return self._refine(features, MEAN, maps_NHW, b_bar)
 
     def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
         if source not in (PSEUDO, STORED):
@@ -226,17 +226,19 @@ class Refiner:
         agreement = group_agreement(masks, second.tokens_NPD, second.grid_hw, self.prepared.config.refine)
         return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
 
-    def _write(self, features: GroupFeatures, candidates: list[Candidate]) -> list[Labelled]:
-        kept, other = candidates[0], candidates[-1]
+    def _write(self, features: GroupFeatures, kept: Candidate) -> list[Labelled]:
+        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.prepared.config.confidence)
+        self.prepared.job.save_cues(features.group, _list_cues(features, judged))
         rows = []
         for index, image in enumerate(features.group.images):
             refined, map_HW, size_hw = kept.refined[index], kept.maps_NHW[index], features.sizes_hw[index]
-            other_HW = None if other is kept else other.refined[index].mask_HW
-            mask_HW, source = refined.mask_HW, kept.source
-            confidence = mask_confidence(map_HW, mask_HW, other_HW)
+            mask_HW, source, one = refined.mask_HW, kept.source, judged.masks[index]
+            confidence, reason = one.confidence, one.reason
+            if one.is_withdrawn:
+                mask_HW = np.zeros_like(mask_HW)
             if self.labels is not None and image.id in self.labels and self.labels[image.id].source == HUMAN_SOURCE:
                 mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
-                source, confidence = HUMAN_SOURCE, 1.0
+                source, confidence, reason = HUMAN_SOURCE, 1.0, ""
             is_found = bool(mask_HW.any())
             if kept.source == STORED:
                 copy_stored(self.stored[image.id], self._path("maps", image), size_hw)
@@ -250,15 +252,27 @@ class Refiner:
                     output=image.output,
                     status=Status.LABELLED if is_found else Status.EMPTY,
                     confidence=confidence if is_found else 0.0,
-                    reason="" if is_found else _why_empty(source, refined.threshold),
+                    reason=reason if is_found else reason or _why_empty(source, refined.threshold),
                     source=source,
                     threshold=refined.threshold,
+                    is_mixed=judged.is_mixed,
                 )
             )
         return rows
 
     def _path(self, tree: str, image: ImageRef) -> Path:
         return path_inside(self.prepared.job.out, f"{tree}/{image.output}")
+
+
+def _list_cues(features: GroupFeatures, judged: GroupJudgement) -> dict[str, object]:
+    """Content of a group's file under ``run/cues``."""
+    return {
+        "group": features.group.name,
+        "kind": "whitened" if features.first.is_centred else "plain",
+        "outputs": [image.output for image in features.group.images],
+        "group_cues": judged.cues,
+        "mask_cues": [one.cues for one in judged.masks],
+    }
 
 
 def _why_empty(source: str, threshold: float) -> str:

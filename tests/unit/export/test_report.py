@@ -40,6 +40,7 @@ def test_contents(tmp_path: Path) -> None:
     assert totals == {
         "images": 5,
         "groups": 2,
+        "mixed_groups": 0,
         "labelled": 2,
         "empty": 1,
         "failed": 1,
@@ -67,6 +68,7 @@ def test_contents(tmp_path: Path) -> None:
         "threshold": 0.5,
         "source": "network",
         "reason": "",
+        "mixed_group": False,
     }
 
 

@@ -1,0 +1,198 @@
+"""Cues that only a group gives: what its foregrounds share, and how an image's resembles the others'.
+
+Suffixes: ``N`` images of the group, ``P`` patches, ``D`` token width. Images with an empty or a full mask must be
+left out before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from umscosod.confidence.cues import correlation
+from umscosod.confidence.evidence import Stream
+from umscosod.config import ConfidenceConfig
+from umscosod.types import FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """Means of one side of the masks and how tokens scatter about them.
+
+    Attributes
+    ----------
+    mean_ND : ndarray, float64, (N, D)
+        Mean token of each image's side.
+    between_DD, within_DD : ndarray, float64, (D, D)
+        Covariance of those means; mean covariance of the tokens of one image about its mean.
+    """
+
+    mean_ND: FloatArray
+    between_DD: FloatArray
+    within_DD: FloatArray
+
+
+def measure_scatter(tokens_NPD: FloatArray, share_NP: FloatArray) -> Scatter:
+    """Scatter of the tokens under the masks.
+
+    Examples
+    --------
+    Two images of two patches each; only the first patch of each counts.
+
+    >>> scatter = measure_scatter(np.array([[[1.0], [9.0]], [[3.0], [7.0]]]), np.array([[1.0, 0.0], [1.0, 0.0]]))
+    >>> scatter.mean_ND.ravel().tolist(), scatter.between_DD.item(), scatter.within_DD.item()
+    ([1.0, 3.0], 2.0, 0.0)
+    """
+    weight_NP = share_NP / share_NP.sum(axis=1, keepdims=True)
+    mean_ND = np.einsum("np,npd->nd", weight_NP, tokens_NPD)
+    centred_ND = mean_ND - mean_ND.mean(axis=0)
+    within_DD = np.zeros((tokens_NPD.shape[2],) * 2)
+    for tokens_PD, weight_P, mean_D in zip(tokens_NPD, weight_NP, mean_ND, strict=True):
+        about_PD = tokens_PD - mean_D
+        within_DD += (about_PD * weight_P[:, None]).T @ about_PD
+    between_DD = centred_ND.T @ centred_ND / max(1, len(mean_ND) - 1)
+    return Scatter(mean_ND=mean_ND, between_DD=between_DD, within_DD=within_DD / len(mean_ND))
+
+
+def group_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> dict[str, float]:
+    """Measure what the foregrounds of a group share.
+
+    Parameters
+    ----------
+    streams : tuple of Stream
+    config : ConfidenceConfig
+
+    Returns
+    -------
+    dict of str to float
+        Each higher where more is shared. ``closeness``: minus the log of the variance between the foregrounds of
+        different images over that within one, in tokens whitened by the latter. ``closer_than_background``: minus
+        the log of that variance between foregrounds over that between backgrounds. ``common_contrast``: log of the
+        squared mean difference of foreground and background over the variance between foregrounds, second stream.
+        ``match``: mean cosine of a foreground patch and its best match in another image, first stream.
+
+    References
+    ----------
+    One-way analysis of variance: Fisher, "Statistical Methods for Research Workers", 1925.
+    """
+    first, second = streams
+    inside = measure_scatter(first.tokens_NPD, first.share_NP)
+    outside = measure_scatter(first.tokens_NPD, 1.0 - first.share_NP)
+    weight_DD = _whitening(inside, outside, config)
+    tiny = float(np.finfo(np.float64).tiny)
+    between, within, background = [
+        max(float((weight_DD * scatter_DD).sum()), tiny)
+        for scatter_DD in (inside.between_DD, inside.within_DD, outside.between_DD)
+    ]
+    inside_2 = measure_scatter(second.tokens_NPD, second.share_NP)
+    outside_2 = measure_scatter(second.tokens_NPD, 1.0 - second.share_NP)
+    contrast = float(((inside_2.mean_ND - outside_2.mean_ND).mean(axis=0) ** 2).sum())
+    spread = float(np.trace(inside_2.between_DD))
+    return {
+        "closeness": -float(np.log(between / within)),
+        "closer_than_background": -float(np.log(between / background)),
+        "common_contrast": float(np.log(max(contrast, tiny) / max(spread, tiny))),
+        "match": best_match(first, config),
+    }
+
+
+def best_match(stream: Stream, config: ConfidenceConfig) -> float:
+    """Mean cosine of each foreground patch and the patch of every other image that is most like it.
+
+    At most ``match_images`` images and ``match_patches`` patches of each, evenly spaced, are looked at. 0 where no
+    patch is foreground by half or more.
+    """
+    images = np.unique(np.linspace(0, len(stream.tokens_NPD) - 1, config.match_images).round().astype(np.int64))
+    step = -(-stream.tokens_NPD.shape[1] // config.match_patches)
+    tokens_NPD = stream.tokens_NPD[images][:, ::step].astype(np.float32)
+    length_NP1 = np.linalg.norm(tokens_NPD, axis=2, keepdims=True)
+    unit_NPD = np.divide(tokens_NPD, length_NP1, out=np.zeros_like(tokens_NPD), where=length_NP1 > 0)
+    is_inside_NP = stream.share_NP[images][:, ::step] >= 0.5
+    scores = []
+    for index, is_inside_P in enumerate(is_inside_NP):
+        if is_inside_P.any():
+            found = [unit_NPD[index][is_inside_P] @ other_PD.T for at, other_PD in enumerate(unit_NPD) if at != index]
+            scores.append(float(np.mean([cosine.max(axis=1).mean() for cosine in found])))
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def image_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> list[dict[str, float]]:
+    """Measure how each image's foreground resembles those of the others.
+
+    Returns
+    -------
+    list of dict of str to float
+        Per image, each higher where it resembles them more; mean over the streams, in tokens whitened by the scatter
+        within images. ``nearness``: minus the log of the mean squared distance to the ``nearest`` foregrounds, less
+        the group's median. ``likeness``: mean cosine with the ``nearest`` most similar.
+    """
+    nearness, likeness = zip(*(_resemblance(stream, config) for stream in streams), strict=True)
+    return [
+        {"nearness": float(near), "likeness": float(like)}
+        for near, like in zip(np.mean(nearness, axis=0), np.mean(likeness, axis=0), strict=True)
+    ]
+
+
+def _resemblance(stream: Stream, config: ConfidenceConfig) -> tuple[FloatArray, FloatArray]:
+    inside = measure_scatter(stream.tokens_NPD, stream.share_NP)
+    outside = measure_scatter(stream.tokens_NPD, 1.0 - stream.share_NP)
+    white_ND = inside.mean_ND @ np.linalg.cholesky(_whitening(inside, outside, config))
+    count = min(config.nearest, len(white_ND) - 1)
+    dot_NN = white_ND @ white_ND.T
+    square_N = np.diag(dot_NN)
+    distance_NN = np.maximum(square_N[:, None] + square_N[None] - 2.0 * dot_NN, np.finfo(np.float64).eps)
+    cosine_NN = dot_NN / np.sqrt(np.maximum(np.outer(square_N, square_N), np.finfo(np.float64).tiny))
+    np.fill_diagonal(distance_NN, np.inf)
+    np.fill_diagonal(cosine_NN, -np.inf)
+    nearness_N = -np.log(np.sort(distance_NN, axis=1)[:, :count].mean(axis=1))
+    likeness_N = np.sort(cosine_NN, axis=1)[:, -count:].mean(axis=1)
+    return nearness_N - np.median(nearness_N), likeness_N
+
+
+def predictability(stream: Stream, ridge: float) -> FloatArray:
+    """How well a linear classifier of the other images' masks finds each image's mask.
+
+    Returns
+    -------
+    ndarray, float64, (N,), in [-1, 1]
+        Correlation of the classifier's score with the mask.
+
+    References
+    ----------
+    Fisher's linear discriminant, one image left out at a time.
+    """
+    tokens_NPD, share_NP = stream.tokens_NPD, stream.share_NP
+    sides = (share_NP, 1.0 - share_NP)
+    weight_2N = np.stack([side_NP.sum(axis=1) for side_NP in sides])
+    sum_2ND = np.stack([np.einsum("np,npd->nd", side_NP, tokens_NPD) for side_NP in sides])
+    square_2NDD = np.stack(
+        [
+            np.stack([(tokens_NPD[at] * side_P[:, None]).T @ tokens_NPD[at] for at, side_P in enumerate(side_NP)])
+            for side_NP in sides
+        ]
+    )
+    scores = []
+    for index, tokens_PD in enumerate(tokens_NPD):
+        others = np.arange(len(tokens_NPD)) != index
+        weight_2 = weight_2N[:, others].sum(axis=1)
+        mean_2D = sum_2ND[:, others].sum(axis=1) / weight_2[:, None]
+        scatter_DD = (square_2NDD[:, others].sum(axis=1) / weight_2[:, None, None]).sum(axis=0) - mean_2D.T @ mean_2D
+        scores.append(correlation(tokens_PD @ _solve(scatter_DD, mean_2D[0] - mean_2D[1], ridge), share_NP[index]))
+    return np.array(scores)
+
+
+def _whitening(inside: Scatter, outside: Scatter, config: ConfidenceConfig) -> FloatArray:
+    """Inverse of the scatter within images, both sides of the masks, with a ridge: (D, D)."""
+    within_DD = inside.within_DD + outside.within_DD
+    return np.asarray(np.linalg.inv(_ridged(within_DD, config.ridge)))
+
+
+def _solve(scatter_DD: FloatArray, difference_D: FloatArray, ridge: float) -> FloatArray:
+    return np.asarray(np.linalg.solve(_ridged(scatter_DD, ridge), difference_D))
+
+
+def _ridged(scatter_DD: FloatArray, ridge: float) -> FloatArray:
+    """Add the ridge; where there is no scatter at all, the identity."""
+    mean = float(np.trace(scatter_DD)) / len(scatter_DD)
+    return scatter_DD + (ridge * mean if mean > 0.0 else 1.0) * np.eye(len(scatter_DD))
