@@ -240,7 +240,12 @@ class RefineConfig:
     enabled: Annotated[bool, Doc("Off: the mask is the map at th0.")] = True
     adaptive: Annotated[bool, Doc("Threshold per image by eq. 6; off: th0 for all.")] = True
     th0: Annotated[float, *Share, Doc("Base threshold of eq. 6.")] = 0.5
-    alpha_c: Annotated[float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence in eq. 6.")] = 1.0
+    alpha_c: Annotated[
+        float,
+        Ge(0.0),
+        Le(10.0),
+        Doc("Weight of a map's lack of confidence in eq. 6 (paper: 1, which drops faint objects of every method)."),
+    ] = 0.25
     th_clamp: Annotated[tuple[float, float], Doc("Bounds of the threshold; 0 2 switches clamping off.")] = (0.05, 0.95)
     empty_floor: Annotated[
         float,

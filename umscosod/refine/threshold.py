@@ -140,7 +140,7 @@ def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -
     --------
     conf is 0.9, so the map lacks 0.1, which is 0.2 less than usual.
 
-    >>> round(adaptive_threshold(np.array([[1.0, 0.8], [0.2, 0.0]]), 0.3, RefineConfig()), 6)
+    >>> round(adaptive_threshold(np.array([[1.0, 0.8], [0.2, 0.0]]), 0.3, RefineConfig(alpha_c=1.0)), 6)
     0.3
     """
     if not config.adaptive:

@@ -67,7 +67,7 @@ def test_the_three_parts_in_the_order_of_the_paper():
 
 
 def test_b_bar_of_the_checkpoint_is_used():
-    config = RefineConfig(crf=NO_CRF)
+    config = RefineConfig(crf=NO_CRF, alpha_c=1.0)
     low, high = (refine_group(*group(), config, b_bar=b_bar)[0].threshold for b_bar in (0.1, 0.3))
     assert low - high == pytest.approx(0.2)
 

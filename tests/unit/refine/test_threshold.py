@@ -57,9 +57,9 @@ def test_a_map_of_usual_confidence_gets_th0():
 
 def test_clamps():
     unsure, sure = np.zeros((3, 3)), np.ones((3, 3))
-    assert adaptive_threshold(unsure, 0.0, RefineConfig()) == 0.95  # 0.5 + 1
-    assert adaptive_threshold(sure, 1.0, RefineConfig()) == 0.05  # 0.5 - 1
-    unclamped = RefineConfig(th_clamp=(0.0, 2.0))
+    assert adaptive_threshold(unsure, 0.0, RefineConfig(alpha_c=1.0)) == 0.95  # 0.5 + 1
+    assert adaptive_threshold(sure, 1.0, RefineConfig(alpha_c=1.0)) == 0.05  # 0.5 - 1
+    unclamped = RefineConfig(alpha_c=1.0, th_clamp=(0.0, 2.0))
     assert adaptive_threshold(unsure, 0.0, unclamped) == 1.5
 
 
