@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import rankdata, spearmanr
 
-from umscosod.config import PipelineConfig
+from umscosod.config import ConfidenceConfig, PipelineConfig
 from umscosod.config_io import load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.masks import read_mask
@@ -29,6 +29,8 @@ from umscosod.pipeline import label_groups
 from umscosod.types import ImageGroup, ImageRef
 
 MIXED, MIXED_SIZE, FOREIGN, SEED = 20, 14, 3, 7
+SETTINGS = ConfidenceConfig()
+LOW = SETTINGS.low
 RIDGE = {"mask": 0.02, "group": 0.02, "image": 0.02}
 CUES = {
     "mask": (
@@ -276,6 +278,71 @@ def report(cases: Sequence[Case]) -> None:
         of_kind = [case for case in cases if case.kind == kind]
         _report_groups(kind, [case for case in of_kind if _is(case, "alone", "mixed")])
         _report_images(kind, [case for case in of_kind if _is(case, "foreign")])
+    for backbone in backbones:
+        _report_outcome(backbone, [case for case in cases if case.job.startswith(backbone + "/")], cases)
+
+
+def _report_outcome(name: str, cases: Sequence[Case], known: Sequence[Case]) -> None:
+    """What a person sees: confidences after both doubts, at the levels of the settings."""
+    seen: dict[str, list[tuple[float, float, bool]]] = {"true": [], "foreign": [], "mixed": []}
+    hits, kinds = [], {case.job: case.kind for case in cases}
+    for case in cases:
+        kind = next((kind for kind in seen if _is(case, kind)), "")
+        if not kind:
+            continue
+        thing = _thing(case)
+        models = _fit_without(known, thing, kinds[case.job])
+        rows = list(zip(_confidences(case, models), case.iou, case.is_foreign, strict=True))
+        seen[kind] += rows
+        if kind == "foreign":
+            hits.append(sum(value < LOW for value, _, is_foreign in rows if is_foreign) >= 2)
+    for kind, rows in seen.items():
+        guess, iou, is_foreign = (np.array(column) for column in zip(*rows, strict=True))
+        if kind == "true":
+            rank, area = spearmanr(guess, iou).statistic, auroc(guess, iou >= 0.5)
+            print(
+                f"outcome, {name}, true groups: Spearman {rank:.3f}, AUROC {area:.3f}, low {(guess < LOW).mean():.2f}"
+            )
+        elif kind == "foreign":
+            print(
+                f"outcome, {name}, 3 foreign images: low {(guess[is_foreign] < LOW).mean():.2f}, at least 2 of 3 in "
+                f"{np.mean(hits):.2f} of groups, low members {(guess[~is_foreign] < LOW).mean():.2f}"
+            )
+        else:
+            print(f"outcome, {name}, mixed groups: low {(guess < LOW).mean():.2f}")
+
+
+def _fit_without(known: Sequence[Case], thing: str, kind: str) -> dict[str, Any]:
+    """Models that have not seen a group; those of all groups are made once for each name."""
+    if (thing, kind) not in _FITTED:
+        rest = [case for case in known if _thing(case) != thing and f"{_home(case)}{case.group}" != thing]
+        of_kind = [case for case in rest if case.kind == kind]
+        _FITTED[thing, kind] = {
+            "mask": fit_masks([case for case in rest if _is(case, "true")]),
+            "group": fit_groups([case for case in of_kind if _is(case, "alone", "mixed")]),
+            "image": fit_images([case for case in of_kind if _is(case, "foreign")]),
+        }
+    return _FITTED[thing, kind]
+
+
+_FITTED: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def _home(case: Case) -> str:
+    """Data set of a group that was labelled alone; the job's name says it."""
+    return case.job.split("/")[1].removeprefix("alone-").removesuffix(f"-{case.group}")
+
+
+def _confidences(case: Case, models: dict[str, Any]) -> list[float]:
+    usable = sum(bool(cues) for cues in case.mask_cues)
+    is_mixed = usable >= SETTINGS.mixed_images and predict(models["group"], case.group_cues) < SETTINGS.mixed_level
+    values = []
+    for cues in case.mask_cues:
+        value = predict(models["mask"], cues) if cues else 0.0
+        is_unlike = "nearness" in cues and predict(models["image"], cues) < SETTINGS.absent_level
+        cap = LOW * (SETTINGS.doubt_cap + (1.0 - SETTINGS.doubt_cap) * value)
+        values.append(min(value, cap) if is_mixed or is_unlike else value)
+    return values
 
 
 def _report_groups(kind: str, cases: Sequence[Case]) -> None:

@@ -34,9 +34,13 @@ class ConfidenceConfig:
     absent_level: Annotated[
         float, *Share, Doc("An image is called unlike where the calibrated share of members is below this.")
     ] = 0.4
-    doubt_factor: Annotated[
-        float, *Share, Doc("What the confidence of a mask is multiplied by for either of the two doubts.")
-    ] = 0.5
+    doubt_cap: Annotated[
+        float,
+        *Share,
+        Doc(
+            "A mask in doubt gets at most low times this, rising with its own estimate to low: always low, yet ranked."
+        ),
+    ] = 0.8
     dims: Annotated[int, Ge(2), Doc("Principal directions of a group's tokens that the cues look at.")] = 64
     ridge: Annotated[float, Gt(0.0), Doc("Ridge of the scatters within images, in mean variances.")] = 0.3
     agreement_ridge: Annotated[

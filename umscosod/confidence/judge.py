@@ -166,7 +166,7 @@ def _judge_mask(
     confidence = mask_model.estimate(cues)
     is_unlike = "nearness" in cues and config.absent != "off" and image_model.estimate(cues) < config.absent_level
     if is_unlike:
-        confidence *= config.doubt_factor
+        confidence = _cap(confidence, config)
     words = [UNLIKE] if is_unlike else []
     if confidence < config.low:
         words += _weakest(mask_model.contributions(cues))
@@ -183,10 +183,15 @@ def _doubt_group(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgeme
     words = [MIXED, *([judged.reason] if judged.reason else [])]
     return replace(
         judged,
-        confidence=judged.confidence * config.doubt_factor,
+        confidence=_cap(judged.confidence, config),
         reason="; ".join(words),
         is_withdrawn=judged.is_withdrawn or config.mixed == "empty",
     )
+
+
+def _cap(confidence: float, config: ConfidenceConfig) -> float:
+    """Bring a confidence below the level of low ones; the order of those capped stays."""
+    return min(confidence, config.low * (config.doubt_cap + (1.0 - config.doubt_cap) * confidence))
 
 
 def _weakest(contributions: Mapping[str, float]) -> list[str]:
