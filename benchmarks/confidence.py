@@ -71,6 +71,7 @@ def main() -> None:
         overrides = {"features.backbone": asked.backbone, "features.weights": asked.weights}
         config = load_config("fast", overrides={**overrides, "confidence.mixed": "flag", "confidence.absent": "flag"})
         run_jobs(asked.data, asked.work / asked.backbone, config, asked.same, train=not asked.no_train)
+        return
     cases = list(read_cases(asked.data, asked.work))
     report(cases)
     if asked.write:
@@ -351,7 +352,7 @@ def _report_groups(kind: str, cases: Sequence[Case]) -> None:
     ]
     guess, is_true = np.array([score for score, _ in scores]), np.array([truth for _, truth in scores])
     print(f"groups, {kind}: AUROC {auroc(guess, is_true):.3f}")
-    for level in (0.2, 0.3, 0.4, 0.5):
+    for level in (0.2, 0.3, 0.35, 0.4, 0.5):
         print(
             f"  level {level}: mixed flagged {(guess[~is_true] < level).mean():.2f}, true flagged "
             f"{(guess[is_true] < level).mean():.2f}"

@@ -25,7 +25,7 @@ class ConfidenceConfig:
     ] = "flag"
     mixed_level: Annotated[
         float, *Share, Doc("A group is called mixed where the calibrated share of true groups is below this.")
-    ] = 0.4
+    ] = 0.3
     mixed_images: Annotated[int, Ge(2), Doc("Smaller groups are never called mixed: too little to go by.")] = 4
     absent: Annotated[
         Literal["flag", "empty", "off"],
@@ -33,7 +33,7 @@ class ConfidenceConfig:
     ] = "flag"
     absent_level: Annotated[
         float, *Share, Doc("An image is called unlike where the calibrated share of members is below this.")
-    ] = 0.4
+    ] = 0.3
     doubt_cap: Annotated[
         float,
         *Share,
