@@ -180,10 +180,7 @@ def read_config(ctx: Any, fields: dict[str, Any] | None = None) -> PipelineConfi
 
 
 def _read_overrides(ctx: Any) -> dict[str, Any]:
-    """Settings as a mapping (from Python) or as lines ``name=value`` (from the form)."""
-    given = ctx.params.get("settings")
-    if isinstance(given, dict):
-        return dict(given)
+    """Settings as lines ``name=value``; FiftyOne lets no mapping through."""
     overrides: dict[str, Any] = {}
     for line in read_text(ctx, "settings").splitlines():
         name, sign, value = line.partition("=")

@@ -27,6 +27,8 @@ from umscosod.config_features import FeaturesConfig as FeaturesConfig
 from umscosod.config_features import Share
 from umscosod.config_grouping import GroupingConfig as GroupingConfig
 
+Method = Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
@@ -278,7 +280,7 @@ class PipelineConfig:
     seed: Annotated[int, Ge(0), Doc("Seed of everything random; group and image order are part of it.")] = 123
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
     method: Annotated[
-        Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"],
+        Method,
         Doc(
             "What makes the maps that are refined: ums, the whole method; pseudo, its pseudo-labels alone; or a method "
             "of others on the same features, for comparison."

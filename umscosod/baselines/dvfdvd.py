@@ -11,8 +11,8 @@ import numpy as np
 
 from umscosod.baselines.kmeans import Labels, fit_clusters, nearest
 from umscosod.baselines.maps import firm
-from umscosod.baselines.vectors import unit_patches
 from umscosod.config import DvfdvdConfig
+from umscosod.features.vectors import unit_patches
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures
 

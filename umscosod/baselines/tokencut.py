@@ -10,8 +10,8 @@ from scipy import ndimage
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from umscosod.baselines.maps import firm, ramp
-from umscosod.baselines.vectors import unit_patches
 from umscosod.config import TokenCutConfig
+from umscosod.features.vectors import unit_patches
 from umscosod.types import BoolArray, FloatArray, GroupFeatures
 
 _DENSE = 64  # patches up to which all eigenvectors are cheaper than an iteration

@@ -4,82 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from typing_extensions import Doc
 
-from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET
-
-_Switch: Any = tyro.conf.FlagCreatePairsOff
-_NO_HINT = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Console:
-    """What is said while it runs."""
-
-    verbose: Annotated[
-        bool, _Switch, tyro.conf.arg(aliases=("-v",)), Doc("Say what is chosen and done, not only what is wrong.")
-    ] = False
-    debug: Annotated[bool, _Switch, Doc("Show the whole traceback of an error.")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Where settings come from: defaults, then preset, then file, then flags."""
-
-    preset: Annotated[
-        str,
-        tyro.conf.arg(metavar="NAME"),
-        Doc(
-            "Named set of differences from the defaults: fast (laptops), full (the defaults themselves: 100 epochs), "
-            "paper (the published form) or smoke (tests); 'umscosod presets' shows them."
-        ),
-    ] = DEFAULT_PRESET
-    config_file: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint=_NO_HINT),
-        Doc("YAML file of settings, such as the config.yaml of an earlier run; only what differs need be in it."),
-    ] = None
-    device: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
-        Doc("auto, cpu, cuda, cuda:N or mps. Short for --config.device."),
-    ] = None
-    seed: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint=_NO_HINT),
-        Doc("Seed of everything random. Short for --config.seed."),
-    ] = None
-    backbone: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
-        Doc("Features: auto, embedded or the name of a ViT. Short for --config.features.backbone."),
-    ] = None
-    weights: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint=_NO_HINT),
-        Doc("Local weight file of that ViT. Short for --config.features.weights."),
-    ] = None
-
-
-Images = Annotated[
-    Path,
-    tyro.conf.Positional,
-    tyro.conf.arg(metavar="IMAGES"),
-    Doc("Folder with one sub-folder a group, or a .csv list with the columns path and group."),
-]
-Out = Annotated[Path, tyro.conf.arg(metavar="OUT"), Doc("Folder for the results.")]
-Overwrite = Annotated[
-    bool,
-    _Switch,
-    Doc("Replace results of other settings or images. Without it, the same command resumes what was interrupted."),
-]
-Config = Annotated[PipelineConfig, Doc("Every setting; precedence: defaults < preset < file < flags.")]
-Flat = Annotated[Settings, tyro.conf.arg(name="")]
-Talk = Annotated[Console, tyro.conf.arg(name="")]
+from umscosod.cli.options import NO_HINT, Config, Console, Flat, Images, Out, Overwrite, Settings, Switch, Talk
+from umscosod.config import GroupingConfig, Method, PipelineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +21,13 @@ class Label:
     out: Out
     checkpoint: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint=_NO_HINT),
+        tyro.conf.arg(metavar="DIR", help_behavior_hint=NO_HINT),
         Doc("Label with this network instead of training one."),
     ] = None
-    no_train: Annotated[bool, _Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
+    no_train: Annotated[bool, Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
     method: Annotated[
-        Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"] | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        Method | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
         Doc("ums, pseudo, or a method of others: attention, tokencut, dvfdvd, scosparc. Short for --config.method."),
     ] = None
     overwrite: Overwrite = False
@@ -178,7 +109,7 @@ class Evaluate:
         tyro.conf.arg(metavar="GT"),
         Doc("Folder of ground truths with the same sub-folders and names, or a data set's root that holds one."),
     ]
-    json: Annotated[bool, _Switch, Doc("Print JSON instead of a table.")] = False
+    json: Annotated[bool, Switch, Doc("Print JSON instead of a table.")] = False
     definition: Annotated[
         Literal["cosod", "sod"],
         Doc("What the figures mean: eval-co-sod's arithmetic (that of the papers' tables) or PySODMetrics'."),
@@ -206,7 +137,7 @@ class Bench:
             "another program."
         ),
     ] = "all"
-    as_is: Annotated[bool, _Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
+    as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False
     settings: Flat = field(default_factory=Settings)
@@ -230,19 +161,19 @@ class Export:
         Doc("png: a tree of masks; coco: instances.json; yolo: labels/ and data.yaml; cvat: 'CVAT for images 1.1'."),
     ]
     category: Annotated[str, tyro.conf.arg(metavar="NAME"), Doc("Name of the one category.")] = "co-salient"
-    per_group: Annotated[bool, _Switch, Doc("Each group is a category of its own.")] = False
+    per_group: Annotated[bool, Switch, Doc("Each group is a category of its own.")] = False
     per_region: Annotated[
-        bool, _Switch, Doc("One annotation for each connected region, not one an image (yolo always does so).")
+        bool, Switch, Doc("One annotation for each connected region, not one an image (yolo always does so).")
     ] = False
     images: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="IMAGES", help_behavior_hint=_NO_HINT),
+        tyro.conf.arg(metavar="IMAGES", help_behavior_hint=NO_HINT),
         Doc(
             "The folder or list that was labelled: images are named from there, linked for yolo, and checked for EXIF."
         ),
     ] = None
     overwrite: Annotated[
-        bool, _Switch, Doc("Replace the export that is in FOLDER; other files there are left alone.")
+        bool, Switch, Doc("Replace the export that is in FOLDER; other files there are left alone.")
     ] = False
     console: Talk = field(default_factory=Console)
 
@@ -260,10 +191,10 @@ class Discover:
     out: Annotated[Path, tyro.conf.arg(metavar="FILE"), Doc("The list: columns path and group.")]
     n_groups: Annotated[
         int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint=_NO_HINT),
+        tyro.conf.arg(metavar="INT", help_behavior_hint=NO_HINT),
         Doc("Number of groups; without it, chosen by how well they are apart."),
     ] = None
-    overwrite: Annotated[bool, _Switch, Doc("Replace a list that is there.")] = False
+    overwrite: Annotated[bool, Switch, Doc("Replace a list that is there.")] = False
     settings: Flat = field(default_factory=Settings)
     console: Talk = field(default_factory=Console)
     grouping: Annotated[GroupingConfig, Doc("How groups are found.")] = field(default_factory=GroupingConfig)
@@ -297,7 +228,7 @@ class FeaturesPrune:
     max_gb: Annotated[float, Doc("Size the cache may keep, in GB (1e9 bytes); 0 empties it.")]
     cache_dir: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint=_NO_HINT),
+        tyro.conf.arg(metavar="DIR", help_behavior_hint=NO_HINT),
         Doc("Folder of the cache, where it is not UMSCOSOD_CACHE or the user's cache folder."),
     ] = None
     console: Talk = field(default_factory=Console)
@@ -317,7 +248,7 @@ class Presets:
     name: Annotated[
         str | None,
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=_NO_HINT),
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
         Doc("Preset to print in full; save it as a file for --config-file."),
     ] = None
     console: Talk = field(default_factory=Console)
@@ -334,7 +265,7 @@ class PluginInfo:
 class PluginInstall:
     """Link the FiftyOne plugin into FiftyOne's plugins folder, under the name fiftyone-umscosod."""
 
-    overwrite: Annotated[bool, _Switch, Doc("Replace a link that leads elsewhere. A real folder is never removed.")] = (
+    overwrite: Annotated[bool, Switch, Doc("Replace a link that leads elsewhere. A real folder is never removed.")] = (
         False
     )
     console: Talk = field(default_factory=Console)

@@ -24,9 +24,9 @@ from umscosod.cli.arguments import (
     Presets,
     Pseudo,
     Refine,
-    Settings,
     Train,
 )
+from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import iter_settings, section_types

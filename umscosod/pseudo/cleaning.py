@@ -17,9 +17,10 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.resize import resize_centred
+from umscosod.features.sharpen import minmax
+from umscosod.features.vectors import unit_patches
+from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
-
-_HUMAN = "human"
 
 
 def clean_labels(
@@ -50,25 +51,25 @@ def clean_labels(
     own = {image.id: labels[image.id] for image in features.group.images if image.id in labels}
     if config.clean == "none" or (config.clean == "auto" and features.first.is_centred) or not own:
         return own
-    tokens_NPD, grid_hw = _centred_unit(features.first.tokens_NPD), features.first.grid_hw
+    tokens_NPD, grid_hw = unit_patches(features.first, "tokens", "group"), features.first.grid_hw
     chosen = [i for i, image in enumerate(features.group.images) if image.id in own]
     cover_NP = np.stack([_on_grid(own[features.group.images[i].id], grid_hw) for i in chosen])
     if not 0.0 < cover_NP.mean() < 1.0:
         return own
-    contrast_NP = border_contrast(tokens_NPD, grid_hw)
+    contrast_NP = token_contrast(tokens_NPD, grid_hw)
     nearness_NP = prototype_nearness(tokens_NPD, tokens_NPD[chosen], cover_NP)
-    product_NP = _minmax(contrast_NP * nearness_NP)
+    product_NP = minmax(contrast_NP * nearness_NP)
     maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0).astype(np.float32)
     cleaned = {}
     for i in chosen:
         label, map_hw = own[features.group.images[i].id], maps_NP[i].reshape(grid_hw)
-        if label.source != _HUMAN:
+        if label.source != HUMAN_SOURCE:
             label = replace(label, map_hw=map_hw, mask_hw=map_hw >= 0.5, is_map=True)
         cleaned[label.image_id] = label
     return cleaned
 
 
-def border_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+def token_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """How unlike its own picture's border each patch is: 1 - mean cosine, min-maxed per image.
 
     Parameters
@@ -85,12 +86,12 @@ def border_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatAr
     Examples
     --------
     >>> tokens = np.array([[[1.0, 0.0]] * 4 + [[0.0, 1.0]] + [[1.0, 0.0]] * 4])  # 3 x 3, the middle differs
-    >>> border_contrast(tokens, (3, 3)).reshape(3, 3).tolist()
+    >>> token_contrast(tokens, (3, 3)).reshape(3, 3).tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     border_NBD = tokens_NPD[:, _is_border(grid_hw)]
     # the mean of cosines is the cosine sum with the mean: P x B is never made
-    return _minmax(1.0 - np.einsum("npd,nd->np", tokens_NPD, border_NBD.mean(1), dtype=np.float64))
+    return minmax(1.0 - np.einsum("npd,nd->np", tokens_NPD, border_NBD.mean(1), dtype=np.float64))
 
 
 def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_NP: FloatArray) -> FloatArray:
@@ -113,13 +114,7 @@ def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_N
     weights = cover_NP.astype(np.float64)
     front_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, weights))
     back_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, 1.0 - weights))
-    return _minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
-
-
-def _centred_unit(tokens_NPD: FloatArray) -> FloatArray:
-    """Take the group's mean patch out, then scale to unit length: cosines tell patches apart only then."""
-    tokens = tokens_NPD.astype(np.float32)
-    return np.asarray(_unit(tokens - tokens.mean((0, 1))), np.float32)
+    return minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
 
 
 def _on_grid(label: PseudoLabel, grid_hw: tuple[int, int]) -> FloatArray:
@@ -132,17 +127,6 @@ def _is_border(grid_hw: tuple[int, int]) -> BoolArray:
     return is_border_hw.ravel()
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(length > 0, length, 1.0))
-
-
-def _minmax(maps_NP: FloatArray) -> FloatArray:
-    low_N1 = maps_NP.min(-1, keepdims=True)
-    span_N1 = maps_NP.max(-1, keepdims=True) - low_N1
-    stretched_NP = (maps_NP - low_N1) / np.where(span_N1 > _ROUNDING, span_N1, 1.0)
-    return np.where(span_N1 > _ROUNDING, stretched_NP, 0.0)
-
-
-_ROUNDING = 1e-6
-"""Cosines of equal float32 patches differ by so much."""
+def _unit(vector_D: FloatArray) -> FloatArray:
+    length = float(np.linalg.norm(vector_D))
+    return vector_D / length if length > 0 else vector_D

@@ -7,6 +7,7 @@ import numpy as np
 from umscosod.config import PseudoConfig
 from umscosod.data.resize import resize_centred
 from umscosod.pseudo.attention import attention_threshold
+from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import FloatArray, PseudoLabel
 
 
@@ -33,7 +34,7 @@ def label_map(
         attention decides. A person's mask stays as it is, and so does a label that is a map of its own.
     """
     mask_HW = resize_centred(label.map_hw, size_hw)
-    if label.source == "human" or label.is_map:
+    if label.source == HUMAN_SOURCE or label.is_map:
         return mask_HW.astype(np.float32)
     mode = "mass" if config.sa_binarize == "soft" else config.sa_binarize
     threshold = attention_threshold(saliency_hw, mode, config.sa_mass)

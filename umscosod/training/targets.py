@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from umscosod.errors import DataError
+from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import ImageGroup, PseudoLabel
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def image_weight(label: PseudoLabel | None) -> float:
     A machine-made empty mask weighs 0 too: its IoU loss is a constant, and nothing says that the image is empty. A
     person's empty mask counts (its cross-entropy still teaches).
     """
-    if label is None or (label.source != "human" and not label.mask_hw.any()):
+    if label is None or (label.source != HUMAN_SOURCE and not label.mask_hw.any()):
         return 0.0
     return label.confidence
 

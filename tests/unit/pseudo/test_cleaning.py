@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.pseudo.groups import make_features
 from umscosod.config import PseudoConfig
-from umscosod.pseudo.cleaning import border_contrast, clean_labels, prototype_nearness
+from umscosod.pseudo.cleaning import clean_labels, prototype_nearness, token_contrast
 from umscosod.types import GroupFeatures, PseudoLabel
 
 GRID = (6, 6)
@@ -113,7 +113,7 @@ def test_gain_moves_values_away_from_one_half_but_no_border() -> None:
 
 def test_contrast_and_nearness_by_hand() -> None:
     tokens = scene()[None]
-    contrast = border_contrast(tokens, GRID).reshape(GRID)
+    contrast = token_contrast(tokens, GRID).reshape(GRID)
     assert np.array_equal(contrast, truth().astype(float))
     cover = truth().astype(float).reshape(1, 36)
     nearness = prototype_nearness(tokens, tokens, cover).reshape(GRID)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from umscosod.data.files import open_atomic
+from umscosod.data.images import read_upright_size
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.places import dataset_folder
@@ -21,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 ORIGIN = "made_from"
 """Attribute of a mask made here: a hash of the instances that it is the union of."""
-_ORIENTATION_TAG = 0x0112
-_FIRST_TURNED = 5
 """EXIF orientations from here on swap width and height."""
 
 
@@ -126,7 +125,7 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
         origin = _fingerprint(instances)
         if present == (origin, str(path)) and path.is_file():
             return None
-        mask_HW = _union(instances, _upright_size(Path(sample.filepath)))
+        mask_HW = _union(instances, read_upright_size(Path(sample.filepath))[0])
     except Exception as error:  # boxes and masks come from anywhere; one bad image is left out, not the job ended
         raise DataError(f"cannot draw the instances of {sample.filepath}: {error}") from error
     with open_atomic(path) as stream:
@@ -134,20 +133,12 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
     return fo.Segmentation(mask_path=str(path), **{ORIGIN: origin})
 
 
-def _union(instances: Any, size_wh: tuple[int, int]) -> ByteArray:
+def _union(instances: Any, size_hw: tuple[int, int]) -> ByteArray:
     """All instances as one 0/255 mask."""
-    mask_HW = np.zeros(size_wh[::-1], np.uint8)
+    mask_HW = np.zeros(size_hw, np.uint8)
     for one in instances.detections:
         one.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the mask it is given
     return mask_HW
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
-    """Width and height as the image is shown, from its header alone."""
-    with Image.open(path) as image:
-        turned = int(image.getexif().get(_ORIENTATION_TAG, 1)) >= _FIRST_TURNED
-        width, height = image.size
-    return (height, width) if turned else (width, height)
 
 
 def _fingerprint(instances: Any) -> str:

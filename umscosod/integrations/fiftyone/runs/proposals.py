@@ -15,10 +15,11 @@ import numpy as np
 
 from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
+from umscosod.data.images import read_upright_size
 from umscosod.data.masks import encode_rle
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
 from umscosod.integrations.fiftyone.runs.parts import Part
-from umscosod.types import BoolArray
 
 
 def with_detections_file(
@@ -57,44 +58,8 @@ def with_detections_file(
     return replace(config, pseudo=chosen)
 
 
-def paste_instance(mask_hw: Any, box: Any, size_hw: tuple[int, int]) -> BoolArray:
-    """Put a detection's mask, which covers its box only, into the whole picture.
-
-    Parameters
-    ----------
-    mask_hw : array_like, (h, w)
-        Anything but 0 is the object; resized to the box by nearest neighbour.
-    box : (x, y, width, height), relative
-    size_hw : (int, int)
-
-    Returns
-    -------
-    ndarray, bool, (H, W)
-
-    Examples
-    --------
-    >>> paste_instance([[1]], (0.5, 0.0, 0.5, 1.0), (2, 4)).astype(int)
-    array([[0, 0, 1, 1],
-           [0, 0, 1, 1]])
-    """
-    mask = np.asarray(mask_hw) != 0
-    height, width = size_hw
-    x0, y0 = round(box[0] * width), round(box[1] * height)
-    box_w, box_h = max(1, round(box[2] * width)), max(1, round(box[3] * height))
-    rows = (np.arange(box_h) * mask.shape[0]) // box_h
-    columns = (np.arange(box_w) * mask.shape[1]) // box_w
-    patch = mask[np.ix_(rows, columns)]
-    whole = np.zeros(size_hw, bool)
-    top, left = max(0, y0), max(0, x0)
-    bottom, right = min(height, y0 + box_h), min(width, x0 + box_w)
-    whole[top:bottom, left:right] = patch[top - y0 : bottom - y0, left - x0 : right - x0]
-    return whole
-
-
 def _from_field(sample_collection: Any, field: str, part: Part) -> dict[str, Any]:
     import fiftyone as fo
-
-    from umscosod.data.images import decode_image
 
     dataset = sample_collection._dataset
     found = dataset.get_field(field)
@@ -103,13 +68,14 @@ def _from_field(sample_collection: Any, field: str, part: Part) -> dict[str, Any
     annotations = []
     for sample in dataset.select(part.sample_ids).select_fields(field).iter_samples():
         detections = sample[field].detections if sample[field] is not None else []
-        size_hw = decode_image(Path(sample.filepath)).shape[:2] if detections else (0, 0)
+        size_hw = read_upright_size(Path(sample.filepath))[0] if detections else (0, 0)
         for detection in detections:
             if not detection.has_mask:
                 raise DataError(f"{sample.filepath}: a detection in {field!r} has no mask; boxes alone cannot be used")
-            whole = paste_instance(detection.get_mask(), detection.bounding_box, size_hw)
+            whole_HW = np.zeros(size_hw, np.uint8)
+            detection.to_segmentation(mask=whole_HW, target=FOREGROUND)  # draws into the mask it is given
             score = 1.0 if detection.confidence is None else float(detection.confidence)
-            annotations.append({"image_id": sample.id, "segmentation": encode_rle(whole), "score": score})
+            annotations.append({"image_id": sample.id, "segmentation": encode_rle(whole_HW > 0), "score": score})
     return {"images": [{"id": id_, "file_name": id_} for id_ in part.sample_ids], "annotations": annotations}
 
 

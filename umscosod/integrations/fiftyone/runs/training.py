@@ -14,6 +14,7 @@ from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config
 from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.review.state import ReviewState
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 from umscosod.integrations.fiftyone.runs.jobs import Job, folder_of, open_run
 from umscosod.integrations.fiftyone.runs.parts import (
@@ -33,7 +34,6 @@ from umscosod.pseudo.manifest import MANIFEST_NAME
 from umscosod.types import ImageGroup
 
 METHOD = "umscosod/train"
-REJECTED = "rejected"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,7 +234,7 @@ def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[di
     masks = _mask_files(view, labels) if labels else {}
     if labels and view.has_field(f"{labels}_review"):
         for id_, state in zip(*view.values(["id", f"{labels}_review"]), strict=True):
-            if state == REJECTED:
+            if state == ReviewState.REJECTED:
                 masks.pop(id_, None)
     accepted = _mask_files(view, reviewed) if reviewed and view.has_field(reviewed) else {}
     return {**masks, **accepted}, frozenset(accepted)

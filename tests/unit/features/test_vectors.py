@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from umscosod.baselines.vectors import unit_patches
+from umscosod.features.vectors import unit_patches
 from umscosod.types import GroupTokens
 
 

@@ -1,4 +1,4 @@
-"""What peers compare of a patch: one facet of the first stream as unit vectors.
+"""One facet of a stream as unit vectors: what pseudo-label cleaning and the peers compare of a patch.
 
 Suffixes: ``N`` images, ``P`` patches, ``D`` width.
 """

@@ -1,0 +1,82 @@
+"""Options that several sub-commands share: what is said, where settings come from, images and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from typing_extensions import Doc
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET
+
+Switch: Any = tyro.conf.FlagCreatePairsOff
+NO_HINT = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    """What is said while it runs."""
+
+    verbose: Annotated[
+        bool, Switch, tyro.conf.arg(aliases=("-v",)), Doc("Say what is chosen and done, not only what is wrong.")
+    ] = False
+    debug: Annotated[bool, Switch, Doc("Show the whole traceback of an error.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where settings come from: defaults, then preset, then file, then flags."""
+
+    preset: Annotated[
+        str,
+        tyro.conf.arg(metavar="NAME"),
+        Doc(
+            "Named set of differences from the defaults: fast (laptops), full (the defaults themselves: 100 epochs), "
+            "paper (the published form) or smoke (tests); 'umscosod presets' shows them."
+        ),
+    ] = DEFAULT_PRESET
+    config_file: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint=NO_HINT),
+        Doc("YAML file of settings, such as the config.yaml of an earlier run; only what differs need be in it."),
+    ] = None
+    device: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
+        Doc("auto, cpu, cuda, cuda:N or mps. Short for --config.device."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="INT", help_behavior_hint=NO_HINT),
+        Doc("Seed of everything random. Short for --config.seed."),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
+        Doc("Features: auto, embedded or the name of a ViT. Short for --config.features.backbone."),
+    ] = None
+    weights: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint=NO_HINT),
+        Doc("Local weight file of that ViT. Short for --config.features.weights."),
+    ] = None
+
+
+Images = Annotated[
+    Path,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="IMAGES"),
+    Doc("Folder with one sub-folder a group, or a .csv list with the columns path and group."),
+]
+Out = Annotated[Path, tyro.conf.arg(metavar="OUT"), Doc("Folder for the results.")]
+Overwrite = Annotated[
+    bool,
+    Switch,
+    Doc("Replace results of other settings or images. Without it, the same command resumes what was interrupted."),
+]
+Config = Annotated[PipelineConfig, Doc("Every setting; precedence: defaults < preset < file < flags.")]
+Flat = Annotated[Settings, tyro.conf.arg(name="")]
+Talk = Annotated[Console, tyro.conf.arg(name="")]
