@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-_CLIP = 3.0  # standard deviations: no single cue decides, however strange the image
+CLIP = 3.0  # standard deviations: no single cue decides, however strange the image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class CueModel:
     def contributions(self, values: Mapping[str, float]) -> dict[str, float]:
         """What each cue that is there adds to the logit."""
         return {
-            name: cue.weight * min(_CLIP, max(-_CLIP, (values[name] - cue.mean) / cue.scale))
+            name: cue.weight * min(CLIP, max(-CLIP, (values[name] - cue.mean) / cue.scale))
             for name, cue in self.cues.items()
             if name in values
         }
@@ -71,7 +71,7 @@ def calibration() -> Mapping[str, CueModel]:
     mapping of str to CueModel
         ``mask``: IoU of a mask with what a person would draw. ``group`` and ``image``: that a group shares an object
         and that an image belongs to its group, for a ViT's tokens as they are (``group-plain``) and for tokens
-        whitened over the collection (``group-whitened``). Made by ``python benchmarks/confidence.py --write``.
+        whitened over the collection (``group-whitened``). Made by ``python -m benchmarks.confidence --write``.
     """
     text = resources.files("umscosod.confidence").joinpath("calibration.json").read_text(encoding="utf-8")
     return {name: read_model(content) for name, content in json.loads(text)["models"].items()}
