@@ -10,6 +10,9 @@ from typing_extensions import Doc
 
 from umscosod.config_features import Share
 
+CUE_CLIP = 3.0
+"""Standard deviations at which a cue is cut, so that none decides alone: part of the calibration, and no setting."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfidenceConfig:

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from benchmarks.confidence.cases import Case, home_of, is_made_as, thing_of
-from umscosod.confidence.model import CLIP, CueModel, read_model
+from umscosod.confidence.model import CueModel, read_model
+from umscosod.config_confidence import CUE_CLIP
 
 RIDGE = {"mask": 0.02, "group": 0.02, "image": 0.02}
 CUES = {
@@ -25,11 +26,11 @@ CUES = {
 def fit_model(
     rows: Sequence[dict[str, float]], target: Sequence[float], what: str, weight: Any = None
 ) -> dict[str, Any]:
-    """Logistic regression on standardised cues, clipped at CLIP, weights not negative, with a ridge."""
+    """Logistic regression on standardised cues, clipped at CUE_CLIP, weights not negative, with a ridge."""
     names = CUES[what]
     values = np.array([[row[name] for name in names] for row in rows])
     mean, scale = values.mean(axis=0), values.std(axis=0) + 1e-9
-    z, wanted = np.clip((values - mean) / scale, -CLIP, CLIP), np.asarray(target, float)
+    z, wanted = np.clip((values - mean) / scale, -CUE_CLIP, CUE_CLIP), np.asarray(target, float)
     share = np.ones(len(wanted)) / len(wanted) if weight is None else np.asarray(weight) / np.sum(weight)
 
     def loss(parameters: Any) -> tuple[float, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-CLIP = 3.0  # standard deviations: no single cue decides, however strange the image
+from umscosod.config_confidence import CUE_CLIP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class CueModel:
     def contributions(self, values: Mapping[str, float]) -> dict[str, float]:
         """What each cue that is there adds to the logit."""
         return {
-            name: cue.weight * min(CLIP, max(-CLIP, (values[name] - cue.mean) / cue.scale))
+            name: cue.weight * min(CUE_CLIP, max(-CUE_CLIP, (values[name] - cue.mean) / cue.scale))
             for name, cue in self.cues.items()
             if name in values
         }
