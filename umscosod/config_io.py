@@ -63,6 +63,32 @@ def load_config(
     return cast(PipelineConfig, _build(PipelineConfig, values, ""))
 
 
+def change_config(config: PipelineConfig, overrides: Mapping[str, Any]) -> PipelineConfig:
+    """Lay settings over a configuration, as strictly as `load_config` lays them over the defaults.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        Stays as it is.
+    overrides : mapping
+        Nested or with dotted keys; empty: an equal configuration.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, or a value, of either, has the wrong type or is out of its bounds.
+
+    Examples
+    --------
+    >>> changed = change_config(PipelineConfig(seed=7), {"refine.crf.iterations": 3})
+    >>> changed.seed, changed.refine.crf.iterations
+    (7, 3)
+    """
+    validate_config(config)
+    values = dict(_iter_values(config, PipelineConfig, ""))
+    return cast(PipelineConfig, _build(PipelineConfig, values | _check_values(overrides, ""), ""))
+
+
 def dump_config(config: PipelineConfig) -> str:
     """Write every setting as YAML; `load_config` reads it back to an equal configuration."""
     return yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True, width=120)

@@ -25,7 +25,7 @@ from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, load_whitenings
 from umscosod.pipeline.stages import label_maps, refine_features
-from umscosod.pseudo.cleaning import clean_labels
+from umscosod.pseudo.collection import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
@@ -174,7 +174,7 @@ class CoSalPredictor:
         made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
-            labels = clean_labels(features, labels, self.config.pseudo)
+            labels = clean_collection([features], labels, self.config)
         return np.stack(label_maps(features, labels, self.config))
 
 

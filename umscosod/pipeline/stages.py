@@ -26,7 +26,7 @@ from umscosod.network.predict import predict_group
 from umscosod.pipeline.prepare import Prepared
 from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import clean_labels
+from umscosod.pseudo.collection import clean_collection
 from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
@@ -76,16 +76,13 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
 
 
 def clean_stage(prepared: Prepared, labels: Labels) -> dict[str, PseudoLabel]:
-    """Between stage 1 and 2: labels cleaned by their group, as ``pseudo.clean`` says; nothing is written.
+    """Between stage 1 and 2: labels cleaned by their group and by a probe over all groups; nothing is written.
 
-    The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
+    As ``pseudo.clean`` and ``pseudo.probe`` say. The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
     """
     if prepared.config.method == "pseudo":
         return dict(labels)
-    cleaned: dict[str, PseudoLabel] = {}
-    for features in prepared.features:
-        cleaned |= clean_labels(features, labels, prepared.config.pseudo)
-    return cleaned
+    return clean_collection(prepared.features, labels, prepared.config)
 
 
 def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:

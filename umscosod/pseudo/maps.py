@@ -31,10 +31,11 @@ def label_map(
     -------
     ndarray, float32, size_hw, in [0, 1]
         At least 0.5 where the resized mask is 1, at most 0.5 where it is 0; where it is between, along its border, the
-        attention decides. A person's mask stays as it is, and so does a label that is a map of its own.
+        attention decides. A person's mask stays as it is, and so does a label that is a map of its own, or one that
+        ``select=masks`` chose without the attention.
     """
     mask_HW = resize_centred(label.map_hw, size_hw)
-    if label.source == HUMAN_SOURCE or label.is_map:
+    if label.source == HUMAN_SOURCE or label.is_map or config.select == "masks":
         return mask_HW.astype(np.float32)
     mode = "mass" if config.sa_binarize == "soft" else config.sa_binarize
     threshold = attention_threshold(saliency_hw, mode, config.sa_mass)

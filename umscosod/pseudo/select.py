@@ -31,6 +31,8 @@ from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 _log = logging.getLogger(__name__)
 
 FALLBACK_SOURCE = "attention"
+NO_MASK_SOURCE = "none"
+"""Of an empty label: no usable mask, and ``select=masks`` forbids the attention."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,13 +96,19 @@ def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: 
         labels. A fallback label has no co-occurrence to speak for it: ``weak_weight * O``. ``details`` holds all
         candidates as run lengths, with which top-k can be swept without a second pass.
 
+        With ``select=masks`` the attention is not looked at: every overlap is 0, the most frequent category wins (of
+        equals the one with more masks in the group), the confidence is its frequency, no label is weak, and an image
+        without a usable mask has an empty label (source ``none``).
+
     References
     ----------
     UMS-CoSOD, Sec. 2.1, eq. 1; gaps settled by spec A1.
     """
     features = _centred(features, config)
     count, grid_hw = len(features.group.images), features.first.grid_hw
-    attentions = [_Attention(features.saliency_NP[i].reshape(grid_hw), config) for i in range(count)]
+    # an attention of zeros overlaps with nothing, so that frequency and the number of masks are left to decide
+    saliency_NP = np.zeros_like(features.saliency_NP) if config.select == "masks" else features.saliency_NP
+    attentions = [_Attention(saliency_P.reshape(grid_hw), config) for saliency_P in saliency_NP]
     candidates = [_gather(features, i, proposer, attentions[i], config) for i in range(count)]
     _limit_masks(candidates, config.max_group_masks, features.group.name)
     clustered = [(i, one) for i, ones in enumerate(candidates) for one in ones if one.embedding_D is not None]
@@ -115,9 +123,12 @@ def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: 
         _label(features.group.images[i].id, candidates[i], overlaps[i], order, attentions[i], config)
         for i in range(count)
     ]
-    fallbacks = sum(label.source == FALLBACK_SOURCE for label in labels)
+    fallbacks = sum(label.source in (FALLBACK_SOURCE, NO_MASK_SOURCE) for label in labels)
     if fallbacks:
-        _log.info("group %s: %d of %d labels from the attention alone", features.group.name, fallbacks, count)
+        instead = "are empty" if config.select == "masks" else "come from the attention alone"
+        _log.info(
+            "group %s: %d of %d images have no mask; their labels %s", features.group.name, fallbacks, count, instead
+        )
     return labels
 
 
@@ -238,19 +249,20 @@ def _label(
 ) -> PseudoLabel:
     """Decide one image."""
     chosen = choose_category(overlaps, order, config.top_k)
+    is_blind = config.select == "masks"
     details: dict[str, Any] = {"top_k": config.top_k}
     if chosen is None:
         mask_HW = largest_component(attention.as_set(attention.saliency_hw.shape))
-        source, overlap, frequency = FALLBACK_SOURCE, attention.overlap(mask_HW), 0.0
+        source, overlap, frequency = NO_MASK_SOURCE if is_blind else FALLBACK_SOURCE, attention.overlap(mask_HW), 0.0
         confidence = config.weak_weight * overlap
         details |= {"category": None, "rank": None}
     else:
         members = [one for one in candidates if one.category == chosen.id]
         mask_HW = merge_rles([one.rle for one in members])
         source, overlap, frequency = members[0].source, overlaps[chosen.id], chosen.frequency
-        confidence = float(np.sqrt(frequency * overlap))
+        confidence = frequency if is_blind else float(np.sqrt(frequency * overlap))
         details |= {"category": chosen.id, "rank": [one.id for one in order].index(chosen.id)}
-    is_weak = overlap < config.weak_overlap
+    is_weak = overlap < config.weak_overlap and not is_blind
     if is_weak and chosen is not None:
         confidence *= config.weak_weight
     details |= {

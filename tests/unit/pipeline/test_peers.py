@@ -79,7 +79,7 @@ def test_weights_that_were_damaged_are_trained_again(tmp_path: Path, images: Pat
 
 
 def test_pseudo_is_the_same_as_no_training(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
-    plain = replace(config, pseudo=replace(config.pseudo, clean="none"))
+    plain = replace(config, pseudo=replace(config.pseudo, clean="none", probe="none"))
     label_groups(images, tmp_path / "named", replace(plain, method="pseudo"))
     label_groups(images, tmp_path / "plain", plain, train=False)
     named, other = (read_tree(tmp_path / name) for name in ("named", "plain"))
