@@ -193,7 +193,7 @@ class PseudoLabel:
     confidence : float
         In [0, 1]; also the weight of the image in the loss.
     source : str
-        ``hac``, ``coco-json``, ``attention`` (fallback) or ``human``.
+        ``hac``, ``coco-json``, ``attention`` (fallback), ``none`` (fallback of ``select=masks``) or ``human``.
     is_weak : bool
         Best overlap with the attention lay below ``pseudo.weak_overlap``.
     is_map : bool

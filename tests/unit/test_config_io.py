@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umscosod.config import CrfConfig, PipelineConfig, RefineConfig, TrainConfig
-from umscosod.config_io import dump_config, load_config, preset_names, preset_values, validate_config
+from umscosod.config_io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
 from umscosod.config_schema import Setting, check_value, settings
 from umscosod.errors import ConfigError
 
@@ -194,3 +194,16 @@ def test_dumped_text_is_plain_yaml_with_every_setting() -> None:
     content = yaml.safe_load(dump_config(PipelineConfig()))
     assert content["refine"]["th_clamp"] == list(PipelineConfig().refine.th_clamp)
     assert set(content) == {field.name for field in dataclasses.fields(PipelineConfig)}
+
+
+def test_settings_are_laid_over_a_configuration_as_strictly_as_over_the_defaults() -> None:
+    given = load_config("smoke", overrides={"seed": 7, "pseudo.hac_thresholds": [0.5, 0.25]})
+    assert change_config(given, {}) == given
+    changed = change_config(given, {"network": {"fram": {"enabled": False}}, "refine.crf.iterations": 3})
+    assert (changed.network.fram.enabled, changed.refine.crf.iterations) == (False, 3)
+    assert (changed.seed, changed.pseudo, changed.features) == (7, given.pseudo, given.features)
+    assert given.network.fram.enabled
+    with pytest.raises(ConfigError, match=r"unknown key 'network.fram.enable'; did you mean 'network.fram.enabled'"):
+        change_config(given, {"network.fram.enable": False})
+    with pytest.raises(ConfigError, match="seed"):
+        change_config(dataclasses.replace(given, seed=-1), {})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from umscosod.config import PipelineConfig
 from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
 from umscosod.errors import ConfigError
 
-Method = Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"]
 _KNOWN: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
 ORDER: tuple[str, ...] = (*_KNOWN[2:], "pseudo", "ums")
 """Methods as tables list them: peers, then pseudo-labels alone, then the whole method."""
@@ -27,17 +26,22 @@ class Entry:
     ----------
     name : str
         Name of the row, and of its folder in the results.
+    settings : mapping of str to object
+        What differs from the settings of the bench, by dotted name; ``method`` at least.
     folder : Path or None
-        Maps that another program made; None: ``config.method`` is `name`.
+        Maps that another program made, to be refined and scored like our own.
+    train : bool
+        Off: stop at refined pseudo-labels, as ``label --no-train`` does.
+    network_of : str
+        Name of an earlier entry whose trained network is used, so that rows that differ after training alone share
+        it; empty: this entry trains its own, if its method has one.
     """
 
     name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
-
-    @property
-    def method(self) -> Method:
-        """The name as a value of ``config.method``."""
-        return cast(Method, self.name)
+    train: bool = True
+    network_of: str = ""
 
 
 def parse_methods(text: str) -> tuple[Entry, ...]:
@@ -64,17 +68,21 @@ def parse_methods(text: str) -> tuple[Entry, ...]:
         if sign:
             if not folder or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name in _KNOWN:
                 raise ConfigError(f"{part!r}: give the maps of another method as name=FOLDER, under a name of its own")
-            entries.append(Entry(name=name, folder=Path(folder)))
+            entries.append(Entry(name=name, settings={"method": "ums"}, folder=Path(folder)))
         elif name == ALL:
-            entries += [Entry(name=known) for known in ORDER]
+            entries += [_entry_of(known) for known in ORDER]
         elif name in _KNOWN:
-            entries.append(Entry(name=name))
+            entries.append(_entry_of(name))
         else:
             raise ConfigError(f"unknown method {name!r}; choose among {', '.join(ORDER)}, all, or name=FOLDER")
     name, count = Counter(entry.name for entry in entries).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"method {name!r} is asked for {count} times; ask once")
     return tuple(entries)
+
+
+def _entry_of(method: str) -> Entry:
+    return Entry(name=method, settings={"method": method})
 
 
 def find_datasets(paths: Sequence[Path]) -> dict[str, Path]:

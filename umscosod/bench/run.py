@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from umscosod.bench.dataset import BenchDataset, open_dataset
 from umscosod.bench.entries import Entry, find_datasets
 from umscosod.bench.results import BenchReport, Cell
 from umscosod.config import PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.data.benchmarks import Benchmark, open_benchmark
+from umscosod.config_io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import open_atomic
-from umscosod.data.images import decode_image
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
 from umscosod.evaluation import Evaluation
@@ -24,35 +22,12 @@ from umscosod.evaluation.report import TOOLS
 from umscosod.evaluation.scoring import score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.files import path_inside
-from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import BackbonePair, build_backbones
+from umscosod.features.registry import build_backbones
 from umscosod.pipeline import LabelReport, label_groups, refine_maps
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ImageRef, Status
+from umscosod.types import Status
 
 logger = logging.getLogger(__name__)
-
-_TIMED = 3  # images whose encoding is timed, after one to warm up
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Dataset:
-    """A data set whose features are in the cache."""
-
-    benchmark: Benchmark
-    unreadable: frozenset[str]
-    encoding_s: float
-
-    @property
-    def scored(self) -> list[tuple[str, ImageRef]]:
-        """Group and image of everything that has a ground truth and can be read."""
-        return [
-            (group.name, image)
-            for group in self.benchmark.groups
-            for image in group.images
-            if image.id in self.benchmark.masks and image.id not in self.unreadable
-        ]
 
 
 def run_bench(
@@ -72,11 +47,11 @@ def run_bench(
     data : sequence of path
         See `umscosod.bench.entries.find_datasets`.
     methods : sequence of Entry
-        See `umscosod.bench.entries.parse_methods`.
+        See `umscosod.bench.entries.parse_methods`. One that takes another's network comes after it.
     out : path
         ``OUT/<data set>/<method>`` are output folders like those of `label_groups`, and are resumed like them.
     config : PipelineConfig, optional
-        By default the ``fast`` preset. ``method`` is replaced.
+        By default the ``fast`` preset. Each entry's settings are laid over it; ``method`` is always among them.
     as_is : bool
         Score the maps of other programs as they are; else they are refined like all others.
     overwrite : bool
@@ -96,7 +71,7 @@ def run_bench(
         The backbone's weights are missing.
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
-    validate_config(config)
+    configs = {entry.name: change_config(config, entry.settings) for entry in methods}
     if not config.features.use_cache:
         raise ConfigError("features.use_cache is off, and each method would encode the images anew; leave it on")
     datasets, out = find_datasets([Path(path) for path in data]), Path(out)
@@ -107,7 +82,7 @@ def run_bench(
     notes: list[str] = list(pair.notes)
     for name, root in datasets.items():
         try:
-            dataset = _open(root, pair, config, progress)
+            dataset = open_dataset(root, pair, config, progress)
         except Cancelled:
             raise
         except (UmscosodError, OSError) as error:
@@ -117,9 +92,17 @@ def run_bench(
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
         if dataset.unreadable:
             notes.append(f"{name}: {len(dataset.unreadable)} images cannot be read and are scored for no method")
+        failed: set[str] = set()
         for entry in methods:
             here = _folder_for(entry, name, alone=len(datasets) == 1)
-            cells.append(_run_cell(name, dataset, here, out, config, as_is, overwrite, progress))
+            if entry.network_of in failed:
+                cell = Cell(
+                    dataset=name, method=entry.name, error=f"it takes the network of {entry.network_of}: failed"
+                )
+            else:
+                cell = _run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress)
+            cells.append(cell)
+            failed |= {entry.name} if cell.error else set()
     facts = {
         "definition": TOOLS["cosod"],
         "refinement": "the same for all" if config.refine.enabled else "none",
@@ -144,38 +127,9 @@ def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:
     return replace(entry, folder=entry.folder / dataset)
 
 
-def _open(root: Path, pair: BackbonePair, config: PipelineConfig, progress: ProgressFn) -> _Dataset:
-    benchmark = open_benchmark(root)
-    cache = FeatureCache(Path(config.features.cache_dir) if config.features.cache_dir else None)
-    features = FeatureCollection(benchmark.groups, pair, config, cache, progress=progress)
-    readable = [image for group in features.groups for image in group.images]
-    return _Dataset(
-        benchmark=benchmark,
-        unreadable=frozenset(features.failures),
-        encoding_s=_time_encoding(readable, pair, config),
-    )
-
-
-def _time_encoding(images: Sequence[ImageRef], pair: BackbonePair, config: PipelineConfig) -> float:
-    """Seconds that decoding and encoding take an image: measured on a few, so that a full cache hides nothing."""
-    data = config.data
-    started, seconds = 0.0, 0.0
-    chosen = list(images[: _TIMED + 1])
-    if len(chosen) == 1:
-        chosen *= 2
-    for number, image in enumerate(chosen):
-        if number == 1:  # the first has loaded what is loaded late
-            started = time.monotonic()
-        picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
-        for backbone in (pair.first, pair.second):
-            backbone.encode([picture_HW3])
-        seconds = time.monotonic() - started
-    return seconds / max(1, len(chosen) - 1)
-
-
 def _run_cell(
     name: str,
-    dataset: _Dataset,
+    dataset: BenchDataset,
     entry: Entry,
     out: Path,
     config: PipelineConfig,
@@ -217,20 +171,20 @@ def _run_cell(
 
 
 def _label(
-    dataset: _Dataset, entry: Entry, folder: Path, config: PipelineConfig, overwrite: bool, progress: ProgressFn
+    dataset: BenchDataset, entry: Entry, folder: Path, config: PipelineConfig, overwrite: bool, progress: ProgressFn
 ) -> float | None:
-    """Run a method; return its seconds an image, those of the run that did all the work at once."""
+    """Run an entry by its own settings; return its seconds an image, those of the run that did all the work at once."""
     record = folder.with_name(f"{folder.name}.json")
     was_begun = (folder / "run" / "job.json").is_file() and not overwrite
     groups = dataset.benchmark.groups
     if entry.folder is None:
-        chosen = replace(config, method=entry.method)
-        report = label_groups(groups, folder, chosen, overwrite=overwrite, progress=progress)
+        network = folder.with_name(entry.network_of) if entry.network_of else None
+        report = label_groups(
+            groups, folder, config, checkpoint=network, train=entry.train, overwrite=overwrite, progress=progress
+        )
     else:
         maps = _find_maps(dataset, entry.folder)
-        report = refine_maps(
-            groups, maps, folder, replace(config, method="ums"), overwrite=overwrite, progress=progress
-        )
+        report = refine_maps(groups, maps, folder, config, overwrite=overwrite, progress=progress)
     _refuse_gaps(report, dataset)
     seconds = None if was_begun else report.seconds / max(1, len(report.rows))
     if was_begun and record.is_file():
@@ -241,14 +195,14 @@ def _label(
     return seconds
 
 
-def _refuse_gaps(report: LabelReport, dataset: _Dataset) -> None:
+def _refuse_gaps(report: LabelReport, dataset: BenchDataset) -> None:
     """A method that failed on images others could do must not look good on the rest."""
     failed = [row for row in report.rows if row.status is Status.FAILED and row.image_id not in dataset.unreadable]
     if failed:
         raise DataError(f"{len(failed)} images failed, such as {failed[0].image_id}: {failed[0].reason}")
 
 
-def _find_maps(dataset: _Dataset, folder: Path) -> dict[str, Path]:
+def _find_maps(dataset: BenchDataset, folder: Path) -> dict[str, Path]:
     """Maps of another program by image id, matched by relative path without suffix."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of maps; give FOLDER with FOLDER/<data set>/<group>/<image>.png")
@@ -261,7 +215,7 @@ def _find_maps(dataset: _Dataset, folder: Path) -> dict[str, Path]:
     return {image_id: found[name] for image_id, name in names.items() if name in found}
 
 
-def _pair_up(dataset: _Dataset, predictions: Mapping[str, Path], pred_root: Path) -> Pairing:
+def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Path) -> Pairing:
     missing = [
         image.id for _, image in dataset.scored if image.id not in predictions or not predictions[image.id].is_file()
     ]

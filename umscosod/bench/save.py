@@ -23,7 +23,7 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
         Pictures of each data set on the page.
     """
     text = format_report(report)
-    content = json.dumps(_finite(report_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
+    content = json.dumps(make_finite(report_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
     for name, data in (("bench.json", content), ("bench.md", text)):
         with open_atomic(report.out / name) as stream:
             stream.write(data.encode("utf-8", "replace"))
@@ -31,10 +31,10 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
     return text
 
 
-def _finite(value: Any) -> Any:
+def make_finite(value: Any) -> Any:
     """Replace NaN, which JSON does not know, by null."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: make_finite(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_finite(item) for item in value]
+        return [make_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

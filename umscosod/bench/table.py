@@ -91,8 +91,10 @@ def _map_table(report: BenchReport) -> str:
         ]
         if len(report.datasets) > 1:
             columns.append(lambda measure, method=method: report.mean(method, measure, of_maps=True))  # type: ignore[misc]
-        lines.append([method, *("/".join(_show(column(each)) for each in ("mae", "s", "iou")) for column in columns)])
-    return "MAE/S/IoU; IoU at 0.5.\n\n" + _markdown(lines)
+        lines.append(
+            [method, *("/".join(show_figure(column(each)) for each in ("mae", "s", "iou")) for column in columns)]
+        )
+    return "MAE/S/IoU; IoU at 0.5.\n\n" + format_markdown(lines)
 
 
 def _rows(
@@ -103,16 +105,18 @@ def _rows(
     head = ["method", *(TITLES[measure] for measure in SHOWN), "s/image", "with features"]
     lines = [head]
     for method in methods:
-        timed = [_show(seconds(method, with_features=each), 2) for each in (False, True)]
-        lines.append([method, *(_show(figure(method, measure)) for measure in SHOWN), *timed])
-    return _markdown(lines)
+        timed = [show_figure(seconds(method, with_features=each), 2) for each in (False, True)]
+        lines.append([method, *(show_figure(figure(method, measure)) for measure in SHOWN), *timed])
+    return format_markdown(lines)
 
 
-def _show(value: float | None, digits: int = 3) -> str:
+def show_figure(value: float | None, digits: int = 3) -> str:
+    """Fixed number of digits; a dash for what is not known."""
     return _NONE if value is None else f"{value:.{digits}f}"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def format_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Table in Markdown, aligned for a terminal: the first row is the head, all columns but the first are figures."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from typing_extensions import Doc
 
+from umscosod.cli.arguments_bench import Ablate, Bench
 from umscosod.cli.options import NO_HINT, Config, Console, Flat, Images, Out, Overwrite, Settings, Switch, Talk
 from umscosod.config import GroupingConfig, Method, PipelineConfig
 
@@ -116,33 +117,6 @@ class Evaluate:
     ] = "cosod"
     worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
     console: Talk = field(default_factory=Console)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
-
-    data: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="DATA"),
-        Doc("Data sets, BENCH with BENCH/image/GROUP and BENCH/gt/GROUP, or a folder of several."),
-    ]
-    out: Out
-    methods: Annotated[
-        str,
-        tyro.conf.arg(metavar="NAMES"),
-        Doc(
-            "Separated by commas: attention, tokencut, dvfdvd, scosparc, pseudo, ums; all; or name=FOLDER, the maps of "
-            "another program."
-        ),
-    ] = "all"
-    as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
-    shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +261,7 @@ Command = (
     | Refine
     | Evaluate
     | Bench
+    | Ablate
     | Export
     | Discover
     | FeaturesEstimate

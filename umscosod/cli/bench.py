@@ -1,8 +1,8 @@
-"""``umscosod bench``: methods on data sets with ground truth, as tables and a page. Heavy imports stay inside."""
+"""``umscosod bench`` and ``ablate``: data sets with ground truth in, tables out. Heavy imports stay inside."""
 
 from __future__ import annotations
 
-from umscosod.cli import arguments as args
+from umscosod.cli import arguments_bench as args
 from umscosod.cli.console import ProgressBar
 from umscosod.config import PipelineConfig
 from umscosod.errors import ConfigError
@@ -29,4 +29,24 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
         )
     print(save_bench(report, shown=command.shown), end="")
     print(f"\ntables and pictures: {command.out / 'index.html'}")
+    return report.exit_code
+
+
+def ablate(command: args.Ablate, config: PipelineConfig) -> int:
+    """Run, save and print an ablation; 0 all well, 1 something failed, 3 nothing was scored."""
+    from umscosod.bench.ablation import run_ablation
+    from umscosod.bench.ablation_table import save_ablation
+
+    with ProgressBar() as progress:
+        report = run_ablation(
+            command.data,
+            command.out,
+            config,
+            study=command.study,
+            seeds=command.seeds,
+            overwrite=command.overwrite,
+            progress=progress,
+        )
+    print(save_ablation(report), end="")
+    print(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
     return report.exit_code

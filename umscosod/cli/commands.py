@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from umscosod.cli import arguments as args
-from umscosod.cli.bench import bench
+from umscosod.cli import arguments_bench
+from umscosod.cli.bench import ablate, bench
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report
 from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
@@ -272,7 +273,8 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Predict: _predict,
     args.Refine: _refine,
     args.Evaluate: _evaluate,
-    args.Bench: bench,
+    arguments_bench.Bench: bench,
+    arguments_bench.Ablate: ablate,
     args.Export: _export,
     args.Discover: discover,
     args.FeaturesEstimate: _features_estimate,

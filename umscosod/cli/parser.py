@@ -11,7 +11,6 @@ from typing import Annotated, Any, cast, get_type_hints
 import tyro
 
 from umscosod.cli.arguments import (
-    Bench,
     Command,
     Discover,
     Doctor,
@@ -26,6 +25,7 @@ from umscosod.cli.arguments import (
     Refine,
     Train,
 )
+from umscosod.cli.arguments_bench import Ablate, Bench
 from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
@@ -42,6 +42,7 @@ _COMMANDS: Any = (
     | Annotated[Refine, tyro.conf.subcommand("refine")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Discover, tyro.conf.subcommand("discover")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,6 +29,13 @@ def test_mean_of_mask_and_attention_whose_threshold_becomes_one_half() -> None:
     got = label_map(make_label(np.array([[1, 1, 0, 0]])), attention, (1, 4), CONFIG)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, [[1.0, 0.75, 0.125, 0.0]])
+
+
+def test_a_label_by_masks_alone_is_its_mask() -> None:
+    got = label_map(
+        make_label(np.array([[1, 1, 0, 0]])), np.array([[1.0, 0.4, 0.2, 0.0]]), (1, 4), replace(CONFIG, select="masks")
+    )
+    np.testing.assert_array_equal(got, [[1.0, 1.0, 0.0, 0.0]])
 
 
 def test_a_threshold_above_one_half_leaves_the_attention_as_it_is() -> None:

@@ -46,6 +46,27 @@ def test_k_1_is_frequency_alone_and_a_large_k_attention_alone() -> None:
         assert label.details["frequency"] == 1 / 3
 
 
+def test_masks_alone_take_the_most_frequent_category_and_never_look_at_the_attention() -> None:
+    config = replace(CONFIG, select="masks")
+    features = group_of_three()
+    for saliency in ([DISTRACTOR * 1.0] * 3, [COMMON * 1.0] * 3):
+        other = replace(features, saliency_NP=np.stack(saliency).reshape(3, -1).astype(np.float32))
+        for label in make_pseudo_labels(other, HacProposer(config), config):
+            np.testing.assert_array_equal(label.mask_hw, COMMON)
+            assert (label.source, label.confidence, label.is_weak) == ("hac", 1.0, False)
+    for label in make_pseudo_labels(features, Nothing(), config):
+        assert not label.mask_hw.any()
+        assert (label.source, label.confidence) == ("none", 0.0)
+
+
+def test_masks_alone_break_ties_by_the_number_of_masks() -> None:
+    config = replace(CONFIG, select="masks")
+    tokens = [paint(12, {(1, 1, 4, 4): 1, (8, 1, 11, 4): 2, (8, 8, 11, 11): 2}) for _ in range(2)]
+    features = make_features(tokens, [box(12, 1, 1, 4, 4) * 1.0] * 2)
+    for label in make_pseudo_labels(features, HacProposer(config), config):
+        np.testing.assert_array_equal(label.mask_hw, box(12, 8, 1, 11, 4) | box(12, 8, 8, 11, 11))
+
+
 def test_overlap_and_confidence_by_hand() -> None:
     saliency = box(12, 1, 1, 5, 9) * 1.0  # 32 patches, 16 of them in the object
     features = make_features([paint(12, {(1, 1, 5, 5): 1}), paint(12, {})], [saliency, saliency])
