@@ -84,13 +84,13 @@ class RefineConfig:
     ] = "bilinear"
     guided_radius_px: Annotated[
         int, Ge(1), Le(256), Doc("upsample=guided: reach of a window, in pixels at network size (a ViT's patch: 14).")
-    ] = 16
+    ] = 8
     guided_eps: Annotated[
         float,
         Ge(1e-6),
         Le(1.0),
         Doc("upsample=guided: variance of colours in [0, 1] below which a window counts as flat and is averaged."),
-    ] = 1e-3
+    ] = 1e-4
     connectivity: Annotated[Literal[4, 8], Doc("Neighbours of a pixel in a component.")] = 8
     drop_regions_smaller_than: Annotated[
         float, *Share, Doc("Components under this share of the image go; 0: none.")
