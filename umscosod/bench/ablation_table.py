@@ -71,7 +71,7 @@ def ablation_to_json(report: AblationReport) -> dict[str, Any]:
 def _say_seeds(report: AblationReport, study: Study) -> str:
     seeds = report.seeds(study)
     if not study.is_trained:
-        return f"One seed, {seeds[0]}: nothing is trained."
+        return f"One seed, {seeds[0]}: no network is trained."
     if len(seeds) == 1:
         return f"One seed, {seeds[0]}: no spread."
     named = ", ".join(map(str, seeds))

@@ -249,7 +249,7 @@ def test_the_files_hold_the_figures(done: tuple[AblationReport, str], config: Pi
     assert row["masks"]["mean"]["iou"]["deviation"] == pytest.approx(np.std(values, ddof=1))
     assert row["settings"]["network.fram.enabled"] is True
     assert row["network_of"] == "afmm-cfmm-fram"
-    assert f"One seed, {config.seed}: nothing is trained." in text
+    assert f"One seed, {config.seed}: no network is trained." in text
     assert "Mean of" not in text  # one data set
 
 
