@@ -115,6 +115,9 @@ class NetworkConfig:
     common_dim: Annotated[
         int, Ge(0), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
     ] = 0
+    mirror_average: Annotated[bool, Doc("Predict the mean of a group's maps and of its mirrored features' maps.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +141,25 @@ class TrainConfig:
         Lt(1.0),
         Doc("Targets become (1 - s) t + s / 2, so that a network copies its labels' faults later. 0: as published."),
     ] = 0.0
+    ema_decay: Annotated[
+        float,
+        Ge(0.0),
+        Lt(1.0),
+        Doc("Predict with an average of the network over its steps, each keeping this share of it. 0: as published."),
+    ] = 0.0
+    mirror: Annotated[bool, Doc("Every other visit of a group, at random, sees its features and targets mirrored.")] = (
+        False
+    )
+    rounds: Annotated[
+        int,
+        Ge(1),
+        Le(4),
+        Doc(
+            "Rounds of training: from the second on, targets are the blend of labels and the network so far, and "
+            "training goes on from it. 1: as published."
+        ),
+    ] = 1
+    round_share: Annotated[float, *Share, Doc("The network's share in the targets of a further round.")] = 0.5
     iou_eps: Annotated[float, Gt(0.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
     checkpoint_every: Annotated[int, Ge(1), Doc("Epochs between two checkpoints a killed run resumes from.")] = 1
     keep_checkpoints: Annotated[int, Ge(1), Doc("How many of the latest checkpoints stay on disk.")] = 2
@@ -173,7 +195,7 @@ class PipelineConfig:
         ),
     ] = 0.2
     mean_network_share: Annotated[
-        float, *Share, Doc("The network's share in that mean; the rest is the pseudo-label's mask and its attention.")
+        float, *Share, Doc("The network's share in that mean, which is one of logits; the rest is the pseudo-label's.")
     ] = 0.25
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)

@@ -91,12 +91,19 @@ class PseudoConfig:
     ] = 15000
     probe_slope: Annotated[
         float,
-        Ge(0.0),
+        Gt(0.0),
+        Le(100.0),
         Doc(
-            "Steepness of the probe's maps, per standard deviation of its logits: how much of them DenseCRF takes as "
-            "settled. 0: 12 for a ViT; 0.6 for tokens whitened over the collection (embedded), which tell less."
+            "Steepness of the probe's maps on a ViT, per standard deviation of its logits: how much of a map DenseCRF "
+            "takes as settled."
         ),
-    ] = 0.0
+    ] = 12.0
+    probe_slope_whitened: Annotated[
+        float,
+        Gt(0.0),
+        Le(100.0),
+        Doc("The same for tokens whitened over the collection (embedded), which tell less and leave more to colours."),
+    ] = 0.6
     weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
         0.05
     )

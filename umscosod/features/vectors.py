@@ -1,6 +1,6 @@
-"""One facet of a stream as unit vectors: what pseudo-label cleaning and the peers compare of a patch.
+"""Facets of the streams as unit vectors: what pseudo-label cleaning and the peers compare of a patch.
 
-Suffixes: ``N`` images, ``P`` patches, ``D`` width.
+Suffixes: ``N`` images, ``P`` patches of the first stream, ``Q`` of the second, ``D K E`` widths.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from umscosod.types import FloatArray, GroupTokens
+from umscosod.data.resize import resize_centred
+from umscosod.types import FloatArray, GroupFeatures, GroupTokens
 
 _TINY = 1e-6  # relative to the largest vector: shorter ones are rounding of equal patches
 
@@ -54,5 +55,43 @@ def unit_patches(
     return unit_NPD
 
 
+def describe_patches(
+    features: GroupFeatures, centre: Literal["group", "image", "none"]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Three facets of each patch: tokens and keys of the first stream, tokens of the second, each of unit length.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+    centre : {"group", "image", "none"}
+        As for `unit_patches`; ``none`` where patches of several groups are compared.
+
+    Returns
+    -------
+    tuple of ndarray, float32, (N, P, D), (N, P, K) and (N, P, E)
+        On the first stream's grid; not joined, as that would copy a large group. The second stream's are of unit
+        length on a grid of their own, a little shorter where they had to be resized.
+    """
+    first, second = features.first, features.second
+    other_NQE = unit_patches(second, "tokens", centre)
+    return (
+        unit_patches(first, "tokens", centre),
+        unit_patches(first, "keys", centre),
+        _to_grid(other_NQE, second.grid_hw, first.grid_hw),
+    )
+
+
 def _lengths(rows_PD: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((rows_PD**2).sum(-1, keepdims=True)))
+
+
+def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> FloatArray:
+    if grid_hw == new_hw:
+        return tokens_NQE
+    count, _, width = tokens_NQE.shape
+    resized = [
+        resize_centred(np.ascontiguousarray(image_QE.reshape(*grid_hw, width)[..., channel]), new_hw)
+        for image_QE in tokens_NQE
+        for channel in range(width)
+    ]
+    return np.stack(resized).reshape(count, width, -1).transpose(0, 2, 1).astype(np.float32)

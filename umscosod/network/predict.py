@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from umscosod.device import autocast
+from umscosod.features.mirror import mirror_features
 from umscosod.network.model import UmsNetwork
 from umscosod.types import FloatArray, GroupFeatures
 
@@ -39,7 +40,11 @@ def predict_group(model: UmsNetwork, features: GroupFeatures, device: torch.devi
     model.eval().to(device)
     try:
         with torch.inference_mode(), autocast(device):
-            return _predict_blocks(model, features, device)
+            maps_NHW = _predict_blocks(model, features, device)
+            if model.config.mirror_average:
+                mirrored_NHW = _predict_blocks(model, mirror_features(features), device)
+                maps_NHW = 0.5 * (maps_NHW + mirrored_NHW[:, :, ::-1])
+            return maps_NHW
     finally:
         model.train(was_training)
 

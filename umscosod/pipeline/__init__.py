@@ -16,19 +16,11 @@ from umscosod.pipeline.checkpoints import adopt_checkpoint, calibrate, check_fit
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
+from umscosod.pipeline.refiner import NETWORK, PSEUDO, Refiner
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
-from umscosod.pipeline.stages import (
-    NETWORK,
-    PSEUDO,
-    Refiner,
-    clean_stage,
-    label_doubt,
-    prediction_stage,
-    pseudo_stage,
-    training_stage,
-)
+from umscosod.pipeline.stages import clean_stage, label_doubt, prediction_stage, pseudo_stage, training_stage
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool

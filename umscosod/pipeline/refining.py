@@ -13,9 +13,9 @@ from umscosod.errors import DataError
 from umscosod.features.blank import blank_pair
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, find_groups, prepare
+from umscosod.pipeline.refiner import STORED, Refiner
 from umscosod.pipeline.results import LabelReport
 from umscosod.pipeline.rows import mixed_notes
-from umscosod.pipeline.stages import STORED, Refiner
 from umscosod.pipeline.stored import Maps, find_stored, hash_stored, read_stored
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.crf_pool import open_pool

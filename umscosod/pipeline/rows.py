@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from umscosod.pipeline.prepare import Prepared
-from umscosod.pipeline.stages import MEAN, NETWORK, PSEUDO, Labels
+from umscosod.pipeline.refiner import MEAN, NETWORK, PSEUDO
+from umscosod.pipeline.stages import Labels
 from umscosod.types import ImageGroup, Labelled, Status
 
 _CHOSEN = {

@@ -9,22 +9,17 @@ import logging
 import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from umscosod.confidence.judge import GroupJudgement, judge_group
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import open_atomic
-from umscosod.data.masks import read_mask
-from umscosod.data.resize import resize_aligned, resize_mask
-from umscosod.export.files import path_inside
-from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
+from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.prepare import Prepared
-from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.collection import clean_collection
 from umscosod.pseudo.detections import CocoProposer
@@ -32,16 +27,12 @@ from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo
 from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
-from umscosod.refine.choice import group_agreement
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
-from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, PseudoLabel, RefinedMask, Status
+from umscosod.types import FloatArray, GroupFeatures, PseudoLabel, RefinedMask
 
 logger = logging.getLogger(__name__)
-
-NETWORK, PSEUDO, MEAN, STORED = "network", "pseudo-label", "mean", "stored map"
-"""Whose maps a group's masks come from."""
 
 Labels = Mapping[str, PseudoLabel]
 
@@ -90,7 +81,31 @@ def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> 
     config, groups = prepared.config, prepared.features.groups
     least = math.ceil(config.train.min_steps / max(1, len(groups)))
     config = replace(config, train=replace(config.train, epochs=max(config.train.epochs, least)))
-    return train_network(prepared.features, labels, config, prepared.job.run, progress, groups=groups)
+    rounds, start, targets = config.train.rounds, None, labels
+    for number in range(1, rounds):
+        run = prepared.job.run / f"round-{number}"
+        start = train_network(prepared.features, targets, config, run, progress, groups=groups, start=start).model
+        targets = relabel(prepared, labels, start)
+    return train_network(prepared.features, targets, config, prepared.job.run, progress, groups=groups, start=start)
+
+
+def relabel(prepared: Prepared, labels: Labels, model: UmsNetwork) -> dict[str, PseudoLabel]:
+    """Self-training: the labels blended with what a network makes of the images.
+
+    A person's label stays as it is, and so does one that the blend would leave empty.
+    """
+    share = prepared.config.train.round_share
+    found: dict[str, PseudoLabel] = {}
+    for features in prepared.features:
+        own_NHW = np.stack(label_maps(features, labels, prepared.config))
+        maps_NHW = blend_maps(own_NHW, predict_group(model, features, prepared.device), share)
+        for image, map_HW in zip(features.group.images, maps_NHW, strict=True):
+            label, mask_HW = labels.get(image.id), map_HW >= 0.5
+            if label is not None and label.source != HUMAN_SOURCE and mask_HW.any():
+                label = replace(label, map_hw=map_HW, mask_hw=mask_HW, is_map=True)
+            if label is not None:
+                found[image.id] = label
+    return found
 
 
 def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
@@ -133,147 +148,6 @@ def refine_features(
     return refine_group(
         maps_NHW, features.pictures_NHW3, first.tokens_NPD, first.grid_hw, features.sizes_hw, config, b_bar, pool
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One maker's maps of a group, refined."""
-
-    source: str
-    maps_NHW: FloatArray
-    refined: list[RefinedMask]
-    agreement: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refiner:
-    """Stage 3 over a collection: refine, choose, write.
-
-    Attributes
-    ----------
-    prepared : Prepared
-    labels : mapping of str to PseudoLabel, or None
-    b_bars : mapping of str to float
-        By maker, ``network`` and ``pseudo-label``, or ``stored map`` or a peer's name alone: whose maps are there to
-        refine.
-    pool : Executor or None
-    stored : mapping of str to Path
-        Files of the stored maps by image id.
-    """
-
-    prepared: Prepared
-    labels: Labels | None
-    b_bars: Mapping[str, float]
-    pool: Executor | None
-    stored: Mapping[str, Path] = field(default_factory=dict)
-
-    def run(self, progress: ProgressFn) -> list[Labelled]:
-        """Write the masks and maps of every group; finished groups are left alone."""
-        rows: list[Labelled] = []
-        groups = self.prepared.features.groups
-        for number, group in enumerate(groups):
-            progress(number, len(groups), "refinement")
-            done = self.prepared.job.load_rows(group)
-            if done is None:
-                features = self.prepared.features.load(group)
-                done = self._write(features, self._choose(features))
-                self.prepared.job.save_rows(group, done)
-            rows += done
-        progress(len(groups), len(groups), "refinement")
-        return rows
-
-    def _choose(self, features: GroupFeatures) -> Candidate:
-        """Refine every maker's maps; return what is to be kept."""
-        found = {
-            source: self._refine(features, source, self._maps(features, source), b_bar)
-            for source, b_bar in self.b_bars.items()
-        }
-        config = self.prepared.config
-        if len(found) == 1:
-            return next(iter(found.values()))
-        network, pseudo = found[NETWORK], found[PSEUDO]
-        lead = network.agreement - pseudo.agreement
-        if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
-            return network
-        if config.keep == "pseudo" or lead < -config.keep_margin:
-            return pseudo
-        share = config.mean_network_share
-        b_bar = share * self.b_bars[NETWORK] + (1.0 - share) * self.b_bars[PSEUDO]
-        maps_NHW = share * network.maps_NHW + (1.0 - share) * pseudo.maps_NHW
-        return self._refine(features, MEAN, maps_NHW, b_bar)
-
-    def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
-        if source not in (PSEUDO, STORED):
-            maps_NHW = self.prepared.job.load_maps(features.group)
-            assert maps_NHW is not None, "the prediction stage, or that of a peer, ran"
-            return maps_NHW
-        if source == STORED:
-            size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
-            return np.stack([read_stored(self.stored[image.id], size_hw) for image in features.group.images])
-        assert self.labels is not None
-        return np.stack(label_maps(features, self.labels, self.prepared.config))
-
-    def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray, b_bar: float) -> Candidate:
-        refined = refine_features(features, maps_NHW, self.prepared.config.refine, b_bar, self.pool)
-        if len(self.b_bars) == 1:  # nothing to choose from
-            return Candidate(source=source, maps_NHW=maps_NHW, refined=refined)
-        # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
-        second = features.second
-        masks = [one.mask_HW for one in refined]
-        agreement = group_agreement(masks, second.tokens_NPD, second.grid_hw, self.prepared.config.refine)
-        return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
-
-    def _write(self, features: GroupFeatures, kept: Candidate) -> list[Labelled]:
-        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.prepared.config.confidence)
-        self.prepared.job.save_cues(features.group, _list_cues(features, judged))
-        rows = []
-        for index, image in enumerate(features.group.images):
-            refined, map_HW, size_hw = kept.refined[index], kept.maps_NHW[index], features.sizes_hw[index]
-            mask_HW, source, one = refined.mask_HW, kept.source, judged.masks[index]
-            confidence, reason = one.confidence, one.reason
-            if one.is_withdrawn:
-                mask_HW = np.zeros_like(mask_HW)
-            if self.labels is not None and image.id in self.labels and self.labels[image.id].source == HUMAN_SOURCE:
-                mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
-                source, confidence, reason = HUMAN_SOURCE, 1.0, ""
-            is_found = bool(mask_HW.any())
-            if kept.source == STORED:
-                copy_stored(self.stored[image.id], self._path("maps", image), size_hw)
-            else:
-                write_map(self._path("maps", image), resize_aligned(map_HW, size_hw))
-            write_mask(self._path("masks", image), mask_HW)
-            rows.append(
-                Labelled(
-                    image_id=image.id,
-                    group=features.group.name,
-                    output=image.output,
-                    status=Status.LABELLED if is_found else Status.EMPTY,
-                    confidence=confidence if is_found else 0.0,
-                    reason=reason if is_found else reason or _why_empty(source, refined.threshold),
-                    source=source,
-                    threshold=refined.threshold,
-                    is_mixed=judged.is_mixed,
-                )
-            )
-        return rows
-
-    def _path(self, tree: str, image: ImageRef) -> Path:
-        return path_inside(self.prepared.job.out, f"{tree}/{image.output}")
-
-
-def _list_cues(features: GroupFeatures, judged: GroupJudgement) -> dict[str, object]:
-    """Content of a group's file under ``run/cues``."""
-    return {
-        "group": features.group.name,
-        "kind": "whitened" if features.first.is_centred else "plain",
-        "outputs": [image.output for image in features.group.images],
-        "group_cues": judged.cues,
-        "mask_cues": [one.cues for one in judged.masks],
-    }
-
-
-def _why_empty(source: str, threshold: float) -> str:
-    return "a person left it empty" if source == HUMAN_SOURCE else f"no region passed the threshold {threshold:.2f}"
 
 
 def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:

@@ -18,9 +18,11 @@ import numpy as np
 from umscosod.config import PseudoConfig
 from umscosod.data.resize import resize_centred
 from umscosod.features.sharpen import minmax
-from umscosod.features.vectors import unit_patches
+from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
+
+_ROUNDS = 2  # prototypes of what the labels cover, then of what the first maps cover
 
 
 def clean_labels(
@@ -51,18 +53,23 @@ def clean_labels(
     own = {image.id: labels[image.id] for image in features.group.images if image.id in labels}
     if config.clean == "none" or (config.clean == "auto" and features.first.is_centred) or not own:
         return own
-    tokens_NPD, grid_hw = unit_patches(features.first, "tokens", "group"), features.first.grid_hw
+    facets, grid_hw = describe_patches(features, "group"), features.first.grid_hw
     chosen = [i for i, image in enumerate(features.group.images) if image.id in own]
-    cover_NP = np.stack([_on_grid(own[features.group.images[i].id], grid_hw) for i in chosen])
+    kept = [own[features.group.images[i].id] for i in chosen]
+    label_NP = cover_NP = np.stack([_on_grid(label, grid_hw) for label in kept])
+    is_human_N1 = np.array([[label.source == HUMAN_SOURCE] for label in kept])
     if not 0.0 < cover_NP.mean() < 1.0:
         return own
-    contrast_NP = token_contrast(tokens_NPD, grid_hw)
-    nearness_NP = prototype_nearness(tokens_NPD, tokens_NPD[chosen], cover_NP)
-    product_NP = minmax(contrast_NP * nearness_NP)
-    maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0).astype(np.float32)
+    contrast_NP = token_contrast(facets[0], grid_hw)
+    maps_NP = np.zeros_like(contrast_NP)
+    for _ in range(_ROUNDS):
+        nearness_NP = minmax(np.sum([prototype_nearness(facet, facet[chosen], cover_NP) for facet in facets], axis=0))
+        product_NP = minmax(contrast_NP * nearness_NP)
+        maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0)
+        cover_NP = np.where(is_human_N1, label_NP, maps_NP[chosen])
     cleaned = {}
-    for i in chosen:
-        label, map_hw = own[features.group.images[i].id], maps_NP[i].reshape(grid_hw)
+    for i, label in zip(chosen, kept, strict=True):
+        map_hw = maps_NP[i].reshape(grid_hw).astype(np.float32)
         if label.source != HUMAN_SOURCE:
             label = replace(label, map_hw=map_hw, mask_hw=map_hw >= 0.5, is_map=True)
         cleaned[label.image_id] = label

@@ -17,7 +17,7 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.resize import resize_centred
-from umscosod.features.vectors import unit_patches
+from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 _NEWTON_STEPS = 30  # as a rule 5 to 8 settle it; a weak ridge needs more
 _SETTLED = 1e-3  # largest change of a logit, in a Newton step, at which the fit is done
 _FLAT = 1e-3  # least curvature of a patch: keeps the Hessian regular where the probe is sure of everything
-_SLOPES = {"plain": 12.0, "whitened": 0.6}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,29 +66,6 @@ class LinearProbe:
     spread: float
 
 
-def describe_patches(features: GroupFeatures) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """What the probe sees of a patch: tokens and keys of the first stream, tokens of the second, each of unit length.
-
-    Parameters
-    ----------
-    features : GroupFeatures
-
-    Returns
-    -------
-    tuple of ndarray, float32, (N, P, D), (N, P, K) and (N, P, E)
-        On the first stream's grid, together F = D + K + E wide, not joined as that would copy a large group; nothing
-        is centred on the group, so that groups can be compared. The second stream's are of unit length on a grid of
-        their own, a little shorter where they had to be resized.
-    """
-    first, second = features.first, features.second
-    other_NQE = unit_patches(second, "tokens", "none")
-    return (
-        unit_patches(first, "tokens", "none"),
-        unit_patches(first, "keys", "none"),
-        _to_grid(other_NQE, second.grid_hw, first.grid_hw),
-    )
-
-
 def draw_sample(
     features: GroupFeatures, labels: Mapping[str, PseudoLabel], count: int, seed: int
 ) -> ProbeSample | None:
@@ -125,7 +101,7 @@ def draw_sample(
     kept = [label for label in own if label is not None and label.confidence > 0.0]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
     return ProbeSample(
-        patches_MF=np.concatenate([facet[index_M, patch_M] for facet in describe_patches(features)], axis=1),
+        patches_MF=np.concatenate([facet[index_M, patch_M] for facet in describe_patches(features, "none")], axis=1),
         targets_M=targets_NP[image_M, patch_M].astype(np.float32),
         weights_M=np.asarray([label.confidence for label in kept], np.float32)[image_M],
     )
@@ -180,7 +156,7 @@ def apply_probe(
         By image id; images without one stay without.
     probe : LinearProbe
     config : PseudoConfig
-        Reads ``probe_slope``.
+        Reads ``probe_slope`` and ``probe_slope_whitened``.
 
     Returns
     -------
@@ -188,8 +164,7 @@ def apply_probe(
         With ``is_map`` set, on the token grid: sigmoid(slope * logit / spread); the mask is where it reaches 0.5. A
         person's label stays as it is.
     """
-    kind = "whitened" if features.first.is_centred else "plain"
-    slope = config.probe_slope or _SLOPES[kind]
+    slope = config.probe_slope_whitened if features.first.is_centred else config.probe_slope
     maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
     probed = {}
     for image, map_P in zip(features.group.images, maps_NP, strict=True):
@@ -206,7 +181,7 @@ def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     """Logits of all patches, float64, (N, P)."""
     offset = probe.bias - float(probe.mean_F @ probe.weights_F)
     logits_NP, start = np.full(features.first.tokens_NPD.shape[:2], offset), 0
-    for facet in describe_patches(features):
+    for facet in describe_patches(features, "none"):
         end = start + facet.shape[2]
         logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
         start = end
@@ -240,15 +215,3 @@ def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray,
 
 def _sigmoid(logits: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
-
-
-def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> FloatArray:
-    if grid_hw == new_hw:
-        return tokens_NQE
-    count, _, width = tokens_NQE.shape
-    resized = [
-        resize_centred(np.ascontiguousarray(image_QE.reshape(*grid_hw, width)[..., channel]), new_hw)
-        for image_QE in tokens_NQE
-        for channel in range(width)
-    ]
-    return np.stack(resized).reshape(count, width, -1).transpose(0, 2, 1).astype(np.float32)

@@ -23,14 +23,16 @@ from torch import Tensor
 from umscosod.config import PipelineConfig
 from umscosod.device import autocast, resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
+from umscosod.features.mirror import mirror_features
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.seed import derive_seed
 from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, save_checkpoint
 from umscosod.training.resume import METRICS_FILE, take_up
-from umscosod.training.sampler import draw_images, locate_step
+from umscosod.training.sampler import draw_images, locate_step, toss_mirror
 from umscosod.training.targets import build_targets, compute_fingerprint, image_weight, select_groups
+from umscosod.training.teacher import Teacher
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class TrainedNetwork:
     Attributes
     ----------
     model : UmsNetwork
-        In eval mode, on the device it was trained on.
+        In eval mode, on the device it was trained on; the teacher, where ``train.ema_decay`` is not 0.
     meta : CheckpointMeta
     checkpoint : Path
         Folder of the final checkpoint.
@@ -122,7 +124,8 @@ def train_network(
     optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
 
     with _reproducible(config.seed, device):
-        resumed = step = take_up(run_dir, meta, model, optimizer, resume)
+        teacher = Teacher(model, config.train.ema_decay)
+        resumed = step = take_up(run_dir, meta, model, teacher.model, optimizer, resume)
         total = len(order) * config.train.epochs
         model.train()
         checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
@@ -131,34 +134,45 @@ def train_network(
                 at = locate_step(config.seed, step, len(order))
                 index = order[at.group]
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
-                loss = _train_step(model, optimizer, features[index], groups[index], chosen, labels, config, device)
+                seen = features[index]
+                if seen.group.images != groups[index].images:
+                    raise DataError(
+                        f"group {groups[index].name!r}: its features hold other images than the list of groups says"
+                    )
+                is_mirrored = config.train.mirror and toss_mirror(config.seed, at)
+                loss = _train_step(model, optimizer, seen, chosen, labels, config, device, is_mirrored)
                 step += 1
+                teacher.follow(model, step)
                 _log_step(log, step, at.epoch + 1, loss)
                 meta = dataclasses.replace(meta, step=step, epoch=at.epoch + 1)
                 if step == total or step % (len(order) * config.train.checkpoint_every) == 0:
-                    checkpoint = _save(run_dir, model, optimizer, meta, config)
+                    checkpoint = _save(run_dir, model, teacher, optimizer, meta, config)
                 try:
                     progress(step, total, f"training, loss {loss.total.item():.3f}")
                 except Cancelled:
-                    _save(run_dir, model, optimizer, meta, config)
+                    _save(run_dir, model, teacher, optimizer, meta, config)
                     raise
     assert checkpoint is not None, "the last step always saves"
-    return TrainedNetwork(model=model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed)
+    return TrainedNetwork(
+        model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
+    )
 
 
 def _train_step(
     model: UmsNetwork,
     optimizer: torch.optim.Optimizer,
     features: GroupFeatures,
-    group: ImageGroup,
     chosen: tuple[int, ...],
     labels: Mapping[str, PseudoLabel],
     config: PipelineConfig,
     device: torch.device,
+    is_mirrored: bool,
 ) -> Loss:
-    if features.group.images != group.images:
-        raise DataError(f"group {group.name!r}: its features hold other images than the list of groups says")
+    group = features.group
     targets = [labels[group.images[index].id] for index in chosen]
+    target_NHW = build_targets(targets, features.pictures_NHW3.shape[1:3], config.train.label_smoothing)
+    if is_mirrored:
+        features, target_NHW = mirror_features(features), target_NHW.flip(2)
     height, width = features.pictures_NHW3.shape[1:3]
     pick = list(chosen)
 
@@ -178,7 +192,7 @@ def _train_step(
         )
     loss = compute_loss(
         output.logits,
-        build_targets(targets, (height, width), config.train.label_smoothing).to(device),
+        target_NHW.to(device),
         torch.tensor([image_weight(label) for label in targets], device=device),
         bce_weight=config.train.bce_weight,
         iou_weight=config.train.iou_weight,
@@ -208,10 +222,17 @@ def _describe_run(sample: GroupFeatures, config: PipelineConfig, fingerprint: st
 
 
 def _save(
-    run_dir: Path, model: UmsNetwork, optimizer: torch.optim.Optimizer, meta: CheckpointMeta, config: PipelineConfig
+    run_dir: Path,
+    model: UmsNetwork,
+    teacher: Teacher,
+    optimizer: torch.optim.Optimizer,
+    meta: CheckpointMeta,
+    config: PipelineConfig,
 ) -> Path:
-    state = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": meta.step}
-    return save_checkpoint(run_dir, model, meta, state, keep=config.train.keep_checkpoints)
+    state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": meta.step}
+    if teacher.model is not model:
+        state["network"] = model.state_dict()
+    return save_checkpoint(run_dir, teacher.model, meta, state, keep=config.train.keep_checkpoints)
 
 
 def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:

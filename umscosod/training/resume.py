@@ -27,7 +27,12 @@ _FREE_TO_CHANGE = frozenset({"train.epochs", "train.checkpoint_every", "train.ke
 
 
 def take_up(
-    run_dir: Path, meta: CheckpointMeta, model: UmsNetwork, optimizer: torch.optim.Optimizer, resume: str
+    run_dir: Path,
+    meta: CheckpointMeta,
+    model: UmsNetwork,
+    teacher: UmsNetwork,
+    optimizer: torch.optim.Optimizer,
+    resume: str,
 ) -> int:
     """Restore the last checkpoint, or clear the ground for a new run.
 
@@ -36,8 +41,9 @@ def take_up(
     run_dir : Path
     meta : CheckpointMeta
         Of the run that asks.
-    model, optimizer
-        Get the checkpoint's weights and state; the global CPU generator gets its state too.
+    model, teacher, optimizer
+        Get the checkpoint's weights and state; the global CPU generator gets its state too. A checkpoint's model is
+        the teacher; where that is not the network itself, the network's weights are part of the state.
     resume : {"auto", "never", "must"}
         See `umscosod.training.loop.train_network`.
 
@@ -61,8 +67,10 @@ def take_up(
                 raise
         else:
             _check_same_run(load_meta(checkpoint), meta, checkpoint)
-            load_weights(model, checkpoint)
+            load_weights(teacher, checkpoint)
             state = load_state(checkpoint)
+            if teacher is not model:
+                model.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])
             _cut_metrics(run_dir / METRICS_FILE, state["step"])

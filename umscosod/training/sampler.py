@@ -74,3 +74,14 @@ def draw_images(seed: int, at: Step, available: tuple[int, ...], batch_images: i
     rng = numpy_generator(seed, "train", "images", at.epoch, at.group)
     chosen = rng.choice(len(available), size=batch_images, replace=False)
     return tuple(sorted(available[index] for index in chosen))
+
+
+def toss_mirror(seed: int, at: Step) -> bool:
+    """Whether a step sees its group mirrored: every other time, at random.
+
+    Examples
+    --------
+    >>> [toss_mirror(0, Step(epoch, 0)) for epoch in range(6)]
+    [False, False, False, True, True, False]
+    """
+    return bool(numpy_generator(seed, "train", "mirror", at.epoch, at.group).integers(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from umscosod.config import AfmmConfig, CfmmConfig, DecoderConfig, FramConfig, NetworkConfig
 from umscosod.errors import DataError
+from umscosod.features.mirror import mirror_features
 from umscosod.network.model import NetworkOutput, UmsNetwork, build_network, common_width, resize_tokens
 from umscosod.network.predict import predict_group
 from umscosod.types import GroupFeatures
@@ -133,3 +135,17 @@ def test_predict_group_leaves_read_only_features_alone(make_features: Callable[.
         array.setflags(write=False)
     model = build_network(_config(decoder=DecoderConfig(channels=4, picture=True)), 8, 8, 0)
     assert predict_group(model, features, CPU).shape == (2, 12, 12)
+
+
+def test_mirror_average_is_the_mean_of_both_views(make_features: Callable[..., GroupFeatures]) -> None:
+    features = make_features(3)
+    plain = NetworkConfig(decoder=DecoderConfig(channels=8))
+    model = build_network(plain, 8, 8, 1)
+    straight = predict_group(model, features, CPU)
+    turned = predict_group(model, mirror_features(features), CPU)[:, :, ::-1]
+    model.config = dataclasses.replace(plain, mirror_average=True)
+    both = predict_group(model, features, CPU)
+    np.testing.assert_allclose(both, 0.5 * (straight + turned), atol=1e-7)
+    assert not np.allclose(straight, turned), "the mirrored view says something of its own"
+    again = predict_group(model, mirror_features(features), CPU)[:, :, ::-1]
+    np.testing.assert_allclose(again, both, atol=1e-6)  # it no longer matters which way the pictures face

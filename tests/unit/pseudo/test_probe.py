@@ -13,14 +13,8 @@ from scipy.optimize import minimize
 
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PseudoConfig
-from umscosod.pseudo.probe import (
-    LinearProbe,
-    ProbeSample,
-    apply_probe,
-    describe_patches,
-    draw_sample,
-    fit_probe,
-)
+from umscosod.features.vectors import describe_patches
+from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.types import GroupFeatures, GroupTokens, PseudoLabel
 
 GRID = 8
@@ -256,7 +250,7 @@ def test_only_images_with_a_label_that_counts_are_drawn() -> None:
     sample = sample_of(features, labels)
     assert third not in labels
     assert len(sample.patches_MF) == GRID * GRID
-    tokens = describe_patches(features)[0][1]  # of the second image
+    tokens = describe_patches(features, "none")[0][1]  # of the second image
     drawn = sample.patches_MF[:, : tokens.shape[1]]
     assert np.array_equal(drawn[np.lexsort(drawn.T)], tokens[np.lexsort(tokens.T)])
     assert np.array_equal(sample.weights_M, np.full(GRID * GRID, labels[second].confidence, np.float32))
@@ -324,7 +318,7 @@ def test_whitened_tokens_have_a_gentler_slope_of_their_own() -> None:
 def test_the_second_stream_comes_onto_the_grid_of_the_first() -> None:
     fine, coarse = features_of(2, noise=0.0), paint(4, {(1, 1, 3, 3): 1})
     other = make_features([coarse] * 2, [np.zeros((4, 4))] * 2).first
-    *_, tokens_NPE = describe_patches(replace(fine, second=other))
+    *_, tokens_NPE = describe_patches(replace(fine, second=other), "none")
     assert tokens_NPE.shape == (2, GRID * GRID, 6)
     assert tokens_NPE.dtype == np.float32
     object_hw = tokens_NPE[0, :, 1].reshape(GRID, GRID)

@@ -1,0 +1,45 @@
+"""Two makers' maps of a group as one: a mean of logits, which no maker dominates by being surer than the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from umscosod.types import FloatArray
+
+_SURE = 1e-3  # maps are taken in [_SURE, 1 - _SURE], so that a logit is finite
+
+
+def blend_maps(own_NHW: FloatArray, other_NHW: FloatArray, share: float) -> FloatArray:
+    """Mean of two soft maps in logits, the other's brought to the size of our own.
+
+    Parameters
+    ----------
+    own_NHW, other_NHW : ndarray, float, (N, H, W), in [0, 1]
+        Own ones say how sure a map of this group is to be.
+    share : float
+        Of the other, in [0, 1].
+
+    Returns
+    -------
+    ndarray, float32, (N, H, W), in [0, 1]
+        sigmoid((1 - share) logit own + share (r_own / r_other) logit other), with r the root mean square of logits
+        over the group, so that a network that has learnt nothing yet cannot outvote a label; own maps as they are
+        where the other's are 0.5 all over.
+
+    Examples
+    --------
+    >>> own, other = np.array([[[0.6, 0.4]]]), np.array([[[0.01, 0.99]]])
+    >>> blend_maps(own, other, 0.25).round(2).tolist()  # not 0.45 and 0.55: the other is sure, but counts a quarter
+    [[[0.55, 0.45]]]
+    """
+    own, other = _logit(own_NHW), _logit(other_NHW)
+    size, other_size = (float(np.sqrt((logits**2).mean())) for logits in (own, other))
+    if other_size <= 0.0:
+        return own_NHW.astype(np.float32)
+    mean_NHW = (1.0 - share) * own + share * size / other_size * other
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * mean_NHW)), np.float32)
+
+
+def _logit(maps_NHW: FloatArray) -> FloatArray:
+    inside = np.clip(maps_NHW.astype(np.float64), _SURE, 1.0 - _SURE)
+    return np.asarray(np.log(inside / (1.0 - inside)))
