@@ -9,7 +9,11 @@ import numpy as np
 
 from tests.jobs import assert_same, read_results
 from umscosod.config import PipelineConfig
+from umscosod.network.model import build_network
 from umscosod.pipeline import label_groups
+from umscosod.pipeline.prepare import prepare
+from umscosod.pipeline.stages import pseudo_stage, relabel
+from umscosod.progress import ignore_progress
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 
 
@@ -52,12 +56,9 @@ def test_a_run_killed_in_its_second_round_ends_the_same(tmp_path: Path, images: 
 
 
 def test_a_persons_label_is_no_target_to_blend(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
-    from umscosod.network.model import build_network
-    from umscosod.pipeline.prepare import prepare
-    from umscosod.pipeline.stages import pseudo_stage, relabel
-
-    with prepare(images, tmp_path / "out", config, mode={"verb": "label"}) as prepared:
-        labels = pseudo_stage(prepared, lambda *_: None)
+    mode = {"verb": "label"}
+    with prepare(images, tmp_path / "out", config, mode=mode, overwrite=False, progress=ignore_progress) as prepared:
+        labels = pseudo_stage(prepared, ignore_progress)
         human, other = sorted(labels)[:2]
         labels[human] = replace(labels[human], source=HUMAN_SOURCE)
         features = prepared.features[0]
