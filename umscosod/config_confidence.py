@@ -22,13 +22,13 @@ class ConfidenceConfig:
     mixed: Annotated[
         Literal["flag", "empty", "off"],
         Doc(
-            "A group without a common object: flag it and lower the confidence of its masks; leave its masks empty; or "
+            "A group without a common object: flag it, which leaves confidences as they are; leave its masks empty; or "
             "do not look."
         ),
     ] = "flag"
     mixed_level: Annotated[
         float, *Share, Doc("A group is called mixed where the calibrated share of true groups is below this.")
-    ] = 0.3
+    ] = 0.4
     mixed_images: Annotated[int, Ge(2), Doc("Smaller groups are never called mixed: too little to go by.")] = 4
     absent: Annotated[
         Literal["flag", "empty", "off"],

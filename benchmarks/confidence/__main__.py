@@ -86,7 +86,7 @@ def report(cases: Sequence[Case]) -> None:
 
 
 def _report_outcome(name: str, cases: Sequence[Case], known: Sequence[Case]) -> None:
-    """What a person sees: confidences after both doubts, at the levels of the settings."""
+    """What a person sees: confidences after the doubt about images, at the level of the settings."""
     seen: dict[str, list[tuple[float, float, bool]]] = {"true": [], "foreign": [], "mixed": []}
     hits, kinds = [], {case.job: case.kind for case in cases}
     for case in cases:
@@ -116,14 +116,12 @@ def _report_outcome(name: str, cases: Sequence[Case], known: Sequence[Case]) -> 
 
 
 def _confidences(case: Case, models: dict[str, CueModel]) -> list[float]:
-    usable = sum(bool(cues) for cues in case.mask_cues)
-    is_mixed = usable >= SETTINGS.mixed_images and models["group"].estimate(case.group_cues) < SETTINGS.mixed_level
     values = []
     for cues in case.mask_cues:
         value = models["mask"].estimate(cues) if cues else 0.0
         is_unlike = "nearness" in cues and models["image"].estimate(cues) < SETTINGS.absent_level
         cap = LOW * (SETTINGS.doubt_cap + (1.0 - SETTINGS.doubt_cap) * value)
-        values.append(min(value, cap) if is_mixed or is_unlike else value)
+        values.append(min(value, cap) if is_unlike else value)
     return values
 
 

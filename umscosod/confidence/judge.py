@@ -40,10 +40,10 @@ class MaskJudgement:
     Attributes
     ----------
     confidence : float
-        In [0, 1]: an estimate of the IoU with what a person would draw, lowered where the group or the image is in
-        doubt; 0 for an empty mask.
+        In [0, 1]: an estimate of the IoU with what a person would draw, lowered where the image is unlike its group;
+        0 for an empty mask. A doubt about the whole group is a flag of its own and leaves the order of its masks.
     reason : str
-        In words where the confidence is low; else ``""``.
+        In words where the confidence is low or the group is mixed; else ``""``.
     is_unlike : bool
         The foreground resembles none of the group's others.
     is_withdrawn : bool
@@ -115,7 +115,7 @@ def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJu
     masks = []
     for found in cues:
         judged = _judge_mask(found, models["mask"], models[f"image-{kind}"], config)
-        masks.append(_doubt_group(judged, config) if is_mixed and found else judged)
+        masks.append(_flag_mixed(judged, config) if is_mixed and found else judged)
     return GroupJudgement(is_mixed=is_mixed, cues=shared, masks=tuple(masks))
 
 
@@ -179,11 +179,10 @@ def _judge_mask(
     )
 
 
-def _doubt_group(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgement:
+def _flag_mixed(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgement:
     words = [MIXED, *([judged.reason] if judged.reason else [])]
     return replace(
         judged,
-        confidence=_cap(judged.confidence, config),
         reason="; ".join(words),
         is_withdrawn=judged.is_withdrawn or config.mixed == "empty",
     )

@@ -34,14 +34,13 @@ def test_a_group_with_one_object_is_trusted(is_centred: bool) -> None:
     assert all(CONFIG.low < one.confidence <= 1.0 and not one.is_withdrawn for one in judged.masks)
 
 
-def test_a_mixed_group_is_flagged_and_its_confidence_low() -> None:
+def test_a_mixed_group_is_flagged_and_its_masks_keep_their_order() -> None:
     evidence = make_evidence(MIX)
     judged, ignored = judge_evidence(evidence, CONFIG), judge_evidence(evidence, replace(CONFIG, mixed="off"))
     assert judged.is_mixed
     assert not ignored.is_mixed
     for one, other in zip(judged.masks, ignored.masks, strict=True):
-        assert one.confidence < CONFIG.low
-        assert one.confidence <= other.confidence
+        assert one.confidence == other.confidence
         assert one.reason.startswith(MIXED)
         assert not one.is_withdrawn
     assert all(one.is_withdrawn for one in judge_evidence(evidence, replace(CONFIG, mixed="empty")).masks)
