@@ -147,7 +147,7 @@ class TrainConfig:
         Lt(1.0),
         Doc("Predict with an average of the network over its steps, each keeping this share of it. 0: as published."),
     ] = 0.0
-    mirror: Annotated[bool, Doc("Every other visit of a group, at random, sees its features and targets mirrored.")] = (
+    mirror: Annotated[bool, Doc("A visit of a group sees its features and targets mirrored, with chance one half.")] = (
         False
     )
     rounds: Annotated[

@@ -29,7 +29,7 @@ def blend_maps(own_NHW: FloatArray, other_NHW: FloatArray, share: float) -> Floa
     Examples
     --------
     >>> own, other = np.array([[[0.6, 0.4]]]), np.array([[[0.01, 0.99]]])
-    >>> blend_maps(own, other, 0.25).round(2).tolist()  # not 0.45 and 0.55: the other is sure, but counts a quarter
+    >>> blend_maps(own, other, 0.25).astype(float).round(2).tolist()  # no 0.45: it is sure, but counts a quarter
     [[[0.55, 0.45]]]
     """
     own, other = _logit(own_NHW), _logit(other_NHW)
