@@ -76,6 +76,12 @@ class PseudoConfig:
     clean_gain: Annotated[
         float, Ge(1.0), Le(16.0), Doc("Steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled.")
     ] = 4.0
+    clean_rounds: Annotated[
+        int,
+        Ge(1),
+        Le(10),
+        Doc("Prototypes of what the labels cover, then, a round each, of what the maps before cover."),
+    ] = 2
     probe: Annotated[
         Literal["linear", "none"],
         Doc(

@@ -99,7 +99,6 @@ def fit_without(known: Sequence[Case], thing: str, kind: str) -> dict[str, CueMo
         of_kind = [case for case in rest if case.kind == kind]
         _FITTED[thing, kind] = {
             "mask": read_model(fit_masks([case for case in rest if is_made_as(case, "true")])),
-            "group": read_model(fit_groups([case for case in of_kind if is_made_as(case, "alone", "mixed")])),
             "image": read_model(fit_images([case for case in of_kind if is_made_as(case, "foreign")])),
         }
     return _FITTED[thing, kind]

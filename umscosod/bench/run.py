@@ -94,20 +94,14 @@ def run_bench(
             notes.append(f"{name}: {len(dataset.unreadable)} images cannot be read and are scored for no method")
         failed: set[str] = set()
         for entry in methods:
-            here = _folder_for(entry, name, alone=len(datasets) == 1)
             if entry.network_of in failed:
-                cell = Cell(
-                    dataset=name, method=entry.name, error=f"it takes the network of {entry.network_of}: failed"
-                )
+                error = f"it takes the network of {entry.network_of}: failed"
+                cell = Cell(dataset=name, method=entry.name, error=error)
             else:
+                here = _folder_for(entry, name, alone=len(datasets) == 1)
                 cell = _run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress)
             cells.append(cell)
             failed |= {entry.name} if cell.error else set()
-    facts = {
-        "definition": TOOLS["cosod"],
-        "refinement": "the same for all" if config.refine.enabled else "none",
-        "seed": str(config.seed),
-    }
     return BenchReport(
         out=out,
         methods=tuple(entry.name for entry in methods),
@@ -115,9 +109,18 @@ def run_bench(
         encoding=encoding,
         pictures=pictures,
         notes=tuple(notes),
-        facts=facts,
+        facts=_list_facts(config),
         backbones=(pair.first.id, pair.second.id),
     )
+
+
+def _list_facts(config: PipelineConfig) -> dict[str, str]:
+    """What holds for all rows, for the head of the tables."""
+    return {
+        "definition": TOOLS["cosod"],
+        "refinement": "the same for all" if config.refine.enabled else "none",
+        "seed": str(config.seed),
+    }
 
 
 def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:

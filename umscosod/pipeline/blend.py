@@ -6,7 +6,7 @@ import numpy as np
 
 from umscosod.types import FloatArray
 
-_SURE = 1e-3  # maps are taken in [_SURE, 1 - _SURE], so that a logit is finite
+_SURE = 1e-3  # maps are taken in [_SURE, 1 - _SURE], so that a logit is finite; below the 1 / 255 of a saved map
 
 
 def blend_maps(own_NHW: FloatArray, other_NHW: FloatArray, share: float) -> FloatArray:

@@ -22,8 +22,6 @@ from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
-_ROUNDS = 2  # prototypes of what the labels cover, then of what the first maps cover
-
 
 def clean_labels(
     features: GroupFeatures, labels: Mapping[str, PseudoLabel], config: PseudoConfig
@@ -36,7 +34,7 @@ def clean_labels(
     labels : mapping of str to PseudoLabel
         By image id; images without one stay without, but get no say either.
     config : PseudoConfig
-        Reads ``clean`` and ``clean_gain``.
+        Reads ``clean``, ``clean_gain`` and ``clean_rounds``.
 
     Returns
     -------
@@ -62,7 +60,7 @@ def clean_labels(
         return own
     contrast_NP = token_contrast(facets[0], grid_hw)
     maps_NP = np.zeros_like(contrast_NP)
-    for _ in range(_ROUNDS):
+    for _ in range(config.clean_rounds):
         nearness_NP = minmax(np.sum([prototype_nearness(facet, facet[chosen], cover_NP) for facet in facets], axis=0))
         product_NP = minmax(contrast_NP * nearness_NP)
         maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0)

@@ -89,16 +89,19 @@ def draw_sample(
     -----
     Patches are drawn by an image's place in the group: other places draw others, where `count` leaves any out.
     """
-    own = [labels.get(image.id) for image in features.group.images]
-    chosen = [index for index, label in enumerate(own) if label is not None and label.confidence > 0.0]
+    chosen = [
+        (index, label)
+        for index, image in enumerate(features.group.images)
+        if (label := labels.get(image.id)) is not None and label.confidence > 0.0
+    ]
     if not chosen:
         return None
+    indices, kept = zip(*chosen, strict=True)
     grid_hw = features.first.grid_hw
     patches = grid_hw[0] * grid_hw[1]
     drawn = numpy_generator(seed, "probe", features.group.name).permutation(len(chosen) * patches)[:count]
     image_M, patch_M = drawn // patches, drawn % patches
-    index_M = np.asarray(chosen)[image_M]
-    kept = [label for label in own if label is not None and label.confidence > 0.0]
+    index_M = np.asarray(indices)[image_M]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
     return ProbeSample(
         patches_MF=np.concatenate([facet[index_M, patch_M] for facet in describe_patches(features, "none")], axis=1),

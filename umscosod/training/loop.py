@@ -111,15 +111,7 @@ def train_network(
     usable = select_groups(groups, labels)
     order = tuple(usable)
     meta = _describe_run(features[order[0]], config, compute_fingerprint(groups, labels, start))
-    if start is None:
-        model = build_network(config.network, *meta.dims, config.seed).to(device)
-    elif start.config != config.network or (start.dim_first, start.dim_second) != meta.dims:
-        raise ConfigError(
-            f"the network to start from has {start.config} and widths {(start.dim_first, start.dim_second)}; this run "
-            f"has {config.network} and {meta.dims}; use the same backbones and network settings"
-        )
-    else:
-        model = copy.deepcopy(start).to(device)
+    model = _first_network(start, meta.dims, config).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
 
@@ -135,10 +127,7 @@ def train_network(
                 index = order[at.group]
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
                 seen = features[index]
-                if seen.group.images != groups[index].images:
-                    raise DataError(
-                        f"group {groups[index].name!r}: its features hold other images than the list of groups says"
-                    )
+                _check_same_images(seen.group, groups[index])
                 is_mirrored = config.train.mirror and toss_mirror(config.seed, at)
                 loss = _train_step(model, optimizer, seen, chosen, labels, config, device, is_mirrored)
                 step += 1
@@ -156,6 +145,23 @@ def train_network(
     return TrainedNetwork(
         model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
     )
+
+
+def _first_network(start: UmsNetwork | None, dims: tuple[int, int], config: PipelineConfig) -> UmsNetwork:
+    """A copy of the network to start from, or the seed's."""
+    if start is None:
+        return build_network(config.network, *dims, config.seed)
+    if start.config != config.network or (start.dim_first, start.dim_second) != dims:
+        raise ConfigError(
+            f"the network to start from has {start.config} and widths {(start.dim_first, start.dim_second)}; this run "
+            f"has {config.network} and {dims}; use the same backbones and network settings"
+        )
+    return copy.deepcopy(start)
+
+
+def _check_same_images(seen: ImageGroup, listed: ImageGroup) -> None:
+    if seen.images != listed.images:
+        raise DataError(f"group {listed.name!r}: its features hold other images than the list of groups says")
 
 
 def _train_step(
