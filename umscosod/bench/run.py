@@ -95,8 +95,8 @@ def run_bench(
         failed: set[str] = set()
         for entry in methods:
             if entry.network_of in failed:
-                error = f"it takes the network of {entry.network_of}: failed"
-                cell = Cell(dataset=name, method=entry.name, error=error)
+                why = f"it takes the network of {entry.network_of}: failed"
+                cell = Cell(dataset=name, method=entry.name, error=why)
             else:
                 here = _folder_for(entry, name, alone=len(datasets) == 1)
                 cell = _run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress)
