@@ -182,7 +182,7 @@ class PipelineConfig:
         Literal["better", "network", "pseudo"],
         Doc(
             "Per group: the better of network and pseudo-label by a label-free criterion, the mean of both where "
-            "neither is clearly better; or always one of them."
+            "neither is clearly better; or always one of them. With a checkpoint its probe stands for the pseudo-label."
         ),
     ] = "better"
     keep_margin: Annotated[

@@ -12,17 +12,26 @@ from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
-from umscosod.pipeline.checkpoints import adopt_checkpoint, calibrate, check_fits, hash_checkpoint, load_whitenings
+from umscosod.pipeline.checkpoints import (
+    adopt_checkpoint,
+    calibrate,
+    check_fits,
+    find_probe,
+    hash_checkpoint,
+    load_whitenings,
+)
+from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
-from umscosod.pipeline.refiner import NETWORK, PSEUDO, Refiner
+from umscosod.pipeline.refiner import Refiner
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
 from umscosod.pipeline.stages import clean_stage, label_doubt, prediction_stage, pseudo_stage, training_stage
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import load_pseudo_labels
+from umscosod.pseudo.probe import LinearProbe
 from umscosod.refine.crf_pool import open_pool
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
@@ -84,7 +93,8 @@ def label_groups(
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
         if prepared.config.method in PEERS:
             return _label_as_peer(prepared, started, progress)
-        labels = clean_stage(prepared, pseudo_stage(prepared, progress))
+        cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
+        labels = cleaned.labels
         _bind_labels(prepared, labels)
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)
@@ -92,7 +102,7 @@ def label_groups(
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
             network = trained.model
-            b_bar = calibrate(prepared, trained, progress)
+            b_bar = calibrate(prepared, trained, cleaned.probe, progress)
         b_bars = {} if network is None else {NETWORK: b_bar}
         if network is None or prepared.config.keep != "network":
             b_bars[PSEUDO] = label_doubt(prepared, labels)
@@ -115,7 +125,10 @@ def predict(
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
-    """Label a collection with a trained network.
+    """Label a collection with a trained network and the probe kept with it.
+
+    Which of the two a group keeps, or a mean of both, is chosen as `label_groups` chooses between network and
+    pseudo-labels (``keep``). A checkpoint without a probe labels with the network alone.
 
     Parameters
     ----------
@@ -127,7 +140,7 @@ def predict(
     Raises
     ------
     CheckpointError
-        No checkpoint there, or it belongs to other backbones; the message says what differs.
+        No checkpoint there, it is damaged, or it belongs to other backbones; the message says what differs.
     DataError
         The checkpoint is one of the results in `out`, which this job would replace.
     ConfigError
@@ -141,7 +154,7 @@ def predict(
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     config = adopt_checkpoint(load_config(DEFAULT_PRESET) if config is None else config, folder)
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
-    whitenings = load_whitenings(folder)
+    whitenings, saved = load_whitenings(folder), find_probe(folder, config)
 
     def admit(pair: BackbonePair) -> None:
         check_fits(folder, pair, whitenings)
@@ -153,7 +166,10 @@ def predict(
         network, meta = load_network(folder, (pair.first.id, pair.second.id))
         b_bar = prediction_stage(prepared, network, progress)
         b_bars = {NETWORK: meta.calibration.get("b_bar", b_bar)}
-        return _refine_and_finish(prepared, None, b_bars, started, progress)
+        if saved is None:
+            return _refine_and_finish(prepared, None, b_bars, started, progress)
+        b_bars[PROBE] = saved.b_bar
+        return _refine_and_finish(prepared, None, b_bars, started, progress, probe=saved.probe)
 
 
 def make_pseudo_labels(
@@ -207,10 +223,10 @@ def train(
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
         labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
-        labels = clean_stage(prepared, labels)
-        _bind_labels(prepared, labels)
-        trained = training_stage(prepared, labels, progress)
-        calibrate(prepared, trained, progress)
+        cleaned = clean_stage(prepared, labels)
+        _bind_labels(prepared, cleaned.labels)
+        trained = training_stage(prepared, cleaned.labels, progress)
+        calibrate(prepared, trained, cleaned.probe, progress)
         prepared.job.finish()
         return TrainReport(
             checkpoint=trained.checkpoint,
@@ -227,16 +243,18 @@ def _refine_and_finish(
     b_bars: dict[str, float],
     started: float,
     progress: ProgressFn,
+    probe: LinearProbe | None = None,
 ) -> LabelReport:
     with open_pool(prepared.config.refine.crf) as pool:
-        rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool).run(progress)
-    return _finish(prepared, rows, started)
+        rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
+    return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
 
 
-def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
+def _finish(prepared: Prepared, rows: list[Labelled], started: float, other: str = PSEUDO) -> LabelReport:
     """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
-    is_choice = prepared.config.keep == "better" and (prepared.job.run / "checkpoints").is_dir()
-    notes = [*prepared.notes, *(choice_notes(rows) if is_choice else ()), *mixed_notes(rows)]
+    competed = other == PROBE or (prepared.job.run / "checkpoints").is_dir()
+    is_choice = prepared.config.keep == "better" and competed
+    notes = [*prepared.notes, *(choice_notes(rows, other) if is_choice else ()), *mixed_notes(rows)]
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 

@@ -1,10 +1,10 @@
-"""What the pipeline asks of a checkpoint and adds to it: calibration, whitening, backbones."""
+"""What the pipeline asks of a checkpoint and adds to it: calibration, whitening, the probe, backbones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from umscosod.config import FeaturesConfig, NetworkConfig, PipelineConfig
@@ -13,8 +13,10 @@ from umscosod.errors import CheckpointError
 from umscosod.features.registry import AUTO, BackbonePair
 from umscosod.features.whitening import Whitening
 from umscosod.pipeline.prepare import Prepared
-from umscosod.pipeline.stages import prediction_stage
+from umscosod.pipeline.stages import prediction_stage, probe_doubt
 from umscosod.progress import ProgressFn
+from umscosod.pseudo.probe import LinearProbe
+from umscosod.pseudo.probe_file import load_probe, save_probe
 from umscosod.training.checkpoint import (
     MODEL_FILE,
     CheckpointMeta,
@@ -25,25 +27,88 @@ from umscosod.training.checkpoint import (
 )
 from umscosod.training.loop import TrainedNetwork
 
-WHITENING_FILE = "whitening.json"
+WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
+_PROBE_B_BAR = "probe_b_bar"
 
 
-def calibrate(prepared: Prepared, trained: TrainedNetwork, progress: ProgressFn) -> float:
-    """Measure b_bar over the training set (eq. 6) and keep it, and the whitening, with the checkpoint."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedProbe:
+    """The probe of a checkpoint.
+
+    Attributes
+    ----------
+    probe : LinearProbe
+    b_bar : float
+        Mean doubt of its maps over the training set (eq. 6).
+    """
+
+    probe: LinearProbe
+    b_bar: float
+
+
+def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | None, progress: ProgressFn) -> float:
+    """Measure b_bar over the training set (eq. 6); keep it, the whitening and the probe with the checkpoint.
+
+    Returns
+    -------
+    float
+        b_bar of the network.
+    """
     b_bar = prediction_stage(prepared, trained.model, progress)
-    save_calibration(trained.checkpoint, {"b_bar": b_bar})
+    own = {} if probe is None else {_PROBE_B_BAR: probe_doubt(prepared, probe)}
+    save_calibration(trained.checkpoint, {"b_bar": b_bar, **own})
     content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
     with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
         stream.write(json.dumps(content, sort_keys=True).encode())
+    if probe is not None:  # last: where it is, its b_bar is
+        pair = prepared.features.pair
+        save_probe(trained.checkpoint / PROBE_FILE, probe, (pair.first.id, pair.second.id))
     return b_bar
 
 
+def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
+    """Read the probe that a checkpoint keeps.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoint.
+    config : PipelineConfig
+        Reads ``keep`` and ``pseudo.probe``: without use for a probe none is read.
+
+    Returns
+    -------
+    SavedProbe or None
+        None where the checkpoint has none, as that of a training without one.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or belongs to other backbones than the network; or its b_bar is missing.
+    """
+    if config.keep == "network" or config.pseudo.probe == "none":
+        return None
+    meta = load_meta(folder)
+    probe = load_probe(folder / PROBE_FILE, meta.backbone_ids)
+    if probe is None:
+        return None
+    if _PROBE_B_BAR not in meta.calibration:
+        raise CheckpointError(
+            f"{folder} has a probe whose {_PROBE_B_BAR} is not in its meta.json: train again, or remove {PROBE_FILE} "
+            "to predict with the network alone"
+        )
+    return SavedProbe(probe=probe, b_bar=meta.calibration[_PROBE_B_BAR])
+
+
 def hash_checkpoint(folder: Path) -> str:
-    """Hash the weights; raises CheckpointError where they cannot be read."""
+    """Hash the weights and, where there is one, the probe; raises CheckpointError where they cannot be read."""
     try:
-        return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+        digest = hashlib.sha256((folder / MODEL_FILE).read_bytes())
+        if (folder / PROBE_FILE).exists():
+            digest.update((folder / PROBE_FILE).read_bytes())
+        return digest.hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{folder / MODEL_FILE} cannot be read: {error.strerror}; train again") from error
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}; train again") from error
 
 
 def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:

@@ -23,8 +23,9 @@ from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening, fit_whitening
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
-from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, load_whitenings
-from umscosod.pipeline.stages import label_maps, refine_features
+from umscosod.pipeline.checkpoints import SavedProbe, adopt_checkpoint, check_fits, find_probe, load_whitenings
+from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
+from umscosod.pipeline.stages import label_maps, probe_maps
 from umscosod.pseudo.collection import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
@@ -79,16 +80,17 @@ class CoSalPredictor:
         network: UmsNetwork | None = None,
         whitenings: Mapping[str, Whitening] | None = None,
         b_bar: float | None = None,
+        probe: SavedProbe | None = None,
     ) -> None:
         self.config, self.pair, self.notes = config, pair, pair.notes
         self._device, self._network = device, network
-        self._whitenings, self._b_bar = dict(whitenings or {}), b_bar
+        self._whitenings, self._b_bar, self._probe = dict(whitenings or {}), b_bar, probe
         self._stack = ExitStack()
         self._pool: Executor | None = None
 
     @property
     def is_trained(self) -> bool:
-        """Whether a network makes the maps; pseudo-labels do otherwise."""
+        """Whether a network, and a probe trained with it, make the maps; pseudo-labels do otherwise."""
         return self._network is not None
 
     def __enter__(self) -> Self:
@@ -125,17 +127,17 @@ class CoSalPredictor:
         for index, picture_HW3 in enumerate(pictures):
             check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
         features = self._encode(pictures)
-        maps_NHW = self._predict_maps(features)
-        b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
-        refined = refine_features(features, maps_NHW, self.config.refine, b_bar, self._pool)
-        judged = judge_group(features, [one.mask_HW for one in refined], self.config.confidence)
+        kept = choose_maps(features, self._make_maps(features), self.config, self._pool)
+        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.config.confidence)
         return [
             GroupPrediction(
                 map_HW=resize_aligned(map_HW, size_hw),
                 mask_HW=np.zeros_like(one.mask_HW) if doubt.is_withdrawn else one.mask_HW,
                 confidence=0.0 if doubt.is_withdrawn else doubt.confidence,
             )
-            for map_HW, one, doubt, size_hw in zip(maps_NHW, refined, judged.masks, features.sizes_hw, strict=True)
+            for map_HW, one, doubt, size_hw in zip(
+                kept.maps_NHW, kept.refined, judged.masks, features.sizes_hw, strict=True
+            )
         ]
 
     def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
@@ -168,13 +170,24 @@ class CoSalPredictor:
             if backbone.needs_whitening
         }
 
-    def _predict_maps(self, features: GroupFeatures) -> FloatArray:
-        if self._network is not None:
-            return predict_group(self._network, features, self._device)
+    def _make_maps(self, features: GroupFeatures) -> dict[str, MadeMaps]:
+        """Maps of a group, by maker."""
+        if self._network is None:
+            maps_NHW = self._label(features)
+            return {PSEUDO: MadeMaps(maps_NHW=maps_NHW, b_bar=calibrate(maps_NHW))}
+        maps_NHW = predict_group(self._network, features, self._device)
+        b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
+        made = {NETWORK: MadeMaps(maps_NHW=maps_NHW, b_bar=b_bar)}
+        if self._probe is not None:
+            own_NHW = probe_maps(features, self._probe.probe, self.config)
+            made[PROBE] = MadeMaps(maps_NHW=own_NHW, b_bar=self._probe.b_bar)
+        return made
+
+    def _label(self, features: GroupFeatures) -> FloatArray:
         made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
-            labels = clean_collection([features], labels, self.config)
+            labels = clean_collection([features], labels, self.config).labels
         return np.stack(label_maps(features, labels, self.config))
 
 
@@ -197,7 +210,7 @@ def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | No
     Raises
     ------
     CheckpointError
-        No checkpoint there, or it belongs to other backbones.
+        No checkpoint there, it is damaged, or it belongs to other backbones.
     ConfigError
         A setting is wrong; without a checkpoint ``method`` must be ``ums`` or ``pseudo``, and ``pseudo.proposer``
         must be ``hac``, as ``coco-json`` looks masks up
@@ -238,8 +251,15 @@ def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | No
     whitenings = load_whitenings(folder)
     check_fits(folder, pair, whitenings)
     network, meta = load_network(folder)
-    b_bar = meta.calibration.get("b_bar")
-    return CoSalPredictor(config, pair, device, network=network, whitenings=whitenings, b_bar=b_bar)
+    return CoSalPredictor(
+        config,
+        pair,
+        device,
+        network=network,
+        whitenings=whitenings,
+        b_bar=meta.calibration.get("b_bar"),
+        probe=find_probe(folder, config),
+    )
 
 
 def check_picture(picture_HW3: ByteArray, name: str, config: DataConfig) -> None:

@@ -14,27 +14,14 @@ from umscosod.data.masks import read_mask
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.export.files import path_inside
 from umscosod.export.png import write_map, write_mask
-from umscosod.pipeline.blend import blend_maps
+from umscosod.pipeline.choosing import PROBE, PSEUDO, STORED, Candidate, MadeMaps, choose_maps
 from umscosod.pipeline.prepare import Prepared
-from umscosod.pipeline.stages import Labels, label_maps, refine_features
+from umscosod.pipeline.stages import Labels, label_maps, probe_maps
 from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.manifest import HUMAN_SOURCE
-from umscosod.refine.choice import group_agreement
-from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, RefinedMask, Status
-
-NETWORK, PSEUDO, MEAN, STORED = "network", "pseudo-label", "mean", "stored map"
-"""Whose maps a group's masks come from."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One maker's maps of a group, refined."""
-
-    source: str
-    maps_NHW: FloatArray
-    refined: list[RefinedMask]
-    agreement: float = 0.0
+from umscosod.pseudo.probe import LinearProbe
+from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, Status
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +33,13 @@ class Refiner:
     prepared : Prepared
     labels : mapping of str to PseudoLabel, or None
     b_bars : mapping of str to float
-        By maker, ``network`` and ``pseudo-label``, or ``stored map`` or a peer's name alone: whose maps are there to
-        refine.
+        By maker, ``network`` and ``pseudo-label`` or ``probe``, or ``stored map`` or a peer's name alone: whose maps
+        are there to refine.
     pool : Executor or None
     stored : mapping of str to Path
         Files of the stored maps by image id.
+    probe : LinearProbe or None
+        Of a checkpoint.
     """
 
     prepared: Prepared
@@ -58,6 +47,7 @@ class Refiner:
     b_bars: Mapping[str, float]
     pool: Executor | None
     stored: Mapping[str, Path] = field(default_factory=dict)
+    probe: LinearProbe | None = None
 
     def run(self, progress: ProgressFn) -> list[Labelled]:
         """Write the masks and maps of every group; finished groups are left alone."""
@@ -75,26 +65,16 @@ class Refiner:
         return rows
 
     def _choose(self, features: GroupFeatures) -> Candidate:
-        """Refine every maker's maps; return what is to be kept."""
-        found = {
-            source: self._refine(features, source, self._maps(features, source), b_bar)
+        made = {
+            source: MadeMaps(maps_NHW=self._maps(features, source), b_bar=b_bar)
             for source, b_bar in self.b_bars.items()
         }
-        config = self.prepared.config
-        if len(found) == 1:
-            return next(iter(found.values()))
-        network, pseudo = found[NETWORK], found[PSEUDO]
-        lead = network.agreement - pseudo.agreement
-        if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
-            return network
-        if config.keep == "pseudo" or lead < -config.keep_margin:
-            return pseudo
-        share = config.mean_network_share
-        b_bar = share * self.b_bars[NETWORK] + (1.0 - share) * self.b_bars[PSEUDO]
-        maps_NHW = blend_maps(pseudo.maps_NHW, network.maps_NHW, share)
-        return self._refine(features, MEAN, maps_NHW, b_bar)
+        return choose_maps(features, made, self.prepared.config, self.pool)
 
     def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
+        if source == PROBE:
+            assert self.probe is not None
+            return probe_maps(features, self.probe, self.prepared.config)
         if source not in (PSEUDO, STORED):
             maps_NHW = self.prepared.job.load_maps(features.group)
             assert maps_NHW is not None, "the prediction stage, or that of a peer, ran"
@@ -104,16 +84,6 @@ class Refiner:
             return np.stack([read_stored(self.stored[image.id], size_hw) for image in features.group.images])
         assert self.labels is not None
         return np.stack(label_maps(features, self.labels, self.prepared.config))
-
-    def _refine(self, features: GroupFeatures, source: str, maps_NHW: FloatArray, b_bar: float) -> Candidate:
-        refined = refine_features(features, maps_NHW, self.prepared.config.refine, b_bar, self.pool)
-        if len(self.b_bars) == 1:  # nothing to choose from
-            return Candidate(source=source, maps_NHW=maps_NHW, refined=refined)
-        # judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it
-        second = features.second
-        masks = [one.mask_HW for one in refined]
-        agreement = group_agreement(masks, second.tokens_NPD, second.grid_hw, self.prepared.config.refine)
-        return Candidate(source=source, maps_NHW=maps_NHW, refined=refined, agreement=agreement)
 
     def _write(self, features: GroupFeatures, kept: Candidate) -> list[Labelled]:
         judged = judge_group(features, [one.mask_HW for one in kept.refined], self.prepared.config.confidence)

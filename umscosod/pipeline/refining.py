@@ -11,9 +11,10 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.features.blank import blank_pair
+from umscosod.pipeline.choosing import STORED
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, find_groups, prepare
-from umscosod.pipeline.refiner import STORED, Refiner
+from umscosod.pipeline.refiner import Refiner
 from umscosod.pipeline.results import LabelReport
 from umscosod.pipeline.rows import mixed_notes
 from umscosod.pipeline.stored import Maps, find_stored, hash_stored, read_stored

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from umscosod.pipeline.choosing import MEAN, NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.prepare import Prepared
-from umscosod.pipeline.refiner import MEAN, NETWORK, PSEUDO
 from umscosod.pipeline.stages import Labels
 from umscosod.types import ImageGroup, Labelled, Status
 
 _CHOSEN = {
-    NETWORK: "the network's masks agree better across the group than its pseudo-labels, and are kept",
+    NETWORK: "the network's masks agree better across the group than {other}, and are kept",
     PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
-    MEAN: "network and pseudo-labels agree about equally well across the group, and a mean of their maps is kept",
+    PROBE: "the probe's masks agree better across the group than the network's, and are kept",
+    MEAN: "network and {short} agree about equally well across the group, and a mean of their maps is kept",
+}
+_OTHER = {
+    PSEUDO: {"other": "its pseudo-labels", "short": "pseudo-labels"},
+    PROBE: {"other": "the probe's", "short": "probe"},
 }
 _SHOWN = 8
 
 
-def choice_notes(rows: Sequence[Labelled]) -> list[str]:
-    """Say whose maps the groups kept, one line per maker."""
+def choice_notes(rows: Sequence[Labelled], other: str) -> list[str]:
+    """Say whose maps the groups kept, one line per maker; `other` is who competed with the network."""
     kept = {row.group: row.source for row in reversed(rows) if row.source in _CHOSEN}
     lines = []
     for source, words in _CHOSEN.items():
         names = [name for name in reversed(kept) if kept[name] == source]
         if names:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            lines.append(f"{words}: {len(names)} of {len(kept)} groups ({shown})")
+            lines.append(f"{words.format(**_OTHER[other])}: {len(names)} of {len(kept)} groups ({shown})")
     return lines
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,17 @@ import numpy as np
 
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import open_atomic
+from umscosod.data.resize import resize_centred
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.prepare import Prepared
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.collection import clean_collection
+from umscosod.pseudo.collection import CleanedLabels, clean_collection
 from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
+from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.rrbe import refine_group
@@ -66,13 +68,13 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
 
 
-def clean_stage(prepared: Prepared, labels: Labels) -> dict[str, PseudoLabel]:
+def clean_stage(prepared: Prepared, labels: Labels) -> CleanedLabels:
     """Between stage 1 and 2: labels cleaned by their group and by a probe over all groups; nothing is written.
 
     As ``pseudo.clean`` and ``pseudo.probe`` say. The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
     """
     if prepared.config.method == "pseudo":
-        return dict(labels)
+        return CleanedLabels(labels=dict(labels))
     return clean_collection(prepared.features, labels, prepared.config)
 
 
@@ -132,11 +134,16 @@ def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn
 
 def label_doubt(prepared: Prepared, labels: Labels) -> float:
     """Mean of 1 - conf over the soft maps of all pseudo-labels: their own b_bar."""
-    doubts = [
-        1.0 - map_confidence(map_HW)
-        for features in prepared.features
-        for map_HW in label_maps(features, labels, prepared.config)
-    ]
+    return _mean_doubt(label_maps(features, labels, prepared.config) for features in prepared.features)
+
+
+def probe_doubt(prepared: Prepared, probe: LinearProbe) -> float:
+    """Mean of 1 - conf over a probe's maps of all images: its own b_bar, whoever made the labels it was fitted to."""
+    return _mean_doubt(probe_maps(features, probe, prepared.config) for features in prepared.features)
+
+
+def _mean_doubt(groups: Iterable[Iterable[FloatArray]]) -> float:
+    doubts = [1.0 - map_confidence(map_HW) for maps in groups for map_HW in maps]
     return math.fsum(doubts) / len(doubts) if doubts else 0.0
 
 
@@ -160,3 +167,10 @@ def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) 
         else empty_HW
         for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
     ]
+
+
+def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
+    """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
+    size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
+    maps = [resize_centred(map_hw, size_hw) for map_hw in compute_maps(features, probe, config.pseudo)]
+    return np.stack(maps).astype(np.float32)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from umscosod.config import PipelineConfig
 from umscosod.pseudo.cleaning import clean_labels
-from umscosod.pseudo.probe import ProbeSample, apply_probe, draw_sample, fit_probe
+from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.types import GroupFeatures, PseudoLabel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanedLabels:
+    """Pseudo-labels of a collection after cleaning.
+
+    Attributes
+    ----------
+    labels : dict of str to PseudoLabel
+        By image id.
+    probe : LinearProbe or None
+        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
+    """
+
+    labels: dict[str, PseudoLabel]
+    probe: LinearProbe | None = None
 
 
 def clean_collection(
     collection: Sequence[GroupFeatures], labels: Mapping[str, PseudoLabel], config: PipelineConfig
-) -> dict[str, PseudoLabel]:
+) -> CleanedLabels:
     """Clean the pseudo-labels of all groups, as ``pseudo.clean`` and ``pseudo.probe`` say.
 
     Parameters
@@ -26,7 +43,7 @@ def clean_collection(
 
     Returns
     -------
-    dict of str to PseudoLabel
+    CleanedLabels
         See `umscosod.pseudo.cleaning.clean_labels` and `umscosod.pseudo.probe.apply_probe`.
 
     Notes
@@ -47,8 +64,8 @@ def clean_collection(
             samples += [] if sample is None else [sample]
     probe = fit_probe(samples, config.pseudo.probe_ridge)
     if probe is None:
-        return cleaned
+        return CleanedLabels(labels=cleaned)
     probed: dict[str, PseudoLabel] = {}
     for features in collection:
         probed |= apply_probe(features, cleaned, probe, config.pseudo)
-    return probed
+    return CleanedLabels(labels=probed, probe=probe)

@@ -159,25 +159,43 @@ def apply_probe(
         By image id; images without one stay without.
     probe : LinearProbe
     config : PseudoConfig
-        Reads ``probe_slope`` and ``probe_slope_whitened``.
+        As for `compute_maps`.
 
     Returns
     -------
     dict of str to PseudoLabel
-        With ``is_map`` set, on the token grid: sigmoid(slope * logit / spread); the mask is where it reaches 0.5. A
-        person's label stays as it is.
+        With ``is_map`` set, from `compute_maps`; the mask is where the map reaches 0.5. A person's label stays as it
+        is.
     """
-    slope = config.probe_slope_whitened if features.first.is_centred else config.probe_slope
-    maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
     probed = {}
-    for image, map_P in zip(features.group.images, maps_NP, strict=True):
+    for image, map_hw in zip(features.group.images, compute_maps(features, probe, config), strict=True):
         if (label := labels.get(image.id)) is None:
             continue
         if label.source != HUMAN_SOURCE:
-            map_hw = map_P.reshape(features.first.grid_hw)
             label = replace(label, map_hw=map_hw, mask_hw=map_hw >= 0.5, is_map=True)
         probed[image.id] = label
     return probed
+
+
+def compute_maps(features: GroupFeatures, probe: LinearProbe, config: PseudoConfig) -> FloatArray:
+    """Soft maps of a group, of whose images none needs a label.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+        Of the backbones, and under the whitening, that the probe was fitted on.
+    probe : LinearProbe
+    config : PseudoConfig
+        Reads ``probe_slope`` and ``probe_slope_whitened``.
+
+    Returns
+    -------
+    ndarray, float32, (N, h, w), in [0, 1]
+        On the first stream's token grid: sigmoid(slope * logit / spread).
+    """
+    slope = config.probe_slope_whitened if features.first.is_centred else config.probe_slope
+    maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
+    return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
 
 def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:

@@ -12,6 +12,7 @@ from tests.jobs import assert_same, read_tree, select
 from tests.synthetic import tiny_collection
 from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
+from umscosod.config_io import load_config
 from umscosod.errors import CheckpointError, DataError
 from umscosod.pipeline import label_groups, predict, train
 from umscosod.types import Status
@@ -27,7 +28,7 @@ def trained(tmp_path: Path, finished: Finished) -> Path:
 def test_the_network_of_label_gives_the_maps_and_masks_that_label_gave(
     tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
 ) -> None:
-    report = predict(images, tmp_path / "out", finished.out, config)
+    report = predict(images, tmp_path / "out", finished.out, replace(config, keep="network"))
     assert_same(select(read_tree(tmp_path / "out"), "masks", "maps"), select(read_tree(finished.out), "masks", "maps"))
     assert {row.source for row in report.rows} == {"network"}
     assert not (tmp_path / "out" / "pseudo").exists()
@@ -36,7 +37,8 @@ def test_the_network_of_label_gives_the_maps_and_masks_that_label_gave(
 def test_label_with_a_checkpoint_is_predict(
     tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
 ) -> None:
-    label_groups(images, tmp_path / "out", config, checkpoint=finished.out / "run")
+    alone = replace(config, keep="network")
+    label_groups(images, tmp_path / "out", alone, checkpoint=finished.out / "run")
     assert_same(select(read_tree(tmp_path / "out"), "masks", "maps"), select(read_tree(finished.out), "masks", "maps"))
 
 
@@ -45,11 +47,11 @@ def test_train_on_the_same_labels_makes_the_same_network(
 ) -> None:
     report = train(images, finished.out, tmp_path / "trained", config)
     (theirs,) = finished.out.glob("run/checkpoints/step-00000006")
-    for name in ("model.safetensors", "whitening.json"):
+    for name in ("model.safetensors", "whitening.json", "probe.safetensors"):
         assert (report.checkpoint / name).read_bytes() == (theirs / name).read_bytes()
     assert report.steps == 6
     assert not (tmp_path / "trained" / "run" / "maps").exists()
-    predict(images, tmp_path / "out", report.checkpoint, config)
+    predict(images, tmp_path / "out", report.checkpoint, replace(config, keep="network"))
     assert_same(select(read_tree(tmp_path / "out"), "masks", "maps"), select(read_tree(finished.out), "masks", "maps"))
 
 
@@ -58,7 +60,9 @@ def test_without_settings_the_backbones_of_the_checkpoint_are_used(
 ) -> None:
     report = predict(images, tmp_path / "out", finished.out)
     assert len(report.rows) == 6
-    assert_same(select(read_tree(tmp_path / "out"), "maps"), select(read_tree(finished.out), "maps"))
+    alone = load_config("fast", overrides={"keep": "network"})
+    predict(images, tmp_path / "alone", finished.out, alone)
+    assert_same(select(read_tree(tmp_path / "alone"), "maps"), select(read_tree(finished.out), "maps"))
 
 
 def test_another_collection_is_labelled_with_the_whitening_of_the_checkpoint(
