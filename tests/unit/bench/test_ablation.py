@@ -264,7 +264,7 @@ def test_the_same_call_again_computes_nothing(
 
     for name in ("training_stage", "label_doubt"):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", refuse)
-    monkeypatch.setattr("umscosod.pipeline.refiner.refine_features", refuse)
+    monkeypatch.setattr("umscosod.pipeline.choosing.refine_features", refuse)
     again = run_ablation([data], report.bench.out, config, seeds=2)
     assert format_ablation(again) == text
     after = read_tree(report.bench.out)
