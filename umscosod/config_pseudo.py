@@ -91,7 +91,7 @@ class PseudoConfig:
     ] = "linear"
     probe_ridge: Annotated[
         float, Gt(0.0), Doc("Ridge of the probe, for patches of unit variance: the stiffer, the less it copies labels.")
-    ] = 1.0
+    ] = 0.5
     probe_patches: Annotated[
         int, Ge(100), Doc("Patches of the collection the probe is fitted on, drawn at random.")
     ] = 15000
