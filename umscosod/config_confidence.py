@@ -28,7 +28,7 @@ class ConfidenceConfig:
     ] = "flag"
     mixed_level: Annotated[
         float, *Share, Doc("A group is called mixed where the calibrated share of true groups is below this.")
-    ] = 0.4
+    ] = 0.5
     mixed_images: Annotated[int, Ge(2), Doc("Smaller groups are never called mixed: too little to go by.")] = 4
     absent: Annotated[
         Literal["flag", "empty", "off"],
@@ -36,7 +36,7 @@ class ConfidenceConfig:
     ] = "flag"
     absent_level: Annotated[
         float, *Share, Doc("An image is called unlike where the calibrated share of members is below this.")
-    ] = 0.3
+    ] = 0.25
     doubt_cap: Annotated[
         float,
         *Share,
@@ -48,6 +48,11 @@ class ConfidenceConfig:
     ridge: Annotated[float, Gt(0.0), Doc("Ridge of the scatters within images, in mean variances.")] = 0.3
     agreement_ridge: Annotated[
         float, Gt(0.0), Doc("Ridge, in mean variances, of the classifier that predicts an image from the others.")
+    ] = 0.1
+    kinship_ridge: Annotated[
+        float,
+        Gt(0.0),
+        Doc("Ridge, in mean variances, of the whitening over the group that foregrounds of embedded are compared in."),
     ] = 0.1
     nearest: Annotated[int, Ge(1), Doc("Foregrounds of other images that an image is compared with: the nearest.")] = 3
     match_patches: Annotated[int, Ge(1), Doc("Patches of an image, evenly spaced, that are matched to others'.")] = 200

@@ -64,8 +64,8 @@ def report(cases: Sequence[Case]) -> None:
     true = [case for case in cases if is_made_as(case, "true")]
     backbones = sorted({case.job.split("/")[0] for case in true})
     print("confidence: calibrated on / judged | Spearman | AUROC IoU<.5 | mean |error|")
-    for train in [*backbones, "all"]:
-        known = [case for case in true if train in (case.job.split("/")[0], "all")]
+    for train in backbones:
+        known = [case for case in true if case.job.startswith(train + "/")]
         for test in backbones:
             rows = [
                 (model.estimate(cues), iou)

@@ -16,10 +16,10 @@ RIDGE = {"mask": 0.02, "group": 0.02, "image": 0.02}
 CUES = {
     "mask": (
         *("inner_sides", "inner_outline", "compactness", "wholeness", "size", "centrality", "colour_contrast"),
-        *("separation", "agreement"),
+        *("separation", "agreement", "kinship"),
     ),
     "group": ("closeness", "closer_than_background", "common_contrast", "match"),
-    "image": ("nearness", "likeness"),
+    "image": ("nearness", "likeness", "kinship"),
 }
 
 
@@ -50,9 +50,10 @@ def fit_model(
 
 def fit_all(cases: Sequence[Case]) -> dict[str, Any]:
     """All the models of ``calibration.json``."""
-    models = {"mask": fit_masks([case for case in cases if is_made_as(case, "true")])}
+    models = {}
     for kind in ("plain", "whitened"):
         of_kind = [case for case in cases if case.kind == kind]
+        models[f"mask-{kind}"] = fit_masks([case for case in of_kind if is_made_as(case, "true")])
         models[f"group-{kind}"] = fit_groups([case for case in of_kind if is_made_as(case, "alone", "mixed")])
         models[f"image-{kind}"] = fit_images([case for case in of_kind if is_made_as(case, "foreign")])
     return models
@@ -98,7 +99,7 @@ def fit_without(known: Sequence[Case], thing: str, kind: str) -> dict[str, CueMo
         rest = [case for case in known if thing_of(case) != thing and f"{home_of(case)}{case.group}" != thing]
         of_kind = [case for case in rest if case.kind == kind]
         _FITTED[thing, kind] = {
-            "mask": read_model(fit_masks([case for case in rest if is_made_as(case, "true")])),
+            "mask": read_model(fit_masks([case for case in of_kind if is_made_as(case, "true")])),
             "image": read_model(fit_images([case for case in of_kind if is_made_as(case, "foreign")])),
         }
     return _FITTED[thing, kind]

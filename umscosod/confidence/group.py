@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from umscosod.confidence.cues import correlation
-from umscosod.confidence.evidence import Stream
+from umscosod.confidence.evidence import Stream, add_ridge
 from umscosod.config import ConfidenceConfig
 from umscosod.types import FloatArray
 
@@ -134,6 +134,31 @@ def image_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> list
     ]
 
 
+def kinship(prototype_NF: FloatArray) -> FloatArray:
+    """How much each image's foreground is like the one of its group that is most like it.
+
+    Parameters
+    ----------
+    prototype_NF : ndarray, float, (N, F)
+        From `umscosod.confidence.evidence.foreground_prototypes`; two images or more.
+
+    Returns
+    -------
+    ndarray, float64, (N,), in [-1, 1]
+        Largest cosine with another image's; 0 for a prototype of length 0.
+
+    Examples
+    --------
+    >>> kinship(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
+    [1.0, 1.0, 0.0]
+    """
+    length_N1 = np.linalg.norm(prototype_NF, axis=1, keepdims=True)
+    unit_NF = np.divide(prototype_NF, length_N1, out=np.zeros(prototype_NF.shape), where=length_N1 > 0.0)
+    cosine_NN = unit_NF @ unit_NF.T
+    np.fill_diagonal(cosine_NN, -1.0)
+    return np.asarray(cosine_NN.max(axis=1))
+
+
 def _resemblance(stream: Stream, config: ConfidenceConfig) -> tuple[FloatArray, FloatArray]:
     inside = measure_scatter(stream.tokens_NPD, stream.share_NP)
     outside = measure_scatter(stream.tokens_NPD, 1.0 - stream.share_NP)
@@ -185,14 +210,8 @@ def predictability(stream: Stream, ridge: float) -> FloatArray:
 def _whitening(inside: Scatter, outside: Scatter, config: ConfidenceConfig) -> FloatArray:
     """Inverse of the scatter within images, both sides of the masks, with a ridge: (D, D)."""
     within_DD = inside.within_DD + outside.within_DD
-    return np.asarray(np.linalg.inv(_ridged(within_DD, config.ridge)))
+    return np.asarray(np.linalg.inv(add_ridge(within_DD, config.ridge)))
 
 
 def _solve(scatter_DD: FloatArray, difference_D: FloatArray, ridge: float) -> FloatArray:
-    return np.asarray(np.linalg.solve(_ridged(scatter_DD, ridge), difference_D))
-
-
-def _ridged(scatter_DD: FloatArray, ridge: float) -> FloatArray:
-    """Add the ridge; where there is no scatter at all, the identity."""
-    mean = float(np.trace(scatter_DD)) / len(scatter_DD)
-    return scatter_DD + (ridge * mean if mean > 0.0 else 1.0) * np.eye(len(scatter_DD))
+    return np.asarray(np.linalg.solve(add_ridge(scatter_DD, ridge), difference_D))

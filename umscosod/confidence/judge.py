@@ -12,7 +12,7 @@ import numpy as np
 
 from umscosod.confidence.cues import mask_cues, separation
 from umscosod.confidence.evidence import GroupEvidence, gather_evidence
-from umscosod.confidence.group import group_cues, image_cues, predictability
+from umscosod.confidence.group import group_cues, image_cues, kinship, predictability
 from umscosod.confidence.model import CueModel, calibration
 from umscosod.config import ConfidenceConfig
 from umscosod.types import BoolArray, GroupFeatures
@@ -29,6 +29,7 @@ _WORDS = {
     "colour_contrast": "weak border",
     "separation": "hardly differs from its background",
     "agreement": "the group's masks do not agree",
+    "kinship": "unlike any other mask of the group",
 }
 _NAMED = 2  # reasons of a mask that are told
 
@@ -98,7 +99,7 @@ def judge_group(features: GroupFeatures, masks: Sequence[BoolArray], config: Con
     DataError
         Masks and features are not of the same images.
     """
-    return judge_evidence(gather_evidence(features, masks, config.dims), config)
+    return judge_evidence(gather_evidence(features, masks, config), config)
 
 
 def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJudgement:
@@ -114,7 +115,7 @@ def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJu
     )
     masks = []
     for found in cues:
-        judged = _judge_mask(found, models["mask"], models[f"image-{kind}"], config)
+        judged = _judge_mask(found, models[f"mask-{kind}"], models[f"image-{kind}"], config)
         masks.append(_flag_mixed(judged, config) if is_mixed and found else judged)
     return GroupJudgement(is_mixed=is_mixed, cues=shared, masks=tuple(masks))
 
@@ -151,10 +152,11 @@ def measure_cues(evidence: GroupEvidence, config: ConfidenceConfig) -> tuple[dic
         return {}, cues
     predicted_N = np.mean([predictability(stream, config.agreement_ridge) for stream in (first, second)], axis=0)
     resemblance = image_cues((first, second), config)
+    kinship_N = kinship(evidence.prototype_NF[usable])
     for at, index in enumerate(usable):
         # what the others say of each other: an image's own mask is judged by its own cues
         others = (predicted_N.sum() - predicted_N[at]) / (usable.size - 1)
-        cues[index] |= {"agreement": float(others), **resemblance[at]}
+        cues[index] |= {"agreement": float(others), "kinship": float(kinship_N[at]), **resemblance[at]}
     return group_cues((first, second), config), cues
 
 

@@ -70,8 +70,8 @@ def calibration() -> Mapping[str, CueModel]:
     -------
     mapping of str to CueModel
         ``mask``: IoU of a mask with what a person would draw. ``group`` and ``image``: that a group shares an object
-        and that an image belongs to its group, for a ViT's tokens as they are (``group-plain``) and for tokens
-        whitened over the collection (``group-whitened``). Made by ``python -m benchmarks.confidence --write``.
+        and that an image belongs to its group. Each for a ViT's tokens as they are (``mask-plain``) and for tokens
+        whitened over the collection (``mask-whitened``). Made by ``python -m benchmarks.confidence --write``.
     """
     text = resources.files("umscosod.confidence").joinpath("calibration.json").read_text(encoding="utf-8")
     return {name: read_model(content) for name, content in json.loads(text)["models"].items()}

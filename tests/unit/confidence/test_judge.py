@@ -24,6 +24,7 @@ def permute(evidence: GroupEvidence, order: list[int]) -> GroupEvidence:
         masks_NHW=evidence.masks_NHW[order],
         pictures_NHW3=evidence.pictures_NHW3[order],
         streams=streams,
+        prototype_NF=evidence.prototype_NF[order],
     )
 
 

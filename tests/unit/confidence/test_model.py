@@ -7,7 +7,7 @@ import pytest
 
 from umscosod.confidence.model import calibration
 
-MODELS = ("mask", "group-plain", "group-whitened", "image-plain", "image-whitened")
+MODELS = [f"{what}-{kind}" for what in ("mask", "group", "image") for kind in ("plain", "whitened")]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -28,6 +28,6 @@ def test_every_model_listens_to_something(name: str) -> None:
 
 
 def test_a_missing_cue_counts_as_average() -> None:
-    model = calibration()["mask"]
+    model = calibration()["mask-plain"]
     usual = {cue: weight.mean for cue, weight in model.cues.items()}
     assert model.estimate(usual) == model.estimate({}) == pytest.approx(1.0 / (1.0 + np.exp(-model.bias)))

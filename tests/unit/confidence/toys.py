@@ -41,6 +41,12 @@ def make_evidence(objects: Sequence[int], *, seed: int = 0, is_centred: bool = F
     masks_NHW = np.stack([make_mask(at) for at in range(len(objects))])
     pictures = np.full((*masks_NHW.shape, 3), 90, np.uint8)
     pictures[masks_NHW] = (200, 30, 30)
+    streams = make_streams(objects, seed=seed)
+    weight_NP = streams[0].share_NP / streams[0].share_NP.sum(axis=1, keepdims=True)
     return GroupEvidence(
-        masks_NHW=masks_NHW, pictures_NHW3=pictures, streams=make_streams(objects, seed=seed), is_centred=is_centred
+        masks_NHW=masks_NHW,
+        pictures_NHW3=pictures,
+        streams=streams,
+        prototype_NF=np.einsum("np,npd->nd", weight_NP, streams[0].tokens_NPD),
+        is_centred=is_centred,
     )

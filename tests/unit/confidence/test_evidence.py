@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.pseudo.groups import box, make_features, paint
+from umscosod.confidence.evidence import add_ridge, foreground_prototypes, gather_evidence
+from umscosod.confidence.group import kinship
+from umscosod.config import ConfidenceConfig
+from umscosod.types import GroupFeatures
+
+CONFIG = ConfidenceConfig()
+GRID = 8
+BOX = (2, 2, 6, 6)
+
+
+def group_of(axes: list[int], *, is_centred: bool = False) -> GroupFeatures:
+    """One thing an image, each along an axis of its own, with a little noise."""
+    rng = np.random.default_rng(5)
+    tokens = [paint(GRID, {BOX: axis}) + rng.normal(scale=0.05, size=(GRID, GRID, 6)) for axis in axes]
+    features = make_features(tokens, [np.ones((GRID, GRID))] * len(axes))
+    return replace(features, first=replace(features.first, is_centred=is_centred))
+
+
+def shares(count: int) -> np.ndarray:
+    return np.tile(box(GRID, *BOX).ravel().astype(np.float64), (count, 1))
+
+
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_the_image_with_another_thing_has_the_least_kin(is_centred: bool) -> None:
+    features = group_of([1, 1, 2, 1], is_centred=is_centred)
+    found = kinship(foreground_prototypes(features, shares(4), CONFIG.kinship_ridge))
+    assert found.argmin() == 2
+    assert np.delete(found, 2).min() > 0.8 > found[2] + 0.3
+
+
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_an_empty_mask_has_a_prototype_of_nothing(is_centred: bool) -> None:
+    share_NP = shares(3)
+    share_NP[1] = 0.0
+    found_NF = foreground_prototypes(group_of([1, 1, 1], is_centred=is_centred), share_NP, CONFIG.kinship_ridge)
+    assert not found_NF[1].any()
+    assert found_NF[[0, 2]].any(axis=1).all()
+
+
+def test_a_prototype_is_the_mean_unit_key_less_the_groups() -> None:
+    features = group_of([1, 3])
+    keys_NPK = features.first.keys_NPK.astype(np.float64)
+    keys_NPK /= np.linalg.norm(keys_NPK, axis=2, keepdims=True)
+    inside = box(GRID, *BOX).ravel()
+    expected = keys_NPK[:, inside].mean(axis=1) - keys_NPK.mean(axis=(0, 1))
+    np.testing.assert_allclose(foreground_prototypes(features, shares(2), CONFIG.kinship_ridge), expected, atol=1e-6)
+
+
+def test_tokens_without_any_difference_give_no_streams_and_no_prototypes() -> None:
+    features = make_features([np.ones((GRID, GRID, 3))] * 2, [np.ones((GRID, GRID))] * 2)
+    evidence = gather_evidence(features, [box(GRID, *BOX)] * 2, CONFIG)
+    assert evidence.streams == ()
+    assert evidence.prototype_NF.shape == (2, 0)
+
+
+def test_a_ridge_stands_in_where_there_is_no_scatter() -> None:
+    np.testing.assert_array_equal(add_ridge(np.zeros((2, 2)), 0.3), np.eye(2))
+    np.testing.assert_allclose(add_ridge(np.diag([1.0, 3.0]), 0.5), np.diag([2.0, 4.0]))
