@@ -135,7 +135,7 @@ def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray, ridge: 
     weight_NP = share_NP / np.maximum(share_NP.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     covered_N1 = (share_NP.sum(axis=1, keepdims=True) > 0.0).astype(np.float64)
     pooled_NF = np.einsum("np,npf->nf", weight_NP, patches_NPF) - covered_N1 * mean_F
-    return pooled_NF @ _whitening(patches_NPF, mean_F, ridge) if is_centred else pooled_NF
+    return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F, ridge) if is_centred else pooled_NF)
 
 
 def _whitening(patches_NPF: FloatArray, mean_F: FloatArray, ridge: float) -> FloatArray:
