@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from umscosod.bench.markup import to_html
 from umscosod.bench.results import BenchReport
 from umscosod.bench.table import format_report
 from umscosod.data.files import open_atomic
@@ -53,8 +54,10 @@ def write_page(report: BenchReport, shown: int) -> Path:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>Bench</title>\n<style>\n{style}.rows {{ grid-template-columns: 1fr; }}\n"
-        ".tiles { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }\npre { overflow-x: auto; }\n</style>"
-        f"</head>\n<body>\n<header><h1>Bench</h1>\n<pre>{escape(format_report(report))}</pre>\n"
+        ".tiles { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }\n"
+        "table { border-collapse: collapse; } th, td { padding: 2px 10px; text-align: right; }\n"
+        "th:first-child { text-align: left; font-weight: normal; } tr:first-child { border-bottom: 1px solid; }\n"
+        f"</style></head>\n<body>\n<header>\n{to_html(format_report(report))}\n"
         '<p class="legend">Below: where methods disagree most. What is outside a mask is dimmed, its border is orange; '
         "the figure is the IoU with the ground truth.</p></header>\n<main>\n"
         + "\n".join(sections)

@@ -93,6 +93,7 @@ def test_the_page_shows_every_method_on_the_pictures_that_differ(done: tuple[Ben
     report, _ = done
     page = (report.out / "index.html").read_text(encoding="utf-8")
     assert page.count("<article>") == 2  # one of each data set
+    assert page.count("<table>") == 4  # the mean, each data set, the soft maps
     for name in re.findall(r'src="([^"]+)"', page):
         with Image.open(report.out / name) as picture:
             assert max(picture.size) <= 240
