@@ -132,9 +132,9 @@ def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray, ridge: 
     facets = describe_patches(features, "none") if is_centred else (unit_patches(features.first, "keys", "none"),)
     patches_NPF = facets[0] if len(facets) == 1 else np.concatenate(facets, axis=2)
     mean_F = patches_NPF.mean((0, 1), dtype=np.float64)
-    weight_NP = share_NP / np.maximum(share_NP.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    covered_N1 = (share_NP.sum(axis=1, keepdims=True) > 0.0).astype(np.float64)
-    pooled_NF = np.einsum("np,npf->nf", weight_NP, patches_NPF) - covered_N1 * mean_F
+    total_N1 = share_NP.sum(axis=1, keepdims=True)
+    weight_NP = share_NP / np.maximum(total_N1, np.finfo(np.float64).tiny)
+    pooled_NF = np.einsum("np,npf->nf", weight_NP, patches_NPF) - (total_N1 > 0.0) * mean_F
     return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F, ridge) if is_centred else pooled_NF)
 
 
