@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.images import EXTENSIONS
 from umscosod.data.naming import natural_key
+from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def check_folder(root: Path) -> None:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has an accepted extension and is not hidden."""
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in EXTENSIONS
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in readable_suffixes()
 
 
 def _walk_folder(folder: Path, prefix: str, layout: Layout | None, walk: _Walk) -> Iterator[FoundImage]:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.folders import FoundImage, iter_images
-from umscosod.data.images import EXTENSIONS
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
+from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef, check_relative
 
@@ -50,7 +50,7 @@ def groups_from_folder(
     found = list(iter_images(root, exclude=exclude))
     if not found:
         raise DataError(
-            f"{root}: no images found, in the folder or below it; accepted extensions: {' '.join(sorted(EXTENSIONS))}"
+            f"{root}: no images found, in the folder or below it; accepted extensions: {' '.join(sorted(readable_suffixes()))}"
         )
     return groups_of(found, root)
 

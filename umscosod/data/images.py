@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,20 +17,11 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from umscosod.config import DataConfig
+from umscosod.data.opening import check_regular, open_picture
 from umscosod.errors import DataError
 from umscosod.types import ByteArray
 
 logger = logging.getLogger(__name__)
-
-# Only raster formats that Pillow reads by itself: its EPS reader, for one, would start another program.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
-# fmt: off
-EXTENSIONS = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif",
-})
-# fmt: on
-"""Lower-case file extensions taken for images when a folder is searched (the content decides how a file is read)."""
 
 _DEFAULTS = DataConfig()
 _ORIENTATION_TAG = 0x0112
@@ -89,10 +79,9 @@ def decode_image(
     path = Path(path)
     limit = _DEFAULTS.max_pixels if max_pixels is None else max_pixels
     shortest = _DEFAULTS.min_side_px if min_side_px is None else min_side_px
-    _check_file(path)
     try:
         with _quiet_pillow():
-            image = Image.open(path, formats=_readable_formats())
+            image = open_picture(path)
         with image:
             _check_size(path, image.size, limit, shortest)
             rgb = _to_rgb(_load_upright(path, image))
@@ -163,14 +152,15 @@ def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]
         The file is missing, empty, or no image.
     """
     path = Path(path)
-    _check_file(path)
     try:
         with _quiet_pillow():
-            image = Image.open(path, formats=_readable_formats())
+            image = open_picture(path)
         with image:
             width, height = image.size
             orientation = _read_orientation(path, image)
             is_tiff = image.format == "TIFF"  # whose reader swaps the sides by itself
+    except DataError:
+        raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DataError(f"{path}: the image's header cannot be read ({_one_line(error)}); fetch it again") from None
     is_swapped = orientation in _SIDEWAYS and not is_tiff
@@ -186,7 +176,7 @@ def image_sha256(path: str | PathLike[str]) -> str:
         The file cannot be read.
     """
     path = Path(path)
-    _check_file(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -235,22 +225,6 @@ def scale_to_byte(values: npt.NDArray[Any]) -> ByteArray:
     # Divided first: for float32 extremes the product with 255 would still fit float64, the difference always does.
     known = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     return np.rint((known - offset) / full * 255).astype(np.uint8)
-
-
-def _readable_formats() -> tuple[str, ...]:
-    Image.init()  # registers the readers of this Pillow build; some lack JPEG 2000 or AVIF
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _check_file(path: Path) -> None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be found ({_one_line(error)}); check the path") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: is not a regular file; give the path of an image file")
-    if status.st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
 
 
 def _check_size(path: Path, size_wh: tuple[int, int], max_pixels: int, min_side_px: int) -> None:

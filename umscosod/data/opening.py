@@ -1,0 +1,94 @@
+"""The one door through which picture files are opened: regular files, and formats that Pillow reads by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from umscosod.errors import DataError
+
+# Raster formats only. Pillow's EPS reader starts Ghostscript on a file of any name whose content is PostScript.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "JPEG2000": (".jp2", ".j2k"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
+}
+PICTURE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+"""Lower-case suffixes of pictures, whether or not this installation can read them."""
+
+READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on files that are missing, damaged, of another kind, or too large."""
+
+
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Names of the formats that this installation decodes; HEIF is one where ``pillow-heif`` is installed."""
+    Image.init()  # registers the readers of this Pillow build; some lack JPEG 2000 or AVIF
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Lower-case suffixes taken for images when a folder is searched (the content decides how a file is read)."""
+    return frozenset(suffix for name in readable_formats() for suffix in _SUFFIXES.get(name, ()))
+
+
+def open_picture(source: str | Path | BinaryIO) -> Image.Image:
+    """Open a picture as Pillow does, with the formats of `readable_formats` only: no other program is ever started.
+
+    Parameters
+    ----------
+    source : path or binary stream
+        Of a path the kind is checked first, so that a FIFO or a device is never waited for.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Not decoded yet; close it, or use it as a context.
+
+    Raises
+    ------
+    DataError
+        The path is missing, not a regular file, or empty.
+    OSError and others of `READ_ERRORS`
+        The content is in none of the formats, or damaged.
+    """
+    if isinstance(source, str | Path):
+        check_regular(Path(source))
+    return Image.open(source, formats=readable_formats())
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is missing, not a regular file, or empty.
+
+    Raises
+    ------
+    DataError
+        One line with file, reason and cure.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{path}: cannot be found ({reason}); check the path") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: is not a regular file; give the path of an image file")
+    if status.st_size == 0:
+        raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
