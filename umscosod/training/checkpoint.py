@@ -219,7 +219,7 @@ def load_model(path: Path, expected_backbone_ids: tuple[str, str] | None = None)
         ]
         raise CheckpointError(
             f"{checkpoint} was trained on the tokens of other backbones:\n" + "\n".join(lines) + "\n"
-            "Use the same backbones, weights and size as in training, or train anew."
+            "Use the same backbones, weights, size and version of umscosod as in training, or train anew."
         )
     model = UmsNetwork(
         build_config(NetworkConfig, meta.config.get("network", {}), f"{checkpoint}: network"), *meta.dims
