@@ -70,7 +70,7 @@ def export_coco(
     categories = Categories(category, per_group=per_group, first=1)
     with (
         open_export(out, "coco", counts, overwrite=overwrite) as folder,
-        tempfile.TemporaryFile() as annotations,
+        tempfile.TemporaryFile(dir=folder.out) as annotations,  # one disk has to have room: the result's
         folder.add(FILE).open("wb") as stream,
     ):
         stream.write(b'{"info": {"description": "co-salient objects"}, "licenses": [],\n"images": [')

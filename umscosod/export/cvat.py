@@ -54,7 +54,10 @@ def export_cvat(
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=0)
     # the head lists the labels, which are known only at the end
-    with open_export(out, "cvat", counts, overwrite=overwrite) as folder, tempfile.TemporaryFile() as images:
+    with (
+        open_export(out, "cvat", counts, overwrite=overwrite) as folder,
+        tempfile.TemporaryFile(dir=folder.out) as images,  # where the result goes, so that one disk has to have room
+    ):
         for item, mask_HW in iter_masks(items, counts):
             height, width = mask_HW.shape
             number, name = counts.n_images - 1, quoteattr(name_image(item, image_root))

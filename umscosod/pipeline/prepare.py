@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from umscosod.data.groups import groups_from_csv, groups_from_folder
 from umscosod.data.lock import lock_folder
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
-from umscosod.features.cache import FeatureCache
+from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
@@ -170,10 +169,8 @@ def prepare(
     admit(pair)
     config = replace(config, device=str(device))
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
-    with lock_folder(out), tempfile.TemporaryDirectory() as scratch:
+    with lock_folder(out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
         job = JobFolder(out, settings, overwrite=overwrite)
-        folder = config.features.cache_dir or None if config.features.use_cache else scratch
-        cache = FeatureCache(Path(folder) if folder else None)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
         job.bind_images(groups, features.sha256)
         notes = (*pair.notes, *_notes_on_groups(features.groups))

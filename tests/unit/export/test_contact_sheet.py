@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from html.parser import HTMLParser
 from pathlib import Path
@@ -151,6 +152,25 @@ def test_missing_outputs_leave_an_empty_tile(tmp_path: Path, caplog: pytest.LogC
     page = _Page(write_contact_sheet(tmp_path / "out", [row]).read_text())
     assert page.tags.count("img") == 3
     assert "maps/g/1.png" in caplog.text
+
+
+def test_a_full_disk_names_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sections wait in a file without a name, of which the system's error tells nothing."""
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("umscosod.export.contact_sheet.tempfile.TemporaryFile", lambda **_: Full())
+    with pytest.raises(
+        DataError, match=r"cannot write .*out/index\.html: No space left on device; check the folder and"
+    ):
+        write_contact_sheet(tmp_path / "out", [_row(tmp_path, "cat/1.jpg")], title="t")
+
+
+def test_the_page_needs_room_on_its_own_disk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+    assert write_contact_sheet(tmp_path / "out", [_row(tmp_path, "cat/1.jpg")], title="t").is_file()
 
 
 def test_paths_outside_are_refused(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_images_at_hand_are_named_by_their_place_and_linked(
     assert (tmp_path / "yolo" / "images" / first.id).read_bytes() == first.path.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["coco", "cvat"])
+def test_an_export_needs_room_on_its_own_disk_only(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """So that "cannot export to OUT: No space left on device" names the disk that is full."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+    export_results(results, tmp_path / "out", form)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) in ([".json", ".json"], [".json", ".xml"])
+
+
 def test_png_equals_the_masks_byte_for_byte(tmp_path: Path, results: Path) -> None:
     export_results(results, tmp_path / "png", "png")
     made = {path.relative_to(tmp_path / "png"): path.read_bytes() for path in (tmp_path / "png").rglob("*.png")}
