@@ -36,7 +36,7 @@ def resize_pos_embed(pos_1TD: torch.Tensor, side: int, *, prefix: int, rule: Pos
     native = square_side(pos_1TD.shape[1] - prefix)
     if native == side:
         return pos_1TD
-    grid_1DHW = pos_1TD[:, prefix:].unflatten(1, (native, native)).permute(0, 3, 1, 2)
+    grid_1DHW = pos_1TD[:, prefix:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
     if rule == "offset":
         scale = (side + _OFFSET) / native
         resized_1DHW = interpolate(grid_1DHW, scale_factor=(scale, scale), mode="bicubic")

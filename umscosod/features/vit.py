@@ -120,7 +120,8 @@ class VitBackbone:
         self.id = f"{spec.name}:{vit.weights_sha256}:{self.size_px}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"
         self._vit = vit
         prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
-        pos_1TD = resize_pos_embed(vit.module.pos_embed, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
+        stored_1TD: torch.Tensor = vit.module.get_parameter("pos_embed")
+        pos_1TD = resize_pos_embed(stored_1TD, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
         self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
         self._device = device
         self._batch_size = 1 if device.type == "cpu" else batch_size

@@ -236,6 +236,6 @@ def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
 
 def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer) -> bool:
     """Whether a position embedding is one of this model for pictures of another size."""
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    one, _, dim = model.pos_embed.shape
-    return pos_1TD.ndim == 3 and pos_1TD.shape[::2] == (one, dim) and square_side(pos_1TD.shape[1] - prefix) > 0
+    if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
+        return False
+    return square_side(pos_1TD.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)) > 0
