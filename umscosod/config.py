@@ -135,11 +135,18 @@ class TrainConfig:
     weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam.")] = 0.0
     bce_weight: Annotated[float, Ge(0.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
     iou_weight: Annotated[float, Ge(0.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
+    label_weights: Annotated[
+        Literal["confidence", "equal"],
+        Doc("Weight of an image in the loss: its label's confidence, sqrt(f O), or equal (eq. 9, 10: plain means)."),
+    ] = "confidence"
     label_smoothing: Annotated[
         float,
         Ge(0.0),
         Lt(1.0),
-        Doc("Targets become (1 - s) t + s / 2, so that a network copies its labels' faults later. 0: as published."),
+        Doc(
+            "Targets of the cross-entropy become (1 - s) t + s / 2, so that a network copies its labels' faults later. "
+            "0: as published."
+        ),
     ] = 0.0
     ema_decay: Annotated[
         float,

@@ -65,6 +65,13 @@ class RefineConfig:
         float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")
     ] = 0.95
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
+    skip_empty: Annotated[
+        bool,
+        Doc(
+            "Leave images with an empty mask out of the group prototype. Off, as published: one such image makes eq. 7 "
+            "0/0, and no component of the group has a similarity above 0."
+        ),
+    ] = True
     sim_mode: Annotated[
         Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
     ] = "absolute"

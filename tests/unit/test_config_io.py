@@ -173,6 +173,8 @@ def test_the_paper_preset_has_the_published_values() -> None:
     assert (config.features.backbone, config.features.second_backbone) == ("dino_vitb8", "dinov2_vitb14_reg")
     assert (config.train.epochs, config.train.learning_rate, config.train.batch_images) == (100, 1e-4, 24)
     assert config.train.weight_decay == 0.0
+    assert (config.train.label_weights, config.refine.skip_empty) == ("equal", False)
+    assert (PipelineConfig().train.label_weights, PipelineConfig().refine.skip_empty) == ("confidence", True)
     assert (config.train.bce_weight, config.train.iou_weight, config.train.iou_eps) == (1.0, 1.0, 1e-7)
     assert (config.seed, config.keep, config.features.size_px) == (123, "network", 224)
     cfmm, fram, afmm = config.network.cfmm, config.network.fram, config.network.afmm

@@ -17,7 +17,7 @@ from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map, effective_threshold
-from umscosod.refine.upsample import sharpen_maps, warn_unused
+from umscosod.refine.upsample import sharpen_maps, warn_once, warn_unused
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 
@@ -39,7 +39,14 @@ def _filter_group(
     """Eq. 7 and 8 over the group; the rule on small regions holds with and without them."""
     if not config.region_filter and config.drop_regions_smaller_than == 0.0:
         return masks, [()] * len(masks)
-    prototype = group_prototype(masks, tokens_NPD, grid_hw) if config.region_filter else None
+    prototype = None
+    if config.region_filter:
+        prototype = group_prototype(masks, tokens_NPD, grid_hw, skip_empty=config.skip_empty)
+        if prototype is not None and not config.skip_empty and not prototype.any():
+            warn_once(
+                "refine.skip_empty is off: an empty mask makes the prototype of its whole group 0/0 (eq. 7), so that "
+                "no component of the group has a similarity"
+            )
     filtered = [
         filter_regions(mask_HW, tokens_PD, grid_hw, prototype, config)
         for mask_HW, tokens_PD in zip(masks, tokens_NPD, strict=True)
