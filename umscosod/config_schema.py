@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, shorten
 
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -121,7 +121,7 @@ def _check_setting(setting: Setting, value: Any) -> Any:
     converted = _convert(name, setting.kind, value)
     numbers = converted if isinstance(converted, tuple) else (converted,)
     if not all(_COMPARE[sign](number, limit) for number in numbers for sign, limit in setting.limits):
-        raise ConfigError(f"{name} must be {setting.bounds}, got {value!r}")
+        raise ConfigError(f"{name} must be {setting.bounds}, got {shorten(value)}")
     return converted
 
 
@@ -129,18 +129,20 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, got {shorten(value)}")
         return value
     if get_origin(kind) is tuple:
         return _convert_tuple(name, get_args(kind), value)
     if kind is float:
         number = _as_float(value)
         if number is None or not math.isfinite(number):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}")
+            raise ConfigError(f"{name} must be a finite number, got {shorten(value)}")
         return number
     if type(value) is not kind:
         hint = " (write '' for none)" if kind is str and value is None else ""
-        raise ConfigError(f"{name} must be {_PLAIN[kind]}, got {value!r}{hint}")
+        raise ConfigError(f"{name} must be {_PLAIN[kind]}, got {shorten(value)}{hint}")
+    if kind is str and "\0" in value:  # most are paths, which cannot hold it
+        raise ConfigError(f"{name} must be text without NUL characters, got {shorten(value)}")
     return value
 
 
@@ -148,7 +150,7 @@ def _convert_tuple(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, 
     is_open = kinds[-1] is Ellipsis
     wanted = f"a list of {'' if is_open else f'{len(kinds)} '}numbers"
     if not isinstance(value, list | tuple) or not (is_open or len(value) == len(kinds)):
-        raise ConfigError(f"{name} must be {wanted}, got {value!r}")
+        raise ConfigError(f"{name} must be {wanted}, got {shorten(value)}")
     return tuple(_convert(name, kinds[0] if is_open else kinds[i], item) for i, item in enumerate(value))
 
 

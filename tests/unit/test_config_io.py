@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -30,7 +32,7 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
     if setting.kind is bool:
         return st.booleans()
     if setting.kind is str:
-        return st.text(max_size=12)
+        return st.text(st.characters(exclude_characters="\0"), max_size=12)
     limits = dict(setting.limits)
     low, high = limits.get(">=", limits.get(">")), limits.get("<=", limits.get("<"))
     if setting.kind is int:
@@ -135,6 +137,90 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
         load_config(file=path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def assert_refused(file: Path, part: str) -> None:
+    """One line of bounded length that names the file."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(file=file)
+    message = str(caught.value)
+    assert part in message
+    assert str(file) in message
+    assert "\n" not in message
+    assert len(message) < len(str(file)) + 400
+
+
+ALIAS_BOMB = "a: &a [0, 0]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop"))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train.epochs: !!int abc", "settings take no tags (!) (line 1, column 15)"),
+        ("train.epochs: !!float abc", "settings take no tags"),
+        ("train: !!timestamp abc", "settings take no tags"),
+        ("refine.enabled: !!bool abc", "settings take no tags"),
+        ("train: !!binary xx", "settings take no tags"),
+        ("!!python/object/apply:os.system ['x']", "settings take no tags"),
+        ("train.epochs: 0x_", "'0x_' cannot be read as a number (line 1, column 15)"),
+        ("train.epochs: " + "9" * 5000, "cannot be read as a number (line 1, column 15)"),
+        ("train.epochs: 0x" + "f" * 6000, "got a whole number of more than 80 digits"),
+        ("train.learning_rate: 1" + ":59" * 9000 + ".5", "cannot be read as a number"),
+        ("train.learning_rate: 1.0e+400", "train.learning_rate must be a finite number, got inf"),
+        ("train.learning_rate: .nan", "train.learning_rate must be a finite number, got nan"),
+        ("train.epochs: 2026-99-99", "train.epochs must be a whole number, got '2026-99-99'"),
+        ("[" * 3000, "nested too deeply for settings"),
+        ("- " * 3000 + "a", "nested too deeply for settings"),
+        ("{a: " * 3000, "nested too deeply for settings"),
+        ("pseudo.hac_thresholds: &x [0.1]", "settings take no anchors (&) and aliases (*)"),
+        (ALIAS_BOMB, "settings take no anchors (&) and aliases (*)"),
+        ("seed: \0", "not valid YAML: unacceptable character #x0000"),
+        ("\tseed: 3", "not valid YAML: found character '\\t' that cannot start any token (line 1, column 1)"),
+        ("seed: 1\nseed: 2", "not valid YAML: 'seed' is given twice (line 2, column 1)"),
+        ("train: {epochs: 1}\ntrain.epochs: 2", "train.epochs is given twice, nested and dotted"),
+        ("1: 2", "unknown key '1'"),
+        ("~: 2", "unknown key 'None'"),
+        ("? [a]\n: b", "not valid YAML: found unhashable key"),
+        ("x" * 1000 + ": 1", "unknown key 'xxx"),
+        ("seed: " + "x" * 5000, "seed must be a whole number, got 'xxx"),
+        ("pseudo.hac_thresholds: [" + "[1], " * 5000 + "]", "must be a finite number, got [1]"),
+        ("seed: 1\n---\nseed: 2", "not valid YAML: but found another document"),
+        ('device: "\\UFFFFFFFF"', "an escape in quotes names a character that does not exist"),
+        ('features.cache_dir: "a\\0b"', "features.cache_dir must be text without NUL characters, got 'a\\x00b'"),
+        ("#" * 300_000, "has more than 200,000 bytes"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_short_line(tmp_path: Path, text: str, part: str) -> None:
+    assert_refused(write(tmp_path, text), part)
+
+
+def test_what_is_no_text_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    (tmp_path / "utf16.yaml").write_bytes("seed: 3".encode("utf-16"))
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    assert_refused(tmp_path / "utf16.yaml", "cannot be read: 'utf-8' codec can't decode")
+    assert_refused(tmp_path / "fifo.yaml", "is no regular file")
+    assert_refused(tmp_path, "is no regular file")
+    assert_refused(tmp_path / "loop.yaml", "cannot be read")
+    with (tmp_path / "wide.yaml").open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    assert_refused(tmp_path / "wide.yaml", "has more than 200,000 bytes")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    (tmp_path / "bom.yaml").write_bytes("seed: 3".encode("utf-8-sig"))
+    assert load_config(file=tmp_path / "bom.yaml").seed == 3
+
+
+def test_a_folder_named_by_a_date_is_text(tmp_path: Path) -> None:
+    assert load_config(file=write(tmp_path, "features.cache_dir: 2026-01-02")).features.cache_dir == "2026-01-02"
+
+
+def test_values_are_shortened_in_messages_whatever_they_are() -> None:
+    for value in (10**5000, -(10**5000), "9" * 5000, [0] * 10**6, [[[[[[0]]]]]] * 99, {"a": "b" * 999}):
+        with pytest.raises(ConfigError) as caught:
+            check_value("train.learning_rate", value)
+        assert len(str(caught.value)) < 150
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

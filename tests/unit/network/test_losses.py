@@ -63,7 +63,7 @@ def test_perfect_and_empty_extremes_are_finite() -> None:
 
 
 def test_smoothing_leaves_the_iou_of_a_small_object_and_its_gradient_alone() -> None:
-    """With s = 0.2 in the union, a perfect mask of 1 % of the image would have an IoU loss of .92, growing downwards."""
+    """With s = 0.2 in the union, a perfect mask of 1 % of the image had an IoU loss of .92, growing downwards."""
     target = torch.zeros(1, 20, 20)
     target[0, :2, :2] = 1.0
     logits = (target * 40.0 - 20.0).unsqueeze(1)
