@@ -199,7 +199,9 @@ def _build(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 def _iter_values(section: Any, expected: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if type(section) is not expected:
-        raise ConfigError(f"{prefix.rstrip('.') or 'the configuration'} must be a {expected.__name__}, got {shorten(section)}")
+        raise ConfigError(
+            f"{prefix.rstrip('.') or 'the configuration'} must be a {expected.__name__}, got {shorten(section)}"
+        )
     hints = get_type_hints(expected)
     for field in fields(section):
         name, value = f"{prefix}{field.name}", getattr(section, field.name)

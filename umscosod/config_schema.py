@@ -94,7 +94,7 @@ def check_value(name: str, value: Any) -> Any:
     Traceback (most recent call last):
     umscosod.errors.ConfigError: refine.crf.iterations must be >= 1 and <= 100, got 0
     """
-    return _check_setting(settings()[name], value)
+    return check_setting(settings()[name], value)
 
 
 def check_section(section: Any, prefix: str) -> None:
@@ -110,13 +110,14 @@ def check_section(section: Any, prefix: str) -> None:
     >>> from umscosod.config import GroupingConfig
     >>> check_section(GroupingConfig(min_size=0), "grouping")
     Traceback (most recent call last):
-    umscosod.errors.ConfigError: grouping.min_size must be >= 1, got 0
+    umscosod.errors.ConfigError: grouping.min_size must be >= 1 and <= 100000, got 0
     """
     for setting in iter_settings(type(section), f"{prefix}."):
-        _check_setting(setting, operator.attrgetter(setting.name.removeprefix(f"{prefix}."))(section))
+        check_setting(setting, operator.attrgetter(setting.name.removeprefix(f"{prefix}."))(section))
 
 
-def _check_setting(setting: Setting, value: Any) -> Any:
+def check_setting(setting: Setting, value: Any) -> Any:
+    """Check a value as `check_value` does, against a setting that may be no part of `PipelineConfig`."""
     name = setting.name
     converted = _convert(name, setting.kind, value)
     numbers = converted if isinstance(converted, tuple) else (converted,)

@@ -86,7 +86,7 @@ def parse_yaml(text: str) -> Any:
     if len(text) > MAX_BYTES:
         raise ConfigError(f"has more than {MAX_BYTES:,} characters: no file of settings")
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader that takes less than SafeLoader
+        return yaml.load(text, Loader=_Loader)  # nosec B506 - it takes less than SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
@@ -112,7 +112,9 @@ def read_settings_file(path: Path) -> str:
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise ConfigError(f"configuration file {path} has more than {MAX_BYTES:,} bytes; give a YAML file of settings")
+            raise ConfigError(
+                f"configuration file {path} has more than {MAX_BYTES:,} bytes; give a YAML file of settings"
+            )
         return content.decode("utf-8-sig")
     except ConfigError:
         raise

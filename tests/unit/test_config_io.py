@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,9 +15,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umscosod.config import CrfConfig, PipelineConfig, RefineConfig, TrainConfig
+from umscosod.config import CrfConfig, GroupingConfig, PipelineConfig, RefineConfig, TrainConfig
 from umscosod.config_io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
-from umscosod.config_schema import Setting, check_value, settings
+from umscosod.config_schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
 
 
@@ -91,10 +93,10 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
         ),
         ({"epochs": 3}, "unknown key 'epochs'; did you mean 'train.epochs'?"),
         ({"zzz": 3}, "unknown key 'zzz'; the sections are baselines, "),
-        ({"train.epochs": 0}, "train.epochs must be >= 1, got 0"),
+        ({"train.epochs": 0}, "train.epochs must be >= 1 and <= 1000000, got 0"),
         ({"train.epochs": True}, "train.epochs must be a whole number, got True"),
         ({"train.epochs": 2.0}, "train.epochs must be a whole number, got 2.0"),
-        ({"train.learning_rate": 0}, "train.learning_rate must be > 0.0, got 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate must be >= 1e-08 and <= 1.0, got 0"),
         ({"train.learning_rate": float("nan")}, "train.learning_rate must be a finite number, got nan"),
         ({"train.learning_rate": "fast"}, "train.learning_rate must be a finite number, got 'fast'"),
         ({"network.cfmm.init": "kaimin"}, "network.cfmm.init must be one of identity, kaiming, got 'kaimin'"),
@@ -234,6 +236,58 @@ def test_a_configuration_built_in_python_is_checked() -> None:
         validate_config(bad)
     with pytest.raises(ConfigError, match="refine must be a RefineConfig"):
         validate_config(dataclasses.replace(PipelineConfig(), refine=TrainConfig()))  # type: ignore[arg-type]
+
+
+def numeric_settings() -> dict[str, Setting]:
+    """Every number, and list of numbers, of `PipelineConfig` and `GroupingConfig`."""
+    every = [*settings().values(), *iter_settings(GroupingConfig, "grouping.")]
+    return {one.name: one for one in every if one.kind in (int, float) or get_origin(one.kind) is tuple}
+
+
+def value_like(setting: Setting, number: float) -> Any:
+    """The number as the setting takes it: alone or in a list of the right length."""
+    if setting.kind in (int, float):
+        return number
+    kinds = get_args(setting.kind)
+    return [number] if kinds[-1] is Ellipsis else [number] * len(kinds)
+
+
+def check(setting: Setting, value: Any) -> Any:
+    if setting.name in settings():
+        return check_value(setting.name, value)
+    return check_section(GroupingConfig(**{setting.name.removeprefix("grouping."): value}), "grouping")
+
+
+@pytest.mark.parametrize("name", numeric_settings())
+def test_every_number_has_two_finite_bounds_that_are_valid_themselves(name: str) -> None:
+    setting = numeric_settings()[name]
+    signs, limits = zip(*setting.limits, strict=True)
+    assert signs == (">=", "<=")
+    assert all(math.isfinite(limit) and abs(limit) < 2**63 for limit in limits)
+    assert 0.0 <= limits[0] or limits[0] >= -10.0
+    for limit in limits:
+        check(setting, value_like(setting, limit))
+    for beyond in (limits[0] - 1, limits[1] * 2 + 1):
+        with pytest.raises(ConfigError, match=re.escape(f"{name} must be {setting.bounds}, got ")):
+            check(setting, value_like(setting, beyond))
+
+
+EXTREMES = [1e300, -1e300, 1e-30, -1e-30, math.nan, math.inf, -math.inf, 10**18, -(10**18), 10**400, -(10**400), 10**5000]
+
+
+@pytest.mark.parametrize("name", numeric_settings())
+def test_an_extreme_number_is_taken_or_refused_but_never_breaks_the_check(name: str) -> None:
+    setting = numeric_settings()[name]
+    low, high = (limit for _, limit in setting.limits)
+    for number in EXTREMES:
+        for value in (number, value_like(setting, number)):
+            try:
+                check(setting, value)
+            except ConfigError as error:
+                assert len(str(error)) < 300
+                assert "\n" not in str(error)
+            else:
+                assert low <= number <= high
 
 
 def test_true_is_no_choice_of_a_number() -> None:
