@@ -116,7 +116,7 @@ class NetworkConfig:
     fram: FramConfig = field(default_factory=FramConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     common_dim: Annotated[
-        int, Ge(0), Le(4096), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
+        int, Ge(0), Le(2048), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
     ] = 0
     mirror_average: Annotated[bool, Doc("Predict the mean of a group's maps and of its mirrored features' maps.")] = (
         False

@@ -272,7 +272,20 @@ def test_every_number_has_two_finite_bounds_that_are_valid_themselves(name: str)
             check(setting, value_like(setting, beyond))
 
 
-EXTREMES = [1e300, -1e300, 1e-30, -1e-30, math.nan, math.inf, -math.inf, 10**18, -(10**18), 10**400, -(10**400), 10**5000]
+EXTREMES = [
+    1e300,
+    -1e300,
+    1e-30,
+    -1e-30,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**18,
+    -(10**18),
+    10**400,
+    -(10**400),
+    10**5000,
+]
 
 
 @pytest.mark.parametrize("name", numeric_settings())
