@@ -85,8 +85,8 @@ def load_probe(file: Path, backbone_ids: tuple[str, str]) -> LinearProbe | None:
         raise _damaged(file, f"it holds NaN, infinity, or a spread of {spread[0]}")
     if fitted_on != list(backbone_ids):
         raise CheckpointError(
-            f"{file} was fitted on patches of {shorten(fitted_on)}, not of {list(backbone_ids)}; use the backbones, weights and "
-            "size of its training, or train again"
+            f"{file} was fitted on patches of {shorten(fitted_on)}, not of {list(backbone_ids)}; use the backbones, "
+            "weights and size of its training, or train again"
         )
     return LinearProbe(mean_F=mean_F, weights_F=weights_F, bias=float(bias[0]), spread=float(spread[0]))
 

@@ -76,7 +76,7 @@ def take_up(
             load_weights(teacher, checkpoint)
             try:
                 _restore(load_state(checkpoint), step, model, teacher, optimizer)
-            except _ForeignState as error:
+            except _ForeignStateError as error:
                 raise CheckpointError(
                     f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use "
                     "the one before"
@@ -89,7 +89,7 @@ def take_up(
     return 0
 
 
-class _ForeignState(Exception):
+class _ForeignStateError(Exception):
     """A state is whole, but of something else; says what is wrong."""
 
 
@@ -99,9 +99,9 @@ def _restore(
     """Put a state back, once all of it is known to fit."""
     wanted = {"optimizer", "rng", "step"} | ({"network"} if teacher is not model else set())
     if missing := sorted(wanted - state.keys()):
-        raise _ForeignState(f"{missing[0]} is missing")
+        raise _ForeignStateError(f"{missing[0]} is missing")
     if type(state["step"]) is not int or state["step"] != step:
-        raise _ForeignState(f"step is {shorten(state['step'])}, {META_FILE} says {step}")
+        raise _ForeignStateError(f"step is {shorten(state['step'])}, {META_FILE} says {step}")
     _check_tensor("rng", state["rng"], torch.get_rng_state())
     moments = _check_optimizer(state["optimizer"], optimizer)
     if teacher is not model:
@@ -112,29 +112,29 @@ def _restore(
     try:
         torch.set_rng_state(state["rng"])
     except RuntimeError:
-        raise _ForeignState("rng is no state of a generator") from None
+        raise _ForeignStateError("rng is no state of a generator") from None
 
 
 def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
     """Adam's moments, one set for each parameter that had a gradient."""
     moments = saved.get("state") if isinstance(saved, dict) else None
     if not isinstance(moments, dict):
-        raise _ForeignState("optimizer has no state")
+        raise _ForeignStateError("optimizer has no state")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, held in moments.items():
         if type(index) is not int or not 0 <= index < len(parameters):
-            raise _ForeignState(f"optimizer: there is no parameter {shorten(index)}")
+            raise _ForeignStateError(f"optimizer: there is no parameter {shorten(index)}")
         like = {"step": torch.tensor(0.0), "exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
         _check_tensors(f"optimizer: parameter {index}", held, like)
     if not moments:
-        raise _ForeignState("optimizer has no state")
+        raise _ForeignStateError("optimizer has no state")
     return moments
 
 
 def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> None:
     if not isinstance(found, dict) or found.keys() != expected.keys():
         names = sorted(map(str, found)) if isinstance(found, dict) else found
-        raise _ForeignState(f"{what} holds {shorten(names)}, expected {shorten(sorted(expected))}")
+        raise _ForeignStateError(f"{what} holds {shorten(names)}, expected {shorten(sorted(expected))}")
     for name, tensor in expected.items():
         _check_tensor(f"{what}: {name}", found[name], tensor)
 
@@ -142,9 +142,9 @@ def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> 
 def _check_tensor(what: str, found: object, expected: Tensor) -> None:
     if not isinstance(found, Tensor) or (found.shape, found.dtype) != (expected.shape, expected.dtype):
         got = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else shorten(found)
-        raise _ForeignState(f"{what} is {got}, expected {tuple(expected.shape)} {expected.dtype}")
+        raise _ForeignStateError(f"{what} is {got}, expected {tuple(expected.shape)} {expected.dtype}")
     if found.is_floating_point() and not torch.isfinite(found).all():
-        raise _ForeignState(f"{what} holds NaN or infinity")
+        raise _ForeignStateError(f"{what} holds NaN or infinity")
 
 
 def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path) -> None:
