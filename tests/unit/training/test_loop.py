@@ -14,6 +14,8 @@ import torch
 
 from tests.unit.training.conftest import Collection, build_collection
 from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineConfig, TrainConfig
+from umscosod.config_io import change_config
+from umscosod.config_schema import settings
 from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
 from umscosod.network.predict import predict_group
 from umscosod.training.checkpoint import load_model
@@ -257,3 +259,16 @@ def test_the_step_size_of_a_state_is_not_taken_for_the_settings(
         torch.save(state, file)
     resumed = train_network(*collection, config, tmp_path / "cut")
     _assert_same(whole, resumed, tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["learning_rate", "weight_decay", "bce_weight", "iou_weight", "iou_eps", "label_smoothing", "ema_decay"],
+)
+def test_both_bounds_of_a_training_setting_give_finite_weights(
+    collection: Collection, config: PipelineConfig, tmp_path: Path, name: str
+) -> None:
+    for number, (_, limit) in enumerate(settings()[f"train.{name}"].limits):
+        changed = change_config(config, {"train.epochs": 1, f"train.{name}": limit})
+        trained = train_network(*collection, changed, tmp_path / str(number))
+        assert all(torch.isfinite(parameter).all() for parameter in trained.model.parameters())
