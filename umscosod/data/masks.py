@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pycocotools import mask as coco
 
 from umscosod.data.files import open_atomic
+from umscosod.data.values import describe_value, whole_number
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
 
@@ -84,15 +87,23 @@ def encode_rle(mask_HW: BoolArray) -> dict[str, Any]:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def decode_rle(rle: dict[str, Any]) -> BoolArray:
+def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -> BoolArray:
     """Decode COCO run lengths, compressed (text or bytes) or not (a list): bool, (H, W).
 
     Runs go down the columns and start with background.
 
+    Parameters
+    ----------
+    rle : mapping
+        ``size``, height and width, and ``counts``. Nothing in it is trusted.
+    size_hw : (int, int), optional
+        Size of the mask returned, by nearest pixels, where it is not the one stated.
+
     Raises
     ------
     DataError
-        The runs do not fill the mask exactly. (pycocotools leaves what is missing uninitialised.)
+        ``size`` or ``counts`` are of another kind, or the runs do not fill the mask exactly. (pycocotools leaves
+        what is missing uninitialised.)
 
     Examples
     --------
@@ -101,36 +112,83 @@ def decode_rle(rle: dict[str, Any]) -> BoolArray:
     >>> decode_rle({"size": [2, 2], "counts": [1, 2, 1]}).tolist()
     [[False, True], [True, False]]
     """
-    height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
+    height, width = read_rle_size(rle)
+    runs = _read_runs(rle.get("counts"))
+    # no run may be longer than the mask before they are added up: the sum cannot overflow then
+    total = int(runs.sum()) if runs.size and 0 <= runs.min() and runs.max() <= height * width else -1
+    if total != height * width:
+        found = f"sum to {total}" if total >= 0 else "are empty, negative or too long"
+        raise DataError(f"run lengths {found}; they must fill the {height} x {width} pixels of the mask")
+    is_on = np.arange(len(runs)) % 2 == 1
+    if size_hw is None or size_hw == (height, width):
+        mask_HW: BoolArray = np.repeat(is_on, runs).reshape((height, width), order="F")
+        return np.ascontiguousarray(mask_HW)
+    # straight from the runs, so that the size stated costs no memory
+    rows, cols = (
+        ((np.arange(new) + 0.5) * (old / new)).astype(np.int64).clip(0, old - 1)
+        for new, old in zip(size_hw, (height, width), strict=True)
+    )
+    run_HW = np.searchsorted(np.cumsum(runs), cols[None, :] * height + rows[:, None], side="right")
+    sampled_HW: BoolArray = is_on[run_HW]
+    return sampled_HW
+
+
+def read_rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that run lengths state for their mask.
+
+    Raises
+    ------
+    DataError
+        They are not two whole numbers, or below 1, or too large for COCO's 32-bit run lengths.
+    """
+    stated = rle.get("size")
+    sides = [whole_number(side) for side in stated] if isinstance(stated, list | tuple) else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:
+        raise DataError(f"the size of its run lengths is {describe_value(stated)}, not [height, width]")
+    if sides[0] * sides[1] >= _MAX_PIXELS:
+        raise DataError(f"the size of its run lengths is {sides[0]} x {sides[1]}, too large for COCO's run lengths")
+    return sides[0], sides[1]
+
+
+_MAX_PIXELS = 2**31
+_MAX_CHARACTERS = 7  # of one packed number: 35 bits, for differences of 32-bit runs
+
+
+def _read_runs(counts: object) -> npt.NDArray[np.int64]:
     if isinstance(counts, str):
-        counts = counts.encode("ascii")
-    runs = _unpack_runs(counts) if isinstance(counts, bytes) else [int(run) for run in counts]
-    if sum(runs) != height * width or min(runs, default=0) < 0:
-        raise DataError(f"run lengths sum to {sum(runs)}, not to the {height} x {width} pixels of the mask")
-    values = np.arange(len(runs)) % 2 == 1
-    mask_HW: BoolArray = np.repeat(values, runs).reshape((height, width), order="F")
-    return np.ascontiguousarray(mask_HW)
+        counts = counts.encode("utf-8", "surrogatepass")  # beyond ASCII nothing is valid, see `_unpack_runs`
+    if isinstance(counts, bytes):
+        return _unpack_runs(counts)
+    if not isinstance(counts, list | tuple):
+        raise DataError(f"run lengths ('counts') must be text or a list, not {describe_value(counts)}")
+    runs = [whole_number(run) for run in counts]
+    for run, given in zip(runs, counts, strict=True):
+        if run is None or not 0 <= run < _MAX_PIXELS:
+            raise DataError(f"run lengths ('counts') hold {describe_value(given)}, which is no length")
+    return np.array(runs, dtype=np.int64)
 
 
-def _unpack_runs(text: bytes) -> list[int]:
+def _unpack_runs(text: bytes) -> npt.NDArray[np.int64]:
     """Undo COCO's packing of run lengths.
 
     Five bits a character, lowest first, bit 6 says that more follow; from the fourth run on each number is the
     difference to the run two before it.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:  # the sign bit of the last five
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
+    bits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if not bits.size:
+        return bits
+    if bits.min() < 0 or bits.max() > 63:
+        raise DataError("run lengths ('counts') hold a character that COCO's packing does not use")
+    ends = np.flatnonzero(bits < 32)
+    if not ends.size or ends[-1] != len(bits) - 1:
         raise DataError("run lengths end in the middle of a number")
-    return runs
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARACTERS:
+        raise DataError(f"run lengths ('counts') hold a number of {lengths.max()} characters, too large for a run")
+    places = np.arange(len(bits)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((bits & 31) << (5 * places), starts)
+    values -= np.where(bits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # the sign bit of the last five
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

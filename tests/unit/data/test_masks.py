@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,46 @@ def test_long_runs_of_smooth_masks_come_back() -> None:
 def test_runs_that_do_not_fill_the_mask_are_refused(counts: object) -> None:
     with pytest.raises(DataError, match="run lengths"):
         decode_rle({"size": [2, 2], "counts": counts})
+
+
+@pytest.mark.parametrize(
+    "size",
+    [5, [5], [], {}, None, "22", [2, 2, 1], [-2, -2], [0, 4], ["2", "2"], [2.5, 2], [True, 4], [float("nan"), 4]]
+    + [[float("inf"), 1], [10**30, 1], [10**6, 10**6], {"height": 2, "width": 2}, [[2], [2]]],
+)
+def test_sizes_that_are_none_are_refused(size: object) -> None:
+    with pytest.raises(DataError, match="size"):
+        decode_rle({"size": size, "counts": [1, 2, 1]})
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [None, 4, 4.0, {}, True, [None, 4], ["1", "3"], [True, 3], [1.5, 2.5], [[4]], [10**400], [float("nan"), 4]]
+    + [[2**63, 4 - 2**63], "\xe9", "\ud800", "\x00", "o" * 8, "o" * 2_000_000, "oooooo", [2**62] * 4],
+)
+def test_counts_that_are_no_run_lengths_are_refused(counts: object) -> None:
+    with pytest.raises(DataError, match="run lengths"):
+        decode_rle({"size": [2, 2], "counts": counts})
+
+
+def test_whole_floats_are_numbers_like_others() -> None:
+    rle = {"size": [2.0, 2], "counts": [1.0, 2, 1]}
+    assert decode_rle(rle).tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (60, 200), (3, 11)])
+def test_run_lengths_at_another_size_are_those_of_the_nearest_pixels(size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random((24, 40)) < 0.5
+    rows, cols = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (24, 40), strict=True))
+    np.testing.assert_array_equal(decode_rle(encode_rle(mask), size), mask[np.ix_(rows, cols)])
+
+
+def test_megabytes_of_run_lengths_are_read_in_one_go() -> None:
+    mask = np.random.default_rng(0).random((2000, 2000)) < 0.5
+    rle = encode_rle(mask)
+    assert len(rle["counts"]) > 2_000_000
+    start = time.monotonic()
+    np.testing.assert_array_equal(decode_rle(rle), mask)
+    with pytest.raises(DataError, match="run lengths"):
+        decode_rle({"size": [2000, 2000], "counts": "o" * 2_000_000 + "0"})
+    assert time.monotonic() - start < 30  # a second; over 150 where each character costs more than the one before
