@@ -115,7 +115,7 @@ def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -
     height, width = read_rle_size(rle)
     runs = _read_runs(rle.get("counts"))
     # no run may be longer than the mask before they are added up: the sum cannot overflow then
-    total = int(runs.sum()) if runs.size and 0 <= runs.min() and runs.max() <= height * width else -1
+    total = int(runs.sum()) if runs.size and runs.min() >= 0 and runs.max() <= height * width else -1
     if total != height * width:
         found = f"sum to {total}" if total >= 0 else "are empty, negative or too long"
         raise DataError(f"run lengths {found}; they must fill the {height} x {width} pixels of the mask")

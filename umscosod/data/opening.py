@@ -75,8 +75,8 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
     return Image.open(source, formats=readable_formats())
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is missing, not a regular file, or empty.
+def check_regular(path: Path, what: str = "an image file") -> None:
+    """Refuse what is missing, not a regular file, or empty; `what` was to be given.
 
     Raises
     ------
@@ -89,6 +89,6 @@ def check_regular(path: Path) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"{path}: cannot be found ({reason}); check the path") from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: is not a regular file; give the path of an image file")
+        raise DataError(f"{path}: is not a regular file; give the path of {what}")
     if status.st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")

@@ -90,7 +90,10 @@ def label_groups(
     config = load_config(DEFAULT_PRESET) if config is None else config
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
-    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
+    wants_masks = config.method not in PEERS
+    with prepare(
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
+    ) as prepared:
         if prepared.config.method in PEERS:
             return _label_as_peer(prepared, started, progress)
         cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
@@ -188,7 +191,8 @@ def make_pseudo_labels(
         As for `label_groups`; masks go to ``OUT/pseudo`` beside ``manifest.jsonl``.
     """
     started = time.monotonic()
-    with prepare(images, out, config, mode={"verb": "pseudo"}, overwrite=overwrite, progress=progress) as prepared:
+    mode = {"verb": "pseudo"}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=True) as prepared:
         labels = pseudo_stage(prepared, progress)
         rows = pseudo_rows(prepared.features.groups, labels)
         return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)

@@ -80,6 +80,16 @@ class JobFolder:
         digest = hashlib.sha256(json.dumps(listing).encode("utf-8", "surrogatepass")).hexdigest()
         self._bind("images", digest, "files were added, removed, renamed or changed since")
 
+    def bind_detections(self, digest: str) -> None:
+        """Tie the job to the file of its instance masks, by a hash of the content: it may move.
+
+        Raises
+        ------
+        DataError
+            The folder holds results of other detections.
+        """
+        self._bind("detections", digest, "the file of pseudo.detections was edited, or another one was given")
+
     def bind_labels(self, digest: str) -> None:
         """Tie the job to its pseudo-labels, by a hash of them all.
 

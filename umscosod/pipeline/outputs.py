@@ -34,6 +34,8 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str
     by_id = {row.image_id: row for row in rows}
     ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
     facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
+    if prepared.detections is not None:
+        facts["detections"] = f"sha256 {prepared.detections.sha256}"
     if config.refine.enabled and config.refine.crf.enabled and not crf_available():
         facts["DenseCRF"] = "off: pydensecrf is not installed"
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]

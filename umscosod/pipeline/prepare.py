@@ -14,13 +14,14 @@ from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, vali
 from umscosod.data.groups import groups_from_csv, groups_from_folder
 from umscosod.data.lock import lock_folder
 from umscosod.device import resolve_device
-from umscosod.errors import DataError
+from umscosod.errors import ConfigError, DataError
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
 from umscosod.pipeline.job import GUARDED, JobFolder
 from umscosod.progress import ProgressFn
+from umscosod.pseudo.detections import CocoProposer
 from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("refine", "crf", "workers"),
     ("train", "checkpoint_every"),
     ("train", "keep_checkpoints"),
+    ("pseudo", "detections"),  # the content of both is bound, wherever it lies
+    ("pseudo", "detections_images"),
 )
 
 
@@ -57,6 +60,8 @@ class Prepared:
     job : JobFolder
     device : torch.device
     notes : tuple of str
+    detections : CocoProposer or None
+        Where instance masks are wanted and are to come from a file.
     """
 
     groups: tuple[ImageGroup, ...]
@@ -65,6 +70,7 @@ class Prepared:
     job: JobFolder
     device: torch.device
     notes: tuple[str, ...]
+    detections: CocoProposer | None = None
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -132,6 +138,7 @@ def prepare(
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
     pair: BackbonePair | None = None,
+    wants_masks: bool = False,
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
 
@@ -151,17 +158,20 @@ def prepare(
         Sees the backbones before anything is written or encoded, and may raise.
     pair : BackbonePair, optional
         In the place of those that the settings name, which stay as they are.
+    wants_masks : bool
+        Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
 
     Raises
     ------
     UmscosodError
-        Whatever is wrong at the door: settings, images, weights, an output folder of other results, or one that
-        another job is working on.
+        Whatever is wrong at the door: settings, images, detections, weights, an output folder of other results, or
+        one that another job is working on.
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
     out = Path(out)
     groups = find_groups(images, out)
+    detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)
@@ -171,10 +181,32 @@ def prepare(
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     with lock_folder(out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
         job = JobFolder(out, settings, overwrite=overwrite)
+        if detections is not None:
+            job.bind_detections(detections.sha256)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
         job.bind_images(groups, features.sha256)
         notes = (*pair.notes, *_notes_on_groups(features.groups))
-        yield Prepared(groups=groups, features=features, config=config, job=job, device=device, notes=notes)
+        yield Prepared(
+            groups=groups,
+            features=features,
+            config=config,
+            job=job,
+            device=device,
+            notes=notes,
+            detections=detections,
+        )
+
+
+def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:
+    """Read the file of instance masks, if the settings want one."""
+    if config.pseudo.proposer != "coco-json":
+        return None
+    if not config.pseudo.detections:
+        raise ConfigError(
+            "pseudo.detections is empty: give the COCO-format file of masks, or set pseudo.proposer to hac"
+        )
+    images = [image for group in groups for image in group.images]
+    return CocoProposer(Path(config.pseudo.detections), config.pseudo, images)
 
 
 def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:

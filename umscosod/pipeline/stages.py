@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.prepare import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.collection import CleanedLabels, clean_collection
-from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.probe import LinearProbe, compute_maps
@@ -47,9 +45,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     folder = prepared.job.out / "pseudo"
     config, groups = prepared.config.pseudo, prepared.features.groups
     done = prepared.job.run / "pseudo-done"
-    proposer: MaskProposer = (
-        CocoProposer(Path(config.detections), config) if config.proposer == "coco-json" else HacProposer(config)
-    )
+    proposer: MaskProposer = prepared.detections or HacProposer(config)
     finished = set(done.read_text(encoding="utf-8").splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
@@ -63,8 +59,10 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
             stream.write("\n".join(sorted(finished)).encode())
     store.seal(groups)
     progress(len(groups), len(groups), "pseudo-labels")
-    if isinstance(proposer, CocoProposer):
-        logger.info("%s", proposer.summary())
+    if prepared.detections is not None:
+        logger.info("%s", prepared.detections.summary())
+        for line in prepared.detections.warnings():
+            logger.warning("%s", line)
     return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
 
 

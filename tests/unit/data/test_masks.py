@@ -91,8 +91,10 @@ def test_runs_that_do_not_fill_the_mask_are_refused(counts: object) -> None:
 
 @pytest.mark.parametrize(
     "size",
-    [5, [5], [], {}, None, "22", [2, 2, 1], [-2, -2], [0, 4], ["2", "2"], [2.5, 2], [True, 4], [float("nan"), 4]]
-    + [[float("inf"), 1], [10**30, 1], [10**6, 10**6], {"height": 2, "width": 2}, [[2], [2]]],
+    [
+        *(5, [5], [], {}, None, "22", [2, 2, 1], [-2, -2], [0, 4], ["2", "2"], [2.5, 2], [True, 4], [float("nan"), 4]),
+        *([float("inf"), 1], [10**30, 1], [10**6, 10**6], {"height": 2, "width": 2}, [[2], [2]]),
+    ],
 )
 def test_sizes_that_are_none_are_refused(size: object) -> None:
     with pytest.raises(DataError, match="size"):
@@ -101,8 +103,10 @@ def test_sizes_that_are_none_are_refused(size: object) -> None:
 
 @pytest.mark.parametrize(
     "counts",
-    [None, 4, 4.0, {}, True, [None, 4], ["1", "3"], [True, 3], [1.5, 2.5], [[4]], [10**400], [float("nan"), 4]]
-    + [[2**63, 4 - 2**63], "\xe9", "\ud800", "\x00", "o" * 8, "o" * 2_000_000, "oooooo", [2**62] * 4],
+    [
+        *(None, 4, 4.0, {}, True, [None, 4], ["1", "3"], [True, 3], [1.5, 2.5], [[4]], [10**400], [float("nan"), 4]),
+        *([2**63, 4 - 2**63], "\xe9", "\ud800", "\x00", "o" * 8, "o" * 2_000_000, "oooooo", [2**62] * 4),
+    ],
 )
 def test_counts_that_are_no_run_lengths_are_refused(counts: object) -> None:
     with pytest.raises(DataError, match="run lengths"):
