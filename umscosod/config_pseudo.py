@@ -18,7 +18,7 @@ class PseudoConfig:
     proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
     detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
     detections_images: Annotated[
-        str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids equal file stems.")
+        str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
     ] = ""
     hac_thresholds: Annotated[
         tuple[float, ...],

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_a_file_that_cannot_be_used_ends_the_job_before_any_image_is_encoded(
     content: bytes | None,
     message: str,
 ) -> None:
-    monkeypatch.setattr("umscosod.pipeline.prepare.build_backbones", refuse_to_encode)
+    monkeypatch.setattr(import_module("umscosod.pipeline.prepare"), "build_backbones", refuse_to_encode)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
@@ -154,4 +155,4 @@ def test_the_report_names_the_content_and_no_place(
     make_pseudo_labels(images, tmp_path / "out", with_file(config, tmp_path / "d.json"))
     report = (tmp_path / "out" / "report.json").read_text()
     assert "d.json" not in report
-    assert json.loads(report)["settings"]["detections"].startswith("sha256 ")
+    assert json.loads(report)["config"]["detections"].startswith("sha256 ")

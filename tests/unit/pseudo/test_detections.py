@@ -117,9 +117,9 @@ def test_masks_of_another_image_of_the_same_name_and_size_are_not_taken(
     file = dump(tmp_path / "d.json", rows if as_list else {"images": images, "annotations": rows})
     proposer, group = load(file, names=names), features(names)
     assert {name: len(proposer.propose(group, i)) for i, name in enumerate(names)} == {"a/01.jpg": 1, "b/01.jpg": 0}
-    assert proposer.warnings() == [
-        f"{file}: images without masks from it: 1 of 2, such as 'b/01.jpg': its namesake 'a/01.jpg' lies in another folder"
-    ]
+    (line,) = proposer.warnings()
+    assert line.startswith(f"{file}: images without masks from it: 1 of 2, such as 'b/01.jpg': ")
+    assert line.endswith("its namesake 'a/01.jpg' lies in another folder")
 
 
 def test_a_file_of_other_images_is_refused_at_once(tmp_path: Path) -> None:
