@@ -98,7 +98,9 @@ def read_coco_file(file: Path, companion: Path | None) -> CocoFile:
             images = _rows_of(second, "images", companion)
             digest = hashlib.sha256(f"{digest} {second_digest}".encode()).hexdigest()
     else:
-        raise DataError(f"{file}: expected a COCO data set or a list of results, found {describe_value(content)}")
+        raise DataError(
+            f"{file}: expected a COCO data set or a list of results, found {describe_value(content)}; give a COCO-format file"
+        )
     named = _read_images(images or [], source)
     known = None if images is None else named.names.keys()
     rows, bad_annotations = _read_annotations(annotations, known, file)
@@ -196,9 +198,13 @@ def _parse(text: str) -> Any:
 def _rows_of(content: Any, name: str, file: Path) -> list[Any]:
     rows = content.get(name) if isinstance(content, dict) else None
     if not isinstance(rows, list):
-        keys = ", ".join(map(describe_value, list(content)[:8])) if isinstance(content, dict) else ""
-        found = f"an object with {keys or 'nothing in it'}" if isinstance(content, dict) else describe_value(content)
-        raise DataError(f"{file}: expected a COCO data set with the list '{name}', found {found}")
+        if not isinstance(content, dict):
+            found = describe_value(content)
+        elif name in content:
+            found = f"{describe_value(rows)} for it"
+        else:
+            found = f"an object with {', '.join(map(describe_value, list(content)[:8])) or 'nothing in it'}"
+        raise DataError(f"{file}: expected the list '{name}', found {found}; give a COCO-format file")
     return rows
 
 

@@ -53,10 +53,11 @@ class CocoProposer:
         content = read_coco_file(file, Path(config.detections_images) if config.detections_images else None)
         matching = match_entries(images, content.names, has_numbers=content.is_bare)
         if not matching.found:
-            such = "".join(f", such as {describe_value(name)}," for name in list(content.names.values())[:1])
+            first = next(iter(content.names.values()), None)
+            named = "no image" if first is None else f"images such as {describe_value(first)} ({len(content.names)})"
             raise DataError(
-                f"{file} names {len(content.names)} images{such} and none of them is in the collection of "
-                f"{len(images)}, such as {images[0].id!r}; give the file of these images"
+                f"{file} names {named}, and none of the collection, such as {images[0].id!r} ({len(images)}); give the "
+                "file of these images"
             )
         self.sha256 = content.sha256
         self.missed = matching.missed

@@ -53,7 +53,7 @@ def rows(collection: Path) -> list[dict[str, Any]]:
         ("d.json", b"{", "is not a JSON file"),
         ("d.json", b"5", "expected a COCO data set"),
         ("d.json", b"[" * 100_000, "nested too deeply"),
-        ("d.json", b'[{"image_id": "nobody/9.jpg", "segmentation": [[1, 1, 5, 1, 5, 5]]}]', "none of them is in"),
+        ("d.json", b'[{"image_id": "nobody/9.jpg", "segmentation": [[1, 1, 5, 1, 5, 5]]}]', "none of the collection"),
     ],
 )
 def test_a_file_that_cannot_be_used_ends_the_job_before_any_image_is_encoded(
