@@ -98,9 +98,8 @@ def read_coco_file(file: Path, companion: Path | None) -> CocoFile:
             images = _rows_of(second, "images", companion)
             digest = hashlib.sha256(f"{digest} {second_digest}".encode()).hexdigest()
     else:
-        raise DataError(
-            f"{file}: expected a COCO data set or a list of results, found {describe_value(content)}; give a COCO-format file"
-        )
+        found = describe_value(content)
+        raise DataError(f"{file}: expected a COCO data set or a list, found {found}; give a COCO-format file")
     named = _read_images(images or [], source)
     known = None if images is None else named.names.keys()
     rows, bad_annotations = _read_annotations(annotations, known, file)
