@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from pycocotools import mask as coco
 
 from umscosod.data.files import open_atomic
+from umscosod.data.images import load_upright
+from umscosod.data.opening import open_picture, reading
 from umscosod.data.values import describe_value, whole_number
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
+
+logger = logging.getLogger(__name__)
+
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
 def encode_png(image: ByteArray) -> bytes:
@@ -44,35 +52,89 @@ def write_png_atomic(path: Path, image: ByteArray) -> None:
         stream.write(content)
 
 
-def read_mask(path: Path) -> BoolArray:
+def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     """Read a mask file in any of Pillow's modes.
 
-    Grey values of at least half the range are foreground; transparent pixels are background. In a file whose
-    greatest value is 1 (label images), 1 is foreground.
+    Grey values of at least half the range are foreground. In a file whose greatest value is 1 (label images, of 8 or
+    16 bits), 1 is foreground. Alpha channels are taken as `flatten_alpha` says.
+
+    Parameters
+    ----------
+    path : Path
+    faint : list of Path, optional
+        Gets the file where it holds values above 0 and yet reads as empty, for `warn_of_faint` at the end; without a
+        list the warning is given at once.
 
     Returns
     -------
     ndarray, bool, (H, W)
+        Upright: an EXIF orientation is applied.
 
     Raises
     ------
     DataError
-        The file is missing, empty or no image.
+        The file is missing, empty, not a regular file, or no image.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            wide = image.mode.startswith("I") or image.mode == "F"
-            if "A" in image.getbands() or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-            grey_HW = np.asarray(image if wide else image.convert("L"))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the mask {path}: {error}; replace or remove the file") from error
-    top = float(grey_HW.max()) if grey_HW.size else 0.0
-    half = 0.5 if top <= 1.0 else 32768.0 if wide and top > 255.0 else 128.0
+    with reading("mask", path, "replace or remove the file"), open_picture(path) as opened:
+        image = load_upright(path, opened)
+        is_wide = image.mode.startswith("I") or image.mode == "F"
+        grey_HW = np.nan_to_num(np.asarray(image if is_wide else flatten_alpha(image).convert("L")))
+    top = float(grey_HW.max())
+    half = 0.5 if top <= 1.0 else 32768.0 if is_wide and top > 255.0 else 128.0
     mask_HW: BoolArray = grey_HW >= half
+    if top > 0.0 and not mask_HW.any():
+        found = [] if faint is None else faint
+        found.append(path)
+        if faint is None:
+            warn_of_faint(found)
     return mask_HW
+
+
+def warn_of_faint(faint: list[Path]) -> None:
+    """Say which masks `read_mask` took for empty though they are not all 0: one line, or none."""
+    if faint:
+        logger.warning(
+            "%d masks count as empty though they are not all black (%s is one): no value reaches half the range; save "
+            "them as 0 and 255",
+            len(faint),
+            faint[0],
+        )
+
+
+def flatten_alpha(image: Image.Image) -> Image.Image:
+    """Take the alpha channel of a mask into its grey values.
+
+    Where all that can be seen has one colour and alpha varies, alpha itself is the mask. Else what is transparent
+    becomes black, that is background. Without an alpha channel the image is returned as it is.
+    """
+    if not image.has_transparency_data:
+        return image
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    alpha = rgba.getchannel("A")
+    lowest, highest = alpha.getextrema()
+    if lowest != highest:
+        seen_M3 = np.asarray(rgba)[np.asarray(alpha) > 0, :3]
+        if (seen_M3 == seen_M3[0]).all():
+            return alpha
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+
+
+def is_whole_png(path: Path, size_hw: tuple[int, int]) -> bool:
+    """Whether a file begins and ends as a PNG of a size; its pixels are not looked at.
+
+    What a full disk or a killed copy leaves (0 bytes, a torn file) does not: 36 bytes are read.
+    """
+    start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + size_hw[1].to_bytes(4, "big") + size_hw[0].to_bytes(4, "big")
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            if stream.read(len(start)) != start:
+                return False
+            stream.seek(-len(_PNG_END), os.SEEK_END)
+            return stream.read() == _PNG_END
+    except OSError:
+        return False
 
 
 def encode_rle(mask_HW: BoolArray) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Refiner:
             if one.is_withdrawn:
                 mask_HW = np.zeros_like(mask_HW)
             if self.labels is not None and image.id in self.labels and self.labels[image.id].source == HUMAN_SOURCE:
-                mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
+                own_HW = read_mask(self._path("pseudo", image), faint=[])  # a faint one was named when labels were read
+                mask_HW = resize_mask(own_HW, size_hw)
                 source, confidence, reason = HUMAN_SOURCE, 1.0, ""
             is_found = bool(mask_HW.any())
             if kept.source == STORED:
