@@ -28,9 +28,15 @@ from umscosod.pipeline.refiner import Refiner
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
-from umscosod.pipeline.stages import clean_stage, label_doubt, prediction_stage, pseudo_stage, training_stage
+from umscosod.pipeline.stages import (
+    clean_stage,
+    label_doubt,
+    prediction_stage,
+    pseudo_stage,
+    read_labels,
+    training_stage,
+)
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.pseudo.manifest import load_pseudo_labels
 from umscosod.pseudo.probe import LinearProbe
 from umscosod.refine.crf_pool import open_pool
 from umscosod.training.checkpoint import find_checkpoint
@@ -226,7 +232,7 @@ def train(
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
-        labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
+        labels = read_labels(prepared, folder)
         cleaned = clean_stage(prepared, labels)
         _bind_labels(prepared, cleaned.labels)
         trained = training_stage(prepared, cleaned.labels, progress)

@@ -16,6 +16,7 @@ import numpy as np
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import resize_centred
+from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.blend import blend_maps
@@ -46,7 +47,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     config, groups = prepared.config.pseudo, prepared.features.groups
     done = prepared.job.run / "pseudo-done"
     proposer: MaskProposer = prepared.detections or HacProposer(config)
-    finished = set(done.read_text(encoding="utf-8").splitlines()) if done.is_file() else set()
+    finished = set(done.read_text(encoding="utf-8", errors="surrogateescape").splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
@@ -56,14 +57,31 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
         finished.add(group.name)
         with open_atomic(done) as stream:
-            stream.write("\n".join(sorted(finished)).encode())
+            stream.write("\n".join(sorted(finished)).encode("utf-8", "surrogateescape"))
     store.seal(groups)
     progress(len(groups), len(groups), "pseudo-labels")
     if prepared.detections is not None:
         logger.info("%s", prepared.detections.summary())
         for line in prepared.detections.warnings():
             logger.warning("%s", line)
-    return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
+    return read_labels(prepared, folder)
+
+
+def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
+    """Read the pseudo-labels of the usable images; an image whose mask by a person is unfit is a failure.
+
+    Raises
+    ------
+    DataError
+        A person's masks are all there is, and none is fit; or the manifest is damaged.
+    """
+    unfit: dict[str, str] = {}
+    size_px = prepared.config.features.size_px
+    labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=size_px, unfit=unfit)
+    if unfit and not labels:
+        raise DataError(f"none of {len(unfit)} masks in {folder} can be used: {next(iter(unfit.values()))}")
+    prepared.features.leave_out(unfit)
+    return labels
 
 
 def clean_stage(prepared: Prepared, labels: Labels) -> CleanedLabels:
