@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,62 @@ def test_report_round_trip(tmp_path: Path) -> None:
 def test_other_reports_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(DataError, match=r"report\.json: is "):
+        read_report(tmp_path / "report.json")
+
+
+ROW = {
+    **{"image": "c/1.jpg", "group": "c", "output": "c/1.png", "status": "labelled", "confidence": 0.5},
+    **{"threshold": 0.5, "source": "network", "reason": "", "mixed_group": False},
+}
+WRONG = {
+    "image": [None, 5, [], {}, True, "", "/etc/passwd", "../x.jpg", "a\\b", "a\0b"],
+    "group": [None, 5, []],
+    "output": [None, 5, [], {}, "", "/etc/x.png", "../../..", "a/../b.png"],
+    "status": [None, 5, "done", []],
+    "confidence": [None, "1", [], True, float("nan"), float("inf"), -0.1, 1.1, 10**400],
+    "threshold": [None, "1", float("nan"), 7],
+    "source": [None, 5],
+    "reason": [None, 5, {}],
+    "mixed_group": [5, "no", [1]],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_report_with_a_wrong_value_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"schema": 1, "images": [ROW]}))
+    assert read_report(path)[0].output == "c/1.png"
+    path.write_text(json.dumps({"schema": 1, "images": [ROW | {key: value}]}))
+    with pytest.raises(DataError, match=r"report\.json: is no report of ours, or is damaged \("):
+        read_report(path)
+
+
+@pytest.mark.parametrize("key", [key for key in ROW if key != "mixed_group"])
+def test_a_report_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
+    row = {name: value for name, value in ROW.items() if name != key}
+    (tmp_path / "report.json").write_text(json.dumps({"schema": 1, "images": [row]}))
+    with pytest.raises(DataError, match=r"report\.json: is no report of ours, or is damaged \("):
+        read_report(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\x00\xff", b"5", b"null", b"[" * 100_000, b'{"a":' * 100_000, b'{"schema": ' + b"1" * 5000 + b"}"),
+        *(b'{"schema": 1, "images": 5}', b'{"schema": 1, "images": [5]}', b'{"schema": 1, "images": {"a": 1}}'),
+        *(b'{"schema": 1, "images": null}', b'{"schema": [1], "images": []}', b'{"schema": NaN, "images": []}'),
+    ],
+    ids=lambda content: content[:30].decode("latin-1"),
+)
+def test_a_report_of_another_shape_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"report\.json: is "):
+        read_report(tmp_path / "report.json")
+
+
+def test_a_report_that_is_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(DataError, match="is not a regular file"):
         read_report(tmp_path / "report.json")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from umscosod.errors import DataError
 from umscosod.evaluation.pictures import open_grey
 from umscosod.evaluation.trees import SUFFIXES, leads_back, shorten
+from umscosod.export.files import path_inside
 from umscosod.export.report import read_report
 from umscosod.types import Labelled, Status
 
@@ -193,8 +194,8 @@ def _read_results(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
             PurePosixPath(row.group),
             Prediction(
                 name=row.image_id,
-                mask=masks / row.output if is_there else None,
-                map=folder / "maps" / row.output if is_there and (folder / "maps").is_dir() else None,
+                mask=path_inside(masks, row.output) if is_there else None,
+                map=path_inside(folder / "maps", row.output) if is_there and (folder / "maps").is_dir() else None,
                 row=row,
             ),
         )
