@@ -37,16 +37,16 @@ def test_links_to_folders_are_followed_each_time(tmp_path: Path) -> None:
     assert names(tmp_path / "root") == ["away/2.png", "cat/1.png", "kitten/1.png", "puss/1.png"]
 
 
+def test_a_link_to_itself_or_to_nothing_is_listed_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert names(tmp_path) == ["gone.png", "loop.png"]
+
+
 def test_links_in_a_circle_are_followed_once_round(tmp_path: Path) -> None:
     add(tmp_path, "a/1.png", "b/2.png", "c/3.png")
-    for name, target in (
-        ("a/x", "../b"),
-        ("b/x", "../c"),
-        ("c/x", "../a"),
-        ("a/up", ".."),
-        ("a/all", "/"),
-        ("b/me", "."),
-    ):
+    links = {"a/x": "../b", "b/x": "../c", "c/x": "../a", "a/up": "..", "a/all": "/", "b/me": "."}
+    for name, target in links.items():
         (tmp_path / name).symlink_to(target)
     found = names(tmp_path)
     assert sorted(found)[:3] == ["a/1.png", "a/x/2.png", "a/x/x/3.png"]
