@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,15 +66,18 @@ def test_folders_that_all_link_to_each_other_end_with_one_line(tmp_path: Path, m
 
 
 def test_folders_nested_beyond_pythons_stack_are_walked(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(os.open("1.png", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-    os.close(here)
-    assert names(tmp_path) == ["d/" * 1200 + "1.png"]
+    deepest = tmp_path
+    for _ in range(sys.getrecursionlimit() + 100):
+        deepest /= "d"
+        deepest.mkdir()
+    add(deepest, "1.png")
+    try:
+        assert [path.name for path in walk_files(tmp_path)] == ["1.png"]
+    finally:  # pytest's own cleaning is recursive
+        (deepest / "1.png").unlink()
+        while deepest != tmp_path:
+            deepest.rmdir()
+            deepest = deepest.parent
 
 
 def test_a_folder_that_cannot_be_listed_is_named(
