@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import skimage.data
 import skimage.filters
-from PIL import Image
 
 from umscosod.config import CrfConfig
+from umscosod.data.opening import open_picture
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import open_pool, refine_masks
@@ -59,8 +59,8 @@ def files(images: Path, masks: Path) -> Iterator[tuple[ByteArray, BoolArray]]:
     for mask_path in sorted(masks.rglob("*.png")):
         found = sorted((images / mask_path.relative_to(masks).parent).glob(f"{mask_path.stem}.*"))
         if found:
-            picture = np.asarray(Image.open(found[0]).convert("RGB"))
-            truth = np.asarray(Image.open(mask_path).convert("L")) > 127
+            picture = np.asarray(open_picture(found[0]).convert("RGB"))
+            truth = np.asarray(open_picture(mask_path).convert("L")) > 127
             if truth.shape == picture.shape[:2]:
                 yield picture, truth
 
