@@ -19,6 +19,7 @@ from urllib.parse import quote
 from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
+from umscosod.export.names import clean_markup
 from umscosod.export.tally import Tally
 from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import ByteArray, Labelled, Status
@@ -274,4 +275,4 @@ def _resource(name: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # a name that is no valid text shows a "?"; its links still work
+    return clean_markup(text).encode()  # a name that is no valid text shows a "?"; its links still work

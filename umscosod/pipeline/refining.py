@@ -79,7 +79,7 @@ def refine_maps(
             refiner = Refiner(prepared=prepared, labels=None, b_bars={STORED: b_bar}, pool=pool, stored=files)
             rows = refiner.run(progress)
         notes = [*prepared.notes, *mixed_notes(rows)]
-        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
 
 
 def _looks_at_tokens(config: RefineConfig) -> bool:

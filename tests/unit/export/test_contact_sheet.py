@@ -130,6 +130,19 @@ def test_any_name_is_shown_and_linked(tmp_path: Path) -> None:
         assert _local(tmp_path / "out", link).is_file()
 
 
+def test_control_characters_of_names_and_reasons_do_not_reach_the_page(tmp_path: Path) -> None:
+    rows = [
+        _row(tmp_path, "c\x1b[31mat/b\x07ell.png"),
+        _row(tmp_path, "c\x1b[31mat/\x9b.png", Status.FAILED, reason="no\x00 \x1b[0mway"),
+    ]
+    text = write_contact_sheet(tmp_path / "out", rows, title="t\x08itle").read_text(encoding="utf-8")
+    assert all(character.isprintable() or character in "\n\t" for character in text)
+    page = _Page(text)
+    assert "c?[31mat/b?ell.png" in page.text
+    for link in page.links:
+        assert link.startswith("#") or _local(tmp_path / "out", link).is_file()
+
+
 def test_same_bytes_twice_and_nothing_from_outside(tmp_path: Path) -> None:
     rows = [_row(tmp_path, "g/1.png")]
     first = write_contact_sheet(tmp_path / "out", rows).read_bytes()

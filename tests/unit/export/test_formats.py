@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.synthetic import tiny_collection
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.masks import decode_rle, read_mask
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.formats import FORMATS, export_items, export_results
+from umscosod.export.items import ExportItem
 from umscosod.export.png import write_mask
 from umscosod.export.report import read_report, write_report
 from umscosod.types import BoolArray, ImageGroup, Labelled, Status
@@ -200,6 +202,18 @@ def test_a_report_that_is_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "report.json")
     with pytest.raises(DataError, match="is not a regular file"):
         read_report(tmp_path / "report.json")
+
+
+def test_names_with_control_characters_come_back_from_coco_and_yolo(tmp_path: Path) -> None:
+    name = "c\x1b[31mat\x07\r\n"
+    write_mask(tmp_path / "m.png", np.ones((4, 4), bool))
+    item = ExportItem(image=Path(f"{name}.jpg"), output=f"{name}.png", group=name, mask=tmp_path / "m.png")
+    for form in ("coco", "yolo"):
+        assert export_items([item], tmp_path / form, form, per_group=True).is_success
+    coco = json.loads((tmp_path / "coco" / "instances.json").read_text(encoding="ascii"))
+    assert (coco["images"][0]["file_name"], coco["categories"][0]["name"]) == (f"{name}.jpg", name)
+    assert yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_bytes())["names"] == {0: name}
+    assert (tmp_path / "yolo" / "labels" / f"{name}.txt").is_file()
 
 
 def test_the_formats() -> None:

@@ -192,6 +192,10 @@ def test_a_mask_that_is_unfit_fails_its_image_and_no_other(
         )
         assert failed[1].reason.startswith(f"cannot read the mask {mask}: ")
     assert report.exit_code == 1
+    for name in ("report.json", "index.html"):
+        text = (reviewed / name).read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        assert "cannot read the mask pseudo/coffee/coffee_01.png" in text
 
 
 def test_masks_none_of_which_is_fit_end_the_job(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
