@@ -72,3 +72,18 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise DataError(f"cannot remove {path}: {error.strerror}; check the folder's owner") from error
+
+
+def describe_damage(error: Exception) -> str:
+    """Say what is wrong with a JSON file, by what its reader raised, without Python's own advice.
+
+    Examples
+    --------
+    >>> describe_damage(KeyError("schema")), describe_damage(RecursionError("maximum recursion depth exceeded"))
+    ("it lacks 'schema'", 'it is nested too deeply')
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return str(error).partition("; use sys.")[0]  # on integers of thousands of digits

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from umscosod.errors import DataError
 
@@ -85,6 +85,8 @@ def reading(what: str, path: Path, advice: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read the {what} {path}: it is no picture in a known format; {advice}") from None
     except READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot read the {what} {path}: {reason}; {advice}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod import __version__
-from umscosod.data.files import open_atomic
+from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
 from umscosod.export.tally import Tally
@@ -110,7 +110,8 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
         if document["schema"] == SCHEMA:
             return tuple(build_row({name: row.get(key) for name, key in _KEYS.items()}) for row in document["images"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: is no report of ours, or is damaged ({error}); label again") from error
+        reason = describe_damage(error)
+        raise DataError(f"{path}: is no report of ours, or is damaged ({reason}); label again") from error
     raise DataError(f"{path}: is a report of schema {document['schema']!r:.40}, expected {SCHEMA}; label again")
 
 
@@ -129,7 +130,7 @@ def build_row(values: Mapping[str, Any]) -> Labelled:
     """
     for name in ("image_id", "group", "output", "status", "reason", "source"):
         if not isinstance(values.get(name), str):
-            raise DataError(f"{name} cannot be {values.get(name)!r:.40}")
+            raise DataError(f"{_KEYS[name]} cannot be {values.get(name)!r:.40}")
     for name in ("confidence", "threshold"):
         value = values.get(name)
         # a boolean is a number too; NaN lies in no range
@@ -138,7 +139,7 @@ def build_row(values: Mapping[str, Any]) -> Labelled:
     check_relative(values["image_id"], "image id")
     check_relative(values["output"], "output name")
     if not isinstance(values.get("is_mixed") or False, bool):
-        raise DataError(f"is_mixed cannot be {values['is_mixed']!r:.40}")
+        raise DataError(f"mixed_group cannot be {values['is_mixed']!r:.40}")
     try:
         status = Status(values["status"])
     except ValueError as error:

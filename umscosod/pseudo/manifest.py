@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
 from umscosod.data.resize import resize_centred, resize_mask
@@ -309,7 +309,7 @@ def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
                 yield _checked(json.loads(line))
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{file}: line {number} is damaged ({error}); restore it or make the pseudo-labels again"
+            f"{file}: line {number} is damaged ({describe_damage(error)}); restore it or make the pseudo-labels again"
         ) from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
