@@ -99,7 +99,7 @@ def measure_speed(starts: Starts, config: CrfConfig, rounds: int) -> dict[str, f
         "seconds_per_picture": best["one"] / len(starts),
         "pool_speedup": best["one"] / best["pool"],
         "pool_equals_one_process": all(
-            np.array_equal(a, b) for (a, _), (b, _) in zip(outcomes["one"], outcomes["pool"], strict=True)
+            np.array_equal(a, b) for (a, *_), (b, *_) in zip(outcomes["one"], outcomes["pool"], strict=True)
         ),
         # Of the work, what stays with the caller: on idle cores the pool's speed-up is bounded by its inverse.
         "callers_share_of_cpu_with_pool": cpu["pool"] / cpu["one"],
@@ -116,7 +116,7 @@ def measure_masks(starts: Starts, truths: Masks, config: CrfConfig) -> dict[str,
     """What the settings do to the masks, and how far each set lies from the true ones."""
 
     def run(given: Starts, settings: CrfConfig) -> Masks:
-        return [mask for mask, _ in refine_masks(given, settings)]
+        return [mask for mask, *_ in refine_masks(given, settings)]
 
     def mean_iou(guesses: Masks) -> float:
         pairs = zip(guesses, truths, strict=True)

@@ -24,7 +24,7 @@ from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
-from umscosod.pipeline.refiner import Refiner
+from umscosod.pipeline.refiner import Refiner, open_workers
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
@@ -38,7 +38,6 @@ from umscosod.pipeline.stages import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.probe import LinearProbe
-from umscosod.refine.crf_pool import open_pool
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
 from umscosod.training.targets import compute_fingerprint
@@ -255,7 +254,7 @@ def _refine_and_finish(
     progress: ProgressFn,
     probe: LinearProbe | None = None,
 ) -> LabelReport:
-    with open_pool(prepared.config.refine.crf) as pool:
+    with open_workers(prepared) as pool:
         rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
     return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
@@ -165,7 +165,7 @@ def _mean_doubt(groups: Iterable[Iterable[FloatArray]]) -> float:
 
 
 def refine_features(
-    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: Executor | None
+    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: CrfPool | None
 ) -> list[RefinedMask]:
     """Refine a group's maps by its pictures and the first stream's tokens; see `umscosod.refine.rrbe.refine_group`."""
     first = features.first

@@ -133,7 +133,7 @@ def test_what_the_crf_is_given(monkeypatch):
 
     def keep(starts, config, pool):
         given.extend(starts)
-        return [(start.mask_HW, False) for start in starts]
+        return [(start.mask_HW, False, "") for start in starts]
 
     monkeypatch.setattr("umscosod.refine.rrbe.refine_masks", keep)
     refined = refine_group(maps, *rest, RefineConfig(adaptive=False))
