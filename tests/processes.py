@@ -34,7 +34,7 @@ def wait_until(is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> boo
 def wait_until_gone(mark: str) -> list[str]:
     """Give marked processes time to end; the command lines of those that do not."""
     wait_until(lambda: not find_marked(mark), 60.0)
-    return [_command_line(process) for process in find_marked(mark)]
+    return [read_command(process) for process in find_marked(mark)]
 
 
 def kill_marked(mark: str) -> None:
@@ -46,7 +46,8 @@ def kill_marked(mark: str) -> None:
         time.sleep(0.02)
 
 
-def _command_line(process: int) -> str:
+def read_command(process: int) -> str:
+    """Command line of a process; empty where it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.jobs import assert_same, quick_config, read_results
+from tests.processes import wait_until
 from tests.synthetic import tiny_collection
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, UmscosodError
@@ -218,9 +218,11 @@ def test_a_run_killed_before_any_write_is_taken_up(
         assert_taken_up(Path(run["out"]), whole)
 
 
-@pytest.mark.parametrize(("stage", "delay_s"), [("features", 0.05), ("training", 0.02)])
+@pytest.mark.parametrize(
+    ("stage", "written"), [("features", "cache/**/*.safetensors"), ("training", "out/run/metrics.*")]
+)
 def test_a_command_killed_from_outside_is_taken_up_by_the_same_command(
-    tmp_path: Path, images: Path, whole: dict[str, bytes], stage: str, delay_s: float
+    tmp_path: Path, images: Path, whole: dict[str, bytes], stage: str, written: str
 ) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     with subprocess.Popen(
@@ -228,7 +230,7 @@ def test_a_command_killed_from_outside_is_taken_up_by_the_same_command(
     ) as process:
         assert process.stderr is not None
         reached = any(line.startswith(f"{stage}:") for line in process.stderr)
-        time.sleep(delay_s)
+        wait_until(lambda: any(tmp_path.glob(written)))
         process.kill()
     assert reached
     assert process.returncode == -signal.SIGKILL

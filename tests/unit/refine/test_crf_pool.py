@@ -143,8 +143,7 @@ def test_no_pool_without_pydensecrf(monkeypatch):
 
 def same(some, others):
     return all(
-        np.array_equal(mask, other) and ran == did
-        for (mask, ran, _), (other, did, _) in zip(some, others, strict=True)
+        np.array_equal(mask, other) and ran == did for (mask, ran, _), (other, did, _) in zip(some, others, strict=True)
     )
 
 
