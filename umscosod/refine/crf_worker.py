@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ Frame = dict[str, np.ndarray[Any, Any]]
 _LENGTH = struct.Struct("<Q")
 
 
-def write_frame(stream: BinaryIO, **arrays: Any) -> None:
+def write_frame(stream: IO[bytes], **arrays: Any) -> None:
     """Write arrays, numbers or texts as one frame.
 
     Raises
@@ -43,7 +43,7 @@ def write_frame(stream: BinaryIO, **arrays: Any) -> None:
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> Frame | None:
+def read_frame(stream: IO[bytes]) -> Frame | None:
     """Read one frame; None where the stream ends before it does."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
@@ -56,7 +56,7 @@ def read_frame(stream: BinaryIO) -> Frame | None:
         return dict(arrays)
 
 
-def write_job(stream: BinaryIO, start: CrfInput, config: CrfConfig) -> None:
+def write_job(stream: IO[bytes], start: CrfInput, config: CrfConfig) -> None:
     """Ask for one `refine_mask`. Raises OSError where nobody reads."""
     settings = json.dumps({"threshold": float(start.threshold), "config": asdict(config)})  # floats exactly, by repr
     write_frame(stream, map=start.map_HW, mask=start.mask_HW, picture=start.picture_HW3, settings=settings)
