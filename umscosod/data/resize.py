@@ -15,7 +15,21 @@ import numpy.typing as npt
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
+LEAST_SIDE_PX = 8
+"""Of a mask or map at another size than its image: a stamp says nothing of where the object is."""
 _HALF = 0.5  # a pixel belongs to the side that covers at least half of it: geometry, not a setting
+
+
+def is_same_aspect(first_hw: tuple[int, ...], second_hw: tuple[int, ...]) -> bool:
+    """Whether one size is the other, scaled and rounded: either side is off by less than a pixel of the smaller one.
+
+    Examples
+    --------
+    >>> is_same_aspect((213, 320), (427, 640)), is_same_aspect((640, 427), (427, 640)), is_same_aspect((1, 1), (1, 2))
+    (True, False, False)
+    """
+    small, large = sorted((first_hw, second_hw))
+    return abs(small[0] * large[1] - large[0] * small[1]) < min(large)  # both differences, times the other side
 
 
 def resize_aligned(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:

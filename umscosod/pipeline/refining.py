@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -17,9 +18,11 @@ from umscosod.pipeline.prepare import Images, Prepared, find_groups, prepare
 from umscosod.pipeline.refiner import Refiner, open_workers
 from umscosod.pipeline.results import LabelReport
 from umscosod.pipeline.rows import mixed_notes
-from umscosod.pipeline.stored import Maps, find_stored, hash_stored, read_stored
+from umscosod.pipeline.stored import Maps, check_stored, find_stored, hash_stored, read_stored
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.threshold import map_confidence
+
+logger = logging.getLogger(__name__)
 
 
 def refine_maps(
@@ -91,14 +94,22 @@ def _calibrate(prepared: Prepared, files: Mapping[str, Path], progress: Progress
     images = [image for group in prepared.features.groups for image in group.images]
     doubts: list[float] = []
     reasons: dict[str, str] = {}
+    resized: list[Path] = []
     for number, image in enumerate(images):
         progress(number, len(images), "stored maps")
         try:
             if image.id not in files:
                 raise DataError("no soft map was given for it; add one, or leave the image out")
-            doubts.append(1.0 - map_confidence(read_stored(files[image.id], (size_px, size_px))))
+            map_HW = read_stored(files[image.id], (size_px, size_px))
+            if check_stored(files[image.id], image):
+                resized.append(files[image.id])
+            doubts.append(1.0 - map_confidence(map_HW))
         except DataError as error:
             reasons[image.id] = str(error)
     progress(len(images), len(images), "stored maps")
     prepared.features.leave_out(reasons)
+    if resized:
+        logger.warning(
+            "%d maps have another size than their images (%s is one): they are resized", len(resized), resized[0]
+        )
     return math.fsum(doubts) / len(doubts) if doubts else 0.0

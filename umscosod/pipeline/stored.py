@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from umscosod.data.images import read_upright_size
 from umscosod.data.masks import write_png_atomic
-from umscosod.data.resize import resize_aligned
+from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_aligned
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
 from umscosod.export.png import read_map
 from umscosod.pipeline.job import GUARDED
-from umscosod.types import FloatArray, ImageGroup
+from umscosod.types import FloatArray, ImageGroup, ImageRef
 
 Maps = str | Path | Mapping[str, Path]
 
@@ -68,6 +69,25 @@ def hash_stored(files: Mapping[str, Path]) -> str:
     """Hash what the maps hold, by image id; a map that cannot be read counts as none."""
     content = {image_id: _hash_file(file) for image_id, file in sorted(files.items())}
     return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_stored(file: Path, image: ImageRef) -> bool:
+    """Whether a map has another size than its image: its aspect at another scale, or the square of a network.
+
+    Raises
+    ------
+    DataError
+        It has another aspect than these, or is a stamp of a few pixels; or one of the files cannot be read.
+    """
+    map_hw, (size_hw, _) = read_upright_size(file)[0], read_upright_size(image.path)
+    if map_hw == size_hw:
+        return False
+    if min(map_hw) < LEAST_SIDE_PX or not (map_hw[0] == map_hw[1] or is_same_aspect(map_hw, size_hw)):
+        raise DataError(
+            f"{file}: the map has {map_hw[1]} x {map_hw[0]} pixels, its image {size_hw[1]} x {size_hw[0]}; save it at "
+            "the size of the image"
+        )
+    return True
 
 
 def read_stored(file: Path, size_hw: tuple[int, int]) -> FloatArray:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from umscosod.config import PseudoConfig
+from umscosod.data.resize import is_same_aspect
 from umscosod.data.values import describe_value, finite_number, whole_number
 from umscosod.errors import DataError
 from umscosod.pseudo.coco_file import Annotation, Tally, read_coco_file
 from umscosod.pseudo.matching import match_entries
 from umscosod.pseudo.proposals import MaskProposal, drop_duplicates, is_sound_mask
-from umscosod.pseudo.segmentation import decode_segmentation, is_same_aspect, read_stated_size
+from umscosod.pseudo.segmentation import decode_segmentation, read_stated_size
 from umscosod.types import GroupFeatures, ImageRef
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
-from umscosod.data.resize import resize_centred, resize_mask
+from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef, PseudoLabel
 
@@ -30,8 +30,6 @@ MANIFEST_NAME = "manifest.jsonl"
 HUMAN_SOURCE = "human"
 
 _NAMES = "surrogateescape"  # file names that are not UTF-8 come back byte for byte
-
-_LEAST_SIDE_PX = 8  # of a mask at another size than its image: a stamp says nothing of where the object is
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
@@ -250,7 +248,7 @@ class _PersonsMasks:
         except DataError as error:
             raise UnfitMaskError(str(error)) from error
         if mask_HW.shape != size_hw:
-            if not _is_scaled(mask_HW.shape, size_hw):
+            if min(mask_HW.shape) < LEAST_SIDE_PX or not is_same_aspect(mask_HW.shape, size_hw):
                 raise UnfitMaskError(
                     f"{path}: the mask has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {image.id} "
                     f"{size_hw[1]} x {size_hw[0]}; save the mask at the size of the image"
@@ -278,12 +276,6 @@ class _PersonsMasks:
                 len(self._rescaled),
                 self._rescaled[0],
             )
-
-
-def _is_scaled(shape: tuple[int, ...], size_hw: tuple[int, int]) -> bool:
-    """Whether a mask is of its image at another scale: equal aspect to within rounding, and no stamp."""
-    difference = abs(shape[0] * size_hw[1] - shape[1] * size_hw[0])
-    return min(shape) >= _LEAST_SIDE_PX and 2 * difference <= sum(size_hw)
 
 
 def _dump(row: dict[str, Any]) -> str:

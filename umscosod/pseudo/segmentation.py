@@ -44,18 +44,6 @@ def read_stated_size(segmentation: Any, image_hw: tuple[int, int] | None) -> tup
     return image_hw
 
 
-def is_same_aspect(stated_hw: tuple[int, int], size_hw: tuple[int, int]) -> bool:
-    """Whether one size is the other, scaled and rounded: either side is off by less than a pixel of the smaller one.
-
-    Examples
-    --------
-    >>> is_same_aspect((213, 320), (427, 640)), is_same_aspect((640, 427), (427, 640)), is_same_aspect((1, 1), (1, 2))
-    (True, False, False)
-    """
-    small, large = sorted((stated_hw, size_hw))
-    return abs(small[0] * large[1] - large[0] * small[1]) < min(large)  # both differences, times the other side
-
-
 def decode_segmentation(segmentation: Any, stated_hw: tuple[int, int] | None, size_hw: tuple[int, int]) -> BoolArray:
     """Decode polygons or either kind of run lengths.
 

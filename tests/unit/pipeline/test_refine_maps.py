@@ -223,3 +223,17 @@ def test_the_command_refines(
     )
     assert kept.counts[Status.LABELLED] == 6
     assert_same(select(read_tree(tmp_path / "out"), "masks"), select(read_tree(tmp_path / "again"), "masks"))
+
+
+def test_maps_of_another_size_are_told_and_those_that_cannot_be_of_their_image_fail(
+    tmp_path: Path, images: Path, config: PipelineConfig, first: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(first / "maps", tmp_path / "maps")
+    square, stamp, strip = sorted((tmp_path / "maps").rglob("*.png"))[:3]
+    for path, size in ((square, (112, 112)), (stamp, (1, 1)), (strip, (224, 50))):
+        Image.open(path).resize(size).save(path)
+    report = refine_maps(images, tmp_path / "maps", tmp_path / "out", config)
+    failed = {row.image_id: row.reason for row in report.rows if row.status is Status.FAILED}
+    sizes = sorted(reason.split("the map has ")[1].split(" pixels")[0] for reason in failed.values())
+    assert sizes == ["1 x 1", "224 x 50"]
+    assert f"1 maps have another size than their images ({square} is one): they are resized" in caplog.text
