@@ -218,9 +218,9 @@ def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
 
 
 def _find_groups(images: Path) -> list[ImageGroup]:
-    from umscosod.data.groups import groups_from_csv, groups_from_folder
+    from umscosod.data.csv_list import groups_from_images
 
-    return groups_from_csv(images) if images.suffix.lower() == ".csv" else groups_from_folder(images)
+    return groups_from_images(images)
 
 
 def _cache(config: PipelineConfig) -> FeatureCache:

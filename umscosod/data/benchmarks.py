@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images
+from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_folders, iter_images, log_untaken
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
@@ -71,12 +72,16 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
         and masks without an image are counted in a warning.
     """
     root = Path(root)
-    found = [image for image in iter_images(root) if image.layout is not None]
+    untaken: Counter[str] = Counter()
+    everything = list(iter_images(root, untaken=untaken))
+    found = [image for image in everything if image.layout is not None]
     if not found:
         raise DataError(
             f"{root}: not a benchmark layout; expected image/GROUP/x.jpg beside gt/GROUP/x.png (or images, img, Image, "
             "ims; GT, gts, binary, groundtruth, masks)"
         )
+    untaken["images outside of the layout"] = len(everything) - len(found)
+    log_untaken(root, +untaken)
     layouts = list(dict.fromkeys(image.layout for image in found if image.layout is not None))
     masks: dict[str, Path] = {}
     used: set[Path] = set()
@@ -101,7 +106,7 @@ def _index_masks(mask_dir: Path) -> dict[str, Path]:
     """Masks below a folder by relative path without extension, exact and case-folded."""
     exact: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    for folder, _, names in sorted(os.walk(mask_dir, followlinks=True)):
+    for folder, names in iter_folders(mask_dir):
         usable = [name for name in names if is_image_name(name) and _mask_rank(name) < len(_MASK_EXTENSIONS)]
         for name in sorted(usable, key=lambda name: (_mask_rank(name), natural_key(name))):
             path = Path(folder, name)

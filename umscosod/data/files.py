@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from umscosod.errors import DataError
 
+NAMES = "surrogateescape"
+"""How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
@@ -45,6 +48,26 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def read_json(file: Path) -> Any:
+    """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
+
+    Raises
+    ------
+    DataError
+        The file is missing, no regular file, or no JSON: binary, torn, nested too deeply, with a number of thousands of
+        digits. The message says which file and why; what to do depends on the file.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: is missing, or no regular file")
+    try:
+        return json.loads(file.read_bytes().decode("utf-8", NAMES))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(f"{file}: is no JSON ({reason})") from error
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file name is one that `open_atomic` writes under.
 
@@ -66,9 +89,35 @@ def remove_leftovers(folder: Path) -> None:
     DataError
         A file may not be removed.
     """
+    if folder.is_symlink():
+        return
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names if is_leftover(name)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise DataError(f"cannot remove {path}: {error.strerror}; check the folder's owner") from error
+
+
+def remove_listed(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a folder by their relative POSIX names, and folders that are empty then.
+
+    Never through a link: a linked folder on the way is left alone with all that lies in it; a link in the place of a
+    file goes, its target stays. What is missing, or is a folder, is passed over.
+
+    Raises
+    ------
+    OSError
+        A file may not be removed.
+    """
+    parents: set[Path] = set()
+    for name in names:
+        path = folder / name
+        between = [folder / parent for parent in PurePosixPath(name).parents]
+        if any(parent.is_symlink() for parent in between) or (path.is_dir() and not path.is_symlink()):
+            continue
+        path.unlink(missing_ok=True)
+        parents.update(between)
+    for parent in sorted(parents - {folder}, key=lambda path: len(path.parts), reverse=True):
+        if parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()

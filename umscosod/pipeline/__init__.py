@@ -9,6 +9,7 @@ from pathlib import Path
 from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.data.places import real_path
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
@@ -150,7 +151,7 @@ def predict(
     if config is not None and config.method != "ums":
         raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
     folder = find_checkpoint(Path(checkpoint))
-    if folder.resolve().is_relative_to(Path(out).resolve() / "run"):
+    if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     config = adopt_checkpoint(load_config(DEFAULT_PRESET) if config is None else config, folder)
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}

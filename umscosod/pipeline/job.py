@@ -1,7 +1,8 @@
 """The output folder as a job that can be killed at any moment and taken up again.
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
-group and appears after that group's masks and maps; ``OUT/run/maps/*.safetensors`` are soft maps waiting for
+group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job writes, and
+an ``overwrite`` removes those only; ``OUT/run/maps/*.safetensors`` are soft maps waiting for
 refinement and go when the job is complete. A job that was killed while it cleared an earlier one away says so in
 ``job.json`` and clears again.
 """
@@ -10,26 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from umscosod.data.files import is_leftover, open_atomic, remove_leftovers
+from umscosod.data.files import is_leftover, open_atomic, read_json, remove_leftovers, remove_listed
+from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record
 from umscosod.errors import DataError, OtherResultsError
-from umscosod.types import FloatArray, ImageGroup, Labelled, Status
+from umscosod.types import FloatArray, ImageGroup, Labelled, Status, check_relative
 
 SCHEMA = 1
-OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
-"""What ``overwrite`` removes; ``pseudo`` is rewritten file by file, as a person may have put masks there."""
-OWN_FILES = ("report.json", "index.html")
-GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
-"""What must not be there when a job begins, unless an earlier job left it."""
+_OUTPUTS = "outputs.json"
+_TILES = ("image", "pseudo", "map", "mask")
 
 
 class JobFolder:
@@ -52,7 +52,7 @@ class JobFolder:
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         self.out, self.run = out, out / "run"
-        self._file = self.run / "job.json"
+        self._file = out / JOB_FILE
         self._settings: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         self._bound: dict[str, str] = {}
         saved = self._read()
@@ -79,6 +79,9 @@ class JobFolder:
         listing = [[group.name, image.id, sha256.get(image.id, "")] for group in groups for image in group.images]
         digest = hashlib.sha256(json.dumps(listing).encode("utf-8", "surrogatepass")).hexdigest()
         self._bind("images", digest, "files were added, removed, renamed or changed since")
+        outputs = [image.output for group in groups for image in group.images]
+        with open_atomic(self.run / _OUTPUTS) as stream:  # before the first of them is written
+            stream.write(json.dumps(outputs).encode())
 
     def bind_labels(self, digest: str) -> None:
         """Tie the job to its pseudo-labels, by a hash of them all.
@@ -143,17 +146,19 @@ class JobFolder:
         return self.run / "maps" / f"{_short(group.name)}.safetensors"
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        if not os.path.lexists(self._file):
             return None
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self._file} cannot be read ({error}); remove {self.run} or choose another --out"
-            ) from error
-        if isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound")):
-            return content
-        raise DataError(f"{self._file} is not a job of this program; choose another --out")
+        advice = f"choose another --out, or move {self.out} away"
+        try:
+            content = read_json(self._file)
+        except DataError as error:
+            raise DataError(f"{error}; {advice}") from error
+        if not is_job_record(content):
+            raise DataError(f"{self._file}: is no job of this program; {advice}")
+        bound = content["bound"]
+        if not all(isinstance(digest, str) for digest in bound.values()):
+            raise DataError(f"{self._file}: is damaged (what it is bound to is no text); {advice}")
+        return content
 
     def _bind(self, what: str, digest: str, change: str) -> None:
         if self._bound.get(what, digest) != digest:
@@ -182,16 +187,31 @@ class JobFolder:
             )
 
     def _clear(self) -> None:
-        """Remove an earlier job's results; ``job.json`` stays, or the rest would pass for somebody else's."""
-        paths = [self.out / name for name in (*OWN_FOLDERS, *OWN_FILES) if name != self.run.name]
+        """Remove an earlier job's results, those it has recorded: other files stay, and so does all behind a link.
+
+        ``job.json`` stays, or the rest would pass for somebody else's; the list of outputs goes last but for it.
+        """
         try:
-            for path in [*paths, *(path for path in self.run.iterdir() if path != self._file)]:
+            remove_listed(self.out, [*OWN_FILES, *self._recorded_outputs()])
+            for path in sorted(self.run.iterdir(), key=lambda path: path.name == _OUTPUTS):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                else:
+                elif path != self._file:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"cannot clear {self.out}: {error}; check its owner or choose another --out") from error
+
+    def _recorded_outputs(self) -> Iterator[str]:
+        """Names, below the output folder, of every picture that the earlier job may have written."""
+        listed = self.run / _OUTPUTS
+        try:
+            outputs = read_json(listed) if listed.is_file() else []
+        except DataError as error:
+            raise DataError(f"{error}; choose another --out, or move {self.out} away") from error
+        for output in outputs if isinstance(outputs, list) else []:
+            check_relative(str(output), "output name")
+            yield from (f"masks/{output}", f"maps/{output}")
+            yield from (PurePosixPath("thumbs", tile, str(output)).with_suffix(".jpg").as_posix() for tile in _TILES)
 
     def _sweep(self) -> None:
         """Remove what killed writers left."""

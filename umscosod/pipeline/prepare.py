@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
-from umscosod.data.groups import groups_from_csv, groups_from_folder
+from umscosod.data.csv_list import groups_from_images
+from umscosod.data.folders import iter_images
 from umscosod.data.lock import lock_folder
+from umscosod.data.places import GUARDED, check_place, is_results, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
-from umscosod.pipeline.job import GUARDED, JobFolder
+from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, Labelled, Status
 
@@ -91,13 +94,12 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
     DataError
         There are none, two have one name, or the folder is the output folder or lies among its results.
     """
+    check_place(out)
     if not isinstance(images, str | Path):
         groups = tuple(images)
-    elif Path(images).suffix.lower() == ".csv" and Path(images).is_file():
-        groups = tuple(groups_from_csv(images))
     else:
         _refuse_results(Path(images), out)
-        groups = tuple(groups_from_folder(images, exclude=[out]))
+        groups = tuple(groups_from_images(images, exclude=[out]))
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
@@ -116,9 +118,31 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
 
 def _refuse_results(images: Path, out: Path) -> None:
     """Images must not lie where results go: a second run would take results for images, or clear images away."""
-    root, place = images.resolve(), out.resolve()
-    if root == place or any(root.is_relative_to(place / name) for name in GUARDED):
+    root, place = real_path(images), real_path(out)
+    if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
+
+
+def _refuse_images(groups: Sequence[ImageGroup], out: Path) -> None:
+    """No image may lie, or be linked from, where results go; and no folder of images may become one of results.
+
+    Such a folder would not be searched for images again.
+    """
+    place, below = real_path(out), []
+    results = [real_path(out / name) for name in GUARDED]
+    for image in (image for group in groups for image in group.images):
+        real = real_path(image.path)
+        if any(real.is_relative_to(folder) for folder in results):
+            raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
+        below += [real] if real.is_relative_to(place) else []
+    if out.is_dir() and not is_results(out):
+        root = [os.path.commonpath([path.parent for path in below])] if below else []
+        found = next(iter_images(out, exclude=[*(out / name for name in GUARDED), *root]), None)
+        if found is not None:
+            raise DataError(
+                f"--out {out} holds images, such as {found.name}, and would not be searched for them any more; choose "
+                "a folder without images"
+            )
 
 
 @contextmanager
@@ -163,6 +187,7 @@ def prepare(
     validate_config(config)
     out = Path(out)
     groups = find_groups(images, out)
+    _refuse_images(groups, out)
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)

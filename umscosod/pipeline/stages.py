@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from umscosod.config import PipelineConfig, RefineConfig
-from umscosod.data.files import open_atomic
+from umscosod.data.files import NAMES, open_atomic
 from umscosod.data.resize import resize_centred
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
@@ -50,7 +50,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     proposer: MaskProposer = (
         CocoProposer(Path(config.detections), config) if config.proposer == "coco-json" else HacProposer(config)
     )
-    finished = set(done.read_text(encoding="utf-8").splitlines()) if done.is_file() else set()
+    finished = set(done.read_text(encoding="utf-8", errors=NAMES).splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
@@ -60,7 +60,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
         finished.add(group.name)
         with open_atomic(done) as stream:
-            stream.write("\n".join(sorted(finished)).encode())
+            stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))
     store.seal(groups)
     progress(len(groups), len(groups), "pseudo-labels")
     if isinstance(proposer, CocoProposer):
