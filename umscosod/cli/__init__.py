@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from umscosod import __version__
     from umscosod.cli.commands import run
-    from umscosod.cli.console import set_up_logging
+    from umscosod.cli.console import one_line, say, set_up_logging
     from umscosod.cli.parser import parse
 
     # Threads that spin while they wait starve whatever else runs here: two jobs at once on two cores took several times
@@ -43,19 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _print_any_name()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["-V"]):
-        print(f"umscosod {__version__}")
+        say(f"umscosod {__version__}")
         return 0
     try:
         command, config = parse(given or ["--help"])
         set_up_logging(verbose=command.console.verbose)
         return run(command, config)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command resumes from what was written", file=sys.stderr)
+        say("\ninterrupted; the same command resumes from what was written", file=sys.stderr)
         return INTERRUPTED
     except (UmscosodError, OSError) as error:
         if "--debug" in given:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"error: {one_line(str(error))}", file=sys.stderr)
         return USAGE
 
 

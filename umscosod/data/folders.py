@@ -137,6 +137,32 @@ def check_folder(root: Path) -> None:
         raise DataError(f"{root}: is the root of the whole file system; give the folder that holds the groups")
 
 
+def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--out") -> None:
+    """Refuse a folder of images as one of results: it would not be searched for images any more.
+
+    Parameters
+    ----------
+    out : Path
+        Need not exist. One that holds results already is let pass.
+    exclude : iterable of Path
+        Folders in it whose images do not count.
+    what : str
+        How the user calls it.
+
+    Raises
+    ------
+    DataError
+        There is an image in it, or below it.
+    """
+    if out.is_dir() and not is_results(out):
+        found = next(iter_images(out, exclude=exclude), None)
+        if found is not None:
+            raise DataError(
+                f"{what} {out} holds images, such as {found.name}, and would not be searched for them any more; choose "
+                "a folder without images"
+            )
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file name has an accepted extension and is not hidden."""
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in readable_suffixes()

@@ -18,27 +18,37 @@ person may have put masks there."""
 JOB_FILE = Path("run", "job.json")
 EXPORT_FILE = "export.json"
 _COMPLETE = frozenset({"report.json", "index.html", "masks"})
+_ARTICLES = {"job": "a job", "export": "an export", "bench": "a bench"}
 _BENCH = frozenset({"bench.json", "bench.md", "index.html"})
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Absolute path without links; a link that leads nowhere or round in a circle stays as it is.
+    """Absolute path without links; one that leads nowhere or round in a circle, or has a NUL, stays as it is.
 
     ``Path.resolve`` raises a RuntimeError on a circle.
     """
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return Path(os.path.abspath(path))  # noqa: PTH100 - without a look at the disk
 
 
 def is_results(folder: Path) -> bool:
-    """Whether a folder holds results of this program: of a job, finished or not, an export, or a bench.
+    """Whether a folder holds results of this program, and so is not searched for images: see `kind_of_results`."""
+    return bool(kind_of_results(folder))
 
-    Such a folder is not searched for images: its masks and small pictures are none. A damaged ``run/job.json`` counts
-    too; one that is plainly another program's does not.
+
+def kind_of_results(folder: Path) -> str:
+    """What a folder holds of this program's: ``"job"``, finished or not, ``"export"``, ``"bench"``; ``""`` if nothing.
+
+    A damaged ``run/job.json`` counts too; one that is plainly another program's does not.
     """
     names = _names_in(folder)
-    if names >= _COMPLETE or names >= _BENCH:
-        return True
-    return ("run" in names and _is_job(folder / JOB_FILE)) or (EXPORT_FILE in names and _is_export(folder))
+    if names >= _COMPLETE or ("run" in names and _is_job(folder / JOB_FILE)):
+        return "job"
+    if EXPORT_FILE in names and _is_export(folder):
+        return "export"
+    return "bench" if names >= _BENCH else ""
 
 
 def is_job_record(content: object) -> bool:
@@ -46,21 +56,23 @@ def is_job_record(content: object) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound"))
 
 
-def check_place(out: str | os.PathLike[str], what: str = "--out") -> None:
+def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out") -> None:
     """Refuse a place for results that cannot be a folder, or lies among the results of this program.
 
     Parameters
     ----------
     out : path
         Need not exist.
+    kind : str
+        What is to lie there; see `kind_of_results`.
     what : str
         How the user calls it.
 
     Raises
     ------
     DataError
-        It is empty, has a NUL, is a file or lies below one, is a link that leads round in a circle, or lies in the
-        folders that an earlier job or export writes.
+        It is empty, has a NUL, is a file or lies below one, is a link that leads round in a circle, holds results of
+        another kind, or lies in the folders that an earlier job or export writes.
     """
     name = os.fspath(out)
     if not name:
@@ -71,6 +83,9 @@ def check_place(out: str | os.PathLike[str], what: str = "--out") -> None:
         if os.path.lexists(path) and not path.is_dir():
             kind = "a link that leads to no folder" if path.is_symlink() else "a file, not a folder"
             raise DataError(f"{what} {name}: {path} is {kind}; choose another {what}")
+    present = kind_of_results(Path(name))
+    if kind and present not in ("", kind):
+        raise DataError(f"{what} {name} holds the results of {_ARTICLES[present]}; choose another {what}")
     real = real_path(name)
     for parent in real.parents:
         below = real.relative_to(parent).parts[0]

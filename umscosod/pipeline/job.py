@@ -191,6 +191,8 @@ class JobFolder:
 
         ``job.json`` stays, or the rest would pass for somebody else's; the list of outputs goes last but for it.
         """
+        if self.run.is_symlink():
+            raise DataError(f"cannot clear {self.out}: {self.run} is a link; choose another --out, or remove the link")
         try:
             remove_listed(self.out, [*OWN_FILES, *self._recorded_outputs()])
             for path in sorted(self.run.iterdir(), key=lambda path: path.name == _OUTPUTS):
@@ -204,14 +206,18 @@ class JobFolder:
     def _recorded_outputs(self) -> Iterator[str]:
         """Names, below the output folder, of every picture that the earlier job may have written."""
         listed = self.run / _OUTPUTS
+        if not listed.exists() and not any(_holds_anything(self.out / tree) for tree in ("masks", "maps", "thumbs")):
+            return
         try:
-            outputs = read_json(listed) if listed.is_file() else []
-        except DataError as error:
-            raise DataError(f"{error}; choose another --out, or move {self.out} away") from error
-        for output in outputs if isinstance(outputs, list) else []:
-            check_relative(str(output), "output name")
+            outputs = [str(output) for output in list(read_json(listed))]
+            for output in outputs:
+                check_relative(output, "output name")
+        except (DataError, TypeError) as error:
+            why = f"{listed} does not say what an earlier job wrote ({error})"
+            raise DataError(f"cannot clear {self.out}: {why}; choose another --out, or move {self.out} away") from error
+        for output in outputs:
             yield from (f"masks/{output}", f"maps/{output}")
-            yield from (PurePosixPath("thumbs", tile, str(output)).with_suffix(".jpg").as_posix() for tile in _TILES)
+            yield from (PurePosixPath("thumbs", tile, output).with_suffix(".jpg").as_posix() for tile in _TILES)
 
     def _sweep(self) -> None:
         """Remove what killed writers left."""

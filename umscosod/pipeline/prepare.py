@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
 from umscosod.data.csv_list import groups_from_images
-from umscosod.data.folders import iter_images
+from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
-from umscosod.data.places import GUARDED, check_place, is_results, real_path
+from umscosod.data.places import GUARDED, check_place, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
 from umscosod.features.cache import FeatureCache
@@ -92,14 +92,17 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
     Raises
     ------
     DataError
-        There are none, two have one name, or the folder is the output folder or lies among its results.
+        There are none, two have one name, the output folder cannot be one, or it holds images.
     """
-    check_place(out)
+    check_place(out, "job")
     if not isinstance(images, str | Path):
         groups = tuple(images)
     else:
         _refuse_results(Path(images), out)
+        if Path(images).is_dir():  # else a group's folder would first be left out of the search
+            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), Path(images)])
         groups = tuple(groups_from_images(images, exclude=[out]))
+    _refuse_inputs(groups, out)
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
@@ -123,26 +126,17 @@ def _refuse_results(images: Path, out: Path) -> None:
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 
 
-def _refuse_images(groups: Sequence[ImageGroup], out: Path) -> None:
-    """No image may lie, or be linked from, where results go; and no folder of images may become one of results.
-
-    Such a folder would not be searched for images again.
-    """
-    place, below = real_path(out), []
+def _refuse_inputs(groups: Sequence[ImageGroup], out: Path) -> None:
+    """No image may lie, or be linked from, where results go; and no folder of images may become one of results."""
+    place, inside = real_path(out), []
     results = [real_path(out / name) for name in GUARDED]
     for image in (image for group in groups for image in group.images):
         real = real_path(image.path)
         if any(real.is_relative_to(folder) for folder in results):
             raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
-        below += [real] if real.is_relative_to(place) else []
-    if out.is_dir() and not is_results(out):
-        root = [os.path.commonpath([path.parent for path in below])] if below else []
-        found = next(iter_images(out, exclude=[*(out / name for name in GUARDED), *root]), None)
-        if found is not None:
-            raise DataError(
-                f"--out {out} holds images, such as {found.name}, and would not be searched for them any more; choose "
-                "a folder without images"
-            )
+        inside += [real.parent] if real.is_relative_to(place) else []
+    roots = [Path(os.path.commonpath(inside))] if inside else []
+    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *roots])
 
 
 @contextmanager
@@ -187,7 +181,6 @@ def prepare(
     validate_config(config)
     out = Path(out)
     groups = find_groups(images, out)
-    _refuse_images(groups, out)
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)
