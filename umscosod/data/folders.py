@@ -206,7 +206,7 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
         walk.untaken.update(_kind(name) for name in files if name not in images and _is_worth_a_word(name))
         for name in images:
             yield FoundImage(path=here.path / name, name=_join(here.name, name), layout=layout)
-        below = []
+        below: list[_Folder] = []
         for entry in folders:
             folder = _Folder(path=here.path / entry.name, name=_join(here.name, entry.name), layout=layout)
             if inner is not None and folder.path == inner.mask_dir:
@@ -270,6 +270,8 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
             return None
         real = real_path(folder)
         if any(real.is_relative_to(path) for path in walk.excluded):
+            if folder.is_symlink():
+                logger.warning("%s: is a link into %s, which is left out; its images are left out too", folder, real)
             return None
         walk.seen.add((status.st_dev, status.st_ino))
         if real != walk.root and walk.root.is_relative_to(real):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from umscosod.data.files import read_json
@@ -17,6 +17,7 @@ GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
 person may have put masks there."""
 JOB_FILE = Path("run", "job.json")
 EXPORT_FILE = "export.json"
+_TILES = ("image", "pseudo", "map", "mask")
 _COMPLETE = frozenset({"report.json", "index.html", "masks"})
 _ARTICLES = {"job": "a job", "export": "an export", "bench": "a bench"}
 _BENCH = frozenset({"bench.json", "bench.md", "index.html"})
@@ -54,6 +55,11 @@ def kind_of_results(folder: Path) -> str:
 def is_job_record(content: object) -> bool:
     """Whether this is what ``run/job.json`` holds."""
     return isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound"))
+
+
+def thumb_names(output: str) -> tuple[str, ...]:
+    """Names of the small pictures that the contact sheet may have of an output, below the output folder."""
+    return tuple(PurePosixPath("thumbs", tile, output).with_suffix(".jpg").as_posix() for tile in _TILES)
 
 
 def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out") -> None:
@@ -95,7 +101,8 @@ def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out"
 
 def _names_in(folder: Path) -> frozenset[str]:
     try:
-        return frozenset(os.listdir(folder))
+        with os.scandir(folder) as found:
+            return frozenset(entry.name for entry in found)
     except OSError:  # the walk that lists the folder next says so
         return frozenset()
 

@@ -1,10 +1,9 @@
 """The output folder as a job that can be killed at any moment and taken up again.
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
-group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job writes, and
-an ``overwrite`` removes those only; ``OUT/run/maps/*.safetensors`` are soft maps waiting for
-refinement and go when the job is complete. A job that was killed while it cleared an earlier one away says so in
-``job.json`` and clears again.
+group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job may write,
+and an ``overwrite`` removes no others; ``OUT/run/maps/*.safetensors`` are soft maps waiting for refinement and go when
+the job is complete. A job that was killed while it cleared an earlier one away says so in ``job.json`` and clears again.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.data.files import is_leftover, open_atomic, read_json, remove_leftovers, remove_listed
-from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record
+from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record, thumb_names
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.types import FloatArray, ImageGroup, Labelled, Status, check_relative
 
 SCHEMA = 1
 _OUTPUTS = "outputs.json"
-_TILES = ("image", "pseudo", "map", "mask")
 
 
 class JobFolder:
@@ -150,7 +148,7 @@ class JobFolder:
             return None
         advice = f"choose another --out, or move {self.out} away"
         try:
-            content = read_json(self._file)
+            content: dict[str, Any] = read_json(self._file)
         except DataError as error:
             raise DataError(f"{error}; {advice}") from error
         if not is_job_record(content):
@@ -217,7 +215,7 @@ class JobFolder:
             raise DataError(f"cannot clear {self.out}: {why}; choose another --out, or move {self.out} away") from error
         for output in outputs:
             yield from (f"masks/{output}", f"maps/{output}")
-            yield from (PurePosixPath("thumbs", tile, output).with_suffix(".jpg").as_posix() for tile in _TILES)
+            yield from thumb_names(output)
 
     def _sweep(self) -> None:
         """Remove what killed writers left."""

@@ -16,7 +16,7 @@ from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, vali
 from umscosod.data.csv_list import groups_from_images
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
-from umscosod.data.places import GUARDED, check_place, real_path
+from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
 from umscosod.features.cache import FeatureCache
@@ -86,13 +86,21 @@ class Prepared:
         ]
 
 
-def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
+def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tuple[ImageGroup, ...]:
     """Take groups as they are, or find them in a folder or a ``.csv`` list; the output folder is left out.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+    out : Path
+    inputs : sequence of Path
+        What else the job reads; pictures below are no images.
 
     Raises
     ------
     DataError
-        There are none, two have one name, the output folder cannot be one, or it holds images.
+        There are none, two have one name, the output folder cannot be one, or it holds images, or an input lies where
+        results go.
     """
     check_place(out, "job")
     if not isinstance(images, str | Path):
@@ -100,9 +108,9 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
     else:
         _refuse_results(Path(images), out)
         if Path(images).is_dir():  # else a group's folder would first be left out of the search
-            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), Path(images)])
+            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
         groups = tuple(groups_from_images(images, exclude=[out]))
-    _refuse_inputs(groups, out)
+    _refuse_inputs(groups, out, inputs)
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
@@ -126,9 +134,12 @@ def _refuse_results(images: Path, out: Path) -> None:
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 
 
-def _refuse_inputs(groups: Sequence[ImageGroup], out: Path) -> None:
-    """No image may lie, or be linked from, where results go; and no folder of images may become one of results."""
+def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:
+    """No input may lie, or be linked from, where results go; and no folder of images may become one of results."""
     place, inside = real_path(out), []
+    for path in others:
+        if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
+            raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
     results = [real_path(out / name) for name in GUARDED]
     for image in (image for group in groups for image in group.images):
         real = real_path(image.path)
@@ -136,7 +147,7 @@ def _refuse_inputs(groups: Sequence[ImageGroup], out: Path) -> None:
             raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
         inside += [real.parent] if real.is_relative_to(place) else []
     roots = [Path(os.path.commonpath(inside))] if inside else []
-    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *roots])
+    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])
 
 
 @contextmanager
@@ -151,6 +162,7 @@ def prepare(
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
     pair: BackbonePair | None = None,
+    inputs: Sequence[Path] = (),
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
 
@@ -170,6 +182,8 @@ def prepare(
         Sees the backbones before anything is written or encoded, and may raise.
     pair : BackbonePair, optional
         In the place of those that the settings name, which stay as they are.
+    inputs : sequence of Path
+        What else the job reads, beside images and the files that the settings name.
 
     Raises
     ------
@@ -180,7 +194,8 @@ def prepare(
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
     out = Path(out)
-    groups = find_groups(images, out)
+    named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
+    groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)
