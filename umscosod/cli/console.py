@@ -33,12 +33,12 @@ _PLACES = (
 
 
 def printable(text: str) -> str:
-    """Escape control characters but line breaks and tabs: names of files must not move the cursor or ring the bell.
+    r"""Escape control characters but line breaks and tabs: names of files must not move the cursor or ring the bell.
 
     Examples
     --------
-    >>> printable("cat\x1b[2J.jpg")
-    'cat\\\\u001b[2J.jpg'
+    >>> print(printable("cat\x1b[2J.jpg"))
+    cat\u001b[2J.jpg
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

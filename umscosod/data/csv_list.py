@@ -143,6 +143,6 @@ def _refuse_unknown_header(path: Path, table: _Table) -> None:
     if is_header and cells[0].strip() and len(cells) > 1 and "\x00" not in first:
         shown = ",".join(cells)
         raise DataError(
-            f"{path}: line {line} {shown!r} names no image, and is no header with one of {', '.join(_PATHS)} and one of "
-            f"{', '.join(_GROUPS)}; name the columns path and group"
+            f"{path}: line {line} {shown!r} names no image, and is no header with one of {', '.join(_PATHS)} and one "
+            f"of {', '.join(_GROUPS)}; name the columns path and group"
         )

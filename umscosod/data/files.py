@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from umscosod.errors import DataError
 
@@ -46,6 +47,27 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_scratch() -> Iterator[BinaryIO]:
+    """Open a file without a name for what does not fit into memory, in the system's folder for temporary files.
+
+    Raises
+    ------
+    DataError
+        That folder is missing, full or not writable.
+    """
+    try:
+        with tempfile.TemporaryFile() as stream:
+            yield cast(BinaryIO, stream)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        where = f"a temporary file in {tempfile.gettempdir()}"
+        raise DataError(
+            f"cannot write {where}: {error.strerror or error}; make room there, or set TMPDIR to another folder"
+        ) from error
 
 
 def read_json(file: Path) -> Any:
@@ -89,10 +111,15 @@ def remove_leftovers(folder: Path) -> None:
     DataError
         A file may not be removed.
     """
-    if folder.is_symlink():
-        return
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names if is_leftover(name)):
+    waiting = [] if folder.is_symlink() else [folder]
+    while waiting:  # os.walk is recursive, and folders may nest deeply
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except OSError:  # missing, or not ours to look into
+            continue
+        waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for path in (Path(entry.path) for entry in entries if is_leftover(entry.name)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

@@ -24,6 +24,7 @@ MASK_FOLDERS = ("gt", "gts", "groundtruth", "groundtruths", "ground_truth", "gro
 """Names (in any case) under which benchmarks keep their masks, in order of preference."""
 _NOT_DATA = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs"})
 _NOT_WORTH_A_WORD = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"})
+_THUMBS = "folder called thumbs"
 _DEEPEST = 100  # levels of folders below the root: far from the limits of paths and of recursion
 _SHOWN = 5
 
@@ -291,6 +292,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
             raise DataError(message) from error
         logger.warning("%s; its images are left out", message)
         return None
+    walk.untaken.update(_THUMBS for entry in entries if entry.name.casefold() == "thumbs" and _is_folder(entry))
     entries = [entry for entry in entries if entry.name.casefold() not in _NOT_DATA]
     return sorted(entries, key=lambda entry: natural_key(entry.name))
 

@@ -51,9 +51,8 @@ def groups_from_folder(
     found = list(iter_images(root, exclude=exclude, untaken=untaken))
     log_untaken(root, untaken)
     if not found:
-        raise DataError(
-            f"{root}: no images found, in the folder or below it; accepted extensions: {' '.join(sorted(readable_suffixes()))}"
-        )
+        accepted = " ".join(sorted(readable_suffixes()))
+        raise DataError(f"{root}: no images found, in the folder or below it; accepted extensions: {accepted}")
     return groups_of(found, root)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +13,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import open_atomic, open_scratch
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
 from umscosod.export.tally import Tally
@@ -93,7 +92,7 @@ def write_contact_sheet(
     troubles: list[str] = []
     painter = _Painter(out_dir, thumb_px, max_pixels)
     # The summary at the top is known only at the end, so the sections wait in a file, not in memory.
-    with tempfile.TemporaryFile() as body:
+    with open_scratch() as body:
         number = 0
         for index, (group, members) in enumerate(groupby(rows, key=lambda row: row.labelled.group)):
             part = Tally()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from umscosod.data.files import open_scratch
 from umscosod.errors import DataError
 from umscosod.export.folder import open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
@@ -54,7 +54,7 @@ def export_cvat(
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=0)
     # the head lists the labels, which are known only at the end
-    with open_export(out, "cvat", counts, overwrite=overwrite) as folder, tempfile.TemporaryFile() as images:
+    with open_export(out, "cvat", counts, overwrite=overwrite) as folder, open_scratch() as images:
         for item, mask_HW in iter_masks(items, counts):
             height, width = mask_HW.shape
             number, name = counts.n_images - 1, quoteattr(name_image(item, image_root))

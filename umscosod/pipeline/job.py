@@ -3,7 +3,8 @@
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
 group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job may write,
 and an ``overwrite`` removes no others; ``OUT/run/maps/*.safetensors`` are soft maps waiting for refinement and go when
-the job is complete. A job that was killed while it cleared an earlier one away says so in ``job.json`` and clears again.
+the job is complete. A job that was killed while it cleared an earlier one away says so in ``job.json`` and clears
+again.
 """
 
 from __future__ import annotations

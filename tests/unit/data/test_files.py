@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import open_atomic, open_scratch, read_json, remove_listed
 from umscosod.errors import DataError
 
 
@@ -41,3 +45,47 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write"), open_atomic(tmp_path / "file" / "y") as stream:
         stream.write(b"new")
+
+
+class _Full(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_temporary_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", _Full)
+    message = (
+        rf"cannot write a temporary file in {tempfile.gettempdir()}: No space left .*; make room there, or set TMPDIR"
+    )
+    with pytest.raises(DataError, match=message), open_scratch() as stream:
+        stream.write(b"x")
+
+
+def test_faults_of_other_files_keep_their_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"), open_scratch():
+        (tmp_path / "gone").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[" * 100_000, b"9" * 5000])
+def test_damaged_json_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.json: is no JSON \(") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    for path in (tmp_path / "fifo.json", tmp_path / "none.json", tmp_path):
+        with pytest.raises(DataError, match="is missing, or no regular file"):
+            read_json(path)
+
+
+def test_listed_files_go_with_their_empty_folders(tmp_path: Path) -> None:
+    for name in ("a/b/1.png", "a/b/2.png", "a/c/3.png", "d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_listed(tmp_path, ["a/b/1.png", "a/c/3.png", "a/c/none.png", "a/b", "d.png"])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["2.png", "a", "b"]
