@@ -119,7 +119,8 @@ def remove_leftovers(folder: Path) -> None:
         except OSError:  # missing, or not ours to look into
             continue
         waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for path in (Path(entry.path) for entry in entries if is_leftover(entry.name)):
+        files = [Path(entry.path) for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        for path in (path for path in files if is_leftover(path.name)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -137,14 +138,14 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
     OSError
         A file may not be removed.
     """
-    parents: set[Path] = set()
+    is_link: dict[Path, bool] = {}
     for name in names:
         path = folder / name
         between = [folder / parent for parent in PurePosixPath(name).parents]
-        if any(parent.is_symlink() for parent in between) or (path.is_dir() and not path.is_symlink()):
-            continue
-        path.unlink(missing_ok=True)
-        parents.update(between)
-    for parent in sorted(parents - {folder}, key=lambda path: len(path.parts), reverse=True):
-        if parent.is_dir() and not any(parent.iterdir()):
+        is_link |= {parent: parent.is_symlink() for parent in between if parent not in is_link}
+        if not any(is_link[parent] for parent in between) and (path.is_symlink() or path.is_file()):
+            path.unlink(missing_ok=True)
+    for parent in sorted(is_link.keys() - {folder}, key=lambda path: len(path.parts), reverse=True):
+        is_linked = any(is_link.get(above, False) for above in (parent, *parent.parents))
+        if not is_linked and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()

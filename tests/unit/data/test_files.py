@@ -89,3 +89,14 @@ def test_listed_files_go_with_their_empty_folders(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_listed(tmp_path, ["a/b/1.png", "a/c/3.png", "a/c/none.png", "a/b", "d.png"])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["2.png", "a", "b"]
+
+
+def test_nothing_goes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there" / "empty").mkdir(parents=True)
+    (tmp_path / "there" / "1.png").touch()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / "2.png").symlink_to(tmp_path / "there" / "1.png")
+    remove_listed(tmp_path / "here", ["a/1.png", "a/empty/3.png", "2.png"])
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["1.png", "empty"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["a"]
