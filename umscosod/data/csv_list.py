@@ -52,7 +52,7 @@ def groups_from_images(
     if not os.fspath(images):
         raise DataError("IMAGES '' is empty; name a folder or a .csv list")
     path = Path(images)
-    if path.suffix.lower() == ".csv" and "\x00" not in str(path) and not path.is_dir():
+    if path.suffix.lower() == ".csv" and "\x00" not in str(path) and not os.path.isdir(path):  # noqa: PTH112 - as below
         return groups_from_csv(path)
     return groups_from_folder(path, exclude=exclude)
 
@@ -81,6 +81,8 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
         are named by line number.
     """
     path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise on some names
+        raise DataError(f"{path}: is not a regular file; give a .csv list")
     check_regular(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")

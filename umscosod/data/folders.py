@@ -282,6 +282,8 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
             logger.warning("%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
             return None
         if is_results(folder):
+            if not here.name and here.layout is None:
+                raise DataError(f"{folder}: holds results of this program; give the folder that holds the images")
             logger.warning("%s: looks like the results of an earlier run; not searched for images", folder)
             return None
         with os.scandir(folder) as found:

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import NAMES
+from umscosod.data.files import LONGEST, NAMES
 from umscosod.data.folders import FoundImage, iter_images, log_untaken
-from umscosod.data.naming import LONGEST, assign_outputs, natural_key, shared_stems, unique_tails
+from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef, check_relative

@@ -9,11 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from umscosod.data.files import NAMES
+from umscosod.data.files import LONGEST, NAMES
 
 _DIGITS = re.compile("([0-9]+)")
-LONGEST = 255
-"""Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
 NaturalKey = tuple[tuple[tuple[str | tuple[int, str], ...], ...], str]
 
 

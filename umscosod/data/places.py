@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from umscosod.data.files import read_json
+from umscosod.data.files import LONGEST, read_json
 from umscosod.errors import DataError
 
 OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
@@ -86,7 +86,9 @@ def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out"
     if "\x00" in name:
         raise DataError(f"{what} {name!r} has a NUL; choose another name")
     for path in (Path(name), *Path(name).parents):
-        if os.path.lexists(path) and not path.is_dir():
+        if len(os.fsencode(path.name)) > LONGEST:
+            raise DataError(f"{what} {name} has a part of more than {LONGEST} bytes; choose a shorter name")
+        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on some names
             kind = "a link that leads to no folder" if path.is_symlink() else "a file, not a folder"
             raise DataError(f"{what} {name}: {path} is {kind}; choose another {what}")
     present = kind_of_results(Path(name))

@@ -121,7 +121,7 @@ def test_the_root_of_the_file_system_is_refused(tmp_path: Path) -> None:
             found(root)
 
 
-@pytest.mark.parametrize("name", ["a\x00b", "loop", "file/below", "none"])
+@pytest.mark.parametrize("name", ["a\x00b", "loop", "file/below", "none", "n" * 300])
 def test_a_folder_that_cannot_be_opened_is_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     touch(tmp_path, "file")
@@ -135,6 +135,8 @@ def test_results_are_left_out_from_their_first_file_on(tmp_path: Path, caplog: p
     (tmp_path / "g" / "out" / "run" / "job.json").write_text('{"settings": {}, "bound": {}}')
     assert found(tmp_path) == ["g/1.jpg"]
     assert "earlier run" in caplog.text
+    with pytest.raises(DataError, match=r"out: holds results of this program; give the folder that holds the images"):
+        found(tmp_path / "g" / "out")
 
 
 def test_a_folder_of_images_cannot_become_one_of_results(tmp_path: Path) -> None:

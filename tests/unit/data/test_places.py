@@ -48,6 +48,7 @@ def test_a_missing_folder_holds_no_results(tmp_path: Path) -> None:
     [
         ("", r"--out '' is empty; name a folder"),
         ("a\x00b", r"--out 'a\\x00b' has a NUL; choose another name"),
+        ("n" * 300, r"--out .* has a part of more than 255 bytes; choose a shorter name"),
         ("file", r"--out .*file is a file, not a folder; choose another --out"),
         ("file/below", r"--out .*below: .*file is a file, not a folder"),
         ("loop", r"--out .*loop is a link that leads to no folder"),

@@ -126,7 +126,7 @@ def test_other_inputs_among_results_are_refused(tmp_path: Path) -> None:
         find_groups(tmp_path / "images", tmp_path / "out", inputs=[tmp_path / "out" / "masks"])
 
 
-@pytest.mark.parametrize("images", ["", "a\x00b", "loop", "none"])
+@pytest.mark.parametrize("images", ["", "a\x00b", "loop", "none", "n" * 300, "n" * 300 + ".csv"])
 def test_images_that_are_no_folder_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
