@@ -141,6 +141,8 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if type(value) is not kind:
         hint = " (write '' for none)" if kind is str and value is None else ""
         raise ConfigError(f"{name} must be {_PLAIN[kind]}, got {value!r}{hint}")
+    if kind is str and "\x00" in value:
+        raise ConfigError(f"{name} must be text without a NUL, got {value!r}")
     return value
 
 

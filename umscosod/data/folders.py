@@ -84,10 +84,15 @@ class _Walk:
     seen: set[tuple[int, int]] = field(default_factory=set)
     links: deque[_Folder] = field(default_factory=deque)
     untaken: Counter[str] = field(default_factory=Counter)
+    level: int = logging.WARNING
 
 
 def iter_images(
-    root: Path, *, exclude: Iterable[str | os.PathLike[str]] = (), untaken: Counter[str] | None = None
+    root: Path,
+    *,
+    exclude: Iterable[str | os.PathLike[str]] = (),
+    untaken: Counter[str] | None = None,
+    level: int = logging.WARNING,
 ) -> Iterator[FoundImage]:
     """Find every image file below a folder.
 
@@ -102,6 +107,8 @@ def iter_images(
         Folders left out with all below them; one that contains `root` itself has no effect.
     untaken : Counter, optional
         Counts by kind what is neither an image nor passed over; see `log_untaken`.
+    level : int
+        Of what is said of folders that are left out.
 
     Yields
     ------
@@ -117,6 +124,7 @@ def iter_images(
     real_root = real_path(root)
     excluded = tuple(path for path in map(real_path, exclude) if not real_root.is_relative_to(path))
     walk = _Walk(root=real_root, excluded=excluded, untaken=Counter() if untaken is None else untaken)
+    walk.level = level
     yield from _walk(_Folder(path=root, name="", layout=None), walk)
     while walk.links:
         yield from _walk(walk.links.popleft(), walk)
@@ -156,7 +164,7 @@ def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--
         There is an image in it, or below it.
     """
     if out.is_dir() and not is_results(out):
-        found = next(iter_images(out, exclude=exclude), None)
+        found = next(iter_images(out, exclude=exclude, level=logging.DEBUG), None)
         if found is not None:
             raise DataError(
                 f"{what} {out} holds images, such as {found.name}, and would not be searched for them any more; choose "
@@ -172,9 +180,14 @@ def is_image_name(name: str) -> bool:
 def log_untaken(root: Path, untaken: Counter[str]) -> None:
     """Say, in one warning, of which kind and how many the files are that were not taken for images; or nothing."""
     if untaken:
-        kinds = [f"{count} {kind}{_hint(kind)}" for kind, count in sorted(untaken.items(), key=lambda item: -item[1])]
-        more = ", ..." if len(kinds) > 2 * _SHOWN else ""
-        logger.warning("%s: not taken: %s%s", root, ", ".join(kinds[: 2 * _SHOWN]), more)
+        logger.warning("%s: %s", root, describe_untaken(untaken))
+
+
+def describe_untaken(untaken: Counter[str]) -> str:
+    """What is no image by count and kind, the most frequent first: ``not taken: 3 .heic (...), 2 .mp4``."""
+    kinds = [f"{count} {kind}{_hint(kind)}" for kind, count in sorted(untaken.items(), key=lambda item: -item[1])]
+    more = ", ..." if len(kinds) > 2 * _SHOWN else ""
+    return f"not taken: {', '.join(kinds[: 2 * _SHOWN])}{more}"
 
 
 def _hint(kind: str) -> str:
@@ -200,7 +213,7 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
         images = [name for name in files if is_image_name(name)]
         inner = _layout_of(here, [entry.name for entry in folders], images)
         if inner is not None and inner.image_dir != here.path:
-            _warn_beside(inner, folders, images)
+            _warn_beside(inner, folders, images, walk.level)
             waiting.append(_Folder(path=inner.image_dir, name=here.name, layout=inner))
             continue
         layout = here.layout if inner is None else inner
@@ -228,12 +241,13 @@ def _layout_of(here: _Folder, names: Sequence[str], images: Sequence[str]) -> La
     return None
 
 
-def _warn_beside(layout: Layout, folders: Sequence[os.DirEntry[str]], images: Sequence[str]) -> None:
+def _warn_beside(layout: Layout, folders: Sequence[os.DirEntry[str]], images: Sequence[str], level: int) -> None:
     """Name what lies beside the two trees of a layout and is not searched: depth maps, edges - or forgotten groups."""
     trees = (layout.image_dir, layout.mask_dir)
     beside = [entry.name for entry in folders if Path(entry.path) not in trees] + list(images)
     if beside:
-        logger.warning(
+        logger.log(
+            level,
             "%s: only %s is searched for images, and %s for their masks; not what lies beside them: %s%s; "
             "move into %s what belongs to it, or give it by itself",
             layout.image_dir.parent,
@@ -272,19 +286,23 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
         real = real_path(folder)
         if any(real.is_relative_to(path) for path in walk.excluded):
             if folder.is_symlink():
-                logger.warning("%s: is a link into %s, which is left out; its images are left out too", folder, real)
+                logger.log(
+                    walk.level, "%s: is a link into %s, which is left out; its images are left out too", folder, real
+                )
             return None
         walk.seen.add((status.st_dev, status.st_ino))
         if real != walk.root and walk.root.is_relative_to(real):
-            logger.warning("%s: is a link to %s, which holds the folder that is searched; not followed", folder, real)
+            logger.log(
+                walk.level, "%s: is a link to %s, which holds the folder that is searched; not followed", folder, real
+            )
             return None
         if here.name.count("/") >= _DEEPEST:
-            logger.warning("%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
+            logger.log(walk.level, "%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
             return None
         if is_results(folder):
             if not here.name and here.layout is None:
                 raise DataError(f"{folder}: holds results of this program; give the folder that holds the images")
-            logger.warning("%s: looks like the results of an earlier run; not searched for images", folder)
+            logger.log(walk.level, "%s: looks like the results of an earlier run; not searched for images", folder)
             return None
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
@@ -292,7 +310,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
         message = f"{folder}: cannot be listed ({error.strerror or error}); check its permissions"
         if not here.name:
             raise DataError(message) from error
-        logger.warning("%s; its images are left out", message)
+        logger.log(walk.level, "%s; its images are left out", message)
         return None
     walk.untaken.update(_THUMBS for entry in entries if entry.name.casefold() == "thumbs" and _is_folder(entry))
     entries = [entry for entry in entries if entry.name.casefold() not in _NOT_DATA]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.files import LONGEST, NAMES
-from umscosod.data.folders import FoundImage, iter_images, log_untaken
+from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
@@ -49,10 +49,11 @@ def groups_from_folder(
     root = Path(root)
     untaken: Counter[str] = Counter()
     found = list(iter_images(root, exclude=exclude, untaken=untaken))
-    log_untaken(root, untaken)
     if not found:
         accepted = " ".join(sorted(readable_suffixes()))
-        raise DataError(f"{root}: no images found, in the folder or below it; accepted extensions: {accepted}")
+        others = f"; {describe_untaken(untaken)}" if untaken else ""
+        raise DataError(f"{root}: no images found, in the folder or below it; accepted extensions: {accepted}{others}")
+    log_untaken(root, untaken)
     return groups_of(found, root)
 
 

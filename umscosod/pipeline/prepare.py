@@ -193,6 +193,7 @@ def prepare(
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
+    check_place(out, "job")
     out = Path(out)
     named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
     groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])

@@ -116,7 +116,7 @@ def test_a_group_may_be_called_masks(tmp_path: Path) -> None:
 
 
 def test_unusable_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no images found.*\.jpg"):
+    with pytest.raises(DataError, match=r"no images found.*\.jpg.*; not taken: 1 \.txt"):
         groups_from_folder(_touch(tmp_path, "a/readme.txt"))
     with pytest.raises(DataError, match="no such folder"):
         groups_from_folder(tmp_path / "none")

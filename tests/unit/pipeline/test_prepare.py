@@ -135,6 +135,24 @@ def test_images_that_are_no_folder_are_one_line(tmp_path: Path, monkeypatch: pyt
     assert "\n" not in str(caught.value)
 
 
+def test_the_current_folder_is_not_what_an_empty_name_means(images: Path, config: PipelineConfig) -> None:
+    with pytest.raises(DataError, match="--out '' is empty"):
+        label_groups(images, "", config)
+
+
+def test_a_folder_above_the_images_says_nothing_of_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "images" / "g" / "1.jpg", tmp_path / "images" / "g" / "2.jpg", tmp_path / "masks" / "g" / "1.png")
+    touch(tmp_path / "notes" / "a.txt")
+    find_groups(tmp_path / "images", tmp_path)
+    assert caplog.messages == []
+
+
+def test_a_nul_in_a_setting_that_names_a_file_is_refused(images: Path, tmp_path: Path, config: PipelineConfig) -> None:
+    other = replace(config, features=replace(config.features, cache_dir="a\x00b"))
+    with pytest.raises(ConfigError, match=r"features\.cache_dir must be text without a NUL"):
+        label_groups(images, tmp_path / "out", other)
+
+
 def test_settings_that_only_speed_up_or_name_a_place_decide_nothing(config: PipelineConfig) -> None:
     features = replace(config.features, cache_dir="/elsewhere", use_cache=False, batch_size=1, weights="/a.pth")
     crf = replace(config.refine.crf, workers=7)
