@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 import skimage.data
 import skimage.filters
-from PIL import Image
 
 from umscosod.config import CrfConfig
+from umscosod.data.opening import open_picture
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import open_pool, refine_masks
@@ -59,8 +59,8 @@ def files(images: Path, masks: Path) -> Iterator[tuple[ByteArray, BoolArray]]:
     for mask_path in sorted(masks.rglob("*.png")):
         found = sorted((images / mask_path.relative_to(masks).parent).glob(f"{mask_path.stem}.*"))
         if found:
-            picture = np.asarray(Image.open(found[0]).convert("RGB"))
-            truth = np.asarray(Image.open(mask_path).convert("L")) > 127
+            picture = np.asarray(open_picture(found[0]).convert("RGB"))
+            truth = np.asarray(open_picture(mask_path).convert("L")) > 127
             if truth.shape == picture.shape[:2]:
                 yield picture, truth
 
@@ -99,7 +99,7 @@ def measure_speed(starts: Starts, config: CrfConfig, rounds: int) -> dict[str, f
         "seconds_per_picture": best["one"] / len(starts),
         "pool_speedup": best["one"] / best["pool"],
         "pool_equals_one_process": all(
-            np.array_equal(a, b) for (a, _), (b, _) in zip(outcomes["one"], outcomes["pool"], strict=True)
+            np.array_equal(a, b) for (a, *_), (b, *_) in zip(outcomes["one"], outcomes["pool"], strict=True)
         ),
         # Of the work, what stays with the caller: on idle cores the pool's speed-up is bounded by its inverse.
         "callers_share_of_cpu_with_pool": cpu["pool"] / cpu["one"],
@@ -116,7 +116,7 @@ def measure_masks(starts: Starts, truths: Masks, config: CrfConfig) -> dict[str,
     """What the settings do to the masks, and how far each set lies from the true ones."""
 
     def run(given: Starts, settings: CrfConfig) -> Masks:
-        return [mask for mask, _ in refine_masks(given, settings)]
+        return [mask for mask, *_ in refine_masks(given, settings)]
 
     def mean_iou(guesses: Masks) -> float:
         pairs = zip(guesses, truths, strict=True)

@@ -6,13 +6,13 @@ Parameters reach a form raw: missing, empty, or of a type nobody asked for. The 
 from typing import Any, get_args, get_type_hints
 
 import fiftyone as fo
-import yaml
 from fiftyone.operators import types
 from typing_extensions import Doc
 
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, preset_names
-from umscosod.errors import ConfigError
+from umscosod.config_yaml import parse_yaml
+from umscosod.errors import ConfigError, shorten
 
 BY_FOLDER = "(folder)"
 METHODS: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
@@ -187,9 +187,9 @@ def _read_overrides(ctx: Any) -> dict[str, Any]:
         if not line.strip():
             continue
         if not sign:
-            raise ConfigError(f"{line.strip()!r} is no setting; write one a line: train.epochs=30")
+            raise ConfigError(f"{shorten(line.strip())} is no setting; write one a line: train.epochs=30")
         try:
-            overrides[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{name.strip()}: {value.strip()!r} cannot be read as a value") from error
+            overrides[name.strip()] = parse_yaml(value)
+        except ConfigError as error:
+            raise ConfigError(f"{shorten(name.strip(), quoted=False)}: {shorten(value.strip())} is {error}") from None
     return overrides

@@ -13,7 +13,10 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,21 @@ from hypothesis import HealthCheck, settings
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRATCH = Path(tempfile.mkdtemp(prefix="umscosod-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+
+def _start_reaper() -> None:
+    """Have all that tests start end with this process, also when that is killed: it is found by a mark."""
+    name, value = "UMSCOSOD_TESTS", uuid.uuid4().hex
+    line = [sys.executable, str(REPOSITORY / "tests" / "reaper.py"), f"{name}={value}", str(SCRATCH)]
+    environment = {key: text for key, text in os.environ.items() if key != name}  # not marked by a run around this one
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    reaper = subprocess.Popen(line, stdin=subprocess.PIPE, env=environment, **quiet)
+    atexit.register(reaper.communicate)  # closes its input, and waits
+    os.environ[name] = value
+
+
+if sys.platform == "linux":  # it looks for processes in /proc
+    _start_reaper()
 
 (SCRATCH / "plugins").mkdir()
 (SCRATCH / "plugins" / "fiftyone-umscosod").symlink_to(REPOSITORY, target_is_directory=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 # the redundant names re-export: `from umscosod.config import EmbeddedConfig` is how the rest of the package asks
@@ -52,8 +52,10 @@ class AfmmConfig:
 
     enabled: Annotated[bool, Doc("Off: 0.5 / 0.5 mean of the two streams (first row of the paper's ablation).")] = True
     weight: Annotated[Literal["patch", "channel"], Doc("Mixing weight per patch (paper) or per channel.")] = "patch"
-    hidden_divisor: Annotated[int, Ge(1), Doc("Hidden width of the mixing MLP is C over this (spec A2; unsaid).")] = 4
-    heads: Annotated[int, Ge(1), Doc("Self-attention heads (paper: 4).")] = 4
+    hidden_divisor: Annotated[
+        int, Ge(1), Le(1024), Doc("Hidden width of the mixing MLP is C over this (spec A2; unsaid).")
+    ] = 4
+    heads: Annotated[int, Ge(1), Le(64), Doc("Self-attention heads (paper: 4).")] = 4
     pre_norm: Annotated[bool, Doc("LayerNorm without affine on each stream before mixing.")] = False
 
 
@@ -77,6 +79,7 @@ class CfmmConfig:
     block_images: Annotated[
         int,
         Ge(1),
+        Le(512),
         Doc("Images per block of the affinity and of inference: bounds memory, not results (1: cache-sized)."),
     ] = 1
 
@@ -113,7 +116,7 @@ class NetworkConfig:
     fram: FramConfig = field(default_factory=FramConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     common_dim: Annotated[
-        int, Ge(0), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
+        int, Ge(0), Le(2048), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
     ] = 0
     mirror_average: Annotated[bool, Doc("Predict the mean of a group's maps and of its mirrored features' maps.")] = (
         False
@@ -124,27 +127,37 @@ class NetworkConfig:
 class TrainConfig:
     """Stage 2: training on pseudo-labels (eq. 9, 10)."""
 
-    epochs: Annotated[int, Ge(1), Doc("Passes over all groups (paper: 100).")] = 100
+    epochs: Annotated[int, Ge(1), Le(1_000_000), Doc("Passes over all groups (paper: 100).")] = 100
     min_steps: Annotated[
-        int, Ge(0), Doc("Small collections get more epochs until so many steps are done; 0: epochs alone decide.")
+        int,
+        Ge(0),
+        Le(10_000_000),
+        Doc("Small collections get more epochs until so many steps are done; 0: epochs alone decide."),
     ] = 0
     batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = (
         24
     )
-    learning_rate: Annotated[float, Gt(0.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
-    weight_decay: Annotated[float, Ge(0.0), Doc("L2 decay inside Adam.")] = 0.0
-    bce_weight: Annotated[float, Ge(0.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
-    iou_weight: Annotated[float, Ge(0.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
+    learning_rate: Annotated[float, Ge(1e-8), Le(1.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
+    weight_decay: Annotated[float, Ge(0.0), Le(1.0), Doc("L2 decay inside Adam.")] = 0.0
+    bce_weight: Annotated[float, Ge(0.0), Le(1000.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
+    iou_weight: Annotated[float, Ge(0.0), Le(1000.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
+    label_weights: Annotated[
+        Literal["confidence", "equal"],
+        Doc("Weight of an image in the loss: its label's confidence, sqrt(f O), or equal (eq. 9, 10: plain means)."),
+    ] = "confidence"
     label_smoothing: Annotated[
         float,
         Ge(0.0),
-        Lt(1.0),
-        Doc("Targets become (1 - s) t + s / 2, so that a network copies its labels' faults later. 0: as published."),
+        Le(0.99),
+        Doc(
+            "Targets of the cross-entropy become (1 - s) t + s / 2, so that a network copies its labels' faults later. "
+            "0: as published."
+        ),
     ] = 0.0
     ema_decay: Annotated[
         float,
         Ge(0.0),
-        Lt(1.0),
+        Le(0.99999),
         Doc("Predict with an average of the network over its steps, each keeping this share of it. 0: as published."),
     ] = 0.0
     mirror: Annotated[bool, Doc("A visit of a group sees its features and targets mirrored, with chance one half.")] = (
@@ -160,16 +173,20 @@ class TrainConfig:
         ),
     ] = 1
     round_share: Annotated[float, *Share, Doc("The network's share in the targets of a further round.")] = 0.5
-    iou_eps: Annotated[float, Gt(0.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
-    checkpoint_every: Annotated[int, Ge(1), Doc("Epochs between two checkpoints a killed run resumes from.")] = 1
-    keep_checkpoints: Annotated[int, Ge(1), Doc("How many of the latest checkpoints stay on disk.")] = 2
+    iou_eps: Annotated[float, Ge(1e-12), Le(1.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
+    checkpoint_every: Annotated[
+        int, Ge(1), Le(1_000_000), Doc("Epochs between two checkpoints a killed run resumes from.")
+    ] = 1
+    keep_checkpoints: Annotated[int, Ge(1), Le(1000), Doc("How many of the latest checkpoints stay on disk.")] = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig:
     """All stages."""
 
-    seed: Annotated[int, Ge(0), Doc("Seed of everything random; group and image order are part of it.")] = 123
+    seed: Annotated[
+        int, Ge(0), Le(2**63 - 1), Doc("Seed of everything random; group and image order are part of it.")
+    ] = 123
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
     method: Annotated[
         Method,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 
@@ -26,17 +26,20 @@ class GroupingConfig:
     ] = 1.0
     shrinkage: Annotated[
         float,
-        Gt(0.0),
+        Ge(1e-6),
+        Le(1000.0),
         Doc(
             "Ridge, in mean variances, of the whitening of patch tokens over the collection: few strong directions "
             "that all images share must not drown the rest."
         ),
     ] = 0.1
-    min_size: Annotated[int, Ge(1), Doc("Fewest images of a group; also the size below which a group is small.")] = 3
+    min_size: Annotated[
+        int, Ge(1), Le(100_000), Doc("Fewest images of a group; also the size below which a group is small.")
+    ] = 3
     max_groups: Annotated[int, Ge(2), Le(1000), Doc("Most groups tried where their number is chosen.")] = 40
     enough_separation: Annotated[
         float,
-        Gt(0.0),
+        Ge(0.01),
         Le(1.0),
         Doc(
             "Where their number is chosen: the fewest groups whose mean silhouette reaches this share of the best; "
@@ -67,8 +70,9 @@ class GroupingConfig:
     mixed_images: Annotated[
         int,
         Ge(2),
+        Le(100_000),
         Doc("Images of a draw at most: what chance gives so many hardly changes with more, and time grows with them."),
     ] = 500
     mixed_quantile: Annotated[
-        float, Gt(0.0), Le(1.0), Doc("A group is mixed unless its cohesion lies above this quantile of the draws'.")
+        float, Ge(0.001), Le(1.0), Doc("A group is mixed unless its cohesion lies above this quantile of the draws'.")
     ] = 0.95

@@ -15,7 +15,8 @@ import yaml
 
 from umscosod.config import PipelineConfig
 from umscosod.config_schema import check_value, sections, settings
-from umscosod.errors import ConfigError
+from umscosod.config_yaml import parse_yaml, read_settings_file
+from umscosod.errors import ConfigError, shorten
 
 DEFAULT_PRESET = "fast"
 """What the command line and the calls of `umscosod` take unless told otherwise."""
@@ -58,7 +59,7 @@ def load_config(
     if preset is not None:
         values.update(_read_text(_preset_text(preset), f"preset {preset}"))
     if file is not None:
-        values.update(_read_text(_file_text(Path(file)), str(file)))
+        values.update(_read_text(read_settings_file(Path(file)), str(file)))
     values.update(_check_values(overrides, ""))
     return cast(PipelineConfig, _build(PipelineConfig, values, ""))
 
@@ -130,8 +131,13 @@ def preset_values(preset: str) -> dict[str, Any]:
 
 def _check_values(values: object, origin: str) -> dict[str, Any]:
     """Flatten to dotted names and check each value; `origin` starts the messages."""
+    checked: dict[str, Any] = {}
     try:
-        return {name: check_value(name, value) for name, value in _flatten(values, "")}
+        for name, value in _flatten(values, ""):
+            if name in checked:
+                raise ConfigError(f"{name} is given twice, nested and dotted")
+            checked[name] = check_value(name, value)
+        return checked
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}" if origin else str(error)) from None
 
@@ -141,15 +147,15 @@ def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
         return
     if not isinstance(values, Mapping):
         what = f"{prefix.rstrip('.')} is a section and" if prefix else "the configuration"
-        raise ConfigError(f"{what} must hold settings by name, got {values!r}")
+        raise ConfigError(f"{what} must hold settings by name, got {shorten(values)}")
     for key, value in values.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key if isinstance(key, str) else shorten(key)}"
         if name in sections():
             yield from _flatten(value, f"{name}.")
         elif name in settings():
             yield name, value
         else:
-            raise ConfigError(f"unknown key {name!r}{_suggest(name)}")
+            raise ConfigError(f"unknown key {shorten(name)}{_suggest(name[:100])}")
 
 
 def _suggest(name: str) -> str:
@@ -161,17 +167,10 @@ def _suggest(name: str) -> str:
 
 def _read_text(text: str, origin: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
     return _check_values(content, origin)
-
-
-def _file_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} cannot be read: {error}; give a YAML file in UTF-8") from error
 
 
 def _presets() -> Traversable:
@@ -200,7 +199,9 @@ def _build(section: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 def _iter_values(section: Any, expected: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if type(section) is not expected:
-        raise ConfigError(f"{prefix.rstrip('.') or 'the configuration'} must be a {expected.__name__}, got {section!r}")
+        raise ConfigError(
+            f"{prefix.rstrip('.') or 'the configuration'} must be a {expected.__name__}, got {shorten(section)}"
+        )
     hints = get_type_hints(expected)
     for field in fields(section):
         name, value = f"{prefix}{field.name}", getattr(section, field.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from umscosod.config_features import Share
@@ -18,10 +18,12 @@ class PseudoConfig:
     proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
     detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
     detections_images: Annotated[
-        str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids equal file stems.")
+        str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
     ] = ""
     hac_thresholds: Annotated[
         tuple[float, ...],
+        Ge(-1.0),
+        Le(1.0),
         Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
     ] = (0.4, 0.2, 0.1)
     centre: Annotated[
@@ -43,7 +45,7 @@ class PseudoConfig:
         ),
     ] = "co-saliency"
     category_distance: Annotated[
-        float, Gt(0.0), Le(2.0), Doc("Average-linkage cosine distance below which two masks are one category.")
+        float, Ge(0.001), Le(2.0), Doc("Average-linkage cosine distance below which two masks are one category.")
     ] = 0.45
     min_score: Annotated[float, *Share, Doc("Lowest detector score of a mask (coco-json).")] = 0.3
     min_area_share: Annotated[float, *Share, Doc("Smallest mask, as a share of the image.")] = 0.005
@@ -52,7 +54,7 @@ class PseudoConfig:
     nms_iou: Annotated[float, *Share, Doc("Of two masks with a larger IoU only the first is kept.")] = 0.9
     parent_coverage: Annotated[
         float,
-        Gt(0.0),
+        Ge(0.01),
         Le(1.0),
         Doc("Share of a mask that its parent covers: gives whole, part, subpart (HASSOD: 0.9)."),
     ] = 0.9
@@ -60,10 +62,14 @@ class PseudoConfig:
     max_group_masks: Annotated[
         int,
         Ge(1),
+        Le(20_000),
         Doc("Masks of a group that are clustered at most (memory grows with the square); best overlap first."),
     ] = 6000
     top_k: Annotated[
-        int, Ge(1), Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone.")
+        int,
+        Ge(1),
+        Le(1000),
+        Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone."),
     ] = 3
     clean: Annotated[
         Literal["auto", "prototype", "none"],
@@ -90,14 +96,17 @@ class PseudoConfig:
         ),
     ] = "linear"
     probe_ridge: Annotated[
-        float, Gt(0.0), Doc("Ridge of the probe, for patches of unit variance: the stiffer, the less it copies labels.")
+        float,
+        Ge(1e-6),
+        Le(1000.0),
+        Doc("Ridge of the probe, for patches of unit variance: the stiffer, the less it copies labels."),
     ] = 0.5
     probe_patches: Annotated[
-        int, Ge(100), Doc("Patches of the collection the probe is fitted on, drawn at random.")
+        int, Ge(100), Le(1_000_000), Doc("Patches of the collection the probe is fitted on, drawn at random.")
     ] = 15000
     probe_slope: Annotated[
         float,
-        Gt(0.0),
+        Ge(0.01),
         Le(100.0),
         Doc(
             "Steepness of the probe's maps on a ViT, per standard deviation of its logits: how much of a map DenseCRF "
@@ -106,7 +115,7 @@ class PseudoConfig:
     ] = 12.0
     probe_slope_whitened: Annotated[
         float,
-        Gt(0.0),
+        Ge(0.01),
         Le(100.0),
         Doc("The same for tokens whitened over the collection (embedded), which tell less and leave more to colours."),
     ] = 0.6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from umscosod.config_features import Share
@@ -23,23 +23,23 @@ class CrfConfig:
     iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 20
     confidence: Annotated[
         float,
-        Gt(0.5),
+        Ge(0.501),
         Le(0.9999),
         Doc("Bound c of a label's probability: soft clips to [1 - c, c], hard assigns c (SCoSPARC: 0.995)."),
     ] = 0.98
-    gaussian_xy_px: Annotated[float, Gt(0.0), Doc("Smoothness kernel: spatial deviation in pixels (SCoSPARC: 10).")] = (
-        3.0
-    )
-    gaussian_compat: Annotated[float, Ge(0.0), Doc("Smoothness kernel: weight (SCoSPARC: 10).")] = 3.0
+    gaussian_xy_px: Annotated[
+        float, Ge(0.01), Le(10_000.0), Doc("Smoothness kernel: spatial deviation in pixels (SCoSPARC: 10).")
+    ] = 3.0
+    gaussian_compat: Annotated[float, Ge(0.0), Le(1000.0), Doc("Smoothness kernel: weight (SCoSPARC: 10).")] = 3.0
     bilateral_xy_px: Annotated[
-        float, Gt(0.0), Doc("Appearance kernel: spatial deviation in pixels (SCoSPARC: 10).")
+        float, Ge(0.01), Le(10_000.0), Doc("Appearance kernel: spatial deviation in pixels (SCoSPARC: 10).")
     ] = 40.0
     bilateral_rgb: Annotated[
-        float, Gt(0.0), Doc("Appearance kernel: colour deviation, in 0-255 levels (SCoSPARC: 3).")
+        float, Ge(0.01), Le(10_000.0), Doc("Appearance kernel: colour deviation, in 0-255 levels (SCoSPARC: 3).")
     ] = 8.0
-    bilateral_compat: Annotated[float, Ge(0.0), Doc("Appearance kernel: weight (SCoSPARC: 10).")] = 3.0
+    bilateral_compat: Annotated[float, Ge(0.0), Le(1000.0), Doc("Appearance kernel: weight (SCoSPARC: 10).")] = 3.0
     size_px: Annotated[int, Ge(32), Le(2048), Doc("Side of the square the CRF works on.")] = 224
-    workers: Annotated[int, Ge(0), Doc("Processes (the CRF holds the GIL); 0: one per core.")] = 0
+    workers: Annotated[int, Ge(0), Le(61), Doc("Processes (the CRF holds the GIL); 0: one per core.")] = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,9 @@ class RefineConfig:
         Le(10.0),
         Doc("Weight of a map's lack of confidence in eq. 6 (paper: 1, which drops faint objects of every method)."),
     ] = 0.25
-    th_clamp: Annotated[tuple[float, float], Doc("Bounds of the threshold; 0 2 switches clamping off.")] = (0.05, 0.95)
+    th_clamp: Annotated[
+        tuple[float, float], Ge(-10.0), Le(10.0), Doc("Bounds of the threshold; 0 2 switches clamping off.")
+    ] = (0.05, 0.95)
     empty_floor: Annotated[
         float,
         *Share,
@@ -65,6 +67,13 @@ class RefineConfig:
         float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")
     ] = 0.95
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
+    skip_empty: Annotated[
+        bool,
+        Doc(
+            "Leave images with an empty mask out of the group prototype. Off, as published: one such image makes eq. 7 "
+            "0/0, and no component of the group has a similarity above 0."
+        ),
+    ] = True
     sim_mode: Annotated[
         Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
     ] = "absolute"
@@ -96,6 +105,9 @@ class RefineConfig:
         float, *Share, Doc("Components under this share of the image go; 0: none.")
     ] = 0.0
     agreement_ridge: Annotated[
-        float, Gt(0.0), Doc("Ridge, in mean variances, of the classifier by which keep=better judges a group's masks.")
+        float,
+        Ge(1e-6),
+        Le(1000.0),
+        Doc("Ridge, in mean variances, of the classifier by which keep=better judges a group's masks."),
     ] = 0.1
     crf: CrfConfig = field(default_factory=CrfConfig)

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, shorten
 
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -94,7 +94,7 @@ def check_value(name: str, value: Any) -> Any:
     Traceback (most recent call last):
     umscosod.errors.ConfigError: refine.crf.iterations must be >= 1 and <= 100, got 0
     """
-    return _check_setting(settings()[name], value)
+    return check_setting(settings()[name], value)
 
 
 def check_section(section: Any, prefix: str) -> None:
@@ -110,18 +110,19 @@ def check_section(section: Any, prefix: str) -> None:
     >>> from umscosod.config import GroupingConfig
     >>> check_section(GroupingConfig(min_size=0), "grouping")
     Traceback (most recent call last):
-    umscosod.errors.ConfigError: grouping.min_size must be >= 1, got 0
+    umscosod.errors.ConfigError: grouping.min_size must be >= 1 and <= 100000, got 0
     """
     for setting in iter_settings(type(section), f"{prefix}."):
-        _check_setting(setting, operator.attrgetter(setting.name.removeprefix(f"{prefix}."))(section))
+        check_setting(setting, operator.attrgetter(setting.name.removeprefix(f"{prefix}."))(section))
 
 
-def _check_setting(setting: Setting, value: Any) -> Any:
+def check_setting(setting: Setting, value: Any) -> Any:
+    """Check a value as `check_value` does, against a setting that may be no part of `PipelineConfig`."""
     name = setting.name
     converted = _convert(name, setting.kind, value)
     numbers = converted if isinstance(converted, tuple) else (converted,)
     if not all(_COMPARE[sign](number, limit) for number in numbers for sign, limit in setting.limits):
-        raise ConfigError(f"{name} must be {setting.bounds}, got {value!r}")
+        raise ConfigError(f"{name} must be {setting.bounds}, got {shorten(value)}")
     return converted
 
 
@@ -129,20 +130,20 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+            raise ConfigError(f"{name} must be one of {', '.join(map(str, choices))}, got {shorten(value)}")
         return value
     if get_origin(kind) is tuple:
         return _convert_tuple(name, get_args(kind), value)
     if kind is float:
         number = _as_float(value)
         if number is None or not math.isfinite(number):
-            raise ConfigError(f"{name} must be a finite number, got {value!r}")
+            raise ConfigError(f"{name} must be a finite number, got {shorten(value)}")
         return number
     if type(value) is not kind:
         hint = " (write '' for none)" if kind is str and value is None else ""
-        raise ConfigError(f"{name} must be {_PLAIN[kind]}, got {value!r}{hint}")
-    if kind is str and "\x00" in value:
-        raise ConfigError(f"{name} must be text without a NUL, got {value!r}")
+        raise ConfigError(f"{name} must be {_PLAIN[kind]}, got {shorten(value)}{hint}")
+    if kind is str and "\0" in value:  # most are paths, which cannot hold it
+        raise ConfigError(f"{name} must be text without NUL characters, got {shorten(value)}")
     return value
 
 
@@ -150,7 +151,7 @@ def _convert_tuple(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, 
     is_open = kinds[-1] is Ellipsis
     wanted = f"a list of {'' if is_open else f'{len(kinds)} '}numbers"
     if not isinstance(value, list | tuple) or not (is_open or len(value) == len(kinds)):
-        raise ConfigError(f"{name} must be {wanted}, got {value!r}")
+        raise ConfigError(f"{name} must be {wanted}, got {shorten(value)}")
     return tuple(_convert(name, kinds[0] if is_open else kinds[i], item) for i, item in enumerate(value))
 
 

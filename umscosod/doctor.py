@@ -146,13 +146,14 @@ def check_disk() -> list[Check]:
 def check_cache() -> Check:
     """Size of the feature cache."""
     from umscosod.features.cache import FeatureCache
+    from umscosod.features.cache_folder import format_bytes
 
     try:
         stats = FeatureCache().stats()
     except (UmscosodError, OSError) as error:
         return Check(name="feature cache", ok=False, message=str(error), cure="set UMSCOSOD_CACHE to a folder of yours")
     return Check(
-        name="feature cache", ok=True, message=f"{stats.root}: {stats.files} files, {stats.bytes / _GB:.2f} GB"
+        name="feature cache", ok=True, message=f"{stats.root}: {stats.files} files, {format_bytes(stats.bytes)}"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class UmscosodError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -37,3 +39,34 @@ class MissingDependencyError(UmscosodError, ImportError):
 
 class Cancelled(UmscosodError):  # noqa: N818 - an outcome the caller asked for, not a fault
     """The caller's cancel check returned true between two units of work."""
+
+
+def shorten(value: object, limit: int = 80, *, quoted: bool = True) -> str:
+    """A value as a message shows it: one line of at most `limit` characters, whatever a file held.
+
+    Parameters
+    ----------
+    value : object
+    limit : int
+    quoted : bool
+        As `repr` writes it; else as text.
+
+    Examples
+    --------
+    >>> shorten({"a": [1, 2]}), shorten("x" * 100, 10), shorten(10**5000)
+    ("{'a': [1, 2]}", "'xx...xxx'", 'a whole number of more than 80 digits')
+    """
+    made = _Repr()
+    made.maxlevel, made.maxlist, made.maxtuple, made.maxdict = 4, 8, 8, 8
+    made.maxstring = made.maxother = made.maxlong = limit
+    if quoted:
+        text = " ".join(made.repr(value).split())
+    else:
+        text = "".join(char if char.isprintable() else "?" for char in str(value))
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write more than 4,300 digits
+        return repr(x) if abs(x) < 10**self.maxlong else f"a whole number of more than {self.maxlong} digits"

@@ -253,12 +253,15 @@ class RefinedMask:
     regions : tuple of Region
     crf : bool
         Whether DenseCRF ran.
+    failure : str
+        Why it could not, where it should have; else empty.
     """
 
     mask_HW: BoolArray
     threshold: float
     regions: tuple[Region, ...]
     crf: bool
+    failure: str = ""
 
 
 class Status(StrEnum):

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 URI = "@umscosod/umscosod"
-SHOWN_MS = 90_000
+SHOWN_MS = 600_000
 """Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
-DONE_S = 120
+DONE_S = 900
 """Longest wait for a job in the database."""
 SETTLE_MS = 400
 """Pause in which nothing was asked of the server, after which a form counts as settled (it waits 100 ms itself)."""

@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-DATABASE_S = 60  # half a second when nothing else runs
-APP_S = 180  # 4 to 15 s when nothing else runs
-STOP_S = 30
+DATABASE_S = 600  # half a second when nothing else runs
+APP_S = 900  # 4 to 15 s when nothing else runs
+STOP_S = 300
 
 
 def free_port() -> int:
@@ -99,7 +99,7 @@ class AppServer:
     def wait(self) -> None:
         """Wait until it answers."""
         url = f"{self.url}/fiftyone"
-        wait_until_up(lambda: urllib.request.urlopen(url, timeout=5).close(), APP_S, self.process, self.log)
+        wait_until_up(lambda: urllib.request.urlopen(url, timeout=30).close(), APP_S, self.process, self.log)
 
     def stop(self) -> None:
         self.process.terminate()

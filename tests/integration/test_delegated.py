@@ -22,7 +22,7 @@ from umscosod.integrations.fiftyone.runs.places import run_folder
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 180  # starting a worker's child takes 7 s when nothing else runs
+WAIT_S = 900  # starting a worker's child takes 7 s when nothing else runs
 EPOCHS, MANY = 100, 5000
 
 
@@ -72,14 +72,14 @@ class Queue:
 
     def kill_worker(self) -> None:
         self.workers[-1].kill()
-        self.workers[-1].wait(30)
+        self.workers[-1].wait(WAIT_S)
 
     def close(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:
                 kill_all(self.children() if worker is self.workers[-1] else [])
                 worker.kill()
-                worker.wait(30)
+                worker.wait(WAIT_S)
 
 
 def kill_all(processes: list[Any]) -> None:
@@ -90,7 +90,7 @@ def kill_all(processes: list[Any]) -> None:
             process.kill()
         except psutil.NoSuchProcess:  # it ended by itself
             continue
-    psutil.wait_procs(processes, timeout=30)
+    psutil.wait_procs(processes, timeout=WAIT_S)
 
 
 def is_training(operation: Any, steps: int = 10) -> bool:
@@ -184,7 +184,7 @@ def test_a_delegated_job_killed_in_training_goes_on_and_others_follow(
     steps = queue.service.get(endless).status.label
     queue.wait(endless, lambda found: found.status.label != steps)
     queue.service.set_failed(endless)  # = fiftyone delegated fail ID
-    _, alive = psutil.wait_procs(jobs, timeout=30)
+    _, alive = psutil.wait_procs(jobs, timeout=WAIT_S)
     assert alive == []
     with pytest.raises(DataError, match=r"was interrupted, with other settings: .*train.epochs was 5000, now 100"):
         ours.train_dataset(dataset, group_field="cls", labels="ground_truth", key="endless", config=config)

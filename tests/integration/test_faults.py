@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import pytest
 from PIL import Image
 
 from tests.jobs import assert_same, quick_config, read_results
+from tests.processes import wait_until
 from tests.synthetic import tiny_collection
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, UmscosodError
 from umscosod.pipeline import label_groups
 from umscosod.progress import stage_name
+from umscosod.types import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -198,6 +200,39 @@ def test_a_run_stopped_in_any_stage_is_taken_up(
     assert_taken_up(tmp_path / "out", whole)
 
 
+# ---- an input that kills the process it is in
+
+FRAGILE = """
+import json, os, sys
+sys.path[:] = json.loads(sys.argv[1])
+from umscosod.refine import crf_worker as worker
+answer = worker._answer
+worker._answer = lambda job: os.abort() if job["picture"][:9, :9].mean() > 250 else answer(job)
+worker.main()
+"""
+
+
+def test_an_image_that_kills_densecrf_is_named_and_the_rest_is_what_it_would_be(
+    tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of this toy die of a white corner."""
+    shutil.copytree(images, tmp_path / "image")
+    bad = sorted((tmp_path / "image").glob("*/*"))[1]
+    with Image.open(bad) as opened:
+        picture = opened.convert("RGB")
+    picture.paste((255, 255, 255), (0, 0, 20, 20))
+    picture.save(bad, quality=95)
+    config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=2)))
+    sound = label_groups(tmp_path / "image", tmp_path / "sound", config, train=False)
+    monkeypatch.setattr("umscosod.refine.crf_pool._PROGRAM", FRAGILE)
+    report = label_groups(tmp_path / "image", tmp_path / "out", config, train=False)
+    hit = [row for row in report.rows if "DenseCRF died on it (SIGABRT)" in row.reason]
+    assert [(row.image_id, row.status) for row in hit] == [(f"{bad.parent.name}/{bad.name}", Status.LABELLED)]
+    assert len(report.rows) == len(sound.rows) == 4
+    others = [f"masks/{row.output}" for row in report.rows if row not in hit]
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "sound" / name).read_bytes() for name in others)
+
+
 # ---- killed at any write
 
 
@@ -218,9 +253,11 @@ def test_a_run_killed_before_any_write_is_taken_up(
         assert_taken_up(Path(run["out"]), whole)
 
 
-@pytest.mark.parametrize(("stage", "delay_s"), [("features", 0.05), ("training", 0.02)])
+@pytest.mark.parametrize(
+    ("stage", "written"), [("features", "cache/**/*.safetensors"), ("training", "out/run/metrics.*")]
+)
 def test_a_command_killed_from_outside_is_taken_up_by_the_same_command(
-    tmp_path: Path, images: Path, whole: dict[str, bytes], stage: str, delay_s: float
+    tmp_path: Path, images: Path, whole: dict[str, bytes], stage: str, written: str
 ) -> None:
     out, cache = tmp_path / "out", tmp_path / "cache"
     with subprocess.Popen(
@@ -228,7 +265,7 @@ def test_a_command_killed_from_outside_is_taken_up_by_the_same_command(
     ) as process:
         assert process.stderr is not None
         reached = any(line.startswith(f"{stage}:") for line in process.stderr)
-        time.sleep(delay_s)
+        wait_until(lambda: any(tmp_path.glob(written)))
         process.kill()
     assert reached
     assert process.returncode == -signal.SIGKILL

@@ -223,7 +223,7 @@ def test_a_closed_tab_stops_the_job_and_a_second_click_is_turned_away(
     reports.close()
     for thread in threading.enumerate():
         if thread.name == "umscosod-operator":
-            thread.join(30)
+            thread.join()
     dataset.reload()
     assert all(status is None for *_, status in read_labels(dataset, "cosal").values())
     assert ours.get_run(dataset, "cosal").state == "running"

@@ -318,8 +318,8 @@ def test_unfit_corrections_are_refused(toy_dataset: Any, run_ids: list[str], tmp
     cases = {
         soft: r"other than 0 and 255 \(120\)",
         small: "is 20 x 10 pixels, its image .* 128 x 96",
-        text: "cannot be read",
-        tmp_path / "gone.png": "is missing",
+        text: r"cannot read the mask file .*text\.png: it is no picture in a known format",
+        tmp_path / "gone.png": "cannot be found",
     }
     for path, message in cases.items():
         with pytest.raises(DataError, match=message):

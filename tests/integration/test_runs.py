@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.jobs import quick_config
 from umscosod.config import PipelineConfig
-from umscosod.errors import DataError
+from umscosod.errors import Cancelled, DataError
 from umscosod.integrations import fiftyone as ours
 
 pytestmark = pytest.mark.mongod
@@ -270,6 +270,34 @@ def test_pseudo_masks_from_a_coco_file_named_by_file(toy_dataset: Any, config: P
     sample = toy_dataset.first()
     mask, truth = (read(sample[name].mask_path) > 0 for name in ("pseudo", "ground_truth"))
     assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+
+
+def test_a_coco_file_that_was_edited_meanwhile_is_not_mixed_with_the_old_one(
+    toy_dataset: Any, config: PipelineConfig, tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    from umscosod.data.masks import encode_rle
+
+    file = tmp_path / "results.json"
+    rows = [
+        {"image_id": sample.filepath, "segmentation": encode_rle(read(sample["ground_truth"].mask_path) > 0)}
+        for sample in toy_dataset
+    ]
+    file.write_text(json.dumps(rows))
+    chosen = replace(config, pseudo=replace(config.pseudo, proposer="coco-json", detections=str(file)))
+
+    def stop(done: int, total: int, stage: str) -> None:
+        if stage == "pseudo-labels" and done:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        ours.pseudo_label_dataset(toy_dataset, group_field="cls", config=chosen, progress=stop)
+    file.write_text(json.dumps(rows[::-1]))
+    with pytest.raises(DataError, match="detections or weights have changed"):
+        ours.pseudo_label_dataset(toy_dataset, group_field="cls", config=chosen)
+    report = ours.pseudo_label_dataset(toy_dataset, group_field="cls", config=chosen, overwrite=True)
+    assert report.counts["labelled"] == 8
 
 
 def test_samples_deleted_meanwhile_are_passed_over(toy_dataset: Any, config: PipelineConfig) -> None:

@@ -139,7 +139,13 @@ def test_a_form_without_a_data_set_says_so(operator: Any) -> None:
     assert form_of(operator, ctx)["no_dataset"].invalid
 
 
-@pytest.mark.parametrize("text", ["train.epochs", "train.epoch=3", "train.epochs=0", "train.epochs=[", "=3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("train.epochs", "train.epoch=3", "train.epochs=0", "train.epochs=[", "=3", "train.epochs=!!int abc"),
+        *("train.epochs=" + "9" * 5000, "train.epochs=" + "[" * 3000, "train.epochs=&a [*a]", "seed=2026-99-99"),
+    ],
+)
 def test_settings_are_checked_as_they_are_typed(operator: Any, text: str) -> None:
     assert form_of(operator, make_context({"settings": text}))["settings_problem"].invalid
     assert "settings_problem" not in form_of(operator, make_context({"settings": "train.epochs=3"}))

@@ -464,11 +464,18 @@ def test_features_are_estimated_encoded_and_pruned(tmp_path: Path, capsys: pytes
     assert "failed: cat/torn.jpg" in out
     assert "2 of 3 images encoded" in out
     stats = FeatureCache(cache).stats()
-    each = float(estimated.partition(" MB each")[0].rpartition(" ")[2])
-    assert stats.bytes == pytest.approx(2e6 * each, rel=0.05)
+    each, unit = estimated.partition(" each")[0].split()[-2:]
+    assert stats.bytes == pytest.approx(2 * float(each) * {"KB": 1e3, "MB": 1e6}[unit], rel=0.05)
     assert cli.main(["features", "prune", "--max-gb", "0", "--cache-dir", str(cache)]) == 0
     assert FeatureCache(cache).stats().files == 0
-    assert cli.main(["features", "prune", "--max-gb", "-1"]) == 2
+    assert " 0.00 GB" not in out
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e300", "1e10"])
+def test_prune_refuses_sizes_that_no_disk_has(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["features", "prune", f"--max-gb={value}"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: --max-gb must be a number of GB from 0 to 1e9, got {float(value)}\n"
 
 
 def test_presets_are_shown_by_difference_or_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
+import math
+import os
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,9 +16,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umscosod.config import CrfConfig, PipelineConfig, RefineConfig, TrainConfig
+from umscosod.config import CrfConfig, GroupingConfig, PipelineConfig, RefineConfig, TrainConfig
 from umscosod.config_io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
-from umscosod.config_schema import Setting, check_value, settings
+from umscosod.config_schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
 
 
@@ -30,7 +35,7 @@ def values_of(setting: Setting) -> st.SearchStrategy[Any]:
     if setting.kind is bool:
         return st.booleans()
     if setting.kind is str:
-        return st.text(max_size=12)
+        return st.text(st.characters(exclude_characters="\0"), max_size=12)
     limits = dict(setting.limits)
     low, high = limits.get(">=", limits.get(">")), limits.get("<=", limits.get("<"))
     if setting.kind is int:
@@ -89,10 +94,10 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
         ),
         ({"epochs": 3}, "unknown key 'epochs'; did you mean 'train.epochs'?"),
         ({"zzz": 3}, "unknown key 'zzz'; the sections are baselines, "),
-        ({"train.epochs": 0}, "train.epochs must be >= 1, got 0"),
+        ({"train.epochs": 0}, "train.epochs must be >= 1 and <= 1000000, got 0"),
         ({"train.epochs": True}, "train.epochs must be a whole number, got True"),
         ({"train.epochs": 2.0}, "train.epochs must be a whole number, got 2.0"),
-        ({"train.learning_rate": 0}, "train.learning_rate must be > 0.0, got 0"),
+        ({"train.learning_rate": 0}, "train.learning_rate must be >= 1e-08 and <= 1.0, got 0"),
         ({"train.learning_rate": float("nan")}, "train.learning_rate must be a finite number, got nan"),
         ({"train.learning_rate": "fast"}, "train.learning_rate must be a finite number, got 'fast'"),
         ({"network.cfmm.init": "kaimin"}, "network.cfmm.init must be one of identity, kaiming, got 'kaimin'"),
@@ -137,6 +142,90 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def assert_refused(file: Path, part: str) -> None:
+    """One line of bounded length that names the file."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(file=file)
+    message = str(caught.value)
+    assert part in message
+    assert str(file) in message
+    assert "\n" not in message
+    assert len(message) < len(str(file)) + 400
+
+
+ALIAS_BOMB = "a: &a [0, 0]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijklmnop"))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train.epochs: !!int abc", "settings take no tags (!) (line 1, column 15)"),
+        ("train.epochs: !!float abc", "settings take no tags"),
+        ("train: !!timestamp abc", "settings take no tags"),
+        ("refine.enabled: !!bool abc", "settings take no tags"),
+        ("train: !!binary xx", "settings take no tags"),
+        ("!!python/object/apply:os.system ['x']", "settings take no tags"),
+        ("train.epochs: 0x_", "'0x_' cannot be read as a number (line 1, column 15)"),
+        ("train.epochs: " + "9" * 5000, "cannot be read as a number (line 1, column 15)"),
+        ("train.epochs: 0x" + "f" * 6000, "got a whole number of more than 80 digits"),
+        ("train.learning_rate: 1" + ":59" * 9000 + ".5", "cannot be read as a number"),
+        ("train.learning_rate: 1.0e+400", "train.learning_rate must be a finite number, got inf"),
+        ("train.learning_rate: .nan", "train.learning_rate must be a finite number, got nan"),
+        ("train.epochs: 2026-99-99", "train.epochs must be a whole number, got '2026-99-99'"),
+        ("[" * 3000, "nested too deeply for settings"),
+        ("- " * 3000 + "a", "nested too deeply for settings"),
+        ("{a: " * 3000, "nested too deeply for settings"),
+        ("pseudo.hac_thresholds: &x [0.1]", "settings take no anchors (&) and aliases (*)"),
+        (ALIAS_BOMB, "settings take no anchors (&) and aliases (*)"),
+        ("seed: \0", "not valid YAML: unacceptable character #x0000"),
+        ("\tseed: 3", "not valid YAML: found character '\\t' that cannot start any token (line 1, column 1)"),
+        ("seed: 1\nseed: 2", "not valid YAML: 'seed' is given twice (line 2, column 1)"),
+        ("train: {epochs: 1}\ntrain.epochs: 2", "train.epochs is given twice, nested and dotted"),
+        ("1: 2", "unknown key '1'"),
+        ("~: 2", "unknown key 'None'"),
+        ("? [a]\n: b", "not valid YAML: found unhashable key"),
+        ("x" * 1000 + ": 1", "unknown key 'xxx"),
+        ("seed: " + "x" * 5000, "seed must be a whole number, got 'xxx"),
+        ("pseudo.hac_thresholds: [" + "[1], " * 5000 + "]", "must be a finite number, got [1]"),
+        ("seed: 1\n---\nseed: 2", "not valid YAML: but found another document"),
+        ('device: "\\UFFFFFFFF"', "an escape in quotes names a character that does not exist"),
+        ('features.cache_dir: "a\\0b"', "features.cache_dir must be text without NUL characters, got 'a\\x00b'"),
+        ("#" * 300_000, "has more than 200,000 bytes"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_short_line(tmp_path: Path, text: str, part: str) -> None:
+    assert_refused(write(tmp_path, text), part)
+
+
+def test_what_is_no_text_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    (tmp_path / "utf16.yaml").write_bytes("seed: 3".encode("utf-16"))
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    assert_refused(tmp_path / "utf16.yaml", "cannot be read: 'utf-8' codec can't decode")
+    assert_refused(tmp_path / "fifo.yaml", "is no regular file")
+    assert_refused(tmp_path, "is no regular file")
+    assert_refused(tmp_path / "loop.yaml", "cannot be read")
+    with (tmp_path / "wide.yaml").open("wb") as stream:
+        stream.truncate(100 * 2**20)
+    assert_refused(tmp_path / "wide.yaml", "has more than 200,000 bytes")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    (tmp_path / "bom.yaml").write_bytes("seed: 3".encode("utf-8-sig"))
+    assert load_config(file=tmp_path / "bom.yaml").seed == 3
+
+
+def test_a_folder_named_by_a_date_is_text(tmp_path: Path) -> None:
+    assert load_config(file=write(tmp_path, "features.cache_dir: 2026-01-02")).features.cache_dir == "2026-01-02"
+
+
+def test_values_are_shortened_in_messages_whatever_they_are() -> None:
+    for value in (10**5000, -(10**5000), "9" * 5000, [0] * 10**6, [[[[[[0]]]]]] * 99, {"a": "b" * 999}):
+        with pytest.raises(ConfigError) as caught:
+            check_value("train.learning_rate", value)
+        assert len(str(caught.value)) < 150
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
         load_config(file=tmp_path / "none.yaml")
@@ -148,6 +237,83 @@ def test_a_configuration_built_in_python_is_checked() -> None:
         validate_config(bad)
     with pytest.raises(ConfigError, match="refine must be a RefineConfig"):
         validate_config(dataclasses.replace(PipelineConfig(), refine=TrainConfig()))  # type: ignore[arg-type]
+
+
+def numeric_settings() -> dict[str, Setting]:
+    """Every number, and list of numbers, of `PipelineConfig` and `GroupingConfig`."""
+    every = [*settings().values(), *iter_settings(GroupingConfig, "grouping.")]
+    return {one.name: one for one in every if one.kind in (int, float) or get_origin(one.kind) is tuple}
+
+
+def value_like(setting: Setting, number: float) -> Any:
+    """The number as the setting takes it: alone or in a list of the right length."""
+    if setting.kind in (int, float):
+        return number
+    kinds = get_args(setting.kind)
+    return [number] if kinds[-1] is Ellipsis else [number] * len(kinds)
+
+
+def check(setting: Setting, value: Any) -> Any:
+    if setting.name in settings():
+        return check_value(setting.name, value)
+    return check_section(GroupingConfig(**{setting.name.removeprefix("grouping."): value}), "grouping")
+
+
+@pytest.mark.parametrize("name", numeric_settings())
+def test_every_number_has_two_finite_bounds_that_are_valid_themselves(name: str) -> None:
+    setting = numeric_settings()[name]
+    signs, limits = zip(*setting.limits, strict=True)
+    assert signs == (">=", "<=")
+    assert all(math.isfinite(limit) and abs(limit) < 2**63 for limit in limits)
+    for limit in limits:
+        check(setting, value_like(setting, limit))
+    for beyond in (limits[0] - 1, limits[1] * 2 + 1):
+        with pytest.raises(ConfigError, match=re.escape(f"{name} must be {setting.bounds}, got ")):
+            check(setting, value_like(setting, beyond))
+
+
+EXTREMES = [
+    1e300,
+    -1e300,
+    1e-30,
+    -1e-30,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**18,
+    -(10**18),
+    10**400,
+    -(10**400),
+    10**5000,
+]
+
+
+@pytest.mark.parametrize("name", numeric_settings())
+def test_an_extreme_number_is_taken_or_refused_but_never_breaks_the_check(name: str) -> None:
+    setting = numeric_settings()[name]
+    low, high = (limit for _, limit in setting.limits)
+    for number in EXTREMES:
+        for value in (number, value_like(setting, number)):
+            with contextlib.suppress(ConfigError):
+                check(setting, value)
+                assert low <= number <= high
+
+
+def test_messages_about_extreme_numbers_are_one_short_line() -> None:
+    for name in numeric_settings():
+        for number in EXTREMES:
+            message = refusal_of(numeric_settings()[name], number)
+            assert len(message) < 300
+            assert "\n" not in message
+
+
+def refusal_of(setting: Setting, value: Any) -> str:
+    """What is said of a value, or nothing where it is taken."""
+    try:
+        check(setting, value)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_true_is_no_choice_of_a_number() -> None:
@@ -173,6 +339,8 @@ def test_the_paper_preset_has_the_published_values() -> None:
     assert (config.features.backbone, config.features.second_backbone) == ("dino_vitb8", "dinov2_vitb14_reg")
     assert (config.train.epochs, config.train.learning_rate, config.train.batch_images) == (100, 1e-4, 24)
     assert config.train.weight_decay == 0.0
+    assert (config.train.label_weights, config.refine.skip_empty) == ("equal", False)
+    assert (PipelineConfig().train.label_weights, PipelineConfig().refine.skip_empty) == ("confidence", True)
     assert (config.train.bce_weight, config.train.iou_weight, config.train.iou_eps) == (1.0, 1.0, 1e-7)
     assert (config.seed, config.keep, config.features.size_px) == (123, "network", 224)
     cfmm, fram, afmm = config.network.cfmm, config.network.fram, config.network.afmm

@@ -16,6 +16,7 @@ from umscosod.bench.results import BenchReport
 from umscosod.bench.table import format_report
 from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
+from umscosod.export.names import clean_markup
 from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import BoolArray
 
@@ -65,7 +66,7 @@ def write_page(report: BenchReport, shown: int) -> Path:
     )
     page = report.out / "index.html"
     with open_atomic(page) as stream:
-        stream.write(text.encode("utf-8", "replace"))
+        stream.write(clean_markup(text).encode())
     return page
 
 

@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from umscosod.cli.signals import heed_signals
 from umscosod.errors import UmscosodError
 
 USAGE = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,38 +25,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0 all well, 1 something failed, 2 the line was not understood or it cannot be done, 3 nothing was labelled,
-        130 interrupted.
+        130 interrupted, 143 terminated, 129 its terminal was closed.
 
     Raises
     ------
     SystemExit
         After ``--help`` (0), or where flags are wrong (2).
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with heed_signals() as stop:
+        try:
+            return _run(given)
+        except (KeyboardInterrupt, Exception) as error:
+            if stop.number or isinstance(error, KeyboardInterrupt):  # a library may have made another error of it
+                return stop.tell()
+            if "--debug" in given or not isinstance(error, (UmscosodError, OSError)):
+                raise
+            from umscosod.cli.console import one_line, say  # late: the first second, too, can be interrupted
+
+            say(f"error: {one_line(str(error))}", file=sys.stderr)
+            return USAGE
+
+
+def _run(given: list[str]) -> int:
     from umscosod import __version__
     from umscosod.cli.commands import run
-    from umscosod.cli.console import one_line, say, set_up_logging
+    from umscosod.cli.console import say, set_up_logging
     from umscosod.cli.parser import parse
 
     # Threads that spin while they wait starve whatever else runs here: two jobs at once on two cores took several times
     # as long as one after the other. Read when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _print_any_name()
-    given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["-V"]):
         say(f"umscosod {__version__}")
         return 0
-    try:
-        command, config = parse(given or ["--help"])
-        set_up_logging(verbose=command.console.verbose)
-        return run(command, config)
-    except KeyboardInterrupt:
-        say("\ninterrupted; the same command resumes from what was written", file=sys.stderr)
-        return INTERRUPTED
-    except (UmscosodError, OSError) as error:
-        if "--debug" in given:
-            raise
-        say(f"error: {one_line(str(error))}", file=sys.stderr)
-        return USAGE
+    command, config = parse(given or ["--help"])
+    set_up_logging(verbose=command.console.verbose)
+    return run(command, config)
 
 
 def _print_any_name() -> None:

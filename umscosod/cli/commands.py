@@ -158,6 +158,7 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     from umscosod.data.images import decode_image
     from umscosod.device import resolve_device
     from umscosod.errors import DataError
+    from umscosod.features.cache_folder import format_bytes
     from umscosod.features.registry import build_backbones
 
     groups = _find_groups(command.images)
@@ -177,13 +178,15 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     each = sum(array.nbytes for array in arrays) + 3 * config.features.size_px**2
     stats = _cache(config).stats()
     say("\n".join(pair.notes))
-    say(f"{len(images)} images in {len(groups)} groups, {each / 1e6:.2f} MB each: {each * len(images) / _GB:.2f} GB")
-    say(f"cache {stats.root}: {stats.files} files, {stats.bytes / _GB:.2f} GB; {stats.free_bytes / _GB:.1f} GB free")
+    total = format_bytes(each * len(images))
+    say(f"{len(images)} images in {len(groups)} groups, {format_bytes(each)} each: {total}")
+    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}; {format_bytes(stats.free_bytes)} free")
     return 0
 
 
 def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> int:
     from umscosod.device import resolve_device
+    from umscosod.features.cache_folder import format_bytes
     from umscosod.features.collection import FeatureCollection
     from umscosod.features.registry import build_backbones
 
@@ -199,7 +202,7 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
     stats = collection.cache.stats()
     say("\n".join(pair.notes))
     say(f"{total - len(collection.failures)} of {total} images encoded")
-    say(f"cache {stats.root}: {stats.files} files, {stats.bytes / _GB:.2f} GB")
+    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}")
     if len(collection.failures) == total:
         return 3
     return int(bool(collection.failures))
@@ -207,13 +210,14 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
 
 def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
     from umscosod.features.cache import FeatureCache
+    from umscosod.features.cache_folder import format_bytes
 
-    if not (math.isfinite(command.max_gb) and command.max_gb >= 0):
-        raise ConfigError(f"--max-gb must be a number >= 0, got {command.max_gb}")
+    if not 0 <= command.max_gb <= 1e9:  # 1e18 bytes: no disk is larger; nan is refused too
+        raise ConfigError(f"--max-gb must be a number of GB from 0 to 1e9, got {command.max_gb}")
     cache = FeatureCache(command.cache_dir)
     report = cache.prune(int(command.max_gb * _GB))
-    say(f"cache {cache.root}: {report.removed_files} files removed ({report.removed_bytes / _GB:.2f} GB), ", end="")
-    say(f"{report.kept_files} kept ({report.kept_bytes / _GB:.2f} GB)")
+    say(f"cache {cache.root}: {report.removed_files} files removed ({format_bytes(report.removed_bytes)}), ", end="")
+    say(f"{report.kept_files} kept ({format_bytes(report.kept_bytes)})")
     return 0
 
 

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_folders, iter_images, log_untaken
+from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
+from umscosod.data.walk import walk_files
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup
 
@@ -106,13 +107,12 @@ def _index_masks(mask_dir: Path) -> dict[str, Path]:
     """Masks below a folder by relative path without extension, exact and case-folded."""
     exact: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    for folder, names in iter_folders(mask_dir):
-        usable = [name for name in names if is_image_name(name) and _mask_rank(name) < len(_MASK_EXTENSIONS)]
-        for name in sorted(usable, key=lambda name: (_mask_rank(name), natural_key(name))):
-            path = Path(folder, name)
-            key = path.relative_to(mask_dir).with_suffix("").as_posix()
-            exact.setdefault(key, path)
-            folded.setdefault(_folded(key), path)
+    usable = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
+    usable = [path for path in usable if _mask_rank(path.name) < len(_MASK_EXTENSIONS)]
+    for path in sorted(usable, key=lambda path: (str(path.parent), _mask_rank(path.name), natural_key(path.name))):
+        key = path.relative_to(mask_dir).with_suffix("").as_posix()
+        exact.setdefault(key, path)
+        folded.setdefault(_folded(key), path)
     return folded | exact
 
 

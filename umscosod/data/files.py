@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from umscosod.errors import DataError
 
@@ -51,27 +50,6 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def open_scratch() -> Iterator[BinaryIO]:
-    """Open a file without a name for what does not fit into memory, in the system's folder for temporary files.
-
-    Raises
-    ------
-    DataError
-        That folder is missing, full or not writable.
-    """
-    try:
-        with tempfile.TemporaryFile() as stream:
-            yield cast(BinaryIO, stream)
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        where = f"a temporary file in {tempfile.gettempdir()}"
-        raise DataError(
-            f"cannot write {where}: {error.strerror or error}; make room there, or set TMPDIR to another folder"
-        ) from error
-
-
 def read_json(file: Path) -> Any:
     """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
 
@@ -88,8 +66,7 @@ def read_json(file: Path) -> Any:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(f"{file}: is no JSON ({reason})") from error
+        raise DataError(f"{file}: is no JSON ({describe_damage(error)})") from error
 
 
 def is_leftover(name: str) -> bool:
@@ -151,3 +128,18 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
         is_linked = any(is_link.get(above, False) for above in (parent, *parent.parents))
         if not is_linked and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
+
+
+def describe_damage(error: Exception) -> str:
+    """Say what is wrong with a JSON file, by what its reader raised, without Python's own advice.
+
+    Examples
+    --------
+    >>> describe_damage(KeyError("schema")), describe_damage(RecursionError("maximum recursion depth exceeded"))
+    ("it lacks 'schema'", 'it is nested too deeply')
+    """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return str(error).partition("; use sys.")[0]  # on integers of thousands of digits

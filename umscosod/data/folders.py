@@ -326,27 +326,5 @@ def _masks_of(mask_dir: Path, image_names: Sequence[str]) -> bool:
     return bool(stems) and stems <= {PurePosixPath(name).stem for name in image_names}
 
 
-def iter_folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Folders below `root` and the names of the files in each, both sorted; links are followed, each folder once.
-
-    Not deeper than 100 levels. What cannot be listed is passed over.
-    """
-    seen: set[tuple[int, int]] = set()
-    waiting = [(root, 0)]
-    while waiting:
-        folder, depth = waiting.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen or depth > _DEEPEST:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        yield folder, [entry.name for entry in entries if not _is_folder(entry)]
-        waiting += [(folder / entry.name, depth + 1) for entry in reversed(entries) if _is_folder(entry)]
-
-
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from umscosod.config import DataConfig
-from umscosod.data.opening import check_regular, open_picture
+from umscosod.data.opening import check_regular, open_picture, quiet_pillow
 from umscosod.errors import DataError
 from umscosod.types import ByteArray
 
@@ -36,19 +32,6 @@ _UPRIGHT = {
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})  # of these, those that exchange width and height
 _DEPTH_MAXIMA = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits
-_HEADER_LOCK = threading.Lock()
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's remarks on file headers off the user's screen; limits are enforced here with a clear error.
-
-    Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels are decoded
-    outside (TIFF excepted), where threads still run side by side.
-    """
-    with _HEADER_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def decode_image(
@@ -80,11 +63,9 @@ def decode_image(
     limit = _DEFAULTS.max_pixels if max_pixels is None else max_pixels
     shortest = _DEFAULTS.min_side_px if min_side_px is None else min_side_px
     try:
-        with _quiet_pillow():
-            image = open_picture(path)
-        with image:
+        with open_picture(path) as image:
             _check_size(path, image.size, limit, shortest)
-            rgb = _to_rgb(_load_upright(path, image))
+            rgb = _to_rgb(load_upright(path, image))
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -153,9 +134,7 @@ def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]
     """
     path = Path(path)
     try:
-        with _quiet_pillow():
-            image = open_picture(path)
-        with image:
+        with open_picture(path) as image:
             width, height = image.size
             orientation = _read_orientation(path, image)
             is_tiff = image.format == "TIFF"  # whose reader swaps the sides by itself
@@ -241,13 +220,13 @@ def _check_size(path: Path, size_wh: tuple[int, int], max_pixels: int, min_side_
         )
 
 
-def _load_upright(path: Path, image: Image.Image) -> Image.Image:
-    """Decode the pixels and undo the EXIF orientation.
+def load_upright(path: Path, image: Image.Image) -> Image.Image:
+    """Decode the pixels of the image of `open_picture` and undo the EXIF orientation.
 
     Not by ``ImageOps.exif_transpose``: that also rewrites the metadata and fails where they are damaged.
     """
     if image.format == "TIFF":  # this reader turns the picture itself, and reads EXIF for it
-        with _quiet_pillow():
+        with quiet_pillow():
             image.load()
     else:
         image.load()
@@ -257,7 +236,7 @@ def _load_upright(path: Path, image: Image.Image) -> Image.Image:
 
 def _read_orientation(path: Path, image: Image.Image) -> int:
     try:
-        with _quiet_pillow():
+        with quiet_pillow():
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception as error:  # the pixels are good; only the metadata are not, and the reader raises nearly anything
         logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, _one_line(error))

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy.typing as npt
+from PIL import Image
 from pycocotools import mask as coco
 
 from umscosod.data.files import open_atomic
+from umscosod.data.images import load_upright
+from umscosod.data.opening import open_picture, reading
+from umscosod.data.values import describe_value, whole_number
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray
+
+logger = logging.getLogger(__name__)
+
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
 def encode_png(image: ByteArray) -> bytes:
@@ -41,35 +52,89 @@ def write_png_atomic(path: Path, image: ByteArray) -> None:
         stream.write(content)
 
 
-def read_mask(path: Path) -> BoolArray:
+def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     """Read a mask file in any of Pillow's modes.
 
-    Grey values of at least half the range are foreground; transparent pixels are background. In a file whose
-    greatest value is 1 (label images), 1 is foreground.
+    Grey values of at least half the range are foreground. In a file whose greatest value is 1 (label images, of 8 or
+    16 bits), 1 is foreground. Alpha channels are taken as `flatten_alpha` says.
+
+    Parameters
+    ----------
+    path : Path
+    faint : list of Path, optional
+        Gets the file where it holds values above 0 and yet reads as empty, for `warn_of_faint` at the end; without a
+        list the warning is given at once.
 
     Returns
     -------
     ndarray, bool, (H, W)
+        Upright: an EXIF orientation is applied.
 
     Raises
     ------
     DataError
-        The file is missing, empty or no image.
+        The file is missing, empty, not a regular file, or no image.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            wide = image.mode.startswith("I") or image.mode == "F"
-            if "A" in image.getbands() or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-            grey_HW = np.asarray(image if wide else image.convert("L"))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the mask {path}: {error}; replace or remove the file") from error
-    top = float(grey_HW.max()) if grey_HW.size else 0.0
-    half = 0.5 if top <= 1.0 else 32768.0 if wide and top > 255.0 else 128.0
+    with reading("mask", path, "replace or remove the file"), open_picture(path) as opened:
+        image = load_upright(path, opened)
+        is_wide = image.mode.startswith("I") or image.mode == "F"
+        grey_HW = np.nan_to_num(np.asarray(image if is_wide else flatten_alpha(image).convert("L")))
+    top = float(grey_HW.max())
+    half = 0.5 if top <= 1.0 else 32768.0 if is_wide and top > 255.0 else 128.0
     mask_HW: BoolArray = grey_HW >= half
+    if top > 0.0 and not mask_HW.any():
+        found = [] if faint is None else faint
+        found.append(path)
+        if faint is None:
+            warn_of_faint(found)
     return mask_HW
+
+
+def warn_of_faint(faint: list[Path]) -> None:
+    """Say which masks `read_mask` took for empty though they are not all 0: one line, or none."""
+    if faint:
+        logger.warning(
+            "%d masks count as empty though they are not all black (%s is one): no value reaches half the range; save "
+            "them as 0 and 255",
+            len(faint),
+            faint[0],
+        )
+
+
+def flatten_alpha(image: Image.Image) -> Image.Image:
+    """Take the alpha channel of a mask into its grey values.
+
+    Where all that can be seen has one colour and alpha varies, alpha itself is the mask. Else what is transparent
+    becomes black, that is background. Without an alpha channel the image is returned as it is.
+    """
+    if not image.has_transparency_data:
+        return image
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    alpha = rgba.getchannel("A")
+    lowest, highest = alpha.getextrema()
+    if lowest != highest:
+        seen_M3 = np.asarray(rgba)[np.asarray(alpha) > 0, :3]
+        if (seen_M3 == seen_M3[0]).all():
+            return alpha
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+
+
+def is_whole_png(path: Path, size_hw: tuple[int, int]) -> bool:
+    """Whether a file begins and ends as a PNG of a size; its pixels are not looked at.
+
+    What a full disk or a killed copy leaves (0 bytes, a torn file) does not: 36 bytes are read.
+    """
+    start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + size_hw[1].to_bytes(4, "big") + size_hw[0].to_bytes(4, "big")
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            if stream.read(len(start)) != start:
+                return False
+            stream.seek(-len(_PNG_END), os.SEEK_END)
+            return stream.read() == _PNG_END
+    except OSError:
+        return False
 
 
 def encode_rle(mask_HW: BoolArray) -> dict[str, Any]:
@@ -84,15 +149,23 @@ def encode_rle(mask_HW: BoolArray) -> dict[str, Any]:
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
-def decode_rle(rle: dict[str, Any]) -> BoolArray:
+def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -> BoolArray:
     """Decode COCO run lengths, compressed (text or bytes) or not (a list): bool, (H, W).
 
     Runs go down the columns and start with background.
 
+    Parameters
+    ----------
+    rle : mapping
+        ``size``, height and width, and ``counts``. Nothing in it is trusted.
+    size_hw : (int, int), optional
+        Size of the mask returned, by nearest pixels, where it is not the one stated.
+
     Raises
     ------
     DataError
-        The runs do not fill the mask exactly. (pycocotools leaves what is missing uninitialised.)
+        ``size`` or ``counts`` are of another kind, or the runs do not fill the mask exactly. (pycocotools leaves
+        what is missing uninitialised.)
 
     Examples
     --------
@@ -101,36 +174,83 @@ def decode_rle(rle: dict[str, Any]) -> BoolArray:
     >>> decode_rle({"size": [2, 2], "counts": [1, 2, 1]}).tolist()
     [[False, True], [True, False]]
     """
-    height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
+    height, width = read_rle_size(rle)
+    runs = _read_runs(rle.get("counts"))
+    # no run may be longer than the mask before they are added up: the sum cannot overflow then
+    total = int(runs.sum()) if runs.size and runs.min() >= 0 and runs.max() <= height * width else -1
+    if total != height * width:
+        found = f"sum to {total}" if total >= 0 else "are empty, negative or too long"
+        raise DataError(f"run lengths {found}; they must fill the {height} x {width} pixels of the mask")
+    is_on = np.arange(len(runs)) % 2 == 1
+    if size_hw is None or size_hw == (height, width):
+        mask_HW: BoolArray = np.repeat(is_on, runs).reshape((height, width), order="F")
+        return np.ascontiguousarray(mask_HW)
+    # straight from the runs, so that the size stated costs no memory
+    rows, cols = (
+        ((np.arange(new) + 0.5) * (old / new)).astype(np.int64).clip(0, old - 1)
+        for new, old in zip(size_hw, (height, width), strict=True)
+    )
+    run_HW = np.searchsorted(np.cumsum(runs), cols[None, :] * height + rows[:, None], side="right")
+    sampled_HW: BoolArray = is_on[run_HW]
+    return sampled_HW
+
+
+def read_rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width that run lengths state for their mask.
+
+    Raises
+    ------
+    DataError
+        They are not two whole numbers, or below 1, or too large for COCO's 32-bit run lengths.
+    """
+    stated = rle.get("size")
+    sides = [whole_number(side) for side in stated] if isinstance(stated, list | tuple) else []
+    if len(sides) != 2 or sides[0] is None or sides[1] is None or min(sides[0], sides[1]) < 1:
+        raise DataError(f"the size of its run lengths is {describe_value(stated)}, not [height, width]")
+    if sides[0] * sides[1] >= _MAX_PIXELS:
+        raise DataError(f"the size of its run lengths is {sides[0]} x {sides[1]}, too large for COCO's run lengths")
+    return sides[0], sides[1]
+
+
+_MAX_PIXELS = 2**31
+_MAX_CHARACTERS = 7  # of one packed number: 35 bits, for differences of 32-bit runs
+
+
+def _read_runs(counts: object) -> npt.NDArray[np.int64]:
     if isinstance(counts, str):
-        counts = counts.encode("ascii")
-    runs = _unpack_runs(counts) if isinstance(counts, bytes) else [int(run) for run in counts]
-    if sum(runs) != height * width or min(runs, default=0) < 0:
-        raise DataError(f"run lengths sum to {sum(runs)}, not to the {height} x {width} pixels of the mask")
-    values = np.arange(len(runs)) % 2 == 1
-    mask_HW: BoolArray = np.repeat(values, runs).reshape((height, width), order="F")
-    return np.ascontiguousarray(mask_HW)
+        counts = counts.encode("utf-8", "surrogatepass")  # beyond ASCII nothing is valid, see `_unpack_runs`
+    if isinstance(counts, bytes):
+        return _unpack_runs(counts)
+    if not isinstance(counts, list | tuple):
+        raise DataError(f"run lengths ('counts') must be text or a list, not {describe_value(counts)}")
+    runs = [whole_number(run) for run in counts]
+    for run, given in zip(runs, counts, strict=True):
+        if run is None or not 0 <= run < _MAX_PIXELS:
+            raise DataError(f"run lengths ('counts') hold {describe_value(given)}, which is no length")
+    return np.array(runs, dtype=np.int64)
 
 
-def _unpack_runs(text: bytes) -> list[int]:
+def _unpack_runs(text: bytes) -> npt.NDArray[np.int64]:
     """Undo COCO's packing of run lengths.
 
     Five bits a character, lowest first, bit 6 says that more follow; from the fourth run on each number is the
     difference to the run two before it.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = character - 48
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:  # the sign bit of the last five
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
+    bits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if not bits.size:
+        return bits
+    if bits.min() < 0 or bits.max() > 63:
+        raise DataError("run lengths ('counts') hold a character that COCO's packing does not use")
+    ends = np.flatnonzero(bits < 32)
+    if not ends.size or ends[-1] != len(bits) - 1:
         raise DataError("run lengths end in the middle of a number")
-    return runs
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARACTERS:
+        raise DataError(f"run lengths ('counts') hold a number of {lengths.max()} characters, too large for a run")
+    places = np.arange(len(bits)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((bits & 31) << (5 * places), starts)
+    values -= np.where(bits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # the sign bit of the last five
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

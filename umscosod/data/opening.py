@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import stat
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from umscosod.errors import DataError
 
@@ -29,7 +33,13 @@ _SUFFIXES = {
 PICTURE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 """Lower-case suffixes of pictures, whether or not this installation can read them."""
 
-READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_HEADER_LOCK = threading.Lock()
+
+READ_ERRORS = (
+    *(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
+    # of damaged files: readers trust lengths and tables that they read
+    *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, struct.error),
+)
 """What Pillow raises on files that are missing, damaged, of another kind, or too large."""
 
 
@@ -48,6 +58,38 @@ def readable_formats() -> tuple[str, ...]:
 def readable_suffixes() -> frozenset[str]:
     """Lower-case suffixes taken for images when a folder is searched (the content decides how a file is read)."""
     return frozenset(suffix for name in readable_formats() for suffix in _SUFFIXES.get(name, ()))
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's remarks on file headers off the user's screen; limits are enforced with a clear error.
+
+    Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels are decoded
+    outside (TIFF excepted), where threads still run side by side.
+    """
+    with _HEADER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def reading(what: str, path: Path, advice: str) -> Iterator[None]:
+    """Turn what Pillow raises inside the block into one line with file, reason and cure.
+
+    Raises
+    ------
+    DataError
+        ``cannot read the mask cat/7.png: REASON; ADVICE``. One that is raised inside goes on as it is.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read the {what} {path}: it is no picture in a known format; {advice}") from None
+    except READ_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"cannot read the {what} {path}: {reason}; {advice}") from error
 
 
 def open_picture(source: str | Path | BinaryIO) -> Image.Image:
@@ -72,11 +114,13 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
     """
     if isinstance(source, str | Path):
         check_regular(Path(source))
-    return Image.open(source, formats=readable_formats())
+    formats = readable_formats()
+    with quiet_pillow():
+        return Image.open(source, formats=formats)
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is missing, not a regular file, or empty.
+def check_regular(path: Path, what: str = "an image file") -> None:
+    """Refuse what is missing, not a regular file, or empty; `what` was to be given.
 
     Raises
     ------
@@ -89,6 +133,6 @@ def check_regular(path: Path) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"{path}: cannot be found ({reason}); check the path") from None
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: is not a regular file; give the path of an image file")
+        raise DataError(f"{path}: is not a regular file; give the path of {what}")
     if status.st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
+from umscosod.data.opening import open_picture
 from umscosod.errors import MissingDependencyError
 from umscosod.types import ByteArray
 
@@ -163,14 +163,14 @@ def photo(name: str) -> ByteArray:
         )
     if hashlib.sha256(path.read_bytes()).hexdigest() != PHOTOS[name]:
         _LOGGER.warning("%s differs from the file the demo's masks were drawn on: outlines may be off", path)
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         picture_HW3 = np.array(image.convert("RGB"))
     picture_HW3.setflags(write=False)
     return picture_HW3
 
 
 def _mask(name: str) -> ByteArray:
-    with Image.open(MASKS / f"{name}.png") as image:
+    with open_picture(MASKS / f"{name}.png") as image:
         return np.array(image.convert("L"))
 
 

@@ -104,10 +104,16 @@ def compute_curves(joint: JointHistogram) -> Curves:
 
 
 def compute_s(joint: JointHistogram) -> tuple[float, bool]:
-    """S-measure, and whether the tool says NaN: an empty quadrant, or an object or background of one pixel.
+    """S-measure, and whether the tool says NaN.
+
+    It does for an empty quadrant, for an object or background of one pixel, and where all of the ground truth lies on
+    one side of half without being all 0 or all 255: a mask of 0 and 1, say.
 
     Notes
     -----
+    The tool looks for an empty or full mask by its mean (float32), before it cuts the mask at half; a mask that is
+    empty or full only afterwards gets the mean and the deviation of no pixels.
+
     Where a quadrant of the map has one single value strictly between 0 and 1, and the mask is constant there, the
     tool's similarity is 1 or 0 as its float32 sum happens to round (and it varies with the number of threads).
     Here it is 1, the value of the formula.
@@ -116,5 +122,7 @@ def compute_s(joint: JointHistogram) -> tuple[float, bool]:
     is_object_L = is_object(joint.gt_levels_L)
     score, has_empty_quadrant = compute_structure(joint, p_V, is_object_L, eps=EPS)
     area = int(joint.counts_QLV[:, is_object_L].sum())
-    is_mixed = 0 < area < joint.size
-    return score, has_empty_quadrant or (is_mixed and 1 in (area, joint.size - area))
+    if area in (0, joint.size):
+        weight = joint.counts_QLV.sum(axis=(0, 2)) @ RAW_V[joint.gt_levels_L].astype(np.float64)
+        return score, float(np.float32(weight / joint.size)) not in (0.0, 1.0)
+    return score, has_empty_quadrant or 1 in (area, joint.size - area)

@@ -7,34 +7,37 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from umscosod.data.opening import open_picture, reading
 from umscosod.errors import DataError
+from umscosod.evaluation.suspicious import Suspicious
 from umscosod.types import ByteArray
 
 SIXTEEN_BIT_MAX = 65535
 
 
-def open_grey(path: Path) -> Image.Image:
+def open_grey(path: Path, suspicious: Suspicious | None = None) -> Image.Image:
     """One picture in Pillow's mode ``L``.
 
     Colour becomes luma, transparency is dropped (as both tools do); 16-bit grey is scaled to 8 bits.
+
+    Parameters
+    ----------
+    path : Path
+    suspicious : Suspicious, optional
+        Remembers a picture that lost its content on the way.
 
     Raises
     ------
     DataError
         The file is missing, damaged, empty, or holds 32-bit values.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith("I"):
-                return scale_16_bit(picture, path)
-            if picture.mode == "F":
-                raise DataError(f"{path}: 32-bit values cannot be scored; save the map as 8-bit grey (0 to 255)")
-            return picture.convert("L")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = "the file is empty" if path.is_file() and path.stat().st_size == 0 else str(error)
-        raise DataError(f"cannot read {path}: {reason}; make the file again or remove the pair") from error
+    with reading("picture", path, "make the file again or remove the pair"), open_picture(path) as picture:
+        if picture.mode == "F":
+            raise DataError(f"{path}: 32-bit values cannot be scored; save the map as 8-bit grey (0 to 255)")
+        grey = scale_16_bit(picture, path) if picture.mode.startswith("I") else picture.convert("L")
+        if suspicious is not None:
+            suspicious.look_at_file(picture, grey, path)
+        return grey
 
 
 def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
@@ -45,7 +48,7 @@ def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray(((values * 255 + SIXTEEN_BIT_MAX // 2) // SIXTEEN_BIT_MAX).astype(np.uint8))
 
 
-def read_pair(pred: Path, gt: Path) -> tuple[ByteArray, ByteArray]:
+def read_pair(pred: Path, gt: Path, suspicious: Suspicious | None = None) -> tuple[ByteArray, ByteArray]:
     """Prediction and ground truth at the size of the ground truth.
 
     Returns
@@ -58,7 +61,7 @@ def read_pair(pred: Path, gt: Path) -> tuple[ByteArray, ByteArray]:
     DataError
         See `open_grey`.
     """
-    truth, prediction = open_grey(gt), open_grey(pred)
+    truth, prediction = open_grey(gt, suspicious), open_grey(pred, suspicious)
     return fit_to_truth(prediction, truth)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,9 @@ from umscosod.evaluation.accumulate import MeanOfGroups
 from umscosod.evaluation.measures import compute_measures
 from umscosod.evaluation.pictures import read_pair
 from umscosod.evaluation.scores import Curves, Definition, ImageScores, Scores, check_definition
-from umscosod.evaluation.sod import GT_LEVEL
+from umscosod.evaluation.suspicious import Suspicious
 from umscosod.evaluation.trees import Pairing, pair_trees
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ByteArray
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,39 +46,6 @@ class Evaluation:
     curves: Curves
     group_curves: dict[str, Curves]
     extra_predictions: int
-
-
-class Suspicious:
-    """Ground truths whose figures are right by the definition and yet not what the user wants."""
-
-    def __init__(self) -> None:
-        self.faint: list[Path] = []
-        self.single: list[Path] = []
-
-    def look_at(self, gt_HW: ByteArray, path: Path) -> None:
-        """Remember a ground truth that should be named at the end."""
-        if 0 < gt_HW.max() <= GT_LEVEL:
-            self.faint.append(path)
-        if gt_HW.size == 1:
-            self.single.append(path)
-
-    def warn(self) -> None:
-        """Log one line for each kind met."""
-        if self.faint:
-            logger.warning(
-                "%d ground truths have values above 0 but none above %d, so they count as empty (%s is one); "
-                "masks must be 0 and 255, not 0 and 1",
-                len(self.faint),
-                GT_LEVEL,
-                self.faint[0],
-            )
-        if self.single:
-            logger.warning(
-                "%d ground truths are a single pixel (%s is one): E divides by N - 1 there, so E of its group and of "
-                "the data set mean nothing; remove the pair",
-                len(self.single),
-                self.single[0],
-            )
 
 
 def evaluate(
@@ -138,8 +101,9 @@ def score_pairs(
     images: list[ImageScores] = []
     suspicious = Suspicious()
     for done, pair in enumerate(pairing.pairs, start=1):
-        pred_HW, gt_HW = read_pair(pair.pred, pair.gt)
+        pred_HW, gt_HW = read_pair(pair.pred, pair.gt, suspicious)
         suspicious.look_at(gt_HW, pair.gt)
+        suspicious.look_at_prediction(pred_HW, pair.pred)
         measures = compute_measures(pred_HW, gt_HW, definition)
         means.add(pair.group, measures)
         images.append(ImageScores.from_measures(pair.name, pair.group, measures))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
+from umscosod.data.walk import walk_files
 from umscosod.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -162,34 +163,26 @@ def check_folder(path: Path, what: str) -> None:
         raise DataError(f"{what} folder {path} {state}; give a folder with one sub-folder per group")
 
 
-def leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in: following it would never end."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
 def index_pictures(root: Path, what: str) -> dict[str, Path]:
     """Pictures below a folder by relative POSIX path without suffix.
 
-    Names that start with a dot are passed over. Linked folders are followed, bar those that lead back.
+    Links are followed as `umscosod.data.walk.walk_files` says.
 
     Raises
     ------
     DataError
-        There is none, or two differ in their suffix only.
+        There is none, two differ in their suffix only, or the folder has no end.
     """
     found: dict[str, Path] = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not leads_back(Path(folder, name)))
-        for file in sorted(files):
-            path = Path(folder, file)
-            if file.startswith(".") or path.suffix.lower() not in SUFFIXES:
-                continue
-            name = path.relative_to(root).with_suffix("").as_posix()
-            if name in found:
-                raise DataError(
-                    f"two {what} files for one name: {found[name]} and {path}; give a folder that holds one of each"
-                )
-            found[name] = path
+    for path in walk_files(root):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(
+                f"two {what} files for one name: {found[name]} and {path}; give a folder that holds one of each"
+            )
+        found[name] = path
     if not found:
         raise DataError(f"no {what} in {root}: looked for {', '.join(sorted(SUFFIXES))} in it and its sub-folders")
     return found

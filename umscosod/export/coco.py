@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from umscosod.data.files import open_scratch
 from umscosod.data.masks import encode_rle
 from umscosod.export.folder import open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
@@ -70,7 +70,7 @@ def export_coco(
     categories = Categories(category, per_group=per_group, first=1)
     with (
         open_export(out, "coco", counts, overwrite=overwrite) as folder,
-        open_scratch() as annotations,
+        tempfile.TemporaryFile(dir=folder.out) as annotations,  # one disk has to have room: the result's
         folder.add(FILE).open("wb") as stream,
     ):
         stream.write(b'{"info": {"description": "co-salient objects"}, "licenses": [],\n"images": [')

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 from urllib.parse import quote
 
-from umscosod.data.files import open_atomic, open_scratch
+from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
+from umscosod.export.names import clean_markup
 from umscosod.export.tally import Tally
 from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import ByteArray, Labelled, Status
@@ -92,7 +96,7 @@ def write_contact_sheet(
     troubles: list[str] = []
     painter = _Painter(out_dir, thumb_px, max_pixels)
     # The summary at the top is known only at the end, so the sections wait in a file, not in memory.
-    with open_scratch() as body:
+    with _open_waiting(page) as body:
         number = 0
         for index, (group, members) in enumerate(groupby(rows, key=lambda row: row.labelled.group)):
             part = Tally()
@@ -116,6 +120,17 @@ def write_contact_sheet(
             shutil.copyfileobj(body, stream)
             stream.write(_encode(_foot()))
     return page
+
+
+@contextmanager
+def _open_waiting(page: Path) -> Iterator[BinaryIO]:
+    """Open a file without a name beside the page, so that one disk has to have room, and an error names the page."""
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=page.parent) as body:
+            yield body
+    except OSError as error:
+        raise DataError(f"cannot write {page}: {error.strerror or error}; check the folder and the disk") from error
 
 
 class _Painter:
@@ -260,4 +275,4 @@ def _resource(name: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # a name that is no valid text shows a "?"; its links still work
+    return clean_markup(text).encode()  # a name that is no valid text shows a "?"; its links still work

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from umscosod.data.files import open_scratch
 from umscosod.errors import DataError
 from umscosod.export.folder import open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
-from umscosod.export.names import name_image
+from umscosod.export.names import clean_markup, name_image
 from umscosod.export.regions import Categories, bounding_box, iter_objects
 from umscosod.types import BoolArray
 
+logger = logging.getLogger(__name__)
+
 FILE = "annotations.xml"
+_LINE_END = {"\r": "&#13;"}  # a reader would turn it into a line feed
 
 
 def export_cvat(
@@ -53,17 +57,29 @@ def export_cvat(
     """
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=0)
+    lost: list[str] = []
     # the head lists the labels, which are known only at the end
-    with open_export(out, "cvat", counts, overwrite=overwrite) as folder, open_scratch() as images:
+    with (
+        open_export(out, "cvat", counts, overwrite=overwrite) as folder,
+        tempfile.TemporaryFile(dir=folder.out) as images,  # where the result goes, so that one disk has to have room
+    ):
         for item, mask_HW in iter_masks(items, counts):
             height, width = mask_HW.shape
-            number, name = counts.n_images - 1, quoteattr(name_image(item, image_root))
-            images.write(_encode(f'  <image id="{number}" name={name} width="{width}" height="{height}">\n'))
+            number, name = counts.n_images - 1, name_image(item, image_root)
+            lost += [one for one in (name, categories.name_of(item)) if clean_markup(one) != one]
+            images.write(_encode(f'  <image id="{number}" name={quoteattr(name)} width="{width}" height="{height}">\n'))
             categories.find(item)
             for part_HW in iter_objects(mask_HW, per_region=per_region):
                 counts.n_objects += 1
                 images.write(_encode(_mask_element(part_HW, categories.name_of(item))))
             images.write(b"  </image>\n")
+        if lost:
+            logger.warning(
+                "%d names hold characters that XML cannot (%r is one): '?' stands for them, so that CVAT will not find "
+                "those files by name; rename the files",
+                len(set(lost)),
+                lost[0],
+            )
         images.seek(0)
         with folder.add(FILE).open("wb") as stream:
             stream.write(_encode(_head(categories.names, counts.n_images)))
@@ -117,7 +133,7 @@ def _mask_element(mask_HW: BoolArray, name: str) -> str:
 
 def _head(names: list[str], n_images: int) -> str:
     labels = "".join(
-        f"        <label>\n          <name>{escape(name)}</name>\n          <type>mask</type>\n"
+        f"        <label>\n          <name>{escape(name, _LINE_END)}</name>\n          <type>mask</type>\n"
         "          <attributes>\n          </attributes>\n        </label>\n"
         for name in names
     )
@@ -129,4 +145,4 @@ def _head(names: list[str], n_images: int) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "replace")  # a name that is no valid text shows a "?"
+    return clean_markup(text).encode()

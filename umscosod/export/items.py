@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import read_mask
+from umscosod.data.masks import read_mask, warn_of_faint
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, check_relative
 
@@ -151,11 +151,12 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[Ex
     (ExportItem, ndarray bool (H, W))
     """
     seen: set[str] = set()
+    faint: list[Path] = []
     for item in items:
         try:
             if item.output.casefold() in seen:
                 raise DataError(f"{item.output}: two images would get this name; export them apart")
-            mask_HW = read_mask(item.mask)
+            mask_HW = read_mask(item.mask, faint=faint)
             is_turned = _check_against_image(item, mask_HW)
         except DataError as error:
             logger.warning("left out of the export: %s", error)
@@ -166,6 +167,7 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[Ex
         counts.n_turned += is_turned
         counts.n_empty += not mask_HW.any()
         yield item, mask_HW
+    warn_of_faint(faint)
     if counts.n_turned:
         logger.warning(
             "%d images have a rotated EXIF orientation: the masks fit them upright, not as readers see them who ignore "

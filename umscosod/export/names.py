@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 from umscosod.export.items import ExportItem
+
+# Control characters and halves of pairs (bytes of a name that is no valid text): XML knows none, HTML shows none.
+_UNKNOWN_TO_MARKUP = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def name_image(item: ExportItem, root: Path | None) -> str:
@@ -39,3 +43,14 @@ def name_beside(item: ExportItem, folder: str, suffix: str) -> str:
     ('labels/cat/1.jpg.txt', 'images/cat/1.jpg.jpg')
     """
     return (PurePosixPath(folder) / item.output).with_suffix(suffix).as_posix()
+
+
+def clean_markup(text: str) -> str:
+    r"""Show a ``?`` for each character that XML and HTML cannot hold.
+
+    Examples
+    --------
+    >>> clean_markup("cat/1\x1b[31m.jpg")
+    'cat/1?[31m.jpg'
+    """
+    return _UNKNOWN_TO_MARKUP.sub("?", text)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.data.opening import open_picture, reading
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
@@ -100,12 +100,9 @@ def read_map(path: Path) -> npt.NDArray[np.float32]:
     DataError
         The file is missing, damaged, or not an 8-bit grey picture.
     """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            levels_HW = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the map {path}: {error}; make it again or remove the file") from error
+    with reading("map", path, "make it again or remove the file"), open_picture(path) as image:
+        mode = image.mode
+        levels_HW = np.asarray(image)
     if mode != "L":
         raise DataError(f"{path}: a soft map is an 8-bit grey picture, this one has mode {mode}; make it again")
     return levels_HW.astype(np.float32) / np.float32(_WHITE)

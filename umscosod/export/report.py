@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from umscosod import __version__
-from umscosod.data.files import open_atomic
+from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError
 from umscosod.export.tally import Tally
-from umscosod.types import Labelled, Status
+from umscosod.types import Labelled, Status, check_relative
 
 SCHEMA = 1
 """Version of the file's structure; goes up when a field is renamed or removed."""
@@ -24,6 +24,10 @@ _PACKAGES = (
     *("numpy", "scipy", "scikit-image", "pillow", "opencv-python", "pydensecrf2"),
     *("torch", "torchvision", "timm", "safetensors", "pycocotools"),
 )
+_KEYS = {
+    **{"image_id": "image", "group": "group", "output": "output", "status": "status", "confidence": "confidence"},
+    **{"threshold": "threshold", "source": "source", "reason": "reason", "is_mixed": "mixed_group"},
+}
 _DIGITS = 6  # float32 has about seven; more would only show the noise of the conversion
 
 
@@ -95,32 +99,53 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
     Raises
     ------
     DataError
-        The file is missing, is no report, or one of another schema.
+        The file is missing, is no report, one of another schema, or a name in it leads out of the folder of results.
     """
+    if not path.exists():
+        raise DataError(f"{path.parent} holds no {path.name}; give an output folder of 'umscosod label'")
+    if not path.is_file():  # never wait for a pipe
+        raise DataError(f"{path}: is not a regular file; give an output folder of 'umscosod label'")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise DataError(f"{path}: is a report of schema {document['schema']}, expected {SCHEMA}; label again")
-        return tuple(
-            Labelled(
-                image_id=row["image"],
-                group=row["group"],
-                output=row["output"],
-                status=Status(row["status"]),
-                confidence=float(row["confidence"]),
-                threshold=float(row["threshold"]),
-                source=row["source"],
-                reason=row["reason"],
-                is_mixed=bool(row.get("mixed_group", False)),
-            )
-            for row in document["images"]
-        )
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path.parent} holds no {path.name}; give an output folder of 'umscosod label'") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no report of ours, or is damaged ({error}); label again") from error
+        if document["schema"] == SCHEMA:
+            return tuple(build_row({name: row.get(key) for name, key in _KEYS.items()}) for row in document["images"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = describe_damage(error)
+        raise DataError(f"{path}: is no report of ours, or is damaged ({reason}); label again") from error
+    raise DataError(f"{path}: is a report of schema {document['schema']!r:.40}, expected {SCHEMA}; label again")
+
+
+def build_row(values: Mapping[str, Any]) -> Labelled:
+    """Build a row from what a file says, after looking at each value.
+
+    Parameters
+    ----------
+    values : mapping
+        The fields of `Labelled` by name; None where the file says nothing.
+
+    Raises
+    ------
+    DataError
+        A field is missing or of another kind, a figure is not in [0, 1], or a name is not a plain relative one.
+    """
+    for name in ("image_id", "group", "output", "status", "reason", "source"):
+        if not isinstance(values.get(name), str):
+            raise DataError(f"{_KEYS[name]} cannot be {values.get(name)!r:.40}")
+    for name in ("confidence", "threshold"):
+        value = values.get(name)
+        # a boolean is a number too; NaN lies in no range
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise DataError(f"{name} cannot be {value!r:.40}")
+    check_relative(values["image_id"], "image id")
+    check_relative(values["output"], "output name")
+    if not isinstance(values.get("is_mixed") or False, bool):
+        raise DataError(f"mixed_group cannot be {values['is_mixed']!r:.40}")
+    try:
+        status = Status(values["status"])
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    figures = {name: float(values[name]) for name in ("confidence", "threshold")}
+    return Labelled(**{**values, **figures, "status": status, "is_mixed": bool(values.get("is_mixed"))})
 
 
 def package_versions() -> dict[str, str]:

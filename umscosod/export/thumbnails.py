@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import decode_image
-from umscosod.errors import DataError
+from umscosod.data.opening import open_picture, reading
 from umscosod.types import BoolArray, ByteArray
 
 _JPEG_QUALITY = 82
@@ -41,11 +41,8 @@ def compute_grey_thumbnail(path: Path, size_hw: tuple[int, int]) -> npt.NDArray[
     DataError
         The file is missing or damaged.
     """
-    try:
-        with Image.open(path) as opened:
-            grey = opened.convert("L").resize(size_hw[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path}: {error}; make it again") from error
+    with reading("mask or map", path, "make it again"), open_picture(path) as opened:
+        grey = opened.convert("L").resize(size_hw[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.array(grey)
 
 

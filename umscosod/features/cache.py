@@ -11,10 +11,9 @@ import hashlib
 import json
 import logging
 import os
-import re
-import secrets
 import shutil
-import sys
+import stat
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,16 +27,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from umscosod.errors import CacheError
+from umscosod.features.cache_folder import (
+    CURE,
+    default_root,
+    entry_path,
+    expand_root,
+    format_bytes,
+    is_key,
+    iter_cache_files,
+    temporary_path,
+)
 
 logger = logging.getLogger(__name__)
 
 # Part of every key: raise it whenever the meaning of a stored array changes, and old files are simply never found.
-SCHEMA = "1"
-_SUFFIX = ".safetensors"
+# 2: the checksum covers the key, and what is decoded is what was hashed.
+SCHEMA = "2"
 _CHECKSUM = "crc32"
 _STALE_TEMPORARY_S = 3600.0
-_KEY = re.compile(r"[0-9a-f]{64}")
-_CURE = "set --config.features.cache-dir or UMSCOSOD_CACHE to another folder, or pass --config.features.no-use-cache"
+_MAKE_ROOM = f"make room (umscosod features prune --max-gb N), or {CURE}"
+_MAKE_ROOM_TEMPORARY = "make room there, set TMPDIR to a folder on another disk, or leave features.use_cache on"
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -62,41 +71,32 @@ class CacheStats:
     free_bytes: int
 
 
-def default_root() -> Path:
-    """Folder used where none is given.
-
-    Returns
-    -------
-    Path
-        ``$UMSCOSOD_CACHE``; else ``umscosod/features`` in ``$XDG_CACHE_HOME`` (ignored unless absolute, as the XDG
-        base directory specification demands) or ``~/.cache``, ``~/Library/Caches`` (macOS), ``%LOCALAPPDATA%``
-        (Windows). Not created here.
-
-    Raises
-    ------
-    CacheError
-        The user has no home folder.
-    """
-    if chosen := os.environ.get("UMSCOSOD_CACHE"):
-        return Path(chosen).expanduser()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    local = os.environ.get("LOCALAPPDATA", "")
-    if Path(xdg).is_absolute():
-        base = Path(xdg)
-    elif sys.platform == "win32" and local:
-        base = Path(local)
-    else:
-        try:
-            base = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-        except RuntimeError as error:
-            raise CacheError(f"no home folder to keep the feature cache in; {_CURE}") from error
-    return base / "umscosod" / "features"
-
-
 def file_sha256(path: Path) -> str:
     """Hash a file's bytes, in hexadecimal; raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def open_cache(folder: str = "", *, use_cache: bool = True) -> Iterator[FeatureCache]:
+    """Open the cache that the settings name; without `use_cache`, one in a temporary folder that is removed at the end.
+
+    Raises
+    ------
+    CacheError
+        There is no folder to be had.
+    """
+    if use_cache:
+        yield FeatureCache(Path(folder) if folder else None)
+        return
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="umscosod-")
+    except OSError as error:
+        raise CacheError(
+            f"no temporary folder for the features ({error.strerror or error}); {_MAKE_ROOM_TEMPORARY}"
+        ) from error
+    with scratch as root:
+        yield FeatureCache(Path(root), is_temporary=True)
 
 
 class FeatureCache:
@@ -105,16 +105,25 @@ class FeatureCache:
     Parameters
     ----------
     root : Path or None
-        Folder; made at the first `put`. None: `default_root`.
+        Folder; made at the first `put`. None: `umscosod.features.cache_folder.default_root`.
+    is_temporary : bool
+        `root` is a temporary folder that the user has not chosen: messages advise accordingly.
+
+    Raises
+    ------
+    CacheError
+        `root` is a name that no folder can have.
 
     Notes
     -----
-    Every entry carries a CRC-32 of its arrays: a torn or rotten file is removed, logged, and counts as absent.
+    Every entry carries a CRC-32 of its key and arrays: a torn or rotten file, or one under another's name, is removed,
+    logged, and counts as absent.
     Any number of processes may share a folder; two that write one key write the same bits, and the last one wins.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = default_root() if root is None else Path(root).expanduser()
+    def __init__(self, root: Path | None = None, *, is_temporary: bool = False) -> None:
+        self.root = default_root() if root is None else expand_root(root)
+        self._cure = _MAKE_ROOM_TEMPORARY if is_temporary else _MAKE_ROOM
 
     @staticmethod
     def key(image_sha256: str, *parts: str) -> str:
@@ -133,9 +142,28 @@ class FeatureCache:
         CacheError
             `key` is not made by `FeatureCache.key`.
         """
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise CacheError(f"cache key {key!r} is not 64 hexadecimal digits; make it with FeatureCache.key")
-        return self.root / key[:2] / f"{key}{_SUFFIX}"
+        return entry_path(self.root, key)
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the entry `key`; None: there is none.
+
+        Raises
+        ------
+        CacheError
+            It may not be asked, or is not a regular file.
+        """
+        path = self.path(key)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"feature cache: cannot read {path} ({error.strerror}); {CURE}") from error
+        if not stat.S_ISREG(status.st_mode):
+            raise CacheError(f"feature cache: cannot read {path} (not a regular file); remove it, or {CURE}")
+        return status.st_size
 
     def get(self, key: str) -> Arrays | None:
         """Read an entry and mark it as used just now.
@@ -151,8 +179,10 @@ class FeatureCache:
             The file is there but may not be read.
         """
         path = self.path(key)
+        if self.size(key) is None:
+            return None
         try:
-            arrays = _read(path)
+            arrays = _read(path, key)
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError) as error:
@@ -160,7 +190,7 @@ class FeatureCache:
             _remove(path)
             return None
         except OSError as error:
-            raise CacheError(f"feature cache: cannot read {path}: {error}; {_CURE}") from error
+            raise CacheError(f"feature cache: cannot read {path} ({error.strerror or error}); {CURE}") from error
         # Both stamps: pruning goes by the modification time, because a mere backup moves the access time.
         # A cache on a read-only disk is still of use, so a refusal is no error.
         with contextlib.suppress(OSError):
@@ -185,8 +215,8 @@ class FeatureCache:
         """
         path = self.path(key)
         stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        data = save(stored, metadata={**(metadata or {}), _CHECKSUM: _checksum(stored)})
-        temporary = path.parent / f".{key[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        data = save(stored, metadata={**(metadata or {}), _CHECKSUM: _checksum(key, stored)})
+        temporary = temporary_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
@@ -195,10 +225,13 @@ class FeatureCache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise CacheError(f"feature cache: cannot write {path} ({len(data)} bytes): {error}; {_CURE}") from error
+            reason = f"{format_bytes(len(data))}: {error.strerror or error}"
+            raise CacheError(f"feature cache: cannot write {path} ({reason}); {self._cure}") from error
 
     def prune(self, max_bytes: int) -> PruneReport:
         """Remove the entries unused for longest until the rest fits, and temporary files older than an hour.
+
+        Only files of `umscosod.features.cache_folder.iter_cache_files`: whatever else lies in the folder stays.
 
         Parameters
         ----------
@@ -208,23 +241,24 @@ class FeatureCache:
         Raises
         ------
         CacheError
-            `max_bytes` is negative, or a file may not be removed.
+            `max_bytes` is negative, the folder cannot be listed, or a file may not be removed.
         """
         if max_bytes < 0:
             raise CacheError(f"feature cache: max_bytes must be >= 0, got {max_bytes}")
-        self._sweep_temporaries()
-        entries = sorted(self._entries(), key=lambda entry: (entry[1].st_mtime_ns, entry[0].name))
-        kept_bytes = sum(stat.st_size for _, stat in entries)
+        files = list(iter_cache_files(self.root))
+        for file in files:
+            if file.is_temporary and time.time() - file.status.st_mtime > _STALE_TEMPORARY_S:
+                self._remove_own(file.path)
+        entries = [file for file in files if not file.is_temporary]
+        entries.sort(key=lambda file: (file.status.st_mtime_ns, file.path.name))
+        kept_bytes = sum(file.status.st_size for file in entries)
         removed_files = removed_bytes = 0
-        for path, stat in entries:
+        for file in entries:
             if kept_bytes <= max_bytes:
                 break
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise CacheError(f"feature cache: cannot remove {path}: {error}; check the folder's owner") from error
-            kept_bytes -= stat.st_size
-            removed_bytes += stat.st_size
+            self._remove_own(file.path)
+            kept_bytes -= file.status.st_size
+            removed_bytes += file.status.st_size
             removed_files += 1
         return PruneReport(
             removed_files=removed_files,
@@ -234,8 +268,14 @@ class FeatureCache:
         )
 
     def stats(self) -> CacheStats:
-        """Count the entries; a folder that does not exist yet has none."""
-        sizes = [stat.st_size for _, stat in self._entries()]
+        """Count the entries; a folder that does not exist yet has none.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be listed.
+        """
+        sizes = [file.status.st_size for file in iter_cache_files(self.root) if not file.is_temporary]
         return CacheStats(root=self.root, files=len(sizes), bytes=sum(sizes), free_bytes=self.free_bytes())
 
     def free_bytes(self) -> int:
@@ -246,13 +286,15 @@ class FeatureCache:
         CacheError
             The disk cannot be asked.
         """
-        folder = self.root.absolute()
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
         try:
+            folder = self.root.absolute()
+            while not folder.exists() and folder != folder.parent:
+                folder = folder.parent
             return shutil.disk_usage(folder).free
         except OSError as error:
-            raise CacheError(f"feature cache: cannot ask the free space of {folder}: {error}; {_CURE}") from error
+            raise CacheError(
+                f"feature cache: cannot ask the free space of {self.root} ({error.strerror or error}); {CURE}"
+            ) from error
 
     def check_free(self, needed_bytes: int) -> None:
         """Refuse work whose features would not fit on the disk.
@@ -265,45 +307,43 @@ class FeatureCache:
         free = self.free_bytes()
         if free < needed_bytes:
             raise CacheError(
-                f"feature cache: about {needed_bytes / 1e9:.2f} GB are needed, but the disk of {self.root} has only "
-                f"{free / 1e9:.2f} GB free; make room (umscosod features prune --max-gb N), or {_CURE}"
+                f"feature cache: about {format_bytes(needed_bytes)} are needed, but the disk of {self.root} has only "
+                f"{format_bytes(free)} free; {self._cure}"
             )
 
-    def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for path in self.root.glob(f"[0-9a-f][0-9a-f]/*{_SUFFIX}"):
-            # another process may prune at the same time
-            with contextlib.suppress(FileNotFoundError):
-                yield path, path.stat()
-
-    def _sweep_temporaries(self) -> None:
-        for path in self.root.glob("[0-9a-f][0-9a-f]/.*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_TEMPORARY_S:
-                    path.unlink()
+    def _remove_own(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CacheError(
+                f"feature cache: cannot remove {path} ({error.strerror or error}); check the folder's owner"
+            ) from error
 
 
-def _checksum(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    crc = 0
+def _checksum(key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """CRC-32 of an entry: its key, so that no entry passes for another, and the arrays with their types and shapes."""
+    crc = zlib.crc32(key.encode())
     for name in sorted(arrays):
+        described = f"{name} {arrays[name].dtype.str} {arrays[name].shape} "
         # a view as bytes: crc32 wants a flat buffer, and zero-sized or float16 arrays are no exception
-        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, zlib.crc32(described.encode(), crc))
     return f"{crc:08x}"
 
 
-def _read(path: Path) -> Arrays:
-    """Load and check one file.
+def _read(path: Path, key: str) -> Arrays:
+    """Load and check the entry `key`.
 
     Raises
     ------
     SafetensorError, ValueError
-        It is torn, empty, or does not match its checksum.
+        It is torn, empty, or does not match its checksum, which covers the key.
     OSError
         It is absent or unreadable.
     """
     with safe_open(path, framework="np") as file:
         expected = (file.metadata() or {}).get(_CHECKSUM)
         arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    actual = _checksum(arrays)
+    actual = _checksum(key, arrays)
     if actual != expected:
         raise ValueError(f"checksum {actual} instead of {expected}")
     return arrays

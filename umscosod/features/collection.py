@@ -18,6 +18,7 @@ from umscosod.errors import DataError
 from umscosod.features.assemble import STREAMS, EncodedPicture, assemble_group
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import Arrays, FeatureCache
+from umscosod.features.cache_folder import format_bytes
 from umscosod.features.registry import BackbonePair
 from umscosod.features.whitening import Whitening, fit_whitening
 from umscosod.progress import ProgressFn, ignore_progress
@@ -164,8 +165,8 @@ class FeatureCollection(Sequence[GroupFeatures]):
             if image.id in self._entries and (keys := self._missing(self._entries[image.id])):
                 self._attempt(image, self._complete)
                 if lacking:  # the first one made tells what the others will take
-                    size = sum(self.cache.path(key).stat().st_size for key in keys if self.cache.path(key).is_file())
-                    logger.info("%d images to encode, about %.2f GB", len(lacking), size * len(lacking) / 1e9)
+                    size = sum(self.cache.size(key) or 0 for key in keys)
+                    logger.info("%d images to encode, about %s", len(lacking), format_bytes(size * len(lacking)))
                     self.cache.check_free(size * (len(lacking) - 1))
                     lacking = []
         progress(len(images), len(images), "features")
@@ -197,12 +198,24 @@ class FeatureCollection(Sequence[GroupFeatures]):
         self._fill(image, entry, self._missing(entry))
 
     def _missing(self, entry: _Entry) -> list[str]:
-        return [key for key in (entry.picture, *entry.streams) if not self.cache.path(key).is_file()]
+        return [key for key in (entry.picture, *entry.streams) if self.cache.size(key) is None]
 
     def _fill(self, image: ImageRef, entry: _Entry, keys: Sequence[str]) -> None:
-        """Decode an image once and write the entries it lacks."""
+        """Decode an image once and write the entries it lacks.
+
+        Raises
+        ------
+        DataError
+            It cannot be decoded, or is no longer the file whose hash is in the keys.
+        """
         data = self.config.data
-        picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        try:
+            picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        finally:
+            # Looked at after the pixels were read and before anything is written. A file caught half-written also
+            # decodes with an error of its own; that it was changed is what the user needs to know.
+            if image_sha256(image.path) != self.sha256[image.id]:
+                raise DataError(f"{image.path}: the file was changed while it was in use; run again")
         if entry.picture in keys:
             self.cache.put(entry.picture, _picture_arrays(picture_HW3, self.config.features.size_px))
         for key, backbone in zip(entry.streams, self._backbones, strict=True):
@@ -219,8 +232,6 @@ class FeatureCollection(Sequence[GroupFeatures]):
         """
         arrays = self.cache.get(key)
         if arrays is None:
-            if image_sha256(image.path) != self.sha256[image.id]:
-                raise DataError(f"{image.path}: the file was changed while it was in use; run again")
             self._fill(image, self._entries[image.id], [key])
             arrays = self.cache.get(key)
         if arrays is None:

@@ -198,10 +198,10 @@ def _check_name(option: str, name: str) -> None:
 
 def _recognised(file: str, option: str) -> VitSpec:
     from umscosod.features.weights import recognise
+    from umscosod.features.weights_file import check_regular_file, expand_user
 
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"no weights at {path}; check {option}")
+    path = expand_user(file)
+    check_regular_file(path, cure=f"check {option}")
     spec = recognise(path)
     if spec is None:
         raise WeightsError(f"weights {path} ({option}) fit none of {', '.join(VIT_SPECS)}; name a backbone to see why")

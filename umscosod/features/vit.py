@@ -21,6 +21,7 @@ from torch import nn
 
 from umscosod.device import autocast
 from umscosod.errors import DataError
+from umscosod.features.position_embedding import resize_pos_embed
 from umscosod.features.vit_specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec
 from umscosod.features.weights import load_weights
 from umscosod.types import ByteArray, EncodedImage, FloatArray
@@ -28,7 +29,8 @@ from umscosod.types import ByteArray, EncodedImage, FloatArray
 __all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]
 
 # Part of every backbone id: raise it whenever tokens, keys or attention change for equal weights and pictures.
-_CODE_VERSION = "1"
+# 2: the position embedding is resized by the rule of each family's authors, not by timm's.
+_CODE_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +41,10 @@ class LoadedVit:
     ----------
     spec : VitSpec
     module : VisionTransformer
-        Frozen, in eval mode, on its device.
+        Frozen, in eval mode, on its device. Its position embedding is the stored one, of any square grid.
     weights_sha256 : str
     lock : threading.Lock
-        Held during a pass: the hooks of one pass must not see another.
+        Held during a pass: a pass puts hooks and the position embedding of its own grid into the module.
     """
 
     spec: VitSpec
@@ -52,7 +54,10 @@ class LoadedVit:
 
 
 def build_vit(spec: VitSpec) -> VisionTransformer:
-    """Make the architecture with random weights, for any picture size; the global random state is left as it was."""
+    """Make the architecture with random weights; the global random state is left as it was.
+
+    It takes pictures of any size whose grid its position embedding has, and resizes none by itself.
+    """
     overrides: dict[str, Any] = dict(spec.overrides)
     with torch.random.fork_rng(devices=[]):
         module = timm.create_model(
@@ -60,10 +65,10 @@ def build_vit(spec: VitSpec) -> VisionTransformer:
             pretrained=False,
             num_classes=0,
             img_size=spec.native_px,
-            dynamic_img_size=True,
             **overrides,
         )
     assert isinstance(module, VisionTransformer)
+    module.patch_embed.strict_img_size = False
     return module
 
 
@@ -99,7 +104,7 @@ class VitBackbone:
     -----
     Pictures: PIL bilinear to the square, aspect not kept, ImageNet mean and deviation (spec A0). float32 on the CPU,
     bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
-    The position embedding is resampled to the grid (bicubic, antialiased: timm's rule).
+    The position embedding is resized to the grid as the authors of the architecture do, `VitSpec.pos_embed`.
     """
 
     needs_whitening = False
@@ -112,8 +117,12 @@ class VitBackbone:
         self.weights_sha256 = vit.weights_sha256
         self.dim = spec.dim
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
-        self.id = f"{spec.name}:{vit.weights_sha256}:{self.size_px}px:last-tokens-keys-cls:v{_CODE_VERSION}"
+        self.id = f"{spec.name}:{vit.weights_sha256}:{self.size_px}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"
         self._vit = vit
+        prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
+        stored_1TD: torch.Tensor = vit.module.get_parameter("pos_embed")
+        pos_1TD = resize_pos_embed(stored_1TD, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
+        self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
         self._device = device
         self._batch_size = 1 if device.type == "cpu" else batch_size
 
@@ -131,12 +140,9 @@ class VitBackbone:
         return encoded
 
     def _encode_batch(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
-        pictures_N3HW = torch.from_numpy(np.stack([_to_picture(image, self.size_px) for image in images]))
         prefix = self.spec.prefix_tokens
         with torch.inference_mode():
-            with self._vit.lock, _record_last_query_key(self._vit.module) as recorded, autocast(self._device):
-                tokens_NTD = self._vit.module.forward_features(pictures_N3HW.to(self._device))
-            q_NATd, k_NATd = (recorded[name].float() for name in ("q", "k"))
+            tokens_NTD, q_NATd, k_NATd = self._forward(images)
             attn_NAP = cls_attention(q_NATd, k_NATd, prefix)
             keys_NPD = k_NATd.transpose(1, 2).flatten(2)[:, prefix:]
             tokens, keys, attn = (_to_half(values) for values in (tokens_NTD[:, prefix:], keys_NPD, attn_NAP))
@@ -144,6 +150,19 @@ class VitBackbone:
             EncodedImage(tokens_PD=tokens[i], keys_PK=keys[i], attn_AP=attn[i], grid_hw=self.grid_hw)
             for i in range(len(images))
         ]
+
+    def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run the module: its final tokens (N, T, D), and queries and keys of the last block, (N, A, T, d)."""
+        pictures_N3HW = torch.from_numpy(np.stack([_to_picture(image, self.size_px) for image in images]))
+        module = self._vit.module
+        with (
+            self._vit.lock,
+            _position_embedding(module, self._pos_1TD),
+            _record_last_query_key(module) as recorded,
+            autocast(self._device),
+        ):
+            tokens_NTD: torch.Tensor = module.forward_features(pictures_N3HW.to(self._device))
+        return tokens_NTD, recorded["q"].float(), recorded["k"].float()
 
 
 def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:
@@ -171,6 +190,16 @@ def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int
     scores_NA1T = q_NATd[:, :, :1] @ k_NATd.transpose(-2, -1) * q_NATd.shape[-1] ** -0.5
     attn_NAP: torch.Tensor = scores_NA1T.softmax(dim=-1)[:, :, 0, prefix_tokens:]
     return attn_NAP
+
+
+@contextlib.contextmanager
+def _position_embedding(module: VisionTransformer, pos_1TD: nn.Parameter) -> Iterator[None]:
+    """Let the module see the position embedding of the grid in use; the stored one is put back."""
+    stored, module.pos_embed = module.pos_embed, pos_1TD
+    try:
+        yield
+    finally:
+        module.pos_embed = stored
 
 
 @contextlib.contextmanager

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
+
+PosEmbedRule = Literal["offset", "antialias"]
 
 # ImageNet statistics of RGB in [0, 1], with which DINO and DINOv2 were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,7 +31,9 @@ class VitSpec:
     prefix_tokens : int
         Tokens before the patches: CLS and registers.
     native_px : int
-        Picture side of the stored position embedding.
+        Picture side of the authors' stored position embedding.
+    pos_embed : "offset" or "antialias"
+        The authors' rule for other picture sizes: `umscosod.features.position_embedding.resize_pos_embed`.
     original_file : str
         Name of the authors' own weight file.
     licence : str
@@ -49,6 +54,7 @@ class VitSpec:
     prefix_tokens: int
     native_px: int
     original_file: str
+    pos_embed: PosEmbedRule = "offset"
     licence: str = "Apache-2.0"
     is_label_free: bool = True
     partner: str = ""
@@ -97,6 +103,7 @@ _SPECS = (
         prefix_tokens=5,
         native_px=518,
         original_file="dinov2_vitb14_reg4_pretrain.pth",
+        pos_embed="antialias",
     ),
     VitSpec(
         name="dinov2_vits14",
@@ -117,6 +124,7 @@ _SPECS = (
         prefix_tokens=5,
         native_px=518,
         original_file="dinov2_vits14_reg4_pretrain.pth",
+        pos_embed="antialias",
     ),
 )
 VIT_SPECS: Mapping[str, VitSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})

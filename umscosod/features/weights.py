@@ -1,4 +1,4 @@
-"""Weights of the vision transformers: find the file, read it without running its code, convert names, fit strictly.
+"""Weights of the vision transformers: find the file, convert names, fit strictly.
 
 Recognised key names: timm's; DINO's (Caron et al., arXiv 2104.14294) alone or inside a training checkpoint with
 ``student`` and ``teacher``; DINOv2's (Oquab et al., arXiv 2304.07193) with or without registers (arXiv 2309.16588).
@@ -6,28 +6,29 @@ Recognised key names: timm's; DINO's (Caron et al., arXiv 2104.14294) alone or i
 
 from __future__ import annotations
 
-import argparse
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models import VisionTransformer
+from torch import nn
 
 from umscosod.errors import WeightsError
 from umscosod.features.cache import file_sha256
+from umscosod.features.position_embedding import square_side
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+from umscosod.features.weights_file import (
+    StateDict,
+    check_regular_file,
+    dtype_name,
+    expand_user,
+    read_state_dict,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
-StateDict = dict[str, torch.Tensor]
-
-_PICKLED = (".pth", ".pt", ".bin")
-# A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
-_WRAPPERS = ("teacher", "student", "state_dict", "model")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -76,9 +77,8 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         There are none, or the download failed.
     """
     if file:
-        path = Path(file).expanduser()
-        if not path.is_file():
-            raise WeightsError(f"no weights of {spec.name} at {path}; check {option}")
+        path = expand_user(file)
+        check_regular_file(path, f"no weights of {spec.name} at", f"check {option}")
         return path
     if (found := find_weights(spec)) is not None:
         return found
@@ -93,7 +93,7 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         return Path(hf_hub_download(repository, _HUB_FILES[0]))
     except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
         raise WeightsError(
-            f"weights of {spec.name} could not be fetched from the hub ({repository}): {error}; "
+            f"weights of {spec.name} could not be fetched from the hub ({repository}): {' '.join(str(error).split())}; "
             f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
         ) from error
 
@@ -104,7 +104,7 @@ def load_weights(model: VisionTransformer, path: Path) -> str:
     Parameters
     ----------
     model : VisionTransformer
-        Without a classifier head. The position embedding is resampled to its grid.
+        Without a classifier head. It takes over the file's position embedding as it is, of whatever square grid.
     path : Path
         ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``.
 
@@ -116,44 +116,17 @@ def load_weights(model: VisionTransformer, path: Path) -> str:
     Raises
     ------
     WeightsError
-        The file cannot be read, or does not fit: the first mismatch is named.
+        The file cannot be read, or does not fit: the first mismatch is named. Or it was changed meanwhile.
     """
+    sha256 = _hash(path)
     state = convert_state_dict(read_state_dict(path), no_embed_class=model.no_embed_class)
-    expected = model.state_dict()
-    state = _resample_pos_embed(state, model)
-    _check_fit(state, expected, path)
+    _check_fit(state, model, path)
+    model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
     model.load_state_dict(state, strict=True)
-    sha256 = file_sha256(path)
+    if _hash(path) != sha256:  # the hash names every feature made with these tensors
+        raise WeightsError(f"weights {path}: the file was changed while it was read; run again")
     logger.info("weights %s (sha256 %s)", path, sha256)
     return sha256
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """Read the tensors of a file by name, as stored, out of any training checkpoint around them.
-
-    Pickles are read with ``weights_only=True``: code inside them never runs. The one class let through besides
-    tensors is `argparse.Namespace`, a bare record in which DINO's training checkpoints keep their options.
-
-    Raises
-    ------
-    WeightsError
-        The file is absent, unreadable, of an unknown kind, or holds anything but named tensors.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *_PICKLED):
-        raise WeightsError(f"weights {path}: unknown ending {suffix!r}; expected .safetensors, {', '.join(_PICKLED)}")
-    try:
-        if suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise pickle, zip, json, OS and runtime errors alike
-        raise WeightsError(
-            f"weights {path} cannot be read ({type(error).__name__}: {error}); "
-            "fetch the file again, or save it as a plain dictionary of tensors"
-        ) from error
-    return _named_tensors(_unwrap(content, path), path)
 
 
 def convert_state_dict(raw: Mapping[str, torch.Tensor], *, no_embed_class: bool) -> StateDict:
@@ -169,9 +142,10 @@ def convert_state_dict(raw: Mapping[str, torch.Tensor], *, no_embed_class: bool)
     Returns
     -------
     dict of str to Tensor
-        In float32. ``module.`` (DistributedDataParallel), ``_orig_mod.`` (torch.compile) and ``backbone.`` are
-        stripped; where there is a ``backbone.``, all else is a training head and dropped. ``mask_token`` served
-        masked training only and is dropped; ``register_tokens`` becomes ``reg_token``.
+        Floating-point tensors in float32, others as they are. ``module.`` (DistributedDataParallel), ``_orig_mod.``
+        (torch.compile) and ``backbone.`` are stripped; where there is a ``backbone.``, all else is a training head
+        and dropped. ``mask_token`` served masked training only and is dropped; ``register_tokens`` becomes
+        ``reg_token``.
 
     Examples
     --------
@@ -179,7 +153,7 @@ def convert_state_dict(raw: Mapping[str, torch.Tensor], *, no_embed_class: bool)
     >>> convert_state_dict(raw, no_embed_class=False)
     {'cls_token': tensor([[[1., 1.]]])}
     """
-    state = {name: tensor.float() for name, tensor in raw.items()}
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in raw.items()}
     for prefix in ("module.", "_orig_mod."):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     if any(name.startswith("backbone.") for name in state):
@@ -190,9 +164,9 @@ def convert_state_dict(raw: Mapping[str, torch.Tensor], *, no_embed_class: bool)
     state.pop("mask_token", None)
     if "register_tokens" in state:
         state["reg_token"] = state.pop("register_tokens")
-    pos_1TD = state.get("pos_embed")
-    if no_embed_class and "cls_token" in state and pos_1TD is not None and _has_cls_slot(pos_1TD):
-        state["cls_token"] = state["cls_token"] + pos_1TD[:, :1]
+    pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
+    if no_embed_class and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
+        state["cls_token"] = cls_11D + pos_1TD[:, :1]
         state["pos_embed"] = pos_1TD[:, 1:]
     return state
 
@@ -212,7 +186,8 @@ def _recognise(state: StateDict) -> VitSpec | None:
     projection = state.get("patch_embed.proj.weight")
     if projection is None or projection.ndim != 4:
         return None
-    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    reg_1RD = state.get("reg_token")
+    registers = reg_1RD.shape[1] if reg_1RD is not None and reg_1RD.ndim == 3 else 0
     found = (projection.shape[0], projection.shape[2], 1 + registers)
     return next((s for s in VIT_SPECS.values() if found == (s.dim, s.patch_px, s.prefix_tokens)), None)
 
@@ -221,63 +196,46 @@ def _hub_repository(spec: VitSpec) -> str:
     return f"timm/{spec.timm_name}"
 
 
-def _unwrap(content: object, path: Path) -> object:
-    """Step into the network's own dictionary of a training checkpoint, however deep."""
-    while isinstance(content, Mapping):
-        wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if wrapper is None:
-            break
-        logger.info("weights %s: taking the entry %r", path, wrapper)
-        content = content[wrapper]
-    return content
+def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
+    """Whether an entry for CLS comes before a square grid; T and T - 1 are never both squares for T > 1."""
+    if pos_1TD.ndim != 3 or not square_side(pos_1TD.shape[1] - 1):
+        return False
+    return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
 
 
-def _named_tensors(content: object, path: Path) -> StateDict:
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(
-            f"weights {path}: expected named tensors, got {type(content).__name__} {str(content)[:60]!r}"
-        )
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeightsError(f"weights {path}: entry {name!r} is {type(value).__name__}, expected a tensor")
-    return dict(content)
+def _hash(path: Path) -> str:
+    check_regular_file(path)
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _has_cls_slot(pos_1TD: torch.Tensor) -> bool:
-    """Whether one entry comes before a square grid; T and T - 1 are never both squares for T > 1."""
-    length = pos_1TD.shape[1] - 1 if pos_1TD.ndim == 3 else 0
-    return length > 0 and math.isqrt(length) ** 2 == length
-
-
-def _resample_pos_embed(state: StateDict, model: VisionTransformer) -> StateDict:
-    """Bring the position embedding to the model's grid; anything but a square grid is left for the check to name."""
-    pos_1TD = state.get("pos_embed")
-    if pos_1TD is None or pos_1TD.ndim != 3:
-        return state
-    prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    side = math.isqrt(max(0, pos_1TD.shape[1] - prefix))
-    grid: tuple[int, int] = model.patch_embed.grid_size
-    if side == 0 or side * side != pos_1TD.shape[1] - prefix or (side, side) == grid:
-        return state
-    logger.info("weights: position embedding resampled from %dx%d to %dx%d", side, side, *grid)
-    resampled = resample_abs_pos_embed(pos_1TD, new_size=list(grid), old_size=[side, side], num_prefix_tokens=prefix)
-    return {**state, "pos_embed": resampled}
-
-
-def _check_fit(state: StateDict, expected: Mapping[str, torch.Tensor], path: Path) -> None:
+def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
+    expected = model.state_dict()
     found = _recognise(state)
     hint = f"; the file has the architecture of {found.name}" if found else ""
     for name, wanted in expected.items():
         if name not in state:
             raise WeightsError(f"weights {path}: {name} is missing, expected {tuple(wanted.shape)}{hint}")
-        if state[name].shape != wanted.shape:
+        tensor = state[name]
+        if tensor.shape != wanted.shape and not (name == "pos_embed" and _is_square_grid(tensor, model)):
             raise WeightsError(
-                f"weights {path}: {name} has the shape {tuple(state[name].shape)}, expected {tuple(wanted.shape)}{hint}"
+                f"weights {path}: {name} has the shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)}{hint}"
             )
-        if not bool(torch.isfinite(state[name]).all()):
+        if not tensor.is_floating_point():
+            raise WeightsError(f"weights {path}: {name} is of type {dtype_name(tensor)}, expected floating point")
+        if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"weights {path}: {name} holds values that are not finite; fetch the file again")
     for name, tensor in state.items():
         if name not in expected:
             raise WeightsError(
-                f"weights {path}: {name} {tuple(tensor.shape)} is not expected: the architecture has none{hint}"
+                f"weights {path}: {shown(name)} {tuple(tensor.shape)} is not expected: the architecture has none{hint}"
             )
+
+
+def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer) -> bool:
+    """Whether a position embedding is one of this model for pictures of another size."""
+    if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
+        return False
+    return square_side(pos_1TD.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)) > 0

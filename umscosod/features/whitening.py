@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ class Whitening:
         return {"mean": self.mean_D.tolist(), "matrix": self.matrix_DD.tolist()}
 
     @classmethod
-    def from_json(cls, data: dict[str, object]) -> Whitening:
-        """Read what `to_json` wrote.
+    def from_json(cls, data: Any) -> Whitening:
+        """Read what `to_json` wrote, or refuse what else a file may hold.
 
         Raises
         ------
@@ -43,9 +44,10 @@ class Whitening:
             The arrays are missing, hold what is no finite number, or their shapes disagree.
         """
         try:
-            mean_D, matrix_DD = np.asarray(data.get("mean"), float), np.asarray(data.get("matrix"), float)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"whitening in the checkpoint is damaged: {error}; train again") from error
+            mean_D, matrix_DD = (_as_numbers(data[name]) for name in ("mean", "matrix"))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise CheckpointError(f"whitening in the checkpoint is damaged: {reason}; train again") from None
         if mean_D.ndim != 1 or matrix_DD.shape != (len(mean_D), len(mean_D)):
             raise CheckpointError(
                 f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}; train again"
@@ -53,6 +55,14 @@ class Whitening:
         if not (np.isfinite(mean_D).all() and np.isfinite(matrix_DD).all()):
             raise CheckpointError("whitening in the checkpoint is damaged: it holds NaN or infinity; train again")
         return cls(mean_D=mean_D, matrix_DD=matrix_DD)
+
+
+def _as_numbers(values: object) -> FloatArray:
+    """Turn nested lists of numbers into float64; numpy would read text and truth values as numbers too."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise ValueError("it holds what is no number")
+    return array.astype(np.float64)
 
 
 def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float) -> Whitening:

@@ -6,19 +6,17 @@ Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.device import resolve_device
 from umscosod.errors import DataError
-from umscosod.features.cache import FeatureCache
+from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import build_backbones
 from umscosod.features.saliency import saliency_from_attention
@@ -71,9 +69,7 @@ def encoded_collection(
         No weights, an unknown backbone or device, or a full disk.
     """
     pair = build_backbones(config.features, resolve_device(config.device))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = config.features.cache_dir or None if config.features.use_cache else scratch
-        cache = FeatureCache(Path(folder) if folder else None)
+    with open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
         yield FeatureCollection(groups, pair, config, cache, progress=progress)
 
 

@@ -43,10 +43,13 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
     home = path.resolve().parent
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    careful = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(("path", "group"))
     for group in groups:
         for image in group.images:
-            writer.writerow((_name_from(home, image.path), group.name))
+            row = (_name_from(home, image.path), group.name)
+            # a carriage return ends a line for readers too, and only line feeds are quoted without being told
+            (careful if any("\r" in value for value in row) else writer).writerow(row)
     try:
         content = text.getvalue().encode()
     except UnicodeEncodeError as error:

@@ -186,7 +186,9 @@ class Cfmm(nn.Module):
         Tensor, float32, (N, P)
             In [0, 1] with ``rm_minmax``, else in [-1, 1].
         """
-        response_NPK = functional.normalize(residual_NPC.float(), dim=-1) @ key_points_KC.T
+        # In bfloat16 a cosine has two digits, too few to tell the object's patches from their neighbours.
+        with torch.autocast(residual_NPC.device.type, enabled=False):
+            response_NPK = functional.normalize(residual_NPC.float(), dim=-1) @ key_points_KC.float().T
         rectified = self.config.rm_relu == "always" or (self.config.rm_relu == "eval" and not self.training)
         mean_NP = (response_NPK.relu() if rectified else response_NPK).float().mean(dim=-1)
         return minmax_per_image(mean_NP) if self.config.rm_minmax else mean_NP

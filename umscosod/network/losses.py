@@ -70,6 +70,7 @@ def compute_loss(
     bce_weight: float,
     iou_weight: float,
     iou_eps: float,
+    label_smoothing: float = 0.0,
 ) -> Loss:
     """Compute L = L_iou + L_bce, averaged over the supervised outputs and, by weight, over images.
 
@@ -83,15 +84,23 @@ def compute_loss(
         Trust in each image's target; only ratios matter. All zero: the loss is 0 with a zero gradient.
     bce_weight, iou_weight, iou_eps : float
         See `umscosod.config.TrainConfig`.
+    label_smoothing : float, in [0, 1)
+        The target t of the cross-entropy becomes (1 - s) t + s / 2. The IoU stays that with t itself: a share s / 2 of
+        a wide background would outweigh a small object in its union.
 
     Returns
     -------
     Loss
+
+    References
+    ----------
+    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, arXiv 1512.00567, Sec. 7.
     """
     share_N = weight_N.float()
     total = share_N.sum()
     share_N = share_N / torch.where(total > 0, total, torch.ones_like(total))
-    bce = torch.stack([(bce_per_image(one.squeeze(1), target_NHW) * share_N).sum() for one in logits]).mean()
+    smoothed_NHW = target_NHW * (1.0 - label_smoothing) + label_smoothing / 2.0
+    bce = torch.stack([(bce_per_image(one.squeeze(1), smoothed_NHW) * share_N).sum() for one in logits]).mean()
     iou = torch.stack(
         [(iou_per_image(one.squeeze(1).float().sigmoid(), target_NHW, iou_eps) * share_N).sum() for one in logits]
     ).mean()

@@ -25,15 +25,20 @@ from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.peers import peer_stage
 from umscosod.pipeline.prepare import Images, Prepared, prepare
-from umscosod.pipeline.refiner import Refiner
+from umscosod.pipeline.refiner import Refiner, open_workers
 from umscosod.pipeline.refining import refine_maps
 from umscosod.pipeline.results import LabelReport, TrainReport
 from umscosod.pipeline.rows import choice_notes, finished_rows, mixed_notes, pseudo_rows
-from umscosod.pipeline.stages import clean_stage, label_doubt, prediction_stage, pseudo_stage, training_stage
+from umscosod.pipeline.stages import (
+    clean_stage,
+    label_doubt,
+    prediction_stage,
+    pseudo_stage,
+    read_labels,
+    training_stage,
+)
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.pseudo.manifest import load_pseudo_labels
 from umscosod.pseudo.probe import LinearProbe
-from umscosod.refine.crf_pool import open_pool
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
 from umscosod.training.targets import compute_fingerprint
@@ -91,7 +96,10 @@ def label_groups(
     config = load_config(DEFAULT_PRESET) if config is None else config
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
-    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress) as prepared:
+    wants_masks = config.method not in PEERS
+    with prepare(
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
+    ) as prepared:
         if prepared.config.method in PEERS:
             return _label_as_peer(prepared, started, progress)
         cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
@@ -190,7 +198,8 @@ def make_pseudo_labels(
         As for `label_groups`; masks go to ``OUT/pseudo`` beside ``manifest.jsonl``.
     """
     started = time.monotonic()
-    with prepare(images, out, config, mode={"verb": "pseudo"}, overwrite=overwrite, progress=progress) as prepared:
+    mode = {"verb": "pseudo"}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=True) as prepared:
         labels = pseudo_stage(prepared, progress)
         rows = pseudo_rows(prepared.features.groups, labels)
         return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)
@@ -225,7 +234,7 @@ def train(
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     mode = {"verb": "train"}
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, inputs=[folder]) as prepared:
-        labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=prepared.config.features.size_px)
+        labels = read_labels(prepared, folder)
         cleaned = clean_stage(prepared, labels)
         _bind_labels(prepared, cleaned.labels)
         trained = training_stage(prepared, cleaned.labels, progress)
@@ -248,7 +257,7 @@ def _refine_and_finish(
     progress: ProgressFn,
     probe: LinearProbe | None = None,
 ) -> LabelReport:
-    with open_pool(prepared.config.refine.crf) as pool:
+    with open_workers(prepared) as pool:
         rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
     return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
 

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from umscosod.config import FeaturesConfig, NetworkConfig, PipelineConfig
+from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.data.files import open_atomic
-from umscosod.errors import CheckpointError
+from umscosod.errors import CheckpointError, shorten
 from umscosod.features.registry import AUTO, BackbonePair
 from umscosod.features.whitening import Whitening
 from umscosod.pipeline.prepare import Prepared
@@ -18,14 +18,17 @@ from umscosod.progress import ProgressFn
 from umscosod.pseudo.probe import LinearProbe
 from umscosod.pseudo.probe_file import load_probe, save_probe
 from umscosod.training.checkpoint import (
+    META_FILE,
     MODEL_FILE,
     CheckpointMeta,
     build_config,
     load_meta,
     load_model,
+    network_config,
     save_calibration,
 )
 from umscosod.training.loop import TrainedNetwork
+from umscosod.training.metadata import read_json, require_file
 
 WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
 _PROBE_B_BAR = "probe_b_bar"
@@ -92,6 +95,11 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
     probe = load_probe(folder / PROBE_FILE, meta.backbone_ids)
     if probe is None:
         return None
+    if len(probe.mean_F) <= sum(meta.dims):  # tokens of both streams, and keys
+        raise CheckpointError(
+            f"{folder / PROBE_FILE} is damaged: it is for {len(probe.mean_F)} channels, its backbones have more; train "
+            f"again, or remove the file to predict with the network alone"
+        )
     if _PROBE_B_BAR not in meta.calibration:
         raise CheckpointError(
             f"{folder} has a probe whose {_PROBE_B_BAR} is not in its meta.json: train again, or remove {PROBE_FILE} "
@@ -102,9 +110,11 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
 
 def hash_checkpoint(folder: Path) -> str:
     """Hash the weights and, where there is one, the probe; raises CheckpointError where they cannot be read."""
+    require_file(folder / MODEL_FILE)
     try:
         digest = hashlib.sha256((folder / MODEL_FILE).read_bytes())
         if (folder / PROBE_FILE).exists():
+            require_file(folder / PROBE_FILE)
             digest.update((folder / PROBE_FILE).read_bytes())
         return digest.hexdigest()
     except OSError as error:
@@ -119,18 +129,30 @@ def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening
             raise CheckpointError(
                 f"{folder} has no whitening of its {stream} stream: its training was not finished; run it again"
             )
+        if backbone.needs_whitening and len(whitenings[stream].mean_D) != backbone.dim:
+            raise CheckpointError(
+                f"{folder / WHITENING_FILE} is damaged: {stream}: it is for tokens {len(whitenings[stream].mean_D)} "
+                f"wide, those of its backbone are {backbone.dim} wide; train again"
+            )
 
 
 def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
     """Read the whitenings kept with a checkpoint, by stream; CheckpointError if damaged, empty where there are none."""
     file = checkpoint / WHITENING_FILE
-    try:
-        content: dict[str, dict[str, object]] = json.loads(file.read_text(encoding="utf-8"))
-        return {stream: Whitening.from_json(values) for stream, values in content.items()}
-    except FileNotFoundError:
+    if not file.exists():
         return {}
-    except (OSError, ValueError, TypeError, AttributeError, CheckpointError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}; train again") from error
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{file} is damaged: it holds {shorten(content)} where streams by name belong; train again"
+        )
+    found = {}
+    for stream, values in content.items():
+        try:
+            found[stream] = Whitening.from_json(values)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file} is damaged: {shorten(stream)}: {error}") from None
+    return found
 
 
 def adopt_checkpoint(config: PipelineConfig, folder: Path) -> PipelineConfig:
@@ -142,13 +164,14 @@ def adopt_checkpoint(config: PipelineConfig, folder: Path) -> PipelineConfig:
         Its ``meta.json`` is damaged or of another version.
     """
     meta = load_meta(folder)
-    return replace(config, features=_features_of(config.features, meta), network=_network_of(meta, folder))
+    features = _features_of(config.features, meta, folder)
+    return replace(config, features=features, network=network_config(meta, folder))
 
 
-def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
+def _features_of(asked: FeaturesConfig, meta: CheckpointMeta, folder: Path) -> FeaturesConfig:
     if asked.backbone != AUTO:
         return asked
-    saved = build_config(FeaturesConfig, meta.config.get("features", {}), "checkpoint: features")
+    saved = build_config(FeaturesConfig, meta.config.get("features", {}), str(folder / META_FILE), "features")
     return replace(
         saved,
         weights=asked.weights or saved.weights,
@@ -158,7 +181,3 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta) -> FeaturesConfig:
         cache_dir=asked.cache_dir,
         use_cache=asked.use_cache,
     )
-
-
-def _network_of(meta: CheckpointMeta, folder: Path) -> NetworkConfig:
-    return build_config(NetworkConfig, meta.config.get("network", {}), f"{folder}: network")

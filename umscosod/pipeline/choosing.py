@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from umscosod.config import PipelineConfig
 from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.stages import refine_features
 from umscosod.refine.choice import group_agreement
+from umscosod.refine.crf_pool import CrfPool
 from umscosod.types import FloatArray, GroupFeatures, RefinedMask
 
 NETWORK, PSEUDO, PROBE, MEAN, STORED = "network", "pseudo-label", "probe", "mean", "stored map"
@@ -42,7 +42,7 @@ class Candidate:
 
 
 def choose_maps(
-    features: GroupFeatures, made: Mapping[str, MadeMaps], config: PipelineConfig, pool: Executor | None
+    features: GroupFeatures, made: Mapping[str, MadeMaps], config: PipelineConfig, pool: CrfPool | None
 ) -> Candidate:
     """Refine every maker's maps of a group; return what is to be kept.
 
@@ -53,7 +53,7 @@ def choose_maps(
         By maker: one of any name, kept as it is, or `NETWORK` and one other.
     config : PipelineConfig
         Reads ``keep``, ``keep_margin``, ``mean_network_share`` and ``refine``.
-    pool : Executor or None
+    pool : CrfPool or None
         Processes for DenseCRF.
 
     Returns
@@ -82,7 +82,7 @@ def choose_maps(
 
 
 def _refine(
-    features: GroupFeatures, source: str, made: MadeMaps, config: PipelineConfig, pool: Executor | None
+    features: GroupFeatures, source: str, made: MadeMaps, config: PipelineConfig, pool: CrfPool | None
 ) -> Candidate:
     refined = refine_features(features, made.maps_NHW, config.refine, made.b_bar, pool)
     return Candidate(source=source, maps_NHW=made.maps_NHW, refined=refined)

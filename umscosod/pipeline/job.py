@@ -23,9 +23,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.data.files import is_leftover, open_atomic, read_json, remove_leftovers, remove_listed
+from umscosod.data.images import read_upright_size
+from umscosod.data.masks import is_whole_png
 from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record, thumb_names
 from umscosod.errors import DataError, OtherResultsError
-from umscosod.types import FloatArray, ImageGroup, Labelled, Status, check_relative
+from umscosod.export.report import build_row
+from umscosod.types import FloatArray, ImageGroup, Labelled, check_relative
 
 SCHEMA = 1
 _OUTPUTS = "outputs.json"
@@ -82,6 +85,16 @@ class JobFolder:
         with open_atomic(self.run / _OUTPUTS) as stream:  # before the first of them is written
             stream.write(json.dumps(outputs).encode())
 
+    def bind_detections(self, digest: str) -> None:
+        """Tie the job to the file of its instance masks, by a hash of the content: it may move.
+
+        Raises
+        ------
+        DataError
+            The folder holds results of other detections.
+        """
+        self._bind("detections", digest, "the file of pseudo.detections was edited, or another one was given")
+
     def bind_labels(self, digest: str) -> None:
         """Tie the job to its pseudo-labels, by a hash of them all.
 
@@ -103,14 +116,27 @@ class JobFolder:
         self._bind("stored maps", digest, "files were added, removed or changed since")
 
     def load_rows(self, group: ImageGroup) -> list[Labelled] | None:
-        """Rows of a finished group whose files are all there; None if it must be done (again)."""
-        try:
-            rows = json.loads(self._rows_file(group).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        """Rows of a finished group whose files are all there and whole; None if it must be done (again).
+
+        A mask or map is whole if it begins and ends as a PNG of the size of its image (`is_whole_png`).
+        """
+        file = self._rows_file(group)
+        if not file.is_file():
             return None
-        labelled = [Labelled(**{**row, "status": Status(row["status"])}) for row in rows]
-        outputs = [self.out / tree / row.output for row in labelled for tree in ("masks", "maps")]
-        return labelled if all(path.is_file() for path in outputs) else None
+        try:
+            rows = [build_row(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            sizes_hw = [read_upright_size(image.path)[0] for image in group.images]
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
+        named = [(row.image_id, row.group, row.output) for row in rows]
+        if named != [(image.id, group.name, image.output) for image in group.images]:
+            return None
+        is_whole = all(
+            is_whole_png(self.out / tree / image.output, size_hw)
+            for image, size_hw in zip(group.images, sizes_hw, strict=True)
+            for tree in ("masks", "maps")
+        )
+        return rows if is_whole else None
 
     def save_rows(self, group: ImageGroup, rows: Sequence[Labelled]) -> None:
         """Mark a group as finished; call it after its files are written."""
@@ -124,10 +150,13 @@ class JobFolder:
 
     def load_maps(self, group: ImageGroup) -> FloatArray | None:
         """Soft maps of a group stored by `save_maps`, float32, (N, H, W); None if absent or damaged."""
+        file = self._maps_file(group)
         try:
-            return load_file(self._maps_file(group))["maps"].astype(np.float32)
+            maps_NHW = load_file(file)["maps"].astype(np.float32) if file.is_file() else None
         except (OSError, SafetensorError, KeyError):
             return None
+        is_whole = maps_NHW is not None and maps_NHW.ndim == 3 and len(maps_NHW) == len(group.images)
+        return maps_NHW if is_whole else None
 
     def save_maps(self, group: ImageGroup, maps_NHW: FloatArray) -> None:
         """Store a group's soft maps at network size until they are refined."""

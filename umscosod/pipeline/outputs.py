@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from umscosod.config_io import dump_config
@@ -18,8 +19,16 @@ from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import Labelled, Status
 
 
-def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str], started: float) -> LabelReport:
+def finish_job(
+    prepared: Prepared,
+    rows: Sequence[Labelled],
+    notes: Sequence[str],
+    started: float,
+    stored: Mapping[str, Path] | None = None,
+) -> LabelReport:
     """Write ``report.json``, ``index.html``, ``run/config.yaml`` and ``run/run.json``.
+
+    The first two are made to be shared: they name no place on this machine.
 
     Parameters
     ----------
@@ -29,20 +38,28 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str
     notes : sequence of str
     started : float
         `time.monotonic` at the start of the call.
+    stored : mapping of str to Path, optional
+        Files of the stored maps by image id.
     """
     out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
     by_id = {row.image_id: row for row in rows}
     ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
     facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
+    if prepared.detections is not None:
+        facts["detections"] = f"sha256 {prepared.detections.sha256}"
     if config.refine.enabled and config.refine.crf.enabled and not crf_available():
         facts["DenseCRF"] = "off: pydensecrf is not installed"
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
     # no place on this machine and nothing that only speeds up: those are in run/config.yaml
     settings = {**deciding_settings(config), **facts}
-    write_report(out / "report.json", ordered, settings, backbones=[pair.first.id, pair.second.id])
+    settings["pseudo"] = {
+        name: Path(value).name if name.startswith("detections") else value for name, value in settings["pseudo"].items()
+    }
+    shared = _without_places(prepared, by_id, stored or {})
+    write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     write_contact_sheet(
         out,
-        _sheet_rows(prepared, by_id),
+        _sheet_rows(prepared, shared),
         facts=facts,
         max_pixels=config.data.max_pixels,
     )
@@ -55,7 +72,22 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], notes: Sequence[str
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 
-def _sheet_rows(prepared: Prepared, by_id: dict[str, Labelled]) -> Iterator[SheetRow]:
+def _without_places(
+    prepared: Prepared, by_id: Mapping[str, Labelled], stored: Mapping[str, Path]
+) -> dict[str, Labelled]:
+    """Rows whose reasons call an image by its id, and other files by what tells them apart."""
+    shared = {}
+    for image in (image for group in prepared.groups for image in group.images):
+        reason = by_id[image.id].reason.replace(str(image.path), image.id)
+        if image.id in stored:
+            reason = reason.replace(str(stored[image.id]), f"maps/{image.output}")
+        if prepared.job.out.is_absolute():
+            reason = reason.replace(f"{prepared.job.out}/", "")
+        shared[image.id] = replace(by_id[image.id], reason=reason)
+    return shared
+
+
+def _sheet_rows(prepared: Prepared, by_id: Mapping[str, Labelled]) -> Iterator[SheetRow]:
     out = prepared.job.out
     for group in prepared.groups:
         for image in group.images:

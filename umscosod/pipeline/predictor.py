@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from umscosod.pipeline.stages import label_maps, probe_maps
 from umscosod.pseudo.collection import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
-from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.threshold import calibrate
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
@@ -86,7 +85,7 @@ class CoSalPredictor:
         self._device, self._network = device, network
         self._whitenings, self._b_bar, self._probe = dict(whitenings or {}), b_bar, probe
         self._stack = ExitStack()
-        self._pool: Executor | None = None
+        self._pool: CrfPool | None = None
 
     @property
     def is_trained(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
 from umscosod.device import resolve_device
-from umscosod.errors import DataError
-from umscosod.features.cache import FeatureCache
+from umscosod.errors import ConfigError, DataError
+from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
+from umscosod.pseudo.detections import CocoProposer
 from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("refine", "crf", "workers"),
     ("train", "checkpoint_every"),
     ("train", "keep_checkpoints"),
+    ("pseudo", "detections"),  # the content of both is bound, wherever it lies
+    ("pseudo", "detections_images"),
 )
 
 
@@ -61,6 +63,8 @@ class Prepared:
     job : JobFolder
     device : torch.device
     notes : tuple of str
+    detections : CocoProposer or None
+        Where instance masks are wanted and are to come from a file.
     """
 
     groups: tuple[ImageGroup, ...]
@@ -69,6 +73,7 @@ class Prepared:
     job: JobFolder
     device: torch.device
     notes: tuple[str, ...]
+    detections: CocoProposer | None = None
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -163,6 +168,7 @@ def prepare(
     admit: Callable[[BackbonePair], object] = lambda pair: None,
     pair: BackbonePair | None = None,
     inputs: Sequence[Path] = (),
+    wants_masks: bool = False,
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
 
@@ -184,12 +190,14 @@ def prepare(
         In the place of those that the settings name, which stay as they are.
     inputs : sequence of Path
         What else the job reads, beside images and the files that the settings name.
+    wants_masks : bool
+        Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
 
     Raises
     ------
     UmscosodError
-        Whatever is wrong at the door: settings, images, weights, an output folder of other results, or one that
-        another job is working on.
+        Whatever is wrong at the door: settings, images, detections, weights, an output folder of other results, or
+        one that another job is working on.
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
@@ -197,6 +205,7 @@ def prepare(
     out = Path(out)
     named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
     groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
+    detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)
@@ -204,14 +213,34 @@ def prepare(
     admit(pair)
     config = replace(config, device=str(device))
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
-    with lock_folder(out), tempfile.TemporaryDirectory() as scratch:
+    with lock_folder(out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
         job = JobFolder(out, settings, overwrite=overwrite)
-        folder = config.features.cache_dir or None if config.features.use_cache else scratch
-        cache = FeatureCache(Path(folder) if folder else None)
+        if detections is not None:
+            job.bind_detections(detections.sha256)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
         job.bind_images(groups, features.sha256)
         notes = (*pair.notes, *_notes_on_groups(features.groups))
-        yield Prepared(groups=groups, features=features, config=config, job=job, device=device, notes=notes)
+        yield Prepared(
+            groups=groups,
+            features=features,
+            config=config,
+            job=job,
+            device=device,
+            notes=notes,
+            detections=detections,
+        )
+
+
+def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:
+    """Read the file of instance masks, if the settings want one."""
+    if config.pseudo.proposer != "coco-json":
+        return None
+    if not config.pseudo.detections:
+        raise ConfigError(
+            "pseudo.detections is empty: give the COCO-format file of masks, or set pseudo.proposer to hac"
+        )
+    images = [image for group in groups for image in group.images]
+    return CocoProposer(Path(config.pseudo.detections), config.pseudo, images)
 
 
 def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.pseudo.probe import LinearProbe
+from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, Status
 
 
@@ -35,7 +36,7 @@ class Refiner:
     b_bars : mapping of str to float
         By maker, ``network`` and ``pseudo-label`` or ``probe``, or ``stored map`` or a peer's name alone: whose maps
         are there to refine.
-    pool : Executor or None
+    pool : CrfPool or None
     stored : mapping of str to Path
         Files of the stored maps by image id.
     probe : LinearProbe or None
@@ -45,7 +46,7 @@ class Refiner:
     prepared: Prepared
     labels: Labels | None
     b_bars: Mapping[str, float]
-    pool: Executor | None
+    pool: CrfPool | None
     stored: Mapping[str, Path] = field(default_factory=dict)
     probe: LinearProbe | None = None
 
@@ -92,11 +93,12 @@ class Refiner:
         for index, image in enumerate(features.group.images):
             refined, map_HW, size_hw = kept.refined[index], kept.maps_NHW[index], features.sizes_hw[index]
             mask_HW, source, one = refined.mask_HW, kept.source, judged.masks[index]
-            confidence, reason = one.confidence, one.reason
+            confidence, reason = one.confidence, "; ".join(filter(None, (one.reason, refined.failure)))
             if one.is_withdrawn:
                 mask_HW = np.zeros_like(mask_HW)
             if self.labels is not None and image.id in self.labels and self.labels[image.id].source == HUMAN_SOURCE:
-                mask_HW = resize_mask(read_mask(self._path("pseudo", image)), size_hw)
+                own_HW = read_mask(self._path("pseudo", image), faint=[])  # a faint one was named when labels were read
+                mask_HW = resize_mask(own_HW, size_hw)
                 source, confidence, reason = HUMAN_SOURCE, 1.0, ""
             is_found = bool(mask_HW.any())
             if kept.source == STORED:
@@ -121,6 +123,12 @@ class Refiner:
 
     def _path(self, tree: str, image: ImageRef) -> Path:
         return path_inside(self.prepared.job.out, f"{tree}/{image.output}")
+
+
+def open_workers(prepared: Prepared) -> AbstractContextManager[CrfPool | None]:
+    """Open processes for DenseCRF, as many as the largest group has images at most: groups are done one by one."""
+    largest = max((len(group.images) for group in prepared.features.groups), default=0)
+    return open_pool(prepared.config.refine.crf, largest)
 
 
 def _list_cues(features: GroupFeatures, judged: GroupJudgement) -> dict[str, object]:

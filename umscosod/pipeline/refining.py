@@ -14,12 +14,11 @@ from umscosod.features.blank import blank_pair
 from umscosod.pipeline.choosing import STORED
 from umscosod.pipeline.outputs import finish_job
 from umscosod.pipeline.prepare import Images, Prepared, find_groups, prepare
-from umscosod.pipeline.refiner import Refiner
+from umscosod.pipeline.refiner import Refiner, open_workers
 from umscosod.pipeline.results import LabelReport
 from umscosod.pipeline.rows import mixed_notes
 from umscosod.pipeline.stored import Maps, find_stored, hash_stored, read_stored
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.threshold import map_confidence
 
 
@@ -75,11 +74,11 @@ def refine_maps(
     with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
         prepared.job.bind_maps(hash_stored(files))
         b_bar = _calibrate(prepared, files, progress)
-        with open_pool(prepared.config.refine.crf) as pool:
+        with open_workers(prepared) as pool:
             refiner = Refiner(prepared=prepared, labels=None, b_bars={STORED: b_bar}, pool=pool, stored=files)
             rows = refiner.run(progress)
         notes = [*prepared.notes, *mixed_notes(rows)]
-        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
 
 
 def _looks_at_tokens(config: RefineConfig) -> bool:

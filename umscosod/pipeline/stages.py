@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +16,19 @@ import numpy as np
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.data.files import NAMES, open_atomic
 from umscosod.data.resize import resize_centred
+from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.prepare import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.collection import CleanedLabels, clean_collection
-from umscosod.pseudo.detections import CocoProposer
 from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.maps import label_map
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
@@ -47,9 +47,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     folder = prepared.job.out / "pseudo"
     config, groups = prepared.config.pseudo, prepared.features.groups
     done = prepared.job.run / "pseudo-done"
-    proposer: MaskProposer = (
-        CocoProposer(Path(config.detections), config) if config.proposer == "coco-json" else HacProposer(config)
-    )
+    proposer: MaskProposer = prepared.detections or HacProposer(config)
     finished = set(done.read_text(encoding="utf-8", errors=NAMES).splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
@@ -63,9 +61,28 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
             stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))
     store.seal(groups)
     progress(len(groups), len(groups), "pseudo-labels")
-    if isinstance(proposer, CocoProposer):
-        logger.info("%s", proposer.summary())
-    return load_pseudo_labels(folder, groups, max_side_px=prepared.config.features.size_px)
+    if prepared.detections is not None:
+        logger.info("%s", prepared.detections.summary())
+        for line in prepared.detections.warnings():
+            logger.warning("%s", line)
+    return read_labels(prepared, folder)
+
+
+def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
+    """Read the pseudo-labels of the usable images; an image whose mask by a person is unfit is a failure.
+
+    Raises
+    ------
+    DataError
+        A person's masks are all there is, and none is fit; or the manifest is damaged.
+    """
+    unfit: dict[str, str] = {}
+    size_px = prepared.config.features.size_px
+    labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=size_px, unfit=unfit)
+    if unfit and not labels:
+        raise DataError(f"none of {len(unfit)} masks in {folder} can be used: {next(iter(unfit.values()))}")
+    prepared.features.leave_out(unfit)
+    return labels
 
 
 def clean_stage(prepared: Prepared, labels: Labels) -> CleanedLabels:
@@ -148,7 +165,7 @@ def _mean_doubt(groups: Iterable[Iterable[FloatArray]]) -> float:
 
 
 def refine_features(
-    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: Executor | None
+    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: CrfPool | None
 ) -> list[RefinedMask]:
     """Refine a group's maps by its pictures and the first stream's tokens; see `umscosod.refine.rrbe.refine_group`."""
     first = features.first

@@ -91,6 +91,6 @@ def copy_stored(file: Path, target: Path, size_hw: tuple[int, int]) -> None:
 
 def _hash_file(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     except OSError:
         return ""

@@ -2,92 +2,75 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections import defaultdict
-from pathlib import Path, PurePosixPath
-from typing import Any
-
-from pycocotools import mask as coco
+from collections.abc import Iterable
+from pathlib import Path
 
 from umscosod.config import PseudoConfig
-from umscosod.data.masks import decode_rle
+from umscosod.data.values import describe_value, finite_number, whole_number
 from umscosod.errors import DataError
+from umscosod.pseudo.coco_file import Annotation, Tally, read_coco_file
+from umscosod.pseudo.matching import match_entries
 from umscosod.pseudo.proposals import MaskProposal, drop_duplicates, is_sound_mask
-from umscosod.types import BoolArray, GroupFeatures
-
-_log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
+from umscosod.pseudo.segmentation import decode_segmentation, is_same_aspect, read_stated_size
+from umscosod.types import GroupFeatures, ImageRef
 
 
 class CocoProposer:
     """Masks read from a COCO-format file.
 
     Two shapes are understood: a dict with ``images`` and ``annotations``, and a bare results list, whose
-    ``image_id`` is resolved through the ``images`` list of a second file, or taken for the file's stem, name or
-    relative path. Images are matched by relative path, else by file name where that is unique in the file.
-    Masks may be polygons, uncompressed or compressed run lengths; ``iscrowd`` makes no difference here.
+    ``image_id`` is resolved through the ``images`` list of a second file, or taken for the image's path, name, stem
+    or number. Which entry is of which image is settled here, for the whole collection, by the rules of
+    `umscosod.pseudo.matching.match_entries`: no image ever gets the masks of another one.
+    Masks may be polygons, uncompressed or compressed run lengths; ``iscrowd`` makes no difference here. An annotation
+    that makes no sense is left out and counted; `warnings` says so once.
 
     Parameters
     ----------
     file : Path
     config : PseudoConfig
         ``min_score``, the area and corner rules, ``nms_iou`` and ``detections_images`` apply.
+    images : iterable of ImageRef
+        All images of the collection.
 
     Attributes
     ----------
+    sha256 : str
+        Of all that was read.
     missed : dict
-        Image id -> why it has no entry in the file, for all images asked for so far.
+        Image id -> why it has no masks: no entry, or masks of another aspect (those are found when it is asked for).
 
     Raises
     ------
     DataError
-        The file is missing, is no JSON, or has another shape.
+        A file is missing, is no JSON, has another shape, or names none of the images.
     """
 
-    def __init__(self, file: Path, config: PseudoConfig) -> None:
+    def __init__(self, file: Path, config: PseudoConfig, images: Iterable[ImageRef]) -> None:
+        images = list(images)
         self.file = file
         self.config = config
-        self.missed: dict[str, str] = {}
-        self._matched: dict[str, str] = {}
-        content = _load_json(file)
-        if isinstance(content, dict):
-            images, annotations = content.get("images"), content.get("annotations")
-            if not isinstance(images, list) or not isinstance(annotations, list):
-                raise DataError(f"{file}: expected the lists 'images' and 'annotations', found {sorted(content)[:8]}")
-        else:
-            images, annotations = None, content
-            if config.detections_images:
-                companion = _load_json(Path(config.detections_images))
-                images = companion.get("images") if isinstance(companion, dict) else None
-                if not isinstance(images, list):
-                    raise DataError(f"{config.detections_images}: expected a COCO dict with an 'images' list")
-        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
-        for position, row in enumerate(annotations):
-            if not isinstance(row, dict) or "image_id" not in row:
-                raise DataError(f"{file}: annotation {_name(row, position)} has no 'image_id'")
-            self._rows[str(row["image_id"])].append({"id": f"at position {position}", **row})
-        self._index_images(images)
-
-    def _index_images(self, images: list[Row] | None) -> None:
-        self._images: dict[str, Row] = {}
-        self._by_path: defaultdict[str, set[str]] = defaultdict(set)
-        self._by_name: defaultdict[str, set[str]] = defaultdict(set)
-        for position, row in enumerate(images or []):
-            if not isinstance(row, dict) or "id" not in row or not row.get("file_name"):
-                raise DataError(f"{self.file}: image {_name(row, position)} has no 'id' or no 'file_name'")
-            key, path = str(row["id"]), PurePosixPath(str(row["file_name"]).replace("\\", "/"))
-            self._images[key] = row
-            self._by_path[str(path)].add(key)
-            self._by_name[path.name].add(key)
-        if images is None:  # a bare list: the ids themselves are names
-            for key in self._rows:
-                path = PurePosixPath(key)
-                self._by_path[key].add(key)
-                self._by_name[path.name].add(key)
-                if key.isdigit():
-                    self._by_name[str(int(key))].add(key)
+        content = read_coco_file(file, Path(config.detections_images) if config.detections_images else None)
+        matching = match_entries(images, content.names, has_numbers=content.is_bare)
+        if not matching.found:
+            first = next(iter(content.names.values()), None)
+            named = "no image" if first is None else f"images such as {describe_value(first)} ({len(content.names)})"
+            raise DataError(
+                f"{file} names {named}, and none of the collection, such as {images[0].id!r} ({len(images)}); give the "
+                "file of these images"
+            )
+        self.sha256 = content.sha256
+        self.missed = matching.missed
+        self._count = len(images)
+        self._keys = matching.found
+        self._entries = len(content.names)
+        self._unused = [content.names[key] for key in matching.unused]
+        # a file of all of COCO is large: only what is asked for stays in memory
+        used = set(matching.found.values())
+        self._rows = {key: rows for key, rows in content.annotations.items() if key in used}
+        self._sizes = {key: size for key, size in content.sizes.items() if key in used}
+        self._note = content.note
+        self._bad_images, self._bad_annotations, self._rescaled = content.bad_images, content.bad_annotations, Tally()
 
     def propose(self, features: GroupFeatures, index: int) -> list[MaskProposal]:
         """Read the masks of image `index` at its own size, best score first.
@@ -96,100 +79,92 @@ class CocoProposer:
         -------
         list of MaskProposal
             Source ``coco-json``. Levels are the file's ``hier_level`` where every mask of the image has one, else
-            those of mutual coverage. Empty for an image the file does not know (see `missed`).
-
-        Raises
-        ------
-        DataError
-            A mask has another size than the image, or cannot be decoded; the message names the annotation.
+            those of mutual coverage. Masks made for another size of the same aspect are rescaled, those of another
+            aspect left out; an image that has only such masks is `missed`. Empty for an image without an entry.
         """
-        image = features.group.images[index]
-        key = self._find(image.id)
+        image_id, size_hw = features.group.images[index].id, features.sizes_hw[index]
+        key = self._keys.get(image_id)
         if key is None:
             return []
-        size_hw = features.sizes_hw[index]
-        found: list[tuple[Row, MaskProposal]] = []
-        for row in self._rows.get(key, []):
-            score = float(row.get("score", 1.0))
-            if score < self.config.min_score:
+        found: list[tuple[Annotation, MaskProposal]] = []
+        misfits: list[str] = []
+        rescaled = ""
+        for annotation in self._rows.get(key, []):
+            where = f"annotation {annotation.name} of image {image_id!r}"
+            try:
+                score, level = _read_score(annotation), _read_level(annotation)
+                if score < self.config.min_score:
+                    continue
+                segmentation = annotation.row.get("segmentation")
+                stated_hw = read_stated_size(segmentation, self._sizes.get(key)) or size_hw
+                if not is_same_aspect(stated_hw, size_hw):
+                    misfits.append(f"{where} is made for {_by(stated_hw)} pixels, the upright image has {_by(size_hw)}")
+                    continue
+                mask_hw = decode_segmentation(segmentation, stated_hw, size_hw)
+            except DataError as error:
+                self._bad_annotations.add(f"{where}: {error}")
                 continue
-            mask_hw = self._decode(row, self._images.get(key, {}), image.id, size_hw)
+            if stated_hw != size_hw:
+                rescaled = rescaled or f"{where} from {_by(stated_hw)} to {_by(size_hw)} pixels"
             if is_sound_mask(mask_hw, self.config):
-                level = int(row.get("hier_level", 0))
                 proposal = MaskProposal(mask_hw=mask_hw, score=min(score, 1.0), level=level, source="coco-json")
-                found.append((row, proposal))
+                found.append((annotation, proposal))
+        if misfits and not found:
+            self.missed[image_id] = misfits[0]
+        else:
+            for misfit in misfits:
+                self._bad_annotations.add(misfit)
+        if rescaled:
+            self._rescaled.add(rescaled)
         found.sort(key=lambda pair: -pair[1].score)
-        has_levels = all("hier_level" in row for row, _ in found)
+        has_levels = all("hier_level" in annotation.row for annotation, _ in found)
         return drop_duplicates([proposal for _, proposal in found], self.config, relevel=not has_levels)
 
     def summary(self) -> str:
-        """Count matches and misses so far in one line."""
-        total = len(self._matched) + len(self.missed)
-        line = f"{self.file}: {len(self._matched)} of {total} images found"
-        return f"{line}, {len(self.missed)} missed, such as {next(iter(self.missed))!r}" if self.missed else line
+        """Count the images found in one line."""
+        return f"{self.file}: {self._count - len(self.missed)} of {self._count} images found"
 
-    def _find(self, image_id: str) -> str | None:
-        """Find the file's id of an image, or None; remember which."""
-        path = PurePosixPath(image_id)
-        names = [path.name]
-        if not self._images:
-            names += [path.stem] + ([str(int(path.stem))] if path.stem.isdigit() else [])
-        matches = self._by_path.get(image_id, set())
-        for name in names:
-            matches = matches or self._by_name.get(name, set())
-        if len(matches) == 1:
-            key = next(iter(matches))
-            self._matched[image_id] = key
-            return key
-        reason = f"{len(matches)} entries are called so; give relative paths" if matches else "no entry"
-        if image_id not in self.missed:
-            _log.warning("%s: %s: %s; its pseudo-label comes from the attention alone", self.file, image_id, reason)
-        self.missed[image_id] = reason
-        return None
+    def warnings(self) -> list[str]:
+        """Say what was not taken as it stands: one line each, with a count and the first example.
 
-    def _decode(self, row: Row, image_row: Row, image_id: str, size_hw: tuple[int, int]) -> BoolArray:
-        segmentation = row.get("segmentation")
-        where = f"{self.file}: annotation {row['id']} of image {image_id}"
-        if isinstance(segmentation, dict):
-            stated = segmentation.get("size")
-        else:
-            stated = [image_row.get("height", size_hw[0]), image_row.get("width", size_hw[1])]
-        if not segmentation or stated is None:
-            raise DataError(f"{where} has no mask in 'segmentation'; boxes alone cannot be used")
-        if list(stated) != list(size_hw):
-            raise DataError(
-                f"{where} is made for {stated[0]} x {stated[1]} pixels (height x width), but the upright image has "
-                f"{size_hw[0]} x {size_hw[1]}; give the file of these very images"
+        Complete after `propose` for all images; matches and misses by name are known from the start.
+        """
+        lines = [self._note] if self._note else []
+        if self.missed:
+            image_id, reason = next(iter(self.missed.items()))
+            lines.append(
+                f"images without masks from it: {len(self.missed)} of {self._count}, such as {image_id!r}: {reason}"
             )
-        try:
-            return _decode_segmentation(segmentation, size_hw)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise DataError(f"{where}: its mask cannot be decoded ({error}); repair or remove it") from error
+        if self._unused:
+            lines.append(
+                f"images it names that are not in the collection: {len(self._unused)} of {self._entries}, such as "
+                f"{describe_value(self._unused[0])}; their masks are not used"
+            )
+        for tally, what in (
+            (self._bad_images, "rows of images left out"),
+            (self._bad_annotations, "annotations left out"),
+            (self._rescaled, "images whose masks were made for another size and rescaled"),
+        ):
+            if tally.count:
+                lines.append(f"{what}: {tally.count}, such as {tally.example}")
+        return [f"{self.file}: {line}" for line in lines]
 
 
-def _decode_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
-    """Decode polygons or either kind of run lengths: bool, (H, W)."""
-    height, width = size_hw
-    if isinstance(segmentation, dict):
-        return decode_rle(segmentation)
-    for polygon in segmentation:
-        if len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError(f"a polygon has {len(polygon)} numbers; it needs an even count of at least 6")
-    polygons = [[float(number) for number in polygon] for polygon in segmentation]
-    return decode_rle(coco.merge(coco.frPyObjects(polygons, height, width)))
+def _read_score(annotation: Annotation) -> float:
+    given = annotation.row.get("score", 1.0)
+    score = finite_number(given)
+    if score is None:
+        raise DataError(f"its score is {describe_value(given)}, not a finite number")
+    return score
 
 
-def _load_json(file: Path) -> dict[str, Any] | list[Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the detections {file}: {error.strerror}; check pseudo.detections") from error
-    except ValueError as error:
-        raise DataError(f"{file} is not a JSON file: {error}") from error
-    if not isinstance(content, (dict, list)):
-        raise DataError(f"{file}: expected a COCO dict or a results list, found {type(content).__name__}")
-    return content
+def _read_level(annotation: Annotation) -> int:
+    given = annotation.row.get("hier_level", 0)
+    level = whole_number(given)
+    if level is None or level < 0:
+        raise DataError(f"its hier_level is {describe_value(given)}, not 0, 1 or 2")
+    return level
 
 
-def _name(row: Any, position: int) -> str:
-    return str(row["id"]) if isinstance(row, dict) and "id" in row else f"at position {position}"
+def _by(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]} x {size_hw[1]}"

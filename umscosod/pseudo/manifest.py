@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from umscosod.data.files import open_atomic
-from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask
+from umscosod.data.files import describe_damage, open_atomic
+from umscosod.data.images import read_upright_size
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef, PseudoLabel
@@ -30,7 +31,17 @@ HUMAN_SOURCE = "human"
 
 _NAMES = "surrogateescape"  # file names that are not UTF-8 come back byte for byte
 
-_OWN_KEYS = frozenset({"image", "group", "output", "size", "source", "confidence", "is_weak", "label", "png_sha256"})
+_LEAST_SIDE_PX = 8  # of a mask at another size than its image: a stamp says nothing of where the object is
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
+    **{"size": list, "confidence": (int, float), "is_weak": bool, "label": dict},
+}
+_OWN_KEYS = frozenset(_KINDS)
+
+
+class UnfitMaskError(DataError):
+    """A person's mask cannot be read, or is not one of its image."""
 
 
 class PseudoLabelStore:
@@ -57,7 +68,7 @@ class PseudoLabelStore:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
-        self._hashes = {str(row["image"]): str(row["png_sha256"]) for row in _iter_rows(self._file)}
+        self._hashes = {row["image"]: row["png_sha256"] for row in _iter_rows(self._file)}
         _cut_torn_line(self._file)
 
     def holds(self, group: ImageGroup) -> bool:
@@ -126,7 +137,12 @@ class PseudoLabelStore:
 
 
 def load_pseudo_labels(
-    out: Path, groups: Iterable[ImageGroup], *, with_candidates: bool = False, max_side_px: int | None = None
+    out: Path,
+    groups: Iterable[ImageGroup],
+    *,
+    with_candidates: bool = False,
+    max_side_px: int | None = None,
+    unfit: dict[str, str] | None = None,
 ) -> dict[str, PseudoLabel]:
     """Read the pseudo-labels of these groups, replaced ones included.
 
@@ -139,33 +155,44 @@ def load_pseudo_labels(
         Whether ``details`` shall hold the candidate masks too (large).
     max_side_px : int, optional
         Larger masks of a person are shrunk to this longest side: thousands at a camera's size would fill the memory.
+    unfit : dict, optional
+        Gets, by image id, why a person's mask cannot be used; without it the first such mask is an error.
 
     Returns
     -------
     dict of str to PseudoLabel
         By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid; a
         replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image whose PNG is missing
-        is left out, and the log says so.
+        is left out, and the log says so. A person's mask must have the upright size of its image, or its aspect and
+        sides of at least 8 pixels; the log counts the latter.
 
     Raises
     ------
     DataError
-        A PNG cannot be read or the manifest is damaged; the message names the file (and line).
+        A person's mask cannot be read or does not fit its image (without `unfit`), or the manifest is damaged; the
+        message names the file (and line).
     """
     images = [(group, image) for group in groups for image in group.images]
     ids = {image.id for _, image in images}
-    rows = {str(row["image"]): row for row in _iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
+    rows = {row["image"]: row for row in _iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
     labels = {}
+    person = _PersonsMasks(max_side_px)
     for group, image in images:
         path, row = out / image.output, rows.get(image.id)
-        present = _hash_file(path)
-        if present is None:
-            reason = "its PNG was removed" if row else "it was never labelled"
-            _log.warning("%s (group %s) is left out of the pseudo-labels: %s: %s", image.id, group.name, path, reason)
-        elif row is not None and present == row["png_sha256"]:
-            labels[image.id] = _from_row(row, with_candidates)
-        else:
-            labels[image.id] = _from_person(path, image.id, row, max_side_px)
+        try:
+            present = _hash_file(path)
+            if present is None:
+                why = "its PNG was removed" if row else "it was never labelled"
+                _log.warning("%s (group %s) is left out of the pseudo-labels: %s: %s", image.id, group.name, path, why)
+            elif row is not None and present == row["png_sha256"]:
+                labels[image.id] = _from_row(out / MANIFEST_NAME, row, with_candidates)
+            else:
+                labels[image.id] = person.read(path, image, row)
+        except UnfitMaskError as error:
+            if unfit is None:
+                raise
+            unfit[image.id] = str(error)
+    person.warn()
     replaced = sum(label.source == HUMAN_SOURCE for label in labels.values())
     _log.info("%s: %d pseudo-labels for %d images, %d replaced by hand", out, len(labels), len(images), replaced)
     return labels
@@ -188,34 +215,75 @@ def _row(
     }
 
 
-def _from_row(row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
-    mask_hw = decode_rle(row["label"])
+def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
+    try:
+        mask_hw = decode_rle(row["label"])
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: the label of {row['image']!r} is damaged ({error}); make the pseudo-labels again"
+        ) from error
     skipped = _OWN_KEYS if with_candidates else _OWN_KEYS | {"candidates"}
     return PseudoLabel(
-        image_id=str(row["image"]),
+        image_id=row["image"],
         map_hw=mask_hw.astype(np.float32),
         mask_hw=mask_hw,
         confidence=float(row["confidence"]),
-        source=str(row["source"]),
-        is_weak=bool(row["is_weak"]),
+        source=row["source"],
+        is_weak=row["is_weak"],
         details={key: value for key, value in row.items() if key not in skipped},
     )
 
 
-def _from_person(path: Path, image_id: str, row: dict[str, Any] | None, max_side_px: int | None) -> PseudoLabel:
-    mask_HW = read_mask(path)
-    longest = max(mask_HW.shape)
-    if max_side_px is not None and longest > max_side_px:
-        height, width = (max(1, round(side * max_side_px / longest)) for side in mask_HW.shape)
-        mask_HW = resize_mask(mask_HW, (height, width))
-    return PseudoLabel(
-        image_id=image_id,
-        map_hw=mask_HW.astype(np.float32),
-        mask_hw=mask_HW,
-        confidence=1.0,
-        source=HUMAN_SOURCE,
-        details={"replaced": row["source"] if row else None},
-    )
+class _PersonsMasks:
+    """Reads masks that a person made, and says at the end what was done to them."""
+
+    def __init__(self, max_side_px: int | None) -> None:
+        self._max_side_px = max_side_px
+        self._faint: list[Path] = []
+        self._rescaled: list[Path] = []
+
+    def read(self, path: Path, image: ImageRef, row: dict[str, Any] | None) -> PseudoLabel:
+        """Take a mask as the label of its image; UnfitMaskError where it cannot be."""
+        try:
+            mask_HW = read_mask(path, faint=self._faint)
+            size_hw, _ = read_upright_size(image.path)
+        except DataError as error:
+            raise UnfitMaskError(str(error)) from error
+        if mask_HW.shape != size_hw:
+            if not _is_scaled(mask_HW.shape, size_hw):
+                raise UnfitMaskError(
+                    f"{path}: the mask has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {image.id} "
+                    f"{size_hw[1]} x {size_hw[0]}; save the mask at the size of the image"
+                )
+            self._rescaled.append(path)
+        longest = max(mask_HW.shape)
+        if self._max_side_px is not None and longest > self._max_side_px:
+            height, width = (max(1, round(side * self._max_side_px / longest)) for side in mask_HW.shape)
+            mask_HW = resize_mask(mask_HW, (height, width))
+        return PseudoLabel(
+            image_id=image.id,
+            map_hw=mask_HW.astype(np.float32),
+            mask_hw=mask_HW,
+            confidence=1.0,
+            source=HUMAN_SOURCE,
+            details={"replaced": row["source"] if row else None},
+        )
+
+    def warn(self) -> None:
+        """Log one line for each kind met."""
+        warn_of_faint(self._faint)
+        if self._rescaled:
+            _log.warning(
+                "%d masks made by hand have the aspect of their images and another size (%s is one): they are rescaled",
+                len(self._rescaled),
+                self._rescaled[0],
+            )
+
+
+def _is_scaled(shape: tuple[int, ...], size_hw: tuple[int, int]) -> bool:
+    """Whether a mask is of its image at another scale: equal aspect to within rounding, and no stamp."""
+    difference = abs(shape[0] * size_hw[1] - shape[1] * size_hw[0])
+    return min(shape) >= _LEAST_SIDE_PX and 2 * difference <= sum(size_hw)
 
 
 def _dump(row: dict[str, Any]) -> str:
@@ -227,23 +295,39 @@ def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
 
     A last line without its line break is what a killed run leaves: it is skipped.
     """
-    if not file.exists():
+    if not os.path.lexists(file):
         return
+    if not file.is_file():
+        raise DataError(f"{file}: is not a regular file; remove it and make the pseudo-labels again")
+    number = 0
     try:
         with file.open(encoding="utf-8", errors=_NAMES, newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith("\n"):
                     _log.warning("%s: line %d is unfinished and ignored", file, number)
                     return
-                row = json.loads(line)
-                missing = _OWN_KEYS - set(row)
-                if missing:
-                    raise DataError(f"{file}: line {number} lacks {sorted(missing)}; make the pseudo-labels again")
-                yield row
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise DataError(f"{file}: a line is damaged ({error}); restore it or make the pseudo-labels again") from error
+                yield _checked(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{file}: line {number} is damaged ({describe_damage(error)}); restore it or make the pseudo-labels again"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _checked(row: object) -> dict[str, Any]:
+    """Refuse, with a ValueError, what `_row` does not write; run lengths are looked at when they are decoded."""
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    if missing := _KINDS.keys() - row.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    wrong = [key for key, kind in _KINDS.items() if not isinstance(row[key], kind)]
+    # a boolean is a number too; NaN lies in no range
+    if isinstance(row["confidence"], bool) or ("confidence" not in wrong and not 0 <= row["confidence"] <= 1):
+        wrong.append("confidence")
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(repr(row[key])[:40] for key in wrong)}")
+    return row
 
 
 def _cut_torn_line(file: Path) -> None:
@@ -256,10 +340,12 @@ def _cut_torn_line(file: Path) -> None:
 
 
 def _hash_file(path: Path) -> str | None:
-    """SHA-256 of a file, or None where there is none."""
+    """SHA-256 of a file, or None where there is none; UnfitMaskError where it cannot be read."""
     try:
+        if path.exists() and not path.is_file():  # never wait for a pipe
+            raise UnfitMaskError(f"{path}: is not a regular file; replace or remove it")
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; replace or remove it") from error
+        raise UnfitMaskError(f"cannot read {path}: {error.strerror}; replace or remove it") from error

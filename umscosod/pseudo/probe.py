@@ -17,6 +17,7 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.resize import resize_centred
+from umscosod.errors import CheckpointError
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.seed import numpy_generator
@@ -202,7 +203,14 @@ def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     """Logits of all patches, float64, (N, P)."""
     offset = probe.bias - float(probe.mean_F @ probe.weights_F)
     logits_NP, start = np.full(features.first.tokens_NPD.shape[:2], offset), 0
-    for facet in describe_patches(features, "none"):
+    facets = describe_patches(features, "none")
+    channels = sum(facet.shape[2] for facet in facets)
+    if channels != len(probe.weights_F):
+        raise CheckpointError(
+            f"the probe is for patches of {len(probe.weights_F)} channels, these have {channels}; train again, or "
+            "predict with keep=network"
+        )
+    for facet in facets:
         end = start + facet.shape[2]
         logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
         start = end

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from umscosod.data.files import open_atomic
-from umscosod.errors import CheckpointError
+from umscosod.errors import CheckpointError, shorten
 from umscosod.pseudo.probe import LinearProbe
 
 _NAMES = ("mean", "weights", "bias", "spread")
@@ -67,12 +67,17 @@ def load_probe(file: Path, backbone_ids: tuple[str, str]) -> LinearProbe | None:
     """
     if not file.exists():
         return None
+    if not file.is_file():  # a FIFO would be waited for
+        raise _damaged(file, "it is no regular file")
     try:
         with safe_open(file, framework="numpy") as content:
             mean_F, weights_F, bias, spread = (content.get_tensor(name) for name in _NAMES)
             fitted_on = json.loads((content.metadata() or {})[_BACKBONES])
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(file, str(error)) from error
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # AttributeError: numpy lacks some of the types that a tensor may have, such as bfloat16
+        raise _damaged(file, f"{type(error).__name__}: {shorten(str(error), quoted=False)}") from None
+    if {one.dtype.kind for one in (mean_F, weights_F, bias, spread)} != {"f"}:
+        raise _damaged(file, "it holds what is no number with a fraction")
     if mean_F.ndim != 1 or mean_F.shape != weights_F.shape or not bias.shape == spread.shape == (1,):
         shapes = ", ".join(str(one.shape) for one in (mean_F, weights_F, bias, spread))
         raise _damaged(file, f"its arrays have the shapes {shapes}")
@@ -80,8 +85,8 @@ def load_probe(file: Path, backbone_ids: tuple[str, str]) -> LinearProbe | None:
         raise _damaged(file, f"it holds NaN, infinity, or a spread of {spread[0]}")
     if fitted_on != list(backbone_ids):
         raise CheckpointError(
-            f"{file} was fitted on patches of {fitted_on}, not of {list(backbone_ids)}; use the backbones, weights and "
-            "size of its training, or train again"
+            f"{file} was fitted on patches of {shorten(fitted_on)}, not of {list(backbone_ids)}; use the backbones, "
+            "weights and size of its training, or train again"
         )
     return LinearProbe(mean_F=mean_F, weights_F=weights_F, bias=float(bias[0]), spread=float(spread[0]))
 

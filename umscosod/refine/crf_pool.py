@@ -2,90 +2,154 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-import multiprocessing
 import os
+import queue
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
-from contextlib import contextmanager
-from types import ModuleType
-
-import cv2
+from concurrent.futures import ThreadPoolExecutor
 
 from umscosod.config import CrfConfig
+from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput, crf_available, refine_mask
+from umscosod.refine.crf_worker import Frame, read_frame, write_job
+from umscosod.threads import count_cores
 from umscosod.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# By -c: the worker finds modules exactly where this process does, whatever its folder and however sys.path came about.
+_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from umscosod.refine import crf_worker as worker; "
+_PROGRAM += "worker.main()"
 
 
-def _limit_threads() -> None:
-    """One thread per worker: the pool as a whole already fills the cores."""
-    cv2.setNumThreads(1)
+class _WorkerDiedError(Exception):
+    """A worker ended in the middle of a job; the message says how."""
 
 
-def _report_ready() -> None:
-    """Do nothing; a first job makes the pool start a process."""
+class _Worker:
+    """One process. It ends with its input, so also when this process is killed, and holds none of its streams."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, json.dumps(sys.path, default=str)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ONE_THREAD},
+            start_new_session=True,  # Ctrl-C in a terminal is for this process to heed
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._jobs, self._answers = self.process.stdin, self.process.stdout
+
+    def refine(self, start: CrfInput, config: CrfConfig) -> Frame:
+        """See `refine_mask`; raises _WorkerDiedError."""
+        try:
+            write_job(self._jobs, start, config)
+            answer = read_frame(self._answers)
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            raise _WorkerDiedError(_describe_end(self.process.wait()))
+        return answer
+
+    def close(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        with contextlib.suppress(BrokenPipeError):  # it died before it had read all of a job
+            self._jobs.close()
+        self._answers.close()
+        self.process.wait()
 
 
-@contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Hand processes started inside one thread per library and an empty main module.
+def _describe_end(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
-    Spawned processes import the caller's main module again. The CRF needs nothing of it, and a script without an
-    ``if __name__ == "__main__"`` guard would start its whole run anew in each worker.
-    """
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    main = sys.modules["__main__"]
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+
+class CrfPool:
+    """Processes for `refine_masks`; made by `open_pool`. They boot while the caller goes on."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._workers = [_Worker() for _ in range(count)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._is_stopped = False
+
+    def refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool, str]:
+        """See `refine_masks`, for one image."""
+        ended = ""
+        for what in ("its image is tried in a fresh one", "its mask is left as it is, see its reason"):
+            worker = self._idle.get()
+            try:
+                answer = worker.refine(start, config)
+            except _WorkerDiedError as death:
+                if self._is_stopped:
+                    raise
+                worker, ended = self._replace(worker), str(death)
             else:
-                os.environ[name] = value
+                if "error" in answer:
+                    raise DataError(str(answer["error"]))
+                return answer["mask"], bool(answer["did_run"]), ""
+            finally:
+                self._idle.put(worker)
+            logger.warning("a DenseCRF worker died (%s): %s", ended, what)
+        return start.mask_HW, False, f"DenseCRF died on it ({ended}): its border is that of its map"
+
+    def stop(self) -> None:
+        """End all processes at once, also those that are at work: they keep nothing."""
+        self._is_stopped = True
+        for worker in self._workers:
+            worker.close()
+
+    def _replace(self, dead: _Worker) -> _Worker:
+        dead.close()
+        fresh = _Worker()
+        self._workers[self._workers.index(dead)] = fresh
+        return fresh
 
 
-@contextmanager
-def open_pool(config: CrfConfig) -> Iterator[Executor | None]:
+@contextlib.contextmanager
+def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[CrfPool | None]:
     """Open processes for `refine_masks`, for the length of a ``with`` block.
 
     Parameters
     ----------
     config : CrfConfig
-        ``workers`` processes; 0: one per core.
+        ``workers`` processes; 0: one per core that this process may use.
+    n_images : int, optional
+        Most images that one call of `refine_masks` will bring: no more processes than that.
 
     Yields
     ------
-    Executor or None
-        None, meaning in-process, for one worker or where the CRF is off or cannot be loaded. Processes are spawned
-        (safe beside torch's threads and CUDA) and boot while the caller goes on.
+    CrfPool or None
+        None, meaning in-process, for one worker or where the CRF is off or cannot be loaded. Neither this process's
+        environment nor its modules are touched, so that it may be called from any thread. The processes end with the
+        block or with this process, however that ends.
     """
-    workers = config.workers or os.cpu_count() or 1
-    if workers == 1 or not config.enabled or not crf_available():
+    count = config.workers or count_cores()
+    if n_images is not None:
+        count = min(count, n_images)
+    if count <= 1 or not config.enabled or not crf_available():
         yield None
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _limit_threads)
+    pool = CrfPool(count)
     try:
-        with _worker_environment():
-            # One job per worker, sent before the first can be ready, starts all of them in this environment.
-            for _ in range(workers):
-                pool.submit(_report_ready)
         yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.stop()
 
 
 def refine_masks(
-    starts: Sequence[CrfInput], config: CrfConfig, pool: Executor | None = None
-) -> list[tuple[BoolArray, bool]]:
+    starts: Sequence[CrfInput], config: CrfConfig, pool: CrfPool | None = None
+) -> list[tuple[BoolArray, bool, str]]:
     """`refine_mask` over a group.
 
     Parameters
@@ -93,13 +157,13 @@ def refine_masks(
     starts : sequence of CrfInput
         One per image.
     config : CrfConfig
-    pool : Executor, optional
+    pool : CrfPool, optional
         From `open_pool`. None: in this process. The results are the same bits either way.
 
     Returns
     -------
-    list of (mask, did_run)
-        In the order given.
+    list of (mask, did_run, failure)
+        In the order given. The failure is empty, or says why an image's mask is the one given.
 
     Raises
     ------
@@ -108,13 +172,14 @@ def refine_masks(
 
     Notes
     -----
-    A pool whose worker died (killed for memory, say) costs a warning and time, never the group: the whole of it is
-    computed again in this process.
+    An image whose worker died (killed for memory, say) is tried once more in a fresh one, never in this process, which
+    it could end too. If that dies as well, its mask stays as it is: one image never costs the group.
     """
-    if pool is not None and config.enabled and len(starts) > 1:
+    if pool is None or not config.enabled:
+        return [(*refine_mask(start, config), "") for start in starts]
+    with ThreadPoolExecutor(pool.count) as threads:
         try:
-            jobs = [pool.submit(refine_mask, start, config) for start in starts]
-            return [job.result() for job in jobs]
-        except BrokenExecutor as error:
-            logger.warning("a DenseCRF worker died (%s): this group is refined in one process, more slowly", error)
-    return [refine_mask(start, config) for start in starts]
+            return list(threads.map(lambda start: pool.refine(start, config), starts))
+        except KeyboardInterrupt:
+            pool.stop()  # or the block would end only with the images at work
+            raise

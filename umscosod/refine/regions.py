@@ -90,7 +90,9 @@ def _cosines(features_KD: FloatArray, prototype_D: FloatArray) -> FloatArray:
     return np.asarray(np.clip(cosines, -1.0, 1.0))
 
 
-def group_prototype(masks: Sequence[BoolArray], tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray | None:
+def group_prototype(
+    masks: Sequence[BoolArray], tokens_NPD: FloatArray, grid_hw: tuple[int, int], *, skip_empty: bool = True
+) -> FloatArray | None:
     """Feature of the group's object: the mean over images of the mean token under each mask.
 
     Parameters
@@ -99,12 +101,14 @@ def group_prototype(masks: Sequence[BoolArray], tokens_NPD: FloatArray, grid_hw:
         One per image, any sizes.
     tokens_NPD : ndarray, float, (N, P, D)
     grid_hw : (int, int)
+    skip_empty : bool
+        Leave images with an empty mask out of the mean. Off, as published: one such image makes the mean 0/0.
 
     Returns
     -------
     ndarray, float64, (D,), or None
-        None where every mask is empty. Images with an empty mask are left out of the mean, since one 0/0 would
-        poison the group. The same bits for any order of the images, and for a group in which each image is doubled.
+        None where every mask is empty. Zeros, whose cosine with anything is 0, where the mean is 0/0. The same bits
+        for any order of the images, and for a group in which each image is doubled.
 
     Raises
     ------
@@ -130,6 +134,8 @@ def group_prototype(masks: Sequence[BoolArray], tokens_NPD: FloatArray, grid_hw:
             means.append(_region_means(pool_regions(mask_HW.astype(np.uint8), 1, grid_hw), tokens_PD)[0])
     if not means:
         return None
+    if not skip_empty and len(means) < len(masks):
+        return np.zeros(tokens_NPD.shape[2])  # NaN would pass no test of eq. 8 either, but spread further
     # fsum rounds once, whatever the order: permuting a group then permutes its masks, bit for bit.
     return np.array([math.fsum(column) for column in np.stack(means, axis=1).tolist()]) / len(means)
 

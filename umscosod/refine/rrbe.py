@@ -6,7 +6,6 @@ Torch-free: numpy in, numpy out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from umscosod.config import RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
-from umscosod.refine.crf_pool import refine_masks
+from umscosod.refine.crf_pool import CrfPool, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map, effective_threshold
-from umscosod.refine.upsample import sharpen_maps, warn_unused
+from umscosod.refine.upsample import sharpen_maps, warn_once, warn_unused
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 
@@ -39,7 +38,14 @@ def _filter_group(
     """Eq. 7 and 8 over the group; the rule on small regions holds with and without them."""
     if not config.region_filter and config.drop_regions_smaller_than == 0.0:
         return masks, [()] * len(masks)
-    prototype = group_prototype(masks, tokens_NPD, grid_hw) if config.region_filter else None
+    prototype = None
+    if config.region_filter:
+        prototype = group_prototype(masks, tokens_NPD, grid_hw, skip_empty=config.skip_empty)
+        if prototype is not None and not config.skip_empty and not prototype.any():
+            warn_once(
+                "refine.skip_empty is off: an empty mask makes the prototype of its whole group 0/0 (eq. 7), so that "
+                "no component of the group has a similarity"
+            )
     filtered = [
         filter_regions(mask_HW, tokens_PD, grid_hw, prototype, config)
         for mask_HW, tokens_PD in zip(masks, tokens_NPD, strict=True)
@@ -55,7 +61,7 @@ def refine_group(
     sizes_hw: Sequence[tuple[int, int]],
     config: RefineConfig,
     b_bar: float | None = None,
-    pool: Executor | None = None,
+    pool: CrfPool | None = None,
 ) -> list[RefinedMask]:
     """Threshold each map, drop what is unlike the group, and snap the borders to the picture.
 
@@ -77,7 +83,7 @@ def refine_group(
         its map as it was.
     b_bar : float, optional
         From `calibrate` over the training set. None: over the maps of this group.
-    pool : Executor, optional
+    pool : CrfPool, optional
         From `open_pool`: DenseCRF of several images at once.
 
     Returns
@@ -118,7 +124,7 @@ def refine_group(
     ]
     snapped = refine_masks(starts, config.crf, pool)
     refined = []
-    for index, (before_HW, (after_HW, did_run)) in enumerate(zip(masks, snapped, strict=True)):
+    for index, (before_HW, (after_HW, did_run, failure)) in enumerate(zip(masks, snapped, strict=True)):
         # Smoothing can wipe out an object of a few hundred pixels: with keep_best, the image's best region stays.
         is_erased = config.keep_best and did_run and not after_HW.any()
         refined.append(
@@ -127,6 +133,7 @@ def refine_group(
                 threshold=thresholds[index],
                 regions=regions[index],
                 crf=did_run and not is_erased,
+                failure=failure,
             )
         )
     return refined

@@ -163,14 +163,14 @@ def warn_unused(config: RefineConfig) -> None:
     default = RefineConfig()
     own, usual = ((one.guided_radius_px, one.guided_eps) for one in (config, default))
     if config.upsample == "guided" and not config.enabled:
-        _warn_once("refine.upsample=guided is not used: refine.enabled is off, so masks are the maps at refine.th0")
+        warn_once("refine.upsample=guided is not used: refine.enabled is off, so masks are the maps at refine.th0")
     if config.upsample == "bilinear" and own != usual:
-        _warn_once(
+        warn_once(
             "refine.guided_radius_px and refine.guided_eps are not used: refine.upsample is bilinear; set it to guided"
         )
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
     """A run over thousands of groups must not drown its log."""
     if message not in _warned:
         _warned.add(message)

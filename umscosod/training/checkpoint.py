@@ -6,60 +6,29 @@ renamed, so that a folder with this name is always whole.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from umscosod.config import NetworkConfig
-from umscosod.errors import CheckpointError
+from umscosod.errors import CheckpointError, ConfigError, shorten
 from umscosod.network.model import UmsNetwork
 
-SCHEMA = 1
+# the redundant names re-export: a checkpoint's metadata is asked for where the checkpoint is
+from umscosod.training.metadata import CheckpointMeta as CheckpointMeta
+from umscosod.training.metadata import build_config as build_config
+from umscosod.training.metadata import format_meta, read_meta, require_file
+
 _WRITING = ".writing-"
 MODEL_FILE, META_FILE, STATE_FILE = "model.safetensors", "meta.json", "state.pt"
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckpointMeta:
-    """What the weights belong to.
-
-    Attributes
-    ----------
-    config : dict
-        The whole resolved `PipelineConfig`, as plain JSON values.
-    backbone_ids : (str, str)
-        Of the first and second stream.
-    dims : (int, int)
-        Token widths of the two streams.
-    fingerprint : str
-        See `umscosod.training.targets.compute_fingerprint`.
-    step, epoch : int
-        Steps done, and epochs begun.
-    calibration : dict of str to float
-        Statistics measured after training, such as ``b_bar`` of eq. 6.
-    schema : int
-        Version of this layout.
-    """
-
-    config: dict[str, Any]
-    backbone_ids: tuple[str, str]
-    dims: tuple[int, int]
-    fingerprint: str
-    step: int
-    epoch: int
-    calibration: dict[str, float] = dataclasses.field(default_factory=dict)
-    schema: int = SCHEMA
 
 
 def save_checkpoint(
@@ -108,7 +77,7 @@ def _write_checkpoint(target: Path, model: UmsNetwork, meta: CheckpointMeta, sta
     temporary.mkdir()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, temporary / MODEL_FILE)
-    (temporary / META_FILE).write_text(_meta_text(meta), encoding="utf-8")
+    (temporary / META_FILE).write_text(format_meta(meta), encoding="utf-8")
     torch.save(dict(state), temporary / STATE_FILE)
     for name in (MODEL_FILE, META_FILE, STATE_FILE):
         with (temporary / name).open("rb+") as file:
@@ -119,7 +88,8 @@ def _write_checkpoint(target: Path, model: UmsNetwork, meta: CheckpointMeta, sta
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed run left half-written, or half-deleted, in its folder of checkpoints."""
     for leftover in folder.glob(f"{_WRITING}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_dir() and not leftover.is_symlink():  # ours are folders
+            shutil.rmtree(leftover)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -130,12 +100,17 @@ def find_checkpoint(path: Path) -> Path:
     CheckpointError
         There is none.
     """
-    if (path / META_FILE).is_file():
-        return path
-    for folder in (path.parent if path.name == "last" else path, path / "checkpoints", path / "run" / "checkpoints"):
-        found = _list_checkpoints(folder)
-        if found:
-            return found[-1]
+    with contextlib.suppress(OSError):  # a name longer than the file system allows: nothing is there
+        if (path / META_FILE).is_file():
+            return path
+        for folder in (
+            path.parent if path.name == "last" else path,
+            path / "checkpoints",
+            path / "run" / "checkpoints",
+        ):
+            found = _list_checkpoints(folder)
+            if found:
+                return found[-1]
     raise CheckpointError(
         f"no checkpoint in {path}; give a run's folder, or a folder that holds {MODEL_FILE} and {META_FILE}"
     )
@@ -147,18 +122,9 @@ def load_meta(path: Path) -> CheckpointMeta:
     Raises
     ------
     CheckpointError
-        There is no checkpoint, its ``meta.json`` is damaged, or another version wrote it.
+        There is no checkpoint, its ``meta.json`` is damaged, or another version wrote it; field and value are named.
     """
-    file = find_checkpoint(path) / META_FILE
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        schema = content["schema"]
-        if schema == SCHEMA:
-            pairs = {key: tuple(content[key]) for key in ("backbone_ids", "dims")}
-            return CheckpointMeta(**{**content, **pairs})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint or train anew") from error
-    raise CheckpointError(f"{file} has schema {schema}, this version reads {SCHEMA}; install the version that wrote it")
+    return read_meta(find_checkpoint(path) / META_FILE)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -170,10 +136,20 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         The file is missing or damaged.
     """
     file = find_checkpoint(checkpoint) / STATE_FILE
+    require_file(file)
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        state: object = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever its zip and pickle readers raise
-        raise CheckpointError(f"{file} cannot be read ({error}); delete its folder to use the one before") from error
+        # Its own words are left out: they advise to load the file in a way that runs code in it.
+        raise CheckpointError(
+            f"{file} cannot be read: it is damaged, or holds more than tensors and numbers ({type(error).__name__}); "
+            "delete its folder to use the one before"
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{file} is no state of a training: it holds a {type(state).__name__} where fields by name belong; delete "
+            "its folder to use the one before"
+        )
     return state
 
 
@@ -186,10 +162,46 @@ def load_weights(model: UmsNetwork, checkpoint: Path) -> None:
         The file is missing, damaged, or its tensors do not fit.
     """
     file = find_checkpoint(checkpoint) / MODEL_FILE
+    check_weights(model, file)
     try:
-        model.load_state_dict(load_file(file))
+        weights = load_file(file)
+        model.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"{file} does not fit its {META_FILE} or is damaged: {error}") from error
+        raise CheckpointError(f"{file} is damaged: {shorten(str(error), quoted=False)}; train anew") from None
+    broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise CheckpointError(f"{file} is damaged: {broken[0]} holds NaN or infinity; train anew")
+
+
+def check_weights(model: UmsNetwork, file: Path) -> None:
+    """Compare the names and shapes in a file of weights with a network's, without reading any tensor.
+
+    Parameters
+    ----------
+    model : UmsNetwork
+        May lie on the device ``meta``.
+    file : Path
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, or its tensors do not fit; the first that does not is named.
+    """
+    require_file(file)
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        with safe_open(file, framework="pt") as content:
+            found = {name: list(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged: {shorten(str(error), quoted=False)}; train anew") from None
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{file} does not fit its {META_FILE}: {shorten(name)} has the shape {found.get(name, 'of nothing')}, "
+            f"expected {expected.get(name, 'no such tensor')}{more}; train anew"
+        )
 
 
 def load_model(path: Path, expected_backbone_ids: tuple[str, str] | None = None) -> tuple[UmsNetwork, CheckpointMeta]:
@@ -219,13 +231,22 @@ def load_model(path: Path, expected_backbone_ids: tuple[str, str] | None = None)
         ]
         raise CheckpointError(
             f"{checkpoint} was trained on the tokens of other backbones:\n" + "\n".join(lines) + "\n"
-            "Use the same backbones, weights and size as in training, or train anew."
+            "Use the same backbones, weights, size and version of umscosod as in training, or train anew."
         )
-    model = UmsNetwork(
-        build_config(NetworkConfig, meta.config.get("network", {}), f"{checkpoint}: network"), *meta.dims
-    )
+    config = network_config(meta, checkpoint)
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the file says
+            check_weights(UmsNetwork(config, *meta.dims), checkpoint / MODEL_FILE)
+        model = UmsNetwork(config, *meta.dims)
+    except ConfigError as error:
+        raise CheckpointError(f"{checkpoint / META_FILE}: {error}") from None
     load_weights(model, checkpoint)
     return model.eval(), meta
+
+
+def network_config(meta: CheckpointMeta, checkpoint: Path) -> NetworkConfig:
+    """Settings of the network that a checkpoint holds; CheckpointError names the file and what is wrong in it."""
+    return build_config(NetworkConfig, meta.config.get("network", {}), str(checkpoint / META_FILE), "network")
 
 
 def save_calibration(path: Path, calibration: Mapping[str, float]) -> CheckpointMeta:
@@ -234,33 +255,9 @@ def save_calibration(path: Path, calibration: Mapping[str, float]) -> Checkpoint
     meta = load_meta(checkpoint)
     meta = dataclasses.replace(meta, calibration={**meta.calibration, **calibration})
     temporary = checkpoint / f"{_WRITING}{META_FILE}"
-    temporary.write_text(_meta_text(meta), encoding="utf-8")
+    temporary.write_text(format_meta(meta), encoding="utf-8")
     temporary.replace(checkpoint / META_FILE)
     return meta
-
-
-def build_config(kind: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Rebuild a (nested) configuration dataclass from plain values; what is missing keeps its default.
-
-    Raises
-    ------
-    CheckpointError
-        A key this version does not know.
-    """
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise CheckpointError(f"{where} has settings this version does not know: {', '.join(unknown)}; upgrade it")
-    return kind(
-        **{
-            key: build_config(hints[key], value, f"{where}.{key}") if dataclasses.is_dataclass(hints[key]) else value
-            for key, value in values.items()
-        }
-    )
-
-
-def _meta_text(meta: CheckpointMeta) -> str:
-    return json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _list_checkpoints(folder: Path) -> list[Path]:

@@ -108,7 +108,7 @@ def train_network(
     """
     device = resolve_device(config.device)
     groups = [one.group for one in features] if groups is None else groups
-    usable = select_groups(groups, labels)
+    usable = select_groups(groups, labels, config.train.label_weights)
     order = tuple(usable)
     meta = _describe_run(features[order[0]], config, compute_fingerprint(groups, labels, start))
     model = _first_network(start, meta.dims, config).to(device)
@@ -176,7 +176,7 @@ def _train_step(
 ) -> Loss:
     group = features.group
     targets = [labels[group.images[index].id] for index in chosen]
-    target_NHW = build_targets(targets, features.pictures_NHW3.shape[1:3], config.train.label_smoothing)
+    target_NHW = build_targets(targets, features.pictures_NHW3.shape[1:3])
     if is_mirrored:
         features, target_NHW = mirror_features(features), target_NHW.flip(2)
     height, width = features.pictures_NHW3.shape[1:3]
@@ -199,10 +199,11 @@ def _train_step(
     loss = compute_loss(
         output.logits,
         target_NHW.to(device),
-        torch.tensor([image_weight(label) for label in targets], device=device),
+        torch.tensor([image_weight(label, config.train.label_weights) for label in targets], device=device),
         bce_weight=config.train.bce_weight,
         iou_weight=config.train.iou_weight,
         iou_eps=config.train.iou_eps,
+        label_smoothing=config.train.label_smoothing,
     )
     if not math.isfinite(loss.total.item()):
         raise UmscosodError(

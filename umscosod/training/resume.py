@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from umscosod.errors import CheckpointError
+from umscosod.errors import CheckpointError, shorten
 from umscosod.network.model import UmsNetwork
 from umscosod.training.checkpoint import (
+    META_FILE,
+    STATE_FILE,
     CheckpointMeta,
     find_checkpoint,
     load_meta,
@@ -67,18 +72,79 @@ def take_up(
                 raise
         else:
             _check_same_run(load_meta(checkpoint), meta, checkpoint)
+            step = load_meta(checkpoint).step
             load_weights(teacher, checkpoint)
-            state = load_state(checkpoint)
-            if teacher is not model:
-                model.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            _cut_metrics(run_dir / METRICS_FILE, state["step"])
+            try:
+                _restore(load_state(checkpoint), step, model, teacher, optimizer)
+            except _ForeignStateError as error:
+                raise CheckpointError(
+                    f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use "
+                    "the one before"
+                ) from None
+            _cut_metrics(run_dir / METRICS_FILE, step)
             logger.info("training resumes from %s", checkpoint)
-            return int(state["step"])
+            return step
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     (run_dir / METRICS_FILE).unlink(missing_ok=True)
     return 0
+
+
+class _ForeignStateError(Exception):
+    """A state is whole, but of something else; says what is wrong."""
+
+
+def _restore(
+    state: dict[str, Any], step: int, model: UmsNetwork, teacher: UmsNetwork, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a state back, once all of it is known to fit."""
+    wanted = {"optimizer", "rng", "step"} | ({"network"} if teacher is not model else set())
+    if missing := sorted(wanted - state.keys()):
+        raise _ForeignStateError(f"{missing[0]} is missing")
+    if type(state["step"]) is not int or state["step"] != step:
+        raise _ForeignStateError(f"step is {shorten(state['step'])}, {META_FILE} says {step}")
+    _check_tensor("rng", state["rng"], torch.get_rng_state())
+    moments = _check_optimizer(state["optimizer"], optimizer)
+    if teacher is not model:
+        _check_tensors("network", state["network"], model.state_dict())
+        model.load_state_dict(state["network"])
+    # Its own step size and betas stay: they are settings, which `_check_same_run` has compared.
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    try:
+        torch.set_rng_state(state["rng"])
+    except RuntimeError:
+        raise _ForeignStateError("rng is no state of a generator") from None
+
+
+def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Adam's moments, one set for each parameter that had a gradient."""
+    moments = saved.get("state") if isinstance(saved, dict) else None
+    if not isinstance(moments, dict):
+        raise _ForeignStateError("optimizer has no state")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, held in moments.items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            raise _ForeignStateError(f"optimizer: there is no parameter {shorten(index)}")
+        like = {"step": torch.tensor(0.0), "exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
+        _check_tensors(f"optimizer: parameter {index}", held, like)
+    if not moments:
+        raise _ForeignStateError("optimizer has no state")
+    return moments
+
+
+def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> None:
+    if not isinstance(found, dict) or found.keys() != expected.keys():
+        names = sorted(map(str, found)) if isinstance(found, dict) else found
+        raise _ForeignStateError(f"{what} holds {shorten(names)}, expected {shorten(sorted(expected))}")
+    for name, tensor in expected.items():
+        _check_tensor(f"{what}: {name}", found[name], tensor)
+
+
+def _check_tensor(what: str, found: object, expected: Tensor) -> None:
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        got = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else shorten(found)
+        raise _ForeignStateError(f"{what} is {got}, expected {tuple(expected.shape)} {expected.dtype}")
+    if found.is_floating_point() and not torch.isfinite(found).all():
+        raise _ForeignStateError(f"{what} holds NaN or infinity")
 
 
 def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path) -> None:
@@ -98,7 +164,7 @@ def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path
 
     old, new = relevant(saved), relevant(now)
     lines = [
-        f"  {name}: {old.get(name)!r} then, {new.get(name)!r} now"
+        f"  {name}: {shorten(old.get(name))} then, {shorten(new.get(name))} now"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

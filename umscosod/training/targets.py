@@ -19,23 +19,36 @@ from umscosod.types import ImageGroup, PseudoLabel
 logger = logging.getLogger(__name__)
 
 
-def image_weight(label: PseudoLabel | None) -> float:
-    """Loss weight of an image: its label's confidence; 0 without a label.
+def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -> float:
+    """Loss weight of an image: its label's confidence, or 1; 0 without a label.
 
     A machine-made empty mask weighs 0 too: its IoU loss is a constant, and nothing says that the image is empty. A
     person's empty mask counts (its cross-entropy still teaches).
+
+    Parameters
+    ----------
+    label : PseudoLabel or None
+    label_weights : {"confidence", "equal"}
+        equal: every label counts alike, as in eq. 9 and 10, but for weak ones that ``pseudo.weak_weight`` 0 left out.
     """
     if label is None or (label.source != HUMAN_SOURCE and not label.mask_hw.any()):
         return 0.0
+    if label_weights == "equal":
+        return 0.0 if label.is_weak and label.confidence == 0.0 else 1.0
     return label.confidence
 
 
-def list_usable(group: ImageGroup, labels: Mapping[str, PseudoLabel]) -> tuple[int, ...]:
+def list_usable(
+    group: ImageGroup, labels: Mapping[str, PseudoLabel], label_weights: str = "confidence"
+) -> tuple[int, ...]:
     """Indices of the images of a group that have a label of positive weight."""
-    return tuple(index for index, image in enumerate(group.images) if image_weight(labels.get(image.id)) > 0)
+    weights = (image_weight(labels.get(image.id), label_weights) for image in group.images)
+    return tuple(index for index, weight in enumerate(weights) if weight > 0)
 
 
-def select_groups(groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel]) -> dict[int, tuple[int, ...]]:
+def select_groups(
+    groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel], label_weights: str = "confidence"
+) -> dict[int, tuple[int, ...]]:
     """Map the index of each group one can train on to its usable images.
 
     Raises
@@ -43,7 +56,7 @@ def select_groups(groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel
     DataError
         No image of any group has a label of positive weight.
     """
-    usable = {index: list_usable(group, labels) for index, group in enumerate(groups)}
+    usable = {index: list_usable(group, labels, label_weights) for index, group in enumerate(groups)}
     kept = {index: images for index, images in usable.items() if images}
     if not kept:
         raise DataError(
@@ -56,20 +69,15 @@ def select_groups(groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel
     return kept
 
 
-def build_targets(labels: Sequence[PseudoLabel], out_hw: tuple[int, int], smoothing: float = 0.0) -> Tensor:
-    """Stack masks, resized to the output by nearest neighbour; float32 in {s / 2, 1 - s / 2}, ``(N, H, W)``.
-
-    References
-    ----------
-    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, arXiv 1512.00567, Sec. 7.
-    """
+def build_targets(labels: Sequence[PseudoLabel], out_hw: tuple[int, int]) -> Tensor:
+    """Stack masks, resized to the output by nearest neighbour; float32 in {0, 1}, ``(N, H, W)``."""
     resized = [
         functional.interpolate(
             torch.from_numpy(np.array(label.mask_hw, dtype=np.float32))[None, None], size=out_hw, mode="nearest-exact"
         )[0, 0]
         for label in labels
     ]
-    return torch.stack(resized) * (1.0 - smoothing) + smoothing / 2.0
+    return torch.stack(resized)
 
 
 def compute_fingerprint(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from umscosod.data.files import open_atomic, open_scratch, read_json, remove_listed
+from umscosod.data.files import open_atomic, read_json, remove_listed
 from umscosod.errors import DataError
 
 
@@ -45,27 +42,6 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write"), open_atomic(tmp_path / "file" / "y") as stream:
         stream.write(b"new")
-
-
-class _Full(io.BytesIO):
-    """A file on a full disk."""
-
-    def write(self, data: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_full_temporary_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", _Full)
-    message = (
-        rf"cannot write a temporary file in {tempfile.gettempdir()}: No space left .*; make room there, or set TMPDIR"
-    )
-    with pytest.raises(DataError, match=message), open_scratch() as stream:
-        stream.write(b"x")
-
-
-def test_faults_of_other_files_keep_their_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="gone"), open_scratch():
-        (tmp_path / "gone").read_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[" * 100_000, b"9" * 5000])

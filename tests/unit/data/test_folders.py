@@ -11,7 +11,7 @@ import pytest
 
 from umscosod.data import folders
 from umscosod.data.benchmarks import open_benchmark
-from umscosod.data.folders import iter_folders, iter_images, refuse_images_in
+from umscosod.data.folders import iter_images, refuse_images_in
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
@@ -154,7 +154,6 @@ def test_masks_are_found_once_through_links_in_a_circle(tmp_path: Path, nest: Ca
         (tmp_path / "gt" / "cat" / f"up {number}").symlink_to(tmp_path / "gt")
     nest(tmp_path / "gt" / "cat", 1100)
     assert open_benchmark(tmp_path).masks == {"cat/1.jpg": tmp_path / "gt" / "cat" / "1.png"}
-    assert len(list(iter_folders(tmp_path / "gt"))) <= 103
 
 
 def test_untaken_counts_add_up(tmp_path: Path) -> None:

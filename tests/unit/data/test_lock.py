@@ -16,12 +16,12 @@ from umscosod.data.lock import lock_folder
 from umscosod.errors import DataError
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from umscosod.data.lock import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 BUSY = r"out is being worked on by another process \(or an earlier click\); wait for it or stop it"
 
@@ -60,7 +60,7 @@ def test_another_thread_is_turned_away_too(out: Path) -> None:
     with lock_folder(out):
         thread = threading.Thread(target=click)
         thread.start()
-        thread.join(10)
+        thread.join()
     assert len(caught) == 1
     assert "an earlier click" in caught[0]
 
@@ -68,7 +68,7 @@ def test_another_thread_is_turned_away_too(out: Path) -> None:
 def test_another_process_holds_it_until_it_is_killed(out: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     line = [sys.executable, "-c", HOLDER, str(out)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as holder:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"

@@ -75,6 +75,10 @@ def make_masks(rng):
         "soft": soft,
         "127 and 128": near_half,
         "constant 128": np.full(shape, 128, np.uint8),
+        "0 and 1": np.minimum(blob(rng), 1),
+        "0 and 127": blob(rng, level=127),
+        "128 and 255": np.maximum(blob(rng), 128),
+        "254 and 255": 255 - one_pixel(shape, 12, 30) // 255,
         "tiny": np.array([[0, 255], [0, 0]], np.uint8),
         "one row": np.array([[0, 0, 255, 255, 0]], np.uint8),
     }

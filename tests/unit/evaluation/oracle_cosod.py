@@ -64,13 +64,16 @@ def similarity(p, y):
 
 def s_measure(pred, gt):
     p = stretch(to_unit(pred))
+    mean = to_unit(gt).mean().item()  # of the mask as it is: one that is empty or full only when cut gives NaN below
+    if mean in (0, 1):
+        return p.mean().item() if mean else 1 - p.mean().item()
     y = (to_unit(gt) >= 0.5).float()
     share = y.mean().item()
-    if share in (0, 1):
-        return p.mean().item() if share else 1 - p.mean().item()
     of_object = share * object_score(p[y == 1]) + (1 - share) * object_score(1 - p[y == 0])
     height, width = y.shape
     rows, columns = torch.where(y == 1)
+    if len(rows) == 0:
+        rows, columns = torch.tensor([height / 2]), torch.tensor([width / 2])
     r, c = int(torch.round(rows.double().mean())), int(torch.round(columns.double().mean()))
     of_region = 0.0
     for part in (np.s_[:r, :c], np.s_[:r, c:], np.s_[r:, :c], np.s_[r:, c:]):

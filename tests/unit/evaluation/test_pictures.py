@@ -20,6 +20,26 @@ def test_every_8_bit_mode_becomes_grey(tmp_path, mode):
     assert np.array_equal(np.asarray(open_grey(tmp_path / "a.png")), mask)
 
 
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("CMYK", "tif"), ("YCbCr", "tif"), ("RGBX", "tif"), ("I", "tif"), ("I;16", "tif"), ("PA", "png")],
+)
+def test_rarer_modes_become_grey_too(tmp_path, mode, suffix):
+    mask = np.array([[0, 255, 0]], np.uint8)
+    if mode.startswith("I"):
+        image = Image.fromarray(mask.astype(np.uint16 if mode == "I;16" else np.int32) * 257)
+    else:
+        image = Image.fromarray(mask).convert("P" if mode == "PA" else "RGB").convert(mode)
+    image.convert("P" if mode == "PA" else mode).save(tmp_path / f"a.{suffix}")
+    assert np.abs(np.asarray(open_grey(tmp_path / f"a.{suffix}")).astype(int) - mask).max() <= 1
+
+
+def test_transparency_is_dropped_as_the_tools_do(tmp_path):
+    picture = np.full((1, 3, 4), 255, np.uint8)
+    picture[0, :, 3] = 0, 255, 0
+    assert np.asarray(open_grey(save(tmp_path / "a.png", picture))).tolist() == [[255, 255, 255]]
+
+
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     path = save(tmp_path / "a.png", np.array([[0, 32768, 65535]], np.uint16))
     assert np.asarray(open_grey(path)).tolist() == [[0, 128, 255]]

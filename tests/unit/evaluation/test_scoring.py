@@ -129,6 +129,38 @@ def test_ground_truths_of_zero_and_one_are_pointed_out(tmp_path, caplog):
     assert "not 0 and 1" in caplog.text
 
 
+def clear(mask):
+    return np.dstack([np.full((*mask.shape, 3), 255, np.uint8), mask * np.uint8(255)])
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda mask: mask.astype(np.uint16), ["2 pictures of 16 bits have values above 0 but none that 8 bits keep"]),
+        (
+            lambda mask: mask.astype(np.uint16) * 255,
+            ["1 ground truths have values above 0", "1 predictions have no value"],
+        ),
+        (lambda mask: mask, ["1 ground truths have values above 0", "1 predictions have no value above 1"]),
+        (clear, ["2 pictures are of one colour and have their mask in the alpha channel"]),
+        (lambda mask: mask * np.uint8(255), []),
+        (lambda mask: mask.astype(np.uint16) * 65535, []),
+        (lambda mask: mask * np.uint8(0), []),
+        (lambda mask: mask.astype(np.uint16) * 0, []),
+    ],
+    ids=["16 bits 0/1", "16 bits 0/255", "0/1", "alpha", "0/255", "16 bits", "empty", "empty 16 bits"],
+)
+def test_masks_that_lose_their_content_on_the_way_to_grey_are_told(tmp_path, caplog, make, told):
+    mask = np.eye(4, dtype=np.uint8)
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(make(mask)).save(tmp_path / folder / "a.png")
+    evaluate(tmp_path / "pred", tmp_path / "gt")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == len(told)
+    assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
+
+
 def test_a_picture_of_one_pixel_is_pointed_out(tmp_path, caplog):
     for folder in ("pred", "gt"):
         (tmp_path / folder).mkdir()

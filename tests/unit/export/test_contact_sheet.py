@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from html.parser import HTMLParser
 from pathlib import Path
@@ -129,6 +130,19 @@ def test_any_name_is_shown_and_linked(tmp_path: Path) -> None:
         assert _local(tmp_path / "out", link).is_file()
 
 
+def test_control_characters_of_names_and_reasons_do_not_reach_the_page(tmp_path: Path) -> None:
+    rows = [
+        _row(tmp_path, "c\x1b[31mat/b\x07ell.png"),
+        _row(tmp_path, "c\x1b[31mat/\x9b.png", Status.FAILED, reason="no\x00 \x1b[0mway"),
+    ]
+    text = write_contact_sheet(tmp_path / "out", rows, title="t\x08itle").read_text(encoding="utf-8")
+    assert all(character.isprintable() or character in "\n\t" for character in text)
+    page = _Page(text)
+    assert "c?[31mat/b?ell.png" in page.text
+    for link in page.links:
+        assert link.startswith("#") or _local(tmp_path / "out", link).is_file()
+
+
 def test_same_bytes_twice_and_nothing_from_outside(tmp_path: Path) -> None:
     rows = [_row(tmp_path, "g/1.png")]
     first = write_contact_sheet(tmp_path / "out", rows).read_bytes()
@@ -151,6 +165,25 @@ def test_missing_outputs_leave_an_empty_tile(tmp_path: Path, caplog: pytest.LogC
     page = _Page(write_contact_sheet(tmp_path / "out", [row]).read_text())
     assert page.tags.count("img") == 3
     assert "maps/g/1.png" in caplog.text
+
+
+def test_a_full_disk_names_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sections wait in a file without a name, of which the system's error tells nothing."""
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("umscosod.export.contact_sheet.tempfile.TemporaryFile", lambda **_: Full())
+    with pytest.raises(
+        DataError, match=r"cannot write .*out/index\.html: No space left on device; check the folder and"
+    ):
+        write_contact_sheet(tmp_path / "out", [_row(tmp_path, "cat/1.jpg")], title="t")
+
+
+def test_the_page_needs_room_on_its_own_disk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+    assert write_contact_sheet(tmp_path / "out", [_row(tmp_path, "cat/1.jpg")], title="t").is_file()
 
 
 def test_paths_outside_are_refused(tmp_path: Path) -> None:

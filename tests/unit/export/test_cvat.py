@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -58,6 +59,36 @@ def test_labels_are_listed_and_odd_names_escaped(tmp_path: Path) -> None:
     assert mask.attrib["label"] == 'a "b" & <c>'
     assert (mask.attrib["source"], mask.attrib["occluded"], mask.attrib["z_order"]) == ("auto", "0", "0")
     assert root.findtext("version") == "1.1"
+
+
+@pytest.mark.parametrize("per_group", [False, True])
+def test_names_that_xml_cannot_hold_are_shown_with_a_question_mark_and_told(
+    tmp_path: Path, per_group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = "".join(map(chr, (*range(1, 9), 11, 12, *range(14, 32), 127, 0x85, 0xDCFF, 0xFFFE, 0xFFFF)))
+    items = write_items(tmp_path, {"dog/plain": MASKS["dog/full"]})
+    items += [
+        replace(items[0], image=Path(f"a{odd}b/{number}.jpg"), output=f"{number}.png", group=f"a{odd}b")
+        for number in (1, 2)
+    ]
+    export_cvat(items, tmp_path / "out", per_group=per_group)
+    root = ElementTree.parse(tmp_path / "out" / "annotations.xml").getroot()
+    shown = f"a{'?' * len(odd)}b"
+    assert [image.attrib["name"] for image in root.findall("image")][1:] == [f"{shown}/1.jpg", f"{shown}/2.jpg"]
+    labels = [name.text for name in root.findall("meta/task/labels/label/name")]
+    assert labels == (["dog", shown] if per_group else ["co-salient"])
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{3 if per_group else 2} names hold characters that XML cannot ('a\\x01")
+    assert record.getMessage().isprintable()
+
+
+def test_line_ends_and_tabs_in_names_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (item,) = write_items(tmp_path, {"dog/plain": MASKS["dog/full"]})
+    export_cvat([replace(item, image=Path("a\rb\nc\td.jpg"), group="a\rb")], tmp_path / "out", per_group=True)
+    root = ElementTree.parse(tmp_path / "out" / "annotations.xml").getroot()
+    assert root.findall("image")[0].attrib["name"] == "a\rb\nc\td.jpg"
+    assert root.findtext("meta/task/labels/label/name") == "a\rb" == root.findall("image/mask")[0].attrib["label"]
+    assert not caplog.records
 
 
 def test_runs_that_do_not_fill_the_mask_are_refused() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.synthetic import tiny_collection
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.masks import decode_rle, read_mask
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.formats import FORMATS, export_items, export_results
+from umscosod.export.items import ExportItem
 from umscosod.export.png import write_mask
 from umscosod.export.report import read_report, write_report
 from umscosod.types import BoolArray, ImageGroup, Labelled, Status
@@ -74,6 +77,16 @@ def test_images_at_hand_are_named_by_their_place_and_linked(
     assert (tmp_path / "yolo" / "images" / first.id).read_bytes() == first.path.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["coco", "cvat"])
+def test_an_export_needs_room_on_its_own_disk_only(
+    tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """So that "cannot export to OUT: No space left on device" names the disk that is full."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such folder"))
+    export_results(results, tmp_path / "out", form)
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) in ([".json", ".json"], [".json", ".xml"])
+
+
 def test_png_equals_the_masks_byte_for_byte(tmp_path: Path, results: Path) -> None:
     export_results(results, tmp_path / "png", "png")
     made = {path.relative_to(tmp_path / "png"): path.read_bytes() for path in (tmp_path / "png").rglob("*.png")}
@@ -133,6 +146,74 @@ def test_other_reports_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(DataError, match=r"report\.json: is "):
         read_report(tmp_path / "report.json")
+
+
+ROW = {
+    **{"image": "c/1.jpg", "group": "c", "output": "c/1.png", "status": "labelled", "confidence": 0.5},
+    **{"threshold": 0.5, "source": "network", "reason": "", "mixed_group": False},
+}
+WRONG = {
+    "image": [None, 5, [], {}, True, "", "/etc/passwd", "../x.jpg", "a\\b", "a\0b"],
+    "group": [None, 5, []],
+    "output": [None, 5, [], {}, "", "/etc/x.png", "../../..", "a/../b.png"],
+    "status": [None, 5, "done", []],
+    "confidence": [None, "1", [], True, float("nan"), float("inf"), -0.1, 1.1, 10**400],
+    "threshold": [None, "1", float("nan"), 7],
+    "source": [None, 5],
+    "reason": [None, 5, {}],
+    "mixed_group": [5, "no", [1]],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_report_with_a_wrong_value_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"schema": 1, "images": [ROW]}))
+    assert read_report(path)[0].output == "c/1.png"
+    path.write_text(json.dumps({"schema": 1, "images": [ROW | {key: value}]}))
+    with pytest.raises(DataError, match=r"report\.json: is no report of ours, or is damaged \("):
+        read_report(path)
+
+
+@pytest.mark.parametrize("key", [key for key in ROW if key != "mixed_group"])
+def test_a_report_without_a_key_is_refused(tmp_path: Path, key: str) -> None:
+    row = {name: value for name, value in ROW.items() if name != key}
+    (tmp_path / "report.json").write_text(json.dumps({"schema": 1, "images": [row]}))
+    with pytest.raises(DataError, match=r"report\.json: is no report of ours, or is damaged \("):
+        read_report(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\x00\xff", b"5", b"null", b"[" * 100_000, b'{"a":' * 100_000, b'{"schema": ' + b"1" * 5000 + b"}"),
+        *(b'{"schema": 1, "images": 5}', b'{"schema": 1, "images": [5]}', b'{"schema": 1, "images": {"a": 1}}'),
+        *(b'{"schema": 1, "images": null}', b'{"schema": [1], "images": []}', b'{"schema": NaN, "images": []}'),
+    ],
+    ids=lambda content: content[:30].decode("latin-1"),
+)
+def test_a_report_of_another_shape_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"report\.json: is "):
+        read_report(tmp_path / "report.json")
+
+
+def test_a_report_that_is_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "report.json")
+    with pytest.raises(DataError, match="is not a regular file"):
+        read_report(tmp_path / "report.json")
+
+
+def test_names_with_control_characters_come_back_from_coco_and_yolo(tmp_path: Path) -> None:
+    name = "c\x1b[31mat\x07\r\n"
+    write_mask(tmp_path / "m.png", np.ones((4, 4), bool))
+    item = ExportItem(image=Path(f"{name}.jpg"), output=f"{name}.png", group=name, mask=tmp_path / "m.png")
+    for form in ("coco", "yolo"):
+        assert export_items([item], tmp_path / form, form, per_group=True).is_success
+    coco = json.loads((tmp_path / "coco" / "instances.json").read_text(encoding="ascii"))
+    assert (coco["images"][0]["file_name"], coco["categories"][0]["name"]) == (f"{name}.jpg", name)
+    assert yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_bytes())["names"] == {0: name}
+    assert (tmp_path / "yolo" / "labels" / f"{name}.txt").is_file()
 
 
 def test_the_formats() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from umscosod.errors import CacheError
-from umscosod.features.cache import FeatureCache, default_root, file_sha256
+from umscosod.features.cache import FeatureCache, file_sha256, open_cache
 
 ARRAYS = {
     "tokens_PD": np.arange(12, dtype=np.float16).reshape(4, 3),
@@ -136,7 +136,7 @@ def test_get_saves_an_old_entry_from_pruning(tmp_path: Path) -> None:
 def test_prune_to_zero_empties_and_sweeps_only_stale_temporaries(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     key = put_aged(cache, "one", 100)
-    stale, fresh = cache.path(key).parent / ".stale.tmp", cache.path(key).parent / ".fresh.tmp"
+    stale, fresh = (cache.path(key).parent / f".{key[:16]}.77.0123456{digit}.tmp" for digit in "78")
     stale.touch()
     fresh.touch()
     os.utime(stale, (1, 1))
@@ -144,6 +144,147 @@ def test_prune_to_zero_empties_and_sweeps_only_stale_temporaries(tmp_path: Path)
     assert cache.stats().files == 0
     assert not stale.exists()
     assert fresh.exists()
+
+
+def age(path: Path) -> Path:
+    os.utime(path, (1, 1))
+    return path
+
+
+def test_prune_leaves_foreign_files_alone(tmp_path: Path) -> None:
+    """A cache folder set to one with other things in it loses none of them."""
+    cache = FeatureCache(tmp_path)
+    key = put_aged(cache, "one", 100)
+    folder = cache.path(key).parent
+    other = "0" * 64 if not key.startswith("00") else "1" * 64
+    names = (
+        "model.safetensors",
+        ".backup.tmp",
+        f".{key[:16]}.tmp",
+        f"{key[:63]}.safetensors",
+        f"{key.upper()}.safetensors",
+        f"{key}.safetensors.bak",
+        f"{other}.safetensors",
+        f".{other[:16]}.77.01234567.tmp",
+    )
+    foreign = [folder / name for name in names]
+    foreign += [tmp_path / name for name in ("model.safetensors", f"{key}.safetensors", ".backup.tmp")]
+    elsewhere = tmp_path / "models"
+    elsewhere.mkdir()
+    foreign.append(elsewhere / f"{key}.safetensors")
+    for path in foreign:
+        path.write_bytes(b"mine")
+        age(path)
+    report = cache.prune(0)
+    assert (report.removed_files, report.kept_files) == (1, 0)
+    assert all(path.read_bytes() == b"mine" for path in foreign)
+
+
+def test_prune_follows_no_links(tmp_path: Path) -> None:
+    mine, root = tmp_path / "mine", tmp_path / "cache"
+    mine.mkdir()
+    root.mkdir()
+    key = "cd" + "0" * 62
+    kept = [
+        age(mine / name) for name in (f"{key}.safetensors", f".{key[:16]}.1.01234567.tmp") if not (mine / name).touch()
+    ]
+    (root / "cd").symlink_to(mine, target_is_directory=True)
+    linked = "ab" + "0" * 62
+    (root / "ab").mkdir()
+    (root / "ab" / f"{linked}.safetensors").symlink_to(kept[0])
+    (root / "ef").touch()
+    cache = FeatureCache(root)
+    assert cache.stats().files == 0
+    assert cache.prune(0).removed_files == 0
+    assert all(path.exists() for path in kept)
+    assert (root / "ab" / f"{linked}.safetensors").is_symlink()
+
+
+def test_a_cache_folder_that_is_itself_a_link_is_pruned(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "disk", target_is_directory=True)
+    cache = FeatureCache(tmp_path / "cache")
+    put_aged(cache, "one", 100)
+    assert cache.prune(0).removed_files == 1
+
+
+def test_swapped_entries_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two sound files under each other's names: neither passes for the other."""
+    cache = FeatureCache(tmp_path)
+    first, second = cache.key("first"), cache.key("second")
+    cache.put(first, ARRAYS)
+    cache.put(second, {name: array + 1 for name, array in ARRAYS.items()})
+    data = cache.path(first).read_bytes()
+    cache.path(first).write_bytes(cache.path(second).read_bytes())
+    cache.path(second).write_bytes(data)
+    assert cache.get(first) is None
+    assert cache.get(second) is None
+    assert caplog.text.count("is damaged") == 2
+
+
+def test_an_entry_whose_header_gives_another_shape_is_noticed(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    key = cache.key("image")
+    cache.put(key, ARRAYS)
+    data = cache.path(key).read_bytes()
+    assert b'"shape":[4,3]' in data
+    cache.path(key).write_bytes(data.replace(b'"shape":[4,3]', b'"shape":[3,4]'))
+    assert cache.get(key) is None
+
+
+def test_entries_of_an_earlier_schema_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path)
+    monkeypatch.setattr("umscosod.features.cache.SCHEMA", "1")
+    cache.put(cache.key("image"), ARRAYS)
+    monkeypatch.undo()
+    assert cache.get(cache.key("image")) is None
+    assert cache.prune(0).removed_files == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_an_entry_that_is_no_regular_file_is_named_not_waited_for(tmp_path: Path, kind: str) -> None:
+    cache = FeatureCache(tmp_path)
+    key = cache.key("image")
+    path = cache.path(key)
+    path.parent.mkdir()
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(CacheError, match=rf"cannot read {path} \(not a regular file\); remove it, or set --config"):
+        cache.get(key)
+
+
+def test_a_root_that_is_a_file_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.touch()
+    cache = FeatureCache(root)
+    for ask in (cache.stats, lambda: cache.prune(0)):
+        with pytest.raises(CacheError, match=rf"cannot list {root} \(Not a directory\); check the folder"):
+            ask()
+    with pytest.raises(CacheError, match=rf"cannot read {root}.*Not a directory"):
+        cache.get(cache.key("image"))
+    with pytest.raises(CacheError, match=rf"cannot write {root}.*; make room .* or set --config"):
+        cache.put(cache.key("image"), ARRAYS)
+
+
+def test_an_unreadable_folder_of_entries_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = FeatureCache(tmp_path)
+    key = put_aged(cache, "one", 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(CacheError, match=r"cannot read .*safetensors \(Permission denied\); set --config"):
+        cache.get(key)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CacheError, match=r"cannot list .* \(Permission denied\); check the folder"):
+        cache.prune(0)
+
+
+@pytest.mark.parametrize("root", ["~nobody-of-this-name/cache", "a\0b"])
+def test_roots_that_cannot_be_are_refused_at_once(root: str) -> None:
+    with pytest.raises(CacheError, match=r"feature cache: .*; set --config\.features\.cache-dir"):
+        FeatureCache(Path(root))
 
 
 def test_prune_refuses_negative_sizes(tmp_path: Path) -> None:
@@ -185,18 +326,61 @@ def test_check_free_names_sizes_and_cure(tmp_path: Path) -> None:
         cache.check_free(10**15)
 
 
-def test_default_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("UMSCOSOD_CACHE", str(tmp_path / "own"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert FeatureCache(None).root == tmp_path / "own"
-    monkeypatch.delenv("UMSCOSOD_CACHE")
-    assert default_root() == tmp_path / "xdg" / "umscosod" / "features"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/invalid")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert default_root() == tmp_path / "home" / ".cache" / "umscosod" / "features"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert default_root() == tmp_path / "home" / "Library" / "Caches" / "umscosod" / "features"
+def test_check_free_never_asks_for_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeatureCache, "free_bytes", lambda _: 1200)
+    with pytest.raises(
+        CacheError, match=r"about 2\.5 MB are needed, but the disk of .* has only 1\.2 KB free; make room"
+    ):
+        FeatureCache(tmp_path).check_free(2_500_000)
+
+
+FULL_DISK = """
+import resource, sys, tempfile
+import numpy as np
+from umscosod.errors import CacheError
+from umscosod.features.cache import open_cache
+tempfile.tempdir = sys.argv[1]
+with open_cache(use_cache=False) as cache:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    key = cache.key("image")
+    try:
+        cache.put(key, {"x": np.zeros(100_000, np.uint8)})
+    except CacheError as error:
+        print(error)
+    print(*cache.path(key).parent.iterdir())
+"""
+
+
+def test_a_full_temporary_disk_names_the_file_and_the_cure(tmp_path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=True)
+    message, left = ran.stdout.split("\n")[:2]
+    assert f"cannot write {tmp_path}/umscosod-" in message
+    assert " KB: File too large); make room there, set TMPDIR to a folder on another disk, or leave features" in message
+    assert "no-use-cache" not in message
+    assert left == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_temporary_folder_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("umscosod.features.cache.tempfile.TemporaryDirectory", refuse)
+    with (
+        pytest.raises(CacheError, match=r"no temporary folder for the features \(No usable .*\); make room there"),
+        open_cache(use_cache=False),
+    ):
+        raise AssertionError
+
+
+def test_a_temporary_cache_is_gone_at_the_end_and_a_named_one_stays(tmp_path: Path) -> None:
+    with open_cache(use_cache=False) as cache:
+        cache.put(cache.key("image"), ARRAYS)
+        assert cache.root.is_dir()
+    assert not cache.root.exists()
+    with open_cache(str(tmp_path / "named")) as cache:
+        cache.put(cache.key("image"), ARRAYS)
+    assert FeatureCache(tmp_path / "named").stats().files == 1
 
 
 def test_file_sha256_of_known_bytes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.synthetic import tiny_collection
 from umscosod.config import DataConfig, EmbeddedConfig, FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
+from umscosod.data.images import decode_image
 from umscosod.errors import CacheError, DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
@@ -181,6 +182,53 @@ def test_a_pruned_entry_of_a_file_that_changed_is_refused_not_mixed_up(setup: Se
         collection[0]
 
 
+def overwrite_when_decoded(monkeypatch: pytest.MonkeyPatch, image: Path, content: bytes, *, before: bool) -> None:
+    """Let another program overwrite an image while its turn to be encoded has come."""
+
+    def decode(path: Path, **limits: int) -> ByteArray:
+        if path == image and before:
+            image.write_bytes(content)
+        picture_HW3 = decode_image(path, **limits)
+        if path == image and not before:
+            image.write_bytes(content)
+        return picture_HW3
+
+    monkeypatch.setattr("umscosod.features.collection.decode_image", decode)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_an_image_overwritten_while_features_are_made_is_a_failed_row_and_poisons_nothing(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    image, other = setup.groups[0].images[:2]
+    original = image.path.read_bytes()
+    overwrite_when_decoded(monkeypatch, image.path, other.path.read_bytes(), before=before)
+    collection = setup.load()
+    assert collection.failures == {image.id: f"{image.path}: the file was changed while it was in use; run again"}
+    assert image.id not in collection.sha256
+    assert [len(features.group.images) for features in collection] == [2, 3]
+    monkeypatch.undo()
+    image.path.write_bytes(original)
+    clean = FeatureCollection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "clean"))
+    assert [bits(one) for one in setup.load()] == [bits(one) for one in clean]
+
+
+def test_an_image_caught_half_written_is_told_as_changed(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = setup.groups[0].images[0]
+    overwrite_when_decoded(monkeypatch, image.path, image.path.read_bytes()[:100], before=True)
+    assert "was changed while it was in use" in setup.load().failures[image.id]
+
+
+def test_swapped_entries_are_made_again(setup: Setup) -> None:
+    before = [bits(features) for features in setup.load()]
+    files = sorted(setup.cache.root.glob("??/*.safetensors"))
+    for first, second in zip(files[::2], files[1::2], strict=True):
+        data = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(data)
+    assert [bits(features) for features in setup.load()] == before
+
+
 def test_a_pruned_entry_of_a_file_that_is_gone_names_the_file(setup: Setup) -> None:
     collection = setup.load()
     image = setup.groups[0].images[0]
@@ -200,8 +248,6 @@ def test_whitenings_passed_in_are_used(setup: Setup) -> None:
 
 
 def _decoded(setup: Setup) -> ByteArray:
-    from umscosod.data.images import decode_image
-
     return decode_image(setup.groups[0].images[0].path)
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import gelu, interpolate, layer_norm
 
 from umscosod.errors import DataError
 from umscosod.features import vit as vit_module
+from umscosod.features.position_embedding import resize_pos_embed
 from umscosod.features.vit import LoadedVit, VitBackbone, build_vit, cls_attention, load_vit
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
 from umscosod.types import ByteArray
@@ -47,8 +48,10 @@ def eager(w: dict[str, torch.Tensor], spec: VitSpec, picture: torch.Tensor) -> t
     pos = w["pos_embed"][0]
     slots = pos.shape[0] - 16
     grid = pos[slots:].reshape(1, 4, 4, dim).permute(0, 3, 1, 2)
-    if side != 4:
+    if side != 4 and "reg_token" in w:
         grid = interpolate(grid, (side, side), mode="bicubic", antialias=True)
+    elif side != 4:
+        grid = interpolate(grid, scale_factor=((side + 0.1) / 4,) * 2, mode="bicubic")
     x = x + grid[0].permute(1, 2, 0).reshape(-1, dim)
     cls = w["cls_token"][0] + (pos[:1] if slots else 0)
     x = torch.cat([cls, *([w["reg_token"][0]] if "reg_token" in w else []), x])
@@ -193,6 +196,47 @@ def test_one_module_serves_two_sizes(load: Callable[[str], LoadedVit], pictures:
     before = coarse.encode(pictures[:1])[0].tokens_PD
     fine.encode(pictures[:1])
     np.testing.assert_array_equal(before, coarse.encode(pictures[:1])[0].tokens_PD)
+    assert vit.module.pos_embed.shape == (1, 1 + 16, 32)  # the stored one is back in its place
+
+
+@pytest.mark.parametrize("name", ["dino_vits8", "dinov2_vits14_reg"])
+def test_a_file_of_another_native_grid_is_resized_once_from_its_own_grid(
+    make_tiny: Make, tiny_specs: dict[str, VitSpec], pictures: list[ByteArray], tmp_path: Path, name: str
+) -> None:
+    spec, path = tiny_specs[name], tmp_path / "weights.safetensors"
+    module = make_tiny(name)
+    slots = 0 if spec.prefix_tokens == 5 else 1
+    generator = torch.Generator().manual_seed(1)
+    stored = torch.randn(1, slots + 36, spec.dim, generator=generator)
+    save_file({**module.state_dict(), "pos_embed": stored}, path)
+    vit = load_vit(spec, path, CPU)
+    assert torch.equal(vit.module.pos_embed, stored)
+    small = VitBackbone(vit, size_px=5 * spec.patch_px, device=CPU).encode(pictures[:1])[0]
+    resized = resize_pos_embed(stored, 5, prefix=slots, rule=spec.pos_embed)
+    module.pos_embed = torch.nn.Parameter(resized)
+    with torch.inference_mode():
+        expected = module.forward_features(normalised(pictures[0], 5 * spec.patch_px))[0, spec.prefix_tokens :]
+    np.testing.assert_allclose(small.tokens_PD, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_stored_position_embedding_is_back_after_a_failed_pass(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = load("dino_vits8")
+    stored = vit.module.pos_embed
+
+    def fail(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    backbone = VitBackbone(vit, size_px=48, device=CPU)
+    monkeypatch.setattr(vit.module, "forward_features", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        backbone.encode(pictures)
+    assert vit.module.pos_embed is stored
+
+
+def test_ids_tell_the_version_of_the_code(load: Callable[[str], LoadedVit]) -> None:
+    assert VitBackbone(load("dino_vits8"), size_px=32, device=CPU).id.endswith(":32px:last-tokens-keys-cls:code-v2")
 
 
 def test_size_is_rounded_to_the_patch(load: Callable[[str], LoadedVit]) -> None:

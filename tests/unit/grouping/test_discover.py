@@ -89,6 +89,14 @@ def test_nothing_to_read(tmp_path: Path, quick: PipelineConfig) -> None:
         discover_groups(tmp_path, config=quick, grouping=GroupingConfig(rounds=-1))
 
 
+def test_line_ends_and_control_characters_in_names_come_back_from_a_list(tmp_path: Path) -> None:
+    names = ["a\rb.jpg", "a\nb.jpg", "a\r\nb.jpg", "a\x1b\x07b.jpg", "plain.jpg"]
+    images = tuple(ImageRef(id=name, path=tmp_path / name, output=f"{name}.png") for name in names)
+    path = write_groups_csv([ImageGroup(name="g", images=images)], tmp_path / "groups.csv")
+    (read,) = groups_from_csv(path)
+    assert {image.path.name for image in read.images} == set(names)
+
+
 def test_a_list_that_is_there_may_hold_corrections(tmp_path: Path) -> None:
     group = ImageGroup(
         name='odd "name", with comma', images=(ImageRef(id="a", path=tmp_path / "ä, b.jpg", output="a"),)

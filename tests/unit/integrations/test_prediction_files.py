@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,24 @@ def test_an_output_folder_is_read_by_its_report(tmp_path: Path) -> None:
     assert found["cat/7.jpg"].map is None  # there is no folder of maps
     by_id = folder.match([Wanted(id="64a0", image=Path("/elsewhere/x.jpg"), group="moved")])
     assert by_id.found["64a0"].row == rows[3]
+
+
+def test_a_report_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    home, secret = tmp_path / "out", tmp_path / "secret"
+    row = Labelled(image_id="cat/7.jpg", group="cat", output="cat/7.png", status=Status.LABELLED)
+    write_mask(secret / "7.png", np.ones((1, 1), bool))
+    for output in ("../../secret/7.png", "../../..", str(secret / "7.png")):
+        write_report(home / "report.json", [replace(row, output=output)], {})
+        with pytest.raises(DataError, match="must be a plain relative name"):
+            PredictionFolder(home, by_folder=True)
+    write_report(home / "report.json", [row], {})
+    for tree in ("masks", "maps"):
+        (home / tree).mkdir(exist_ok=True)
+        (home / tree / "cat").symlink_to(secret)
+        with pytest.raises(DataError, match="a link on the way leads out of the output folder"):
+            PredictionFolder(home, by_folder=True)
+        (home / tree / "cat").unlink()
+    assert PredictionFolder(home, by_folder=True).names == ["cat/7.jpg"]
 
 
 def test_folders_without_predictions(tmp_path: Path) -> None:

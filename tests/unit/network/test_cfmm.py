@@ -142,3 +142,14 @@ def test_off_passes_through_without_parameters() -> None:
 def test_attention_map_of_another_shape_is_refused() -> None:
     with pytest.raises(DataError, match=r"attention map of shape \(2, 5\)"):
         _module()(_tokens(), torch.ones(2, 5))
+
+
+def test_cosines_of_the_response_are_float32_under_bfloat16_autocast() -> None:
+    module = _module(64, rm_minmax=False, rm_relu="never")
+    tokens = _tokens(3, 9, 64).bfloat16()
+    points = module.compute_key_points(tokens, torch.tensor([0, 3, 1]))
+    expected = module.compute_response(tokens, points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = module.compute_response(tokens, module.compute_key_points(tokens, torch.tensor([0, 3, 1])))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)

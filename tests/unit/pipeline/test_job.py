@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.jobs import assert_same, read_results, read_tree
 from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
+from umscosod.data.masks import write_png_atomic
 from umscosod.errors import DataError
 from umscosod.pipeline import label_groups
 from umscosod.pipeline.job import GUARDED, JobFolder
@@ -223,15 +226,86 @@ def test_leftovers_go_and_files_of_others_stay(tmp_path: Path) -> None:
     assert all(path.exists() for path in theirs)
 
 
-def test_rows_count_only_with_their_files(tmp_path: Path) -> None:
-    job = JobFolder(tmp_path, {}, overwrite=False)
-    assert job.load_rows(GROUP) is None
-    job.save_rows(GROUP, [ROW])
-    assert job.load_rows(GROUP) is None
+@pytest.fixture
+def done(tmp_path: Path) -> tuple[JobFolder, ImageGroup]:
+    """A job whose one group, of an image of 6 x 4 pixels, is finished."""
+    photo = tmp_path / "a.jpg"
+    Image.new("RGB", (6, 4)).save(photo)
+    group = replace(GROUP, images=(replace(GROUP.images[0], path=photo),))
+    job = JobFolder(tmp_path / "out", {}, overwrite=False)
+    assert job.load_rows(group) is None
+    job.save_rows(group, [ROW])
+    assert job.load_rows(group) is None
     for tree in ("masks", "maps"):
-        (tmp_path / tree / "g").mkdir(parents=True)
-        (tmp_path / tree / "g" / "a.png").write_bytes(b"png")
-    assert job.load_rows(GROUP) == [ROW]
+        write_png_atomic(job.out / tree / "g" / "a.png", np.zeros((4, 6), np.uint8))
+    return job, group
+
+
+def test_rows_count_with_their_files(done: tuple[JobFolder, ImageGroup]) -> None:
+    job, group = done
+    assert job.load_rows(group) == [ROW]
+
+
+@pytest.mark.parametrize("tree", ["masks", "maps"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "torn", "other size", "no picture", "folder", "pipe"])
+def test_a_group_with_a_mask_or_map_that_is_not_whole_is_done_again(
+    done: tuple[JobFolder, ImageGroup], tree: str, kind: str
+) -> None:
+    job, group = done
+    path = job.out / tree / "g" / "a.png"
+    content = path.read_bytes()
+    path.unlink()
+    match kind:
+        case "empty":
+            path.write_bytes(b"")
+        case "torn":
+            path.write_bytes(content[:-3])
+        case "other size":
+            write_png_atomic(path, np.zeros((6, 4), np.uint8))
+        case "no picture":
+            path.write_bytes(b"x" * 200)
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+    assert job.load_rows(group) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"[]", b"{}", b"5", b"null", b"[5]", b"[null]", b'["a"]', b"[[]]", b"[{}]", b"", b"\x00\xff", b"[" * 100_000),
+        *(json.dumps([asdict(ROW) | wrong]).encode() for wrong in (
+            {"output": 5}, {"output": "../a.png"}, {"image_id": "g/b.jpg"}, {"group": "h"}, {"confidence": "1"},
+            {"confidence": float("nan")}, {"status": "done"}, {"more": 1},
+        )),
+        json.dumps([asdict(ROW), asdict(ROW)]).encode(),
+    ],
+    ids=lambda content: content[-40:].decode("latin-1"),
+)  # fmt: skip
+def test_a_group_whose_rows_are_damaged_is_done_again(done: tuple[JobFolder, ImageGroup], content: bytes) -> None:
+    job, group = done
+    (file,) = (job.run / "groups").iterdir()
+    file.write_bytes(content)
+    assert job.load_rows(group) is None
+
+
+def test_stored_maps_of_another_shape_are_made_again(tmp_path: Path) -> None:
+    job = JobFolder(tmp_path, {}, overwrite=False)
+    for shape in ((2, 4, 4), (0, 4, 4), (4, 4), (1,)):
+        job.save_maps(GROUP, np.zeros(shape, np.float32))
+        assert job.load_maps(GROUP) is None
+
+
+def test_a_torn_mask_of_a_finished_job_is_made_again(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished.out, out)
+    (out / "masks" / "coffee" / "coffee_00.png").write_bytes(b"")
+    (out / "maps" / "shuttle" / "shuttle_01.png").write_bytes(b"")
+    label_groups(images, out, replace(config, keep="network"))
+    assert_same(read_results(out), read_results(finished.out))
 
 
 def test_maps_come_back_until_the_job_is_finished(tmp_path: Path) -> None:

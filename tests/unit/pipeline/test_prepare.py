@@ -149,7 +149,7 @@ def test_a_folder_above_the_images_says_nothing_of_others(tmp_path: Path, caplog
 
 def test_a_nul_in_a_setting_that_names_a_file_is_refused(images: Path, tmp_path: Path, config: PipelineConfig) -> None:
     other = replace(config, features=replace(config.features, cache_dir="a\x00b"))
-    with pytest.raises(ConfigError, match=r"features\.cache_dir must be text without a NUL"):
+    with pytest.raises(ConfigError, match=r"features\.cache_dir must be text without NUL characters"):
         label_groups(images, tmp_path / "out", other)
 
 

@@ -57,6 +57,33 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float((first & second).sum() / union) if union else 1.0
 
 
+@pytest.mark.parametrize("as_mapping", [False, True])
+def test_what_is_shared_names_no_place_on_this_machine(
+    tmp_path: Path, images: Path, config: PipelineConfig, first: Path, as_mapping: bool
+) -> None:
+    shutil.copytree(images, tmp_path / "my pictures")
+    shutil.copytree(first / "maps", tmp_path / "my maps")
+    (broken,) = (tmp_path / "my pictures" / "coffee").glob("*_00.jpg")
+    broken.write_bytes(b"no picture")
+    torn, missing = ((tmp_path / "my maps" / "coffee").glob(f"*_0{number}.png") for number in (1, 2))
+    next(torn).write_bytes(b"no map")
+    next(missing).unlink()
+    photos = tmp_path / "my pictures"
+    names = [image.relative_to(photos) for image in photos.rglob("*.jpg")]
+    maps = {name.as_posix(): tmp_path / "my maps" / name.with_suffix(".png") for name in names}
+    out = tmp_path / "my out"
+    report = refine_maps(tmp_path / "my pictures", maps if as_mapping else tmp_path / "my maps", out, config)
+    failed = [row for row in report.rows if row.status is Status.FAILED]
+    assert len(failed) == 3
+    assert all(str(tmp_path) in row.reason for row in failed), "the one who runs it is told where"
+    for name in ("report.json", "index.html"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        assert "coffee/coffee_00.jpg: is not an image" in text
+        assert "cannot read the map maps/coffee/coffee_01.png" in text
+        assert "maps/coffee/coffee_02.png: cannot be found" in text
+
+
 def test_the_same_settings_give_the_same_masks_up_to_the_grey_levels(
     tmp_path: Path, images: Path, config: PipelineConfig, first: Path
 ) -> None:

@@ -24,7 +24,7 @@ CHOSEN = "coffee/coffee_01"
 
 
 def paint(path: Path, size_hw: tuple[int, int] = (30, 40)) -> bytes:
-    """Put a person's mask, of any size, in the place of a pseudo-label."""
+    """Put a person's mask, of any size that has the image's aspect, in the place of a pseudo-label."""
     mask_HW = np.zeros(size_hw, np.uint8)
     mask_HW[size_hw[0] // 3 :, : size_hw[1] // 2] = 255
     Image.fromarray(mask_HW).save(path)
@@ -106,7 +106,7 @@ def test_a_mask_replaced_after_the_job_is_not_passed_over(
 
 
 def test_the_mask_of_a_person_is_the_final_mask(images: Path, config: PipelineConfig, reviewed: Path) -> None:
-    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (96, 96))
+    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (72, 96))
     report = label_groups(images, reviewed, config, overwrite=True)
     (row,) = [row for row in report.rows if row.image_id == f"{CHOSEN}.jpg"]
     assert (row.status, row.source, row.confidence) == (Status.LABELLED, "human", 1.0)
@@ -134,7 +134,7 @@ def test_training_goes_on_only_with_the_labels_it_began_with(
     tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path
 ) -> None:
     train(images, reviewed, tmp_path / "out", config)
-    paint(reviewed / "pseudo" / "shuttle" / "shuttle_00.png")
+    paint(reviewed / "pseudo" / "shuttle" / "shuttle_00.png", (48, 48))
     with pytest.raises(DataError, match="other pseudo-labels"):
         train(images, reviewed, tmp_path / "out", config)
     assert train(images, reviewed, tmp_path / "out", config, overwrite=True).steps == 6
@@ -159,10 +159,10 @@ def test_any_folder_of_masks_can_be_trained_on(
 
 
 def test_a_large_mask_of_a_person_is_shrunk_to_what_the_network_sees(images: Path, reviewed: Path) -> None:
-    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (300, 1200))
+    paint(reviewed / "pseudo" / f"{CHOSEN}.png", (900, 1200))
     labels = load_pseudo_labels(reviewed / "pseudo", groups_from_folder(images), max_side_px=112)
     mask_HW = labels[f"{CHOSEN}.jpg"].mask_hw
-    assert mask_HW.shape == (28, 112)
+    assert mask_HW.shape == (84, 112)
     assert abs(mask_HW.mean() - 1 / 3) < 0.03  # the lower two thirds of the left half
 
 
@@ -174,10 +174,47 @@ def test_training_without_labels_says_how_to_make_them(tmp_path: Path, images: P
         train(images, tmp_path / "empty", tmp_path / "out", config)
 
 
-def test_a_damaged_replacement_is_named(tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path) -> None:
-    (reviewed / "pseudo" / f"{CHOSEN}.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"coffee_01\.png"):
-        train(images, reviewed, tmp_path / "out", config)
+def test_a_mask_that_is_unfit_fails_its_image_and_no_other(
+    tmp_path: Path, images: Path, config: PipelineConfig, reviewed: Path
+) -> None:
+    mask, stamp = (reviewed / "pseudo" / f"coffee/coffee_0{number}.png" for number in (1, 0))
+    mask.write_bytes(b"not a picture")
+    paint(stamp, (1, 1))
+    for report in (
+        train(images, reviewed, tmp_path / "out", config),
+        label_groups(images, reviewed, config, overwrite=True),
+    ):
+        failed = [row for row in report.rows if row.status is Status.FAILED]
+        assert [row.output for row in failed] == ["coffee/coffee_00.png", "coffee/coffee_01.png"]
+        assert failed[0].reason == (
+            f"{stamp}: the mask has 1 x 1 pixels, its image coffee/coffee_00.jpg 96 x 96; save the mask at the size of "
+            "the image"
+        )
+        assert failed[1].reason.startswith(f"cannot read the mask {mask}: ")
+    assert report.exit_code == 1
+    for name in ("report.json", "index.html"):
+        text = (reviewed / name).read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        assert "cannot read the mask pseudo/coffee/coffee_01.png" in text
+
+
+def test_masks_none_of_which_is_fit_end_the_job(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+    for image in images.rglob("*.jpg"):
+        mask = tmp_path / "mine" / image.relative_to(images).with_suffix(".png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        paint(mask, (3, 3))
+    with pytest.raises(DataError, match=r"none of 6 masks in .*mine can be used: .*coffee_00\.png: the mask has 3 x 3"):
+        train(images, tmp_path / "mine", tmp_path / "out", config)
+
+
+def test_a_damaged_list_of_finished_groups_costs_time_only(
+    tmp_path: Path, images: Path, config: PipelineConfig
+) -> None:
+    make_pseudo_labels(images, tmp_path / "out", config)
+    before = read_tree(tmp_path / "out" / "pseudo")
+    (tmp_path / "out" / "run" / "pseudo-done").write_bytes(bytes(range(256)))
+    assert make_pseudo_labels(images, tmp_path / "out", config).exit_code == 0
+    assert_same(read_tree(tmp_path / "out" / "pseudo"), before)
 
 
 def test_images_that_training_cannot_use_are_reported(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +30,14 @@ def labelled(names: list[str] | None = None) -> tuple[GroupFeatures, list[Pseudo
     tokens = [paint(8, {(1, 1, 4, 4 + i): 1}) for i in range(len(names))]
     features = make_features(tokens, [box(8, 1, 1, 4, 5) * 1.0] * len(names), [(80, 120)] * len(names), names)
     return features, make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+
+
+def add_photos(features: GroupFeatures, folder: Path) -> ImageGroup:
+    """The group with images that are there, 120 x 80 pixels."""
+    images = tuple(replace(image, path=folder / f"{n}.jpg") for n, image in enumerate(features.group.images))
+    for image in images:
+        Image.new("RGB", (120, 80)).save(image.path)
+    return replace(features.group, images=images)
 
 
 def save(out: Path, features: GroupFeatures, labels: list[PseudoLabel]) -> None:
@@ -76,13 +86,19 @@ def test_pngs_are_masks_at_the_images_own_size(tmp_path: Path) -> None:
     assert (values > 0).mean() == pytest.approx(labels[0].mask_hw.mean(), rel=0.1)
 
 
-def test_a_replaced_png_of_any_size_is_a_persons_label(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size_hw", "is_told"), [((80, 120), False), ((33, 50), True), ((160, 240), True)])
+def test_a_replaced_png_of_the_images_aspect_is_a_persons_label(
+    tmp_path: Path, size_hw: tuple[int, int], is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     features, labels = labelled()
     save(tmp_path, features, labels)
-    mine = np.zeros((33, 50), dtype=np.uint8)
+    mine = np.zeros(size_hw, dtype=np.uint8)
     mine[5:9, 7:20] = 255
     Image.fromarray(mine).save(tmp_path / "cat/a.png")
-    loaded = load_pseudo_labels(tmp_path, [features.group])
+    loaded = load_pseudo_labels(tmp_path, [add_photos(features, tmp_path)])
+    assert (
+        f"1 masks made by hand have the aspect of their images and another size ({tmp_path}" in caplog.text
+    ) == is_told
     first, second = loaded.values()
     assert (first.source, first.confidence, first.is_weak) == ("human", 1.0, False)
     assert first.details == {"replaced": "hac"}
@@ -99,7 +115,7 @@ def test_a_second_run_keeps_a_persons_mask_and_renews_its_own(tmp_path: Path, ca
     save(tmp_path, features, other)
     assert "replaced by hand" in caplog.text
     assert read_mask(tmp_path / "cat/a.png").all()
-    loaded = load_pseudo_labels(tmp_path, [features.group])
+    loaded = load_pseudo_labels(tmp_path, [add_photos(features, tmp_path)])
     assert [label.source for label in loaded.values()] == ["human", "hac"]
     np.testing.assert_array_equal(loaded["cat/ü 猫.jpg"].mask_hw, other[1].mask_hw)
 
@@ -123,9 +139,44 @@ def test_an_unreadable_png_is_named(tmp_path: Path) -> None:
 
 def test_masks_without_a_manifest_are_a_persons(tmp_path: Path) -> None:
     features, _ = labelled()
-    write_png_atomic(tmp_path / "cat/a.png", np.full((4, 4), 255, dtype=np.uint8))
-    loaded = load_pseudo_labels(tmp_path, [features.group])
+    write_png_atomic(tmp_path / "cat/a.png", np.full((80, 120), 255, dtype=np.uint8))
+    loaded = load_pseudo_labels(tmp_path, [add_photos(features, tmp_path)])
     assert [(key, label.source) for key, label in loaded.items()] == [("cat/a.jpg", "human")]
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (4, 6), (120, 80), (80, 118), (80, 80)])
+def test_a_persons_mask_of_another_picture_is_left_out_with_the_reason(
+    tmp_path: Path, size_hw: tuple[int, int]
+) -> None:
+    features, labels = labelled()
+    save(tmp_path, features, labels)
+    write_png_atomic(tmp_path / "cat/a.png", np.full(size_hw, 255, dtype=np.uint8))
+    unfit: dict[str, str] = {}
+    loaded = load_pseudo_labels(tmp_path, [add_photos(features, tmp_path)], unfit=unfit)
+    assert list(loaded) == ["cat/ü 猫.jpg"]
+    assert list(unfit) == ["cat/a.jpg"]
+    assert f"the mask has {size_hw[1]} x {size_hw[0]} pixels, its image cat/a.jpg 120 x 80" in unfit["cat/a.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "empty", "torn", "loop"])
+def test_what_is_no_mask_file_is_left_out_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+    features, labels = labelled()
+    save(tmp_path, features, labels)
+    path = tmp_path / "cat/a.png"
+    content = path.read_bytes()
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path.name)
+        case _:
+            path.write_bytes(b"" if kind == "empty" else content[:-30])
+    unfit: dict[str, str] = {}
+    assert list(load_pseudo_labels(tmp_path, [add_photos(features, tmp_path)], unfit=unfit)) == ["cat/ü 猫.jpg"]
+    assert str(path) in unfit["cat/a.jpg"]
 
 
 def test_the_sealed_manifest_does_not_depend_on_the_order_of_work(
@@ -168,15 +219,68 @@ def test_a_killed_run_never_passes_for_a_persons_work(
     np.testing.assert_array_equal(loaded["cat/a.jpg"].mask_hw, other[0].mask_hw)
 
 
-@pytest.mark.parametrize("text", ["{}\n", "nonsense\n", "[1]\n"])
-def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
+GOOD = {
+    **{"image": "cat/a.jpg", "group": "cat", "output": "cat/a.png", "size": [80, 120], "source": "hac"},
+    **{"confidence": 1.0, "is_weak": False, "label": {"size": [1, 1], "counts": "1"}, "png_sha256": "0"},
+}
+
+
+def changed(**fields: object) -> bytes:
+    return json.dumps(GOOD | fields).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"{}\n", b"nonsense\n", b"[1]\n", b"5\n", b"null\n", b'"text"\n', b"\x00\xff\xfe\n", b"\n"),
+        *(b"[" * 100_000 + b"\n", b'{"a":' * 100_000 + b"\n", b'{"confidence": ' + b"9" * 5000 + b"}\n"),
+        *(changed(label=value) for value in (None, 5, [], "022")),
+        *(changed(confidence=value) for value in (None, "1", [], True, float("nan"), float("inf"), -1, 10**400)),
+        *(changed(image=value) for value in (None, 5, [], {})),
+        *(changed(png_sha256=5), changed(source=None), changed(is_weak="no"), changed(size=5), changed(output=5)),
+    ],
+    ids=lambda text: text[:30].decode("latin-1").strip(),
+)
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: bytes) -> None:
     features, labels = labelled()
     save(tmp_path, features, labels)
-    (tmp_path / "manifest.jsonl").write_text(text)
+    (tmp_path / "manifest.jsonl").write_bytes(text)
     with pytest.raises(DataError, match=r"manifest\.jsonl"):
         load_pseudo_labels(tmp_path, [features.group])
     with pytest.raises(DataError, match=r"manifest\.jsonl"):
         PseudoLabelStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *(
+            {},
+            {"size": [1, 1]},
+            {"size": 5, "counts": "1"},
+            {"size": [5], "counts": "1"},
+            {"size": [1, 1], "counts": 5},
+        ),
+        *({"size": [10**9, 10**9], "counts": "1"}, {"size": [1, 1], "counts": None}, {"size": None, "counts": [1]}),
+        *({"size": ["x", 1], "counts": "1"}, {"size": [-1, -1], "counts": [1]}, {"size": [1, 1], "counts": ["x"]}),
+    ],
+    ids=str,
+)
+def test_a_damaged_label_is_named(tmp_path: Path, label: dict[str, object]) -> None:
+    features, labels = labelled()
+    save(tmp_path, features, labels)
+    digest = hashlib.sha256((tmp_path / "cat/a.png").read_bytes()).hexdigest()
+    (tmp_path / "manifest.jsonl").write_bytes(changed(label=label, png_sha256=digest))
+    with pytest.raises(DataError, match=r"manifest\.jsonl: the label of 'cat/a\.jpg' is damaged"):
+        load_pseudo_labels(tmp_path, [features.group])
+
+
+def test_a_manifest_that_is_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    features, _ = labelled()
+    os.mkfifo(tmp_path / "manifest.jsonl")
+    for read in (lambda: PseudoLabelStore(tmp_path), lambda: load_pseudo_labels(tmp_path, [features.group])):
+        with pytest.raises(DataError, match="is not a regular file"):
+            read()
 
 
 def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """DenseCRF: against exact mean field, with the right channels, in float32, and absent."""
 
 import logging
+import subprocess
 import sys
 
 import numpy as np
@@ -207,3 +208,28 @@ def test_pydensecrf_is_installed_here():
     """Not optional for the tests: it is a core dependency."""
     require_crf()
     assert crf_available()
+
+
+CORNERS = """
+import itertools
+import numpy as np
+from umscosod.config import CrfConfig
+from umscosod.config_schema import settings
+from umscosod.refine.crf import PyDenseCrf
+from umscosod.refine.unary import build_unary
+
+names = ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat")
+rng = np.random.default_rng(0)
+unary, picture = build_unary(rng.uniform(0.02, 0.98, (32, 32))), rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+for values in itertools.product(*([limit for _, limit in settings()[f"refine.crf.{name}"].limits] for name in names)):
+    config = CrfConfig(iterations=2, size_px=32, **dict(zip(names, values)))
+    assert np.isfinite(PyDenseCrf().infer(unary, picture, config)).all(), values
+print("all corners")
+"""
+
+
+def test_no_corner_of_the_bounds_ends_the_interpreter():
+    """In a process of its own: deviations of 1e-6 px end it by a signal, which no test could report."""
+    pytest.importorskip("pydensecrf")
+    done = subprocess.run([sys.executable, "-c", CORNERS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "all corners"), done.stderr[-500:]

@@ -62,6 +62,21 @@ def test_a_group_of_empty_masks_has_no_prototype():
     assert group_prototype([np.zeros((4, 4), dtype=bool)] * 2, np.zeros((2, 6, 4)), GRID) is None
 
 
+def test_an_empty_mask_that_is_not_skipped_leaves_its_group_without_similarity():
+    """As published: the mean of eq. 7 is 0/0, and no component passes eq. 8; but nothing is NaN."""
+    rng = np.random.default_rng(0)
+    masks = [rng.random((4, 6)) < 0.5 for _ in range(2)] + [np.zeros((4, 6), dtype=bool)]
+    tokens_NPD = np.stack([tokens(seed) for seed in range(3)])
+    prototype = group_prototype(masks, tokens_NPD, GRID, skip_empty=False)
+    assert prototype.tolist() == [0.0] * tokens_NPD.shape[2]
+    config = RefineConfig(skip_empty=False, keep_best=False)
+    kept, regions = filter_regions(masks[0], tokens_NPD[0], GRID, prototype, config)
+    assert not kept.any()
+    assert {region.similarity for region in regions} == {0.0}
+    whole = group_prototype(masks[:2], tokens_NPD[:2], GRID, skip_empty=False)
+    np.testing.assert_array_equal(whole, group_prototype(masks, tokens_NPD, GRID))
+
+
 def test_eq_8_by_hand():
     mask = np.array([[1, 0, 0, 0, 1, 1], [0, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 1]], dtype=bool)
     parts = np.array([[1, 0, 0, 0, 2, 2], [0, 1, 0, 0, 2, 0], [0, 0, 0, 0, 0, 0], [3, 3, 3, 0, 0, 4]])

@@ -66,6 +66,18 @@ def test_the_three_parts_in_the_order_of_the_paper():
         assert got[i].threshold == thresholds[i]
 
 
+def test_one_empty_mask_empties_its_group_in_the_published_form_only(caplog, monkeypatch):
+    monkeypatch.setattr("umscosod.refine.upsample._warned", set())
+    maps, pictures, tokens, grid, sizes = group(distractor=False)
+    maps[2] = 0.0
+    published = RefineConfig(crf=NO_CRF, skip_empty=False, keep_best=False, sim_th=0.75)
+    with caplog.at_level("WARNING"):
+        assert not any(one.mask_HW.any() for one in refine_group(maps, pictures, tokens, grid, sizes, published))
+    assert caplog.text.count("refine.skip_empty is off") == 1
+    ours = refine_group(maps, pictures, tokens, grid, sizes, RefineConfig(crf=NO_CRF, keep_best=False, sim_th=0.75))
+    assert [bool(one.mask_HW.any()) for one in ours] == [True, True, False]
+
+
 def test_b_bar_of_the_checkpoint_is_used():
     config = RefineConfig(crf=NO_CRF, alpha_c=1.0)
     low, high = (refine_group(*group(), config, b_bar=b_bar)[0].threshold for b_bar in (0.1, 0.3))
@@ -121,7 +133,7 @@ def test_what_the_crf_is_given(monkeypatch):
 
     def keep(starts, config, pool):
         given.extend(starts)
-        return [(start.mask_HW, False) for start in starts]
+        return [(start.mask_HW, False, "") for start in starts]
 
     monkeypatch.setattr("umscosod.refine.rrbe.refine_masks", keep)
     refined = refine_group(maps, *rest, RefineConfig(adaptive=False))

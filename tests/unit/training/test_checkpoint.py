@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from umscosod.config import CfmmConfig, DecoderConfig, NetworkConfig
 from umscosod.errors import CheckpointError
@@ -102,11 +106,188 @@ def test_damaged_files_and_other_versions_are_refused(tmp_path: Path) -> None:
         load_state(folder)
 
 
-def test_state_with_code_in_it_is_refused(tmp_path: Path) -> None:
+def test_state_with_code_in_it_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
     _, folder = _save(tmp_path)
-    torch.save({"optimizer": Path("/")}, folder / STATE_FILE)
-    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
-        load_state(folder)
+    for content in ({"optimizer": Path("/")}, {"rng": Touch(tmp_path / "ran")}):
+        torch.save(content, folder / STATE_FILE)
+        message = _refusal(lambda: load_state(folder), folder / STATE_FILE)
+        assert "holds more than tensors and numbers" in message
+        assert "weights_only" not in message
+    assert not (tmp_path / "ran").exists()
+    torch.save([1, 2], folder / STATE_FILE)
+    assert "holds a list where fields by name belong" in _refusal(lambda: load_state(folder), folder / STATE_FILE)
+
+
+class Touch:
+    """A pickle of it makes a file when it is read by a reader that runs code."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.file,)
+
+
+def _refusal(call: Callable[[], object], file: Path) -> str:
+    """The one line that names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(file) in message
+    assert len(message) < len(str(file)) + 300
+    return message
+
+
+PAIR = "two whole numbers from 1 to 16384"
+SHARES = "numbers from 0 to 1 by name"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        ("dims", [10**18, 6], f"dims must be {PAIR}, got [1000000000000000000, 6]"),
+        ("dims", [100_000, 6], f"dims must be {PAIR}, got [100000, 6]"),
+        ("dims", [-8, 6], f"dims must be {PAIR}, got [-8, 6]"),
+        ("dims", [0, 6], f"dims must be {PAIR}, got [0, 6]"),
+        ("dims", ["8", "6"], f"dims must be {PAIR}, got ['8', '6']"),
+        ("dims", [8.0, 6.0], f"dims must be {PAIR}, got [8.0, 6.0]"),
+        ("dims", [True, 6], f"dims must be {PAIR}, got [True, 6]"),
+        ("dims", [8], f"dims must be {PAIR}, got [8]"),
+        ("dims", [8, 6, 6], f"dims must be {PAIR}, got [8, 6, 6]"),
+        ("dims", None, f"dims must be {PAIR}, got None"),
+        ("dims", "86", f"dims must be {PAIR}, got '86'"),
+        ("dims", {"a": 1, "b": 2}, f"dims must be {PAIR}, got {{'a': 1, 'b': 2}}"),
+        ("config", 5, "config must be settings by name, at most 8 levels deep, got 5"),
+        ("config", [], "config must be settings by name, at most 8 levels deep, got []"),
+        ("config", None, "config must be settings by name, at most 8 levels deep, got None"),
+        ("config", {"a": [[[[[[[[[[]]]]]]]]]]}, "config must be settings by name, at most 8 levels deep"),
+        ("backbone_ids", "ab", "backbone_ids must be two texts, got 'ab'"),
+        ("backbone_ids", [1, 2], "backbone_ids must be two texts, got [1, 2]"),
+        ("fingerprint", 5, "fingerprint must be text, got 5"),
+        ("step", -1, "step must be a whole number >= 0, got -1"),
+        ("step", 10**30, "step must be a whole number >= 0, got 1000"),
+        ("step", "1", "step must be a whole number >= 0, got '1'"),
+        ("epoch", 1.5, "epoch must be a whole number >= 0, got 1.5"),
+        ("calibration", {"b_bar": "0.5"}, f"calibration must be {SHARES}, got {{'b_bar': '0.5'}}"),
+        ("calibration", {"b_bar": None}, f"calibration must be {SHARES}, got {{'b_bar': None}}"),
+        ("calibration", {"b_bar": float("nan")}, f"calibration must be {SHARES}, got {{'b_bar': nan}}"),
+        ("calibration", {"b_bar": float("inf")}, f"calibration must be {SHARES}, got {{'b_bar': inf}}"),
+        ("calibration", {"b_bar": 1e300}, f"calibration must be {SHARES}, got {{'b_bar': 1e+300}}"),
+        ("calibration", {"b_bar": True}, f"calibration must be {SHARES}, got {{'b_bar': True}}"),
+        ("calibration", [0.5], f"calibration must be {SHARES}, got [0.5]"),
+        ("schema", "1", "schema must be a whole number >= 0, got '1'"),
+        ("schema", None, "schema must be a whole number >= 0, got None"),
+        ("schema", True, "schema must be a whole number >= 0, got True"),
+        ("colour", 1, "'colour' is no field of it"),
+    ],
+)
+def test_a_field_of_the_metadata_of_another_kind_is_named_with_its_value(
+    tmp_path: Path, field: str, value: object, part: str
+) -> None:
+    _, folder = _save(tmp_path)
+    file = folder / META_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
+    assert part in _refusal(lambda: load_meta(folder), file)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[]", "it holds [] where fields by name belong"),
+        ("5", "it holds 5 where fields by name belong"),
+        ("null", "it holds None where fields by name belong"),
+        ("{}", "backbone_ids is missing"),
+        ("", "is damaged"),
+        ("[" * 100_000, "is damaged (it is nested too deeply)"),
+        ('{"step": ' + "9" * 5000 + "}", "is damaged (Exceeds the limit"),
+        ("\0", "is damaged"),
+    ],
+)
+def test_other_content_of_the_metadata_is_refused(tmp_path: Path, text: str, part: str) -> None:
+    _, folder = _save(tmp_path)
+    (folder / META_FILE).write_text(text)
+    assert part in _refusal(lambda: load_meta(folder), folder / META_FILE)
+
+
+@pytest.mark.parametrize(
+    ("network", "part"),
+    [
+        (5, "network must hold settings by name, got 5"),
+        ([], "network must hold settings by name, got []"),
+        ({"decoder": []}, "network.decoder must hold settings by name, got []"),
+        ({"decoder": None}, "network.decoder must hold settings by name, got None"),
+        ({"decoder": {"channels": "4"}}, "network.decoder.channels must be a whole number, got '4'"),
+        ({"decoder": {"channels": 10**9}}, "network.decoder.channels must be >= 4 and <= 512, got 1000000000"),
+        ({"cfmm": {"affinity": "x"}}, "network.cfmm.affinity must be one of conv, dot, cosine, got 'x'"),
+        ({"fram": {"alpha": float("nan")}}, "network.fram.alpha must be a finite number, got nan"),
+        ({"afmm": {"heads": 3}, "common_dim": 8}, "network width 8 is not divisible by afmm.heads = 3"),
+        ({"x" * 999: 1}, "network has settings this version does not know: xxx"),
+    ],
+)
+def test_settings_of_another_kind_in_a_checkpoint_are_named(tmp_path: Path, network: object, part: str) -> None:
+    _, folder = _save(tmp_path)
+    file = folder / META_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"network": network}}))
+    assert part in _refusal(lambda: load_model(folder), file)
+
+
+def test_metadata_of_a_huge_network_takes_no_memory(tmp_path: Path) -> None:
+    """At this width the weights would take more than 10 GB; the file of weights is compared first."""
+    _, folder = _save(tmp_path)
+    file = folder / META_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"dims": [16_384, 16_384]}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "does not fit its meta.json" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
+
+
+def test_weights_of_another_network_or_not_finite_are_named(tmp_path: Path) -> None:
+    model, folder = _save(tmp_path)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    name = sorted(weights)[0]
+    save_file({**weights, name: weights[name] * float("nan")}, folder / MODEL_FILE)
+    assert f"{name} holds NaN or infinity" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+    save_file({**weights, "more": torch.zeros(1)}, folder / MODEL_FILE)
+    assert "'more' has the shape [1], expected no such tensor" in _refusal(
+        lambda: load_model(folder), folder / MODEL_FILE
+    )
+    save_file({"only": torch.zeros(1)}, folder / MODEL_FILE)
+    assert "more do not fit" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+
+
+@pytest.mark.parametrize("name", [META_FILE, MODEL_FILE, STATE_FILE])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "nothing"])
+def test_a_part_that_is_no_regular_file_is_never_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    _, folder = _save(tmp_path)
+    file = folder / name
+    file.unlink()
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    elif kind == "loop":
+        file.symlink_to(file.name)
+    call = load_state if name == STATE_FILE else load_model
+    _refusal(lambda: call(folder), folder)
+
+
+def test_a_path_that_cannot_be_a_checkpoint_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("x")
+    for path in (*(tmp_path / name for name in ("fifo", "loop", "file", "x" * 300, "a\0b")), Path()):
+        assert "no checkpoint in" in _refusal(lambda path=path: find_checkpoint(path), path)  # type: ignore[misc]
+
+
+def test_a_stranger_among_the_leftovers_is_left_alone(tmp_path: Path) -> None:
+    kept = tmp_path / "checkpoints" / ".writing-notes"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    (kept.parent / ".writing-link").symlink_to(tmp_path)
+    _save(tmp_path)
+    assert kept.read_text() == "mine"
+    assert tmp_path.is_dir()
 
 
 def test_calibration_is_added(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import torch
 
 from tests.unit.training.conftest import Collection, build_collection
 from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineConfig, TrainConfig
+from umscosod.config_io import change_config
+from umscosod.config_schema import settings
 from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
 from umscosod.network.predict import predict_group
 from umscosod.training.checkpoint import load_model
@@ -193,3 +196,79 @@ def test_the_picture_reaches_the_network(collection: Collection, config: Pipelin
     network = NetworkConfig(decoder=DecoderConfig(channels=4, picture=True))
     result = train_network(*collection, dataclasses.replace(config, network=network), tmp_path)
     assert result.model.decoder.stages[0][0].weight.shape[1] == 7
+
+
+def _foreign_states(state: dict[str, Any]) -> dict[str, Any]:
+    """What is wrong, and a state of which only that is."""
+    moments = state["optimizer"]["state"]
+    first = next(iter(moments))
+    optimizer = state["optimizer"]
+
+    def with_moment(**changes: Any) -> dict[str, Any]:
+        return state | {"optimizer": optimizer | {"state": moments | {first: moments[first] | changes}}}
+
+    return {
+        "rng is missing": {name: value for name, value in state.items() if name != "rng"},
+        "optimizer is missing": {name: value for name, value in state.items() if name != "optimizer"},
+        "step is 99, meta.json says 3": state | {"step": 99},
+        "step is '3', meta.json says 3": state | {"step": "3"},
+        "rng is 5, expected (": state | {"rng": 5},
+        "rng is (3,) torch.uint8, expected (": state | {"rng": state["rng"][:3]},
+        "torch.float32, expected (": state | {"rng": state["rng"].float()},
+        "optimizer has no state": state | {"optimizer": []},
+        "optimizer: there is no parameter 999": state | {"optimizer": {"state": moments | {999: {}}}},
+        "optimizer: there is no parameter 'a'": state | {"optimizer": {"state": {"a": {}}}},
+        "expected ['exp_avg', 'exp_avg_sq', 'step']": state | {"optimizer": {"state": {first: {}}}},
+        "exp_avg is (1, 1) torch.float32, expected (": with_moment(exp_avg=torch.zeros(1, 1)),
+        "exp_avg_sq is 'x', expected (": with_moment(exp_avg_sq="x"),
+        "exp_avg holds NaN or infinity": with_moment(exp_avg=moments[first]["exp_avg"] * float("nan")),
+        "network is missing": {name: value for name, value in state.items() if name != "network"},
+        "network holds []": state | {"network": {}},
+        "network holds 5": state | {"network": 5},
+    }
+
+
+def test_a_foreign_state_is_refused_with_what_is_wrong(
+    collection: Collection, config: PipelineConfig, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1, ema_decay=0.5))
+    checkpoint = train_network(*collection, config, tmp_path).checkpoint
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2))
+    state = torch.load(checkpoint / "state.pt", weights_only=True)
+    for wrong, content in _foreign_states(state).items():
+        torch.save(content, checkpoint / "state.pt")
+        with pytest.raises(CheckpointError) as caught:
+            train_network(*collection, longer, tmp_path)
+        message = str(caught.value)
+        assert wrong in message
+        assert "\n" not in message
+        assert f"{checkpoint / 'state.pt'} is not the state of this training" in message
+    torch.save(state, checkpoint / "state.pt")
+    assert train_network(*collection, longer, tmp_path).resumed_step == 3
+
+
+def test_the_step_size_of_a_state_is_not_taken_for_the_settings(
+    collection: Collection, config: PipelineConfig, tmp_path: Path
+) -> None:
+    whole = train_network(*collection, config, tmp_path / "whole")
+    with pytest.raises(_Kill):
+        train_network(*collection, config, tmp_path / "cut", _stop_at(6, _Kill))
+    for file in (tmp_path / "cut" / "checkpoints").glob("*/state.pt"):
+        state = torch.load(file, weights_only=True)
+        state["optimizer"]["param_groups"][0]["lr"] = "fast"
+        torch.save(state, file)
+    resumed = train_network(*collection, config, tmp_path / "cut")
+    _assert_same(whole, resumed, tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["learning_rate", "weight_decay", "bce_weight", "iou_weight", "iou_eps", "label_smoothing", "ema_decay"],
+)
+def test_both_bounds_of_a_training_setting_give_finite_weights(
+    collection: Collection, config: PipelineConfig, tmp_path: Path, name: str
+) -> None:
+    for number, (_, limit) in enumerate(settings()[f"train.{name}"].limits):
+        changed = change_config(config, {"train.epochs": 1, f"train.{name}": limit})
+        trained = train_network(*collection, changed, tmp_path / str(number))
+        assert all(torch.isfinite(parameter).all() for parameter in trained.model.parameters())

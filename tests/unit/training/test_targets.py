@@ -29,16 +29,20 @@ def test_weight_is_confidence_and_empty_machine_masks_weigh_nothing() -> None:
     assert image_weight(None) == 0.0
 
 
+def test_equal_weights_count_every_label_alike_but_not_those_left_out() -> None:
+    assert image_weight(_label([[1, 0]], confidence=0.1), "equal") == 1.0
+    assert image_weight(_label([[1, 0]], confidence=0.0), "equal") == 1.0, "an overlap of 0 is still a label"
+    weak = dataclasses.replace(_label([[1, 0]], confidence=0.0), is_weak=True)  # pseudo.weak_weight = 0
+    assert image_weight(weak, "equal") == 0.0
+    assert image_weight(_label([[0, 0]]), "equal") == 0.0
+    assert image_weight(None, "equal") == 0.0
+
+
 def test_targets_are_masks_by_nearest_neighbour() -> None:
     got = build_targets([_label([[1, 0], [0, 1]]), _label([[1]])], (4, 4))
     assert got.dtype == torch.float32
     assert got[0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
     assert got[1].eq(1).all()
-
-
-def test_smoothed_targets_are_never_sure() -> None:
-    got = build_targets([_label([[1, 0]])], (1, 2), smoothing=0.2)
-    assert got.tolist() == [[[pytest.approx(0.9), pytest.approx(0.1)]]]
 
 
 def test_images_and_groups_without_labels_are_left_out(

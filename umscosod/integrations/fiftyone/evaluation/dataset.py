@@ -131,7 +131,7 @@ def evaluate_dataset(
         map_field=map_field,
         measured=measured,
     )
-    notes += _notes_on(measured)
+    notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 
 
@@ -262,14 +262,3 @@ def _object_name(dataset: Any, gt_field: str) -> str:
     """Name that the data set gives to the object's pixel value."""
     targets = dataset.mask_targets.get(gt_field) or dataset.default_mask_targets or {}
     return str(targets.get(FOREGROUND, FOREGROUND_NAME))
-
-
-def _notes_on(measured: Measured) -> list[str]:
-    """Ground truths that are probably not what the user meant."""
-    faint, single = measured.suspicious.faint, measured.suspicious.single
-    notes = []
-    if faint:
-        notes.append(f"{len(faint)} ground truths have no value above 128 and count as empty ({faint[0]} is one)")
-    if single:
-        notes.append(f"{len(single)} ground truths are a single pixel, where E means nothing ({single[0]} is one)")
-    return notes

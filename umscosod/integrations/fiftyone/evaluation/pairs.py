@@ -15,7 +15,7 @@ from umscosod.evaluation.accumulate import MeanOfGroups
 from umscosod.evaluation.measures import compute_measures
 from umscosod.evaluation.pictures import fit_to_truth, open_grey, read_pair
 from umscosod.evaluation.scores import Definition, ImageScores
-from umscosod.evaluation.scoring import Suspicious
+from umscosod.evaluation.suspicious import Suspicious
 from umscosod.integrations.fiftyone.runs.rows import read_rows
 from umscosod.types import ByteArray
 
@@ -153,7 +153,7 @@ def measure_pairs(
     rows = read_pair_rows(view, pred_field, gt_field, group_field)
     for done, row in enumerate(rows, start=1):
         try:
-            pred_HW, gt_HW = _load(view, row, pred_field, gt_field)
+            pred_HW, gt_HW = _load(view, row, pred_field, gt_field, measured.suspicious)
         except DataError as error:
             measured.left_out.append(LeftOut(sample_id=row.sample_id, image=row.image, reason=str(error)))
         else:
@@ -166,6 +166,7 @@ def measure_pairs(
 def _add(measured: Measured, row: PairRow, pred_HW: ByteArray, gt_HW: ByteArray) -> None:
     measures = compute_measures(pred_HW, gt_HW, measured.definition)
     measured.suspicious.look_at(gt_HW, Path(row.gt_path or row.image))
+    measured.suspicious.look_at_prediction(pred_HW, Path(row.pred_path or row.image))
     measured.means.add(row.group, measures)
     measured.images.append(ImageScores.from_measures(row.sample_id, row.group, measures))
     measured.labels.append((str(row.gt_id), str(row.pred_id)))
@@ -185,7 +186,9 @@ def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, i
     return background, false_object, missed, right
 
 
-def _load(view: Any, row: PairRow, pred_field: str, gt_field: str) -> tuple[ByteArray, ByteArray]:
+def _load(
+    view: Any, row: PairRow, pred_field: str, gt_field: str, suspicious: Suspicious
+) -> tuple[ByteArray, ByteArray]:
     """Read both pictures of a sample, at the size of the ground truth.
 
     Raises
@@ -197,9 +200,9 @@ def _load(view: Any, row: PairRow, pred_field: str, gt_field: str) -> tuple[Byte
         if label is None:
             raise DataError(f"no {what}: the field {name!r} is empty")
     if row.pred_path and row.gt_path:
-        return read_pair(Path(row.pred_path), Path(row.gt_path))
-    prediction = open_grey(Path(row.pred_path)) if row.pred_path else _from_database(view, row, pred_field)
-    truth = open_grey(Path(row.gt_path)) if row.gt_path else _from_database(view, row, gt_field)
+        return read_pair(Path(row.pred_path), Path(row.gt_path), suspicious)
+    prediction = open_grey(Path(row.pred_path), suspicious) if row.pred_path else _from_database(view, row, pred_field)
+    truth = open_grey(Path(row.gt_path), suspicious) if row.gt_path else _from_database(view, row, gt_field)
     return fit_to_truth(prediction, truth)
 
 

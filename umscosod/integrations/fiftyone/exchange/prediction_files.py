@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from umscosod.data.walk import walk_files
 from umscosod.errors import DataError
 from umscosod.evaluation.pictures import open_grey
-from umscosod.evaluation.trees import SUFFIXES, leads_back, shorten
+from umscosod.evaluation.trees import SUFFIXES, shorten
+from umscosod.export.files import path_inside
 from umscosod.export.report import read_report
 from umscosod.types import Labelled, Status
 
@@ -175,13 +176,10 @@ def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
 
 
 def _walk(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not leads_back(Path(parent, name)))
-        for name in sorted(files):
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
-                relative = path.relative_to(folder).as_posix()
-                yield PurePosixPath(relative).parent, Prediction(name=relative, picture=path)
+    for path in walk_files(folder):
+        if path.suffix.lower() in SUFFIXES:
+            relative = path.relative_to(folder).as_posix()
+            yield PurePosixPath(relative).parent, Prediction(name=relative, picture=path)
 
 
 def _read_results(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
@@ -193,8 +191,8 @@ def _read_results(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
             PurePosixPath(row.group),
             Prediction(
                 name=row.image_id,
-                mask=masks / row.output if is_there else None,
-                map=folder / "maps" / row.output if is_there and (folder / "maps").is_dir() else None,
+                mask=path_inside(masks, row.output) if is_there else None,
+                map=path_inside(folder / "maps", row.output) if is_there and (folder / "maps").is_dir() else None,
                 row=row,
             ),
         )

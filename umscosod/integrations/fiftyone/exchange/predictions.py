@@ -13,7 +13,7 @@ from PIL import Image
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.data.masks import read_mask, warn_of_faint, write_png_atomic
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.pictures import open_grey
 from umscosod.evaluation.trees import shorten
@@ -186,6 +186,7 @@ def _do_part(
     images = [(group.name, image) for group in part.groups for image in group.images]
     matching = predictions.match(Wanted(id=image.id, image=image.path, group=group) for group, image in images)
     rows = []
+    faint: list[Path] = []
     for done, (group, image) in enumerate(images):
         progress(done, len(images), STAGE)
         row = Labelled(image_id=image.id, group=group, output=image.output, status=Status.FAILED)
@@ -194,15 +195,23 @@ def _do_part(
             rows.append(replace(row, reason=matching.problems[image.id]))
             continue
         try:
-            rows.append(_bring_in(part, image, row, prediction, threshold, has_maps=has_maps))
+            rows.append(_bring_in(part, image, row, prediction, threshold, faint, has_maps=has_maps))
         except DataError as error:
             rows.append(replace(row, reason=str(error)))
+    warn_of_faint(faint)
     progress(len(images), len(images), STAGE)
     return LabelReport(rows=tuple(rows), out=part.folder, seconds=time.monotonic() - started)
 
 
 def _bring_in(
-    part: Part, image: ImageRef, row: Labelled, prediction: Prediction, threshold: float, *, has_maps: bool
+    part: Part,
+    image: ImageRef,
+    row: Labelled,
+    prediction: Prediction,
+    threshold: float,
+    faint: list[Path],
+    *,
+    has_maps: bool,
 ) -> Labelled:
     """Write mask and map of one sample at its image's own size."""
     told = prediction.row
@@ -212,12 +221,12 @@ def _bring_in(
     map_file = prediction.map if told is not None else prediction.picture
     grey_HW = _read_map(map_file, size_hw) if has_maps and map_file is not None else None
     if told is not None and prediction.mask is not None:
-        mask_HW = _read_mask(prediction.mask, size_hw)
+        mask_HW = _read_mask(prediction.mask, size_hw, faint)
     elif grey_HW is not None:
         mask_HW = grey_HW >= threshold * _WHITE
     else:
         assert prediction.picture is not None, "a prediction is a row of a report or a picture"
-        mask_HW = _read_mask(prediction.picture, size_hw)
+        mask_HW = _read_mask(prediction.picture, size_hw, faint)
     if grey_HW is not None:
         write_png_atomic(path_inside(part.folder, f"maps/{image.output}"), grey_HW)
     write_png_atomic(path_inside(part.folder, f"masks/{image.output}"), mask_HW.astype(np.uint8) * np.uint8(_WHITE))
@@ -235,9 +244,9 @@ def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:
     return np.asarray(_resize(open_grey(path), size_hw))
 
 
-def _read_mask(path: Path, size_hw: tuple[int, int]) -> Any:
+def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
     """A mask at the size of its image, bool (H, W); one of another size is resized smoothly and cut at half."""
-    mask_HW = read_mask(path)
+    mask_HW = read_mask(path, faint=faint)
     if mask_HW.shape == size_hw:
         return mask_HW
     grey = Image.fromarray(mask_HW.astype(np.uint8) * np.uint8(_WHITE))

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from umscosod.data.files import open_atomic
-from umscosod.data.masks import encode_png
+from umscosod.data.images import read_upright_size
+from umscosod.data.masks import encode_png, flatten_alpha
+from umscosod.data.opening import check_regular, open_picture, reading
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 from umscosod.integrations.fiftyone.runs.places import review_folder
-
-_BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
 
 
 def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
@@ -37,29 +36,18 @@ def read_mask_file(path: Path) -> bytes:
     DataError
         Missing, damaged, or it holds values other than 0 and 255.
     """
-    try:
+    check_regular(path)
+    with reading("mask file", path, "replace or remove it"):
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        with open_picture(io.BytesIO(content)) as image:
             is_plain = image.format == "PNG" and image.mode == "L"
-            grey = _to_grey(image)
+            grey = flatten_alpha(image).convert("L")
             counts = grey.histogram()  # decodes the whole file
-    except FileNotFoundError:
-        raise DataError(f"its mask file {path} is missing") from None
-    except _BROKEN as error:
-        raise DataError(f"its mask file {path} cannot be read ({error})") from None
     strange = [level for level, count in enumerate(counts) if count and level not in (0, 255)]
     if strange:
         values = ", ".join(str(level) for level in strange[:5])
         raise DataError(f"its mask file {path} holds values other than 0 and 255 ({values}); threshold it first")
     return content if is_plain else encode_png(np.asarray(grey))
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    """Turn a mask in any of the modes that editors save into 8-bit grey: what is transparent is background."""
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return image.convert("L")
 
 
 def check_size(mask_path: Path, image_path: Path) -> None:
@@ -70,15 +58,9 @@ def check_size(mask_path: Path, image_path: Path) -> None:
     DataError
         The sizes differ, or one of the files cannot be read.
     """
-    sizes = []
-    for path in (mask_path, image_path):
-        try:
-            with Image.open(path) as image:
-                sizes.append(ImageOps.exif_transpose(image).size)
-        except _BROKEN as error:
-            raise DataError(f"cannot read {path}: {error}; replace the file") from None
-    (mask_w, mask_h), (image_w, image_h) = sizes
-    if sizes[0] != sizes[1]:
+    (mask_h, mask_w), _ = read_upright_size(mask_path)
+    (image_h, image_w), _ = read_upright_size(image_path)
+    if (mask_h, mask_w) != (image_h, image_w):
         raise DataError(
             f"the mask {mask_path} is {mask_w} x {mask_h} pixels, its image {image_path} {image_w} x {image_h}; "
             "save the mask at the size of the image"

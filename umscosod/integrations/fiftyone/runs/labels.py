@@ -147,7 +147,7 @@ def pseudo_label_dataset(
     ----------
     sample_collection, group_field, out_dir, config, overwrite, progress
         As for `label_dataset`. ``config.pseudo.proposer`` and ``config.pseudo.detections`` name a COCO file of
-        instance masks, whose ids or file names are those of the samples' files.
+        instance masks, matched to the samples by the paths of their files (docs/pseudo_labels.md).
     field : str
         Name of the mask field and of the run; there are no soft maps.
     detections_field : str, optional

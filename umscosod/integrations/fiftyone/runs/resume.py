@@ -34,8 +34,8 @@ def resume_part(folder: Path, run_id: str, job: Job, do: Callable[[Part], None])
     except OtherResultsError as error:
         if not job.overwrite:
             raise DataError(
-                f"the run {job.key!r} was interrupted, and its images, labels or weights have changed since; "
-                "overwrite to start anew"
+                f"the run {job.key!r} was interrupted, and its images, labels, detections or weights have changed "
+                "since; overwrite to start anew"
             ) from error
         set_state(part, PartState.SUPERSEDED)
         return None

@@ -1,0 +1,113 @@
+"""The mask of one COCO annotation, at the size of its image; nothing in the annotation is trusted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from pycocotools import mask as coco
+
+from umscosod.data.masks import decode_rle, read_rle_size
+from umscosod.data.values import describe_value, finite_number
+from umscosod.errors import DataError
+from umscosod.types import BoolArray
+
+# pycocotools walks an outline at five times the resolution, in memory that it does not check it was given
+_REACH = 10  # how many images beside the image a corner may lie
+_MAX_OUTLINE_PX = 2_000_000
+
+
+def read_stated_size(segmentation: Any, image_hw: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Size that a mask is made for: run lengths state their own, polygons have that of the file's row of the image.
+
+    Parameters
+    ----------
+    segmentation : any
+        As in the file.
+    image_hw : (int, int) or None
+        Of the row of the image; None where it has none.
+
+    Returns
+    -------
+    (int, int) or None
+        Height and width; None where nothing is stated.
+
+    Raises
+    ------
+    DataError
+        What is stated is no size.
+    """
+    if isinstance(segmentation, dict):
+        return read_rle_size(segmentation)
+    if image_hw is not None and min(image_hw) < 1:
+        raise DataError("the 'height' and 'width' of its image are not two whole numbers above 0")
+    return image_hw
+
+
+def is_same_aspect(stated_hw: tuple[int, int], size_hw: tuple[int, int]) -> bool:
+    """Whether one size is the other, scaled and rounded: either side is off by less than a pixel of the smaller one.
+
+    Examples
+    --------
+    >>> is_same_aspect((213, 320), (427, 640)), is_same_aspect((640, 427), (427, 640)), is_same_aspect((1, 1), (1, 2))
+    (True, False, False)
+    """
+    small, large = sorted((stated_hw, size_hw))
+    return abs(small[0] * large[1] - large[0] * small[1]) < min(large)  # both differences, times the other side
+
+
+def decode_segmentation(segmentation: Any, stated_hw: tuple[int, int] | None, size_hw: tuple[int, int]) -> BoolArray:
+    """Decode polygons or either kind of run lengths.
+
+    Parameters
+    ----------
+    segmentation : any
+        As in the file.
+    stated_hw : (int, int) or None
+        See `read_stated_size`.
+    size_hw : (int, int)
+        Of the mask returned: run lengths of another size are read at the nearest pixels, polygons scaled.
+
+    Returns
+    -------
+    ndarray, bool, (H, W)
+
+    Raises
+    ------
+    DataError
+        There is no mask, or it is damaged. Corners may lie outside the image, but no more than ten images away.
+    """
+    if isinstance(segmentation, dict):
+        return decode_rle(segmentation, size_hw)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise DataError(f"'segmentation' is {describe_value(segmentation)}; boxes alone cannot be used")
+    height, width = size_hw
+    stated_hw = stated_hw or size_hw
+    polygons = [
+        _read_polygon(polygon, (width / stated_hw[1], height / stated_hw[0]), size_hw) for polygon in segmentation
+    ]
+    outline_px = sum(
+        max(abs(x - u), abs(y - v)) for points in polygons for (u, v), (x, y) in pairwise([*points, points[0]])
+    )
+    if outline_px > _MAX_OUTLINE_PX:
+        raise DataError(f"the outline of its polygons is {outline_px:.0f} pixels long; it cannot be one of an object")
+    flat = [[number for point in points for number in point] for points in polygons]
+    return decode_rle(coco.merge(coco.frPyObjects(flat, height, width)))
+
+
+def _read_polygon(polygon: Any, scale: tuple[float, float], size_hw: tuple[int, int]) -> list[tuple[float, float]]:
+    """Corners (x, y) of a polygon in pixels of the image."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        found = f"{len(polygon)} numbers" if isinstance(polygon, list) else describe_value(polygon)
+        raise DataError(f"a polygon is {found}; it needs an even count of numbers, at least 6")
+    numbers = []
+    for place, given in enumerate(polygon):
+        number = finite_number(given)
+        if number is None:
+            raise DataError(f"a polygon holds {describe_value(given)}, which is no finite number")
+        number *= scale[place % 2]
+        side = size_hw[1 - place % 2]
+        if not -_REACH * side <= number <= (_REACH + 1) * side:
+            raise DataError(f"a polygon reaches to {describe_value(given)}, far outside the image")
+        numbers.append(number)
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
