@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from umscosod.config import PipelineConfig
     from umscosod.config_io import load_config
-    from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
+    from umscosod.data.csv_list import groups_from_csv
+    from umscosod.data.groups import groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
     from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, train
     from umscosod.pipeline.predictor import load_model
@@ -37,7 +38,7 @@ __all__ = [
 _HOMES = {
     "PipelineConfig": "umscosod.config",
     "evaluate": "umscosod.evaluation",
-    "groups_from_csv": "umscosod.data.groups",
+    "groups_from_csv": "umscosod.data.csv_list",
     "groups_from_folder": "umscosod.data.groups",
     "groups_from_list": "umscosod.data.groups",
     "label_groups": "umscosod.pipeline",

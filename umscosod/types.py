@@ -32,10 +32,14 @@ def check_relative(name: str, what: str) -> None:
     Raises
     ------
     DataError
-        `name` is empty, absolute, or has a ``..`` part, a backslash or a NUL.
+        `name` is empty, absolute, no text of a file name, or has a ``..`` part, a backslash or a NUL.
     """
     path = PurePosixPath(name)
     bad = not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\x00" in name
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        bad = True
     _check(not bad, f"{what} {name!r} must be a plain relative name (no '..', no leading '/', no backslash)")
 
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from umscosod import cli
-from umscosod.cli.console import LineHandler, ProgressBar, format_label_report
+from umscosod.cli.console import LineHandler, ProgressBar, format_label_report, say
 from umscosod.cli.parser import parse
 from umscosod.config import PipelineConfig
 from umscosod.config_schema import settings
@@ -549,3 +549,87 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytes
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert cli.main(["presets"]) == 0
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+HOSTILE = "cat\x1b[2J\x07\x9b1m\x7f.jpg"
+ESCAPED = r"cat\u001b[2J\u0007\u009b1m\u007f.jpg"
+
+
+def test_control_characters_of_names_reach_no_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    printed = format_label_report(Report(rows=(row(HOSTILE, Status.FAILED, f"{HOSTILE}: bad\nfile"),)))
+    say(printed)
+    LineHandler().handle(logging.makeLogRecord({"msg": f"{HOSTILE} is\nodd  here", "levelno": logging.WARNING}))
+    assert cli.main(["evaluate", str(tmp_path), str(tmp_path / HOSTILE)]) == 2
+    with ProgressBar() as progress:
+        progress(0, 1, HOSTILE)
+    out, err = capsys.readouterr()
+    assert f"  {ESCAPED}: {ESCAPED}: bad file" in out
+    assert f"{ESCAPED} is odd  here\n" in err
+    assert f"error: ground truth folder {tmp_path / ESCAPED} does not exist" in err
+    assert f"{ESCAPED}: 1 to do" in err
+    assert not any(mark in out + err for mark in "\x1b\x07\x9b\x7f")
+
+
+def test_json_with_control_characters_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
+    say(json.dumps({"name": HOSTILE}, ensure_ascii=False))
+    assert json.loads(capsys.readouterr().out) == {"name": HOSTILE}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["label", "", "--out", "o"],
+        ["label", "photos", "--out", ""],
+        ["label", "photos", "--out="],
+        ["train", "photos", "--pseudo", "", "--out", "o"],
+        ["evaluate", "", "gt"],
+        ["export", "", "--to", "o", "--format", "png"],
+        ["export", "o", "--to", "", "--format", "png"],
+        ["discover", "photos", "--out", ""],
+        ["bench", "", "--out", "o"],
+        ["bench", "data", "--out", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
+    assert cli.main(line) == 2
+    assert capsys.readouterr().err == (
+        "error: a path on the command line is empty (''); name a folder or file, or leave its flag out\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["label", "pseudo", "train", "predict", "refine", "export", "bench", "discover"])
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("file", "is a file, not a folder"),
+        ("file/x", "is a file, not a folder"),
+        ("loop", "is a link that leads to no folder"),
+        ("job/run", "lies among the results in"),
+        ("job/masks/cat", "lies among the results in"),
+    ],
+)
+def test_results_are_refused_where_they_may_not_lie_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str, place: str, words: str
+) -> None:
+    for name in ("photos/cat/1.jpg", "file", "job/run/job.json", "job/masks/cat/1.png", "job/maps/cat/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "job" / "report.json").write_text('{"schema": 1, "images": []}')
+    (tmp_path / "job" / "run" / "meta.json").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    job, out = str(tmp_path / "job"), str(tmp_path / place)
+    options = {
+        "train": ["--pseudo", job],
+        "predict": ["--checkpoint", f"{job}/run"],
+        "refine": ["--maps", job],
+        "export": ["--format", "png"],
+    }
+    flag, given = ("--to", job) if verb == "export" else ("--out", str(tmp_path / "photos"))
+    out = f"{out}/list.csv" if verb == "discover" else out
+    assert cli.main([verb, given, *options.get(verb, []), flag, out]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before

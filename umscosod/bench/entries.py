@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from umscosod.config import PipelineConfig
 from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
+from umscosod.data.places import real_path
 from umscosod.errors import ConfigError
 
 _KNOWN: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
@@ -102,10 +103,10 @@ def find_datasets(paths: Sequence[Path]) -> dict[str, Path]:
     found = [dataset for path in paths for dataset in _datasets_in(path)]
     if not found:
         raise ConfigError("no data set is given; give folders such as BENCH with BENCH/image and BENCH/gt")
-    name, count = Counter(path.resolve().name for path in found).most_common(1)[0]
+    name, count = Counter(real_path(path).name for path in found).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"{count} data sets are named {name!r}, and results go to a folder of that name; rename them")
-    return {path.resolve().name: path for path in found}
+    return {real_path(path).name: path for path in found}
 
 
 def _datasets_in(path: Path) -> list[Path]:

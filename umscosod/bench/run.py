@@ -15,6 +15,8 @@ from umscosod.bench.results import BenchReport, Cell
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import open_atomic
+from umscosod.data.folders import refuse_images_in
+from umscosod.data.places import check_place
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
 from umscosod.evaluation import Evaluation
@@ -74,7 +76,9 @@ def run_bench(
     configs = {entry.name: change_config(config, entry.settings) for entry in methods}
     if not config.features.use_cache:
         raise ConfigError("features.use_cache is off, and each method would encode the images anew; leave it on")
+    check_place(out, "bench")
     datasets, out = find_datasets([Path(path) for path in data]), Path(out)
+    refuse_images_in(out, exclude=datasets.values())
     pair = build_backbones(config.features, resolve_device(config.device))
     cells: list[Cell] = []
     encoding: dict[str, float] = {}

@@ -41,14 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return stop.tell()
             if "--debug" in given or not isinstance(error, (UmscosodError, OSError)):
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            from umscosod.cli.console import one_line, say  # late: the first second, too, can be interrupted
+
+            say(f"error: {one_line(str(error))}", file=sys.stderr)
             return USAGE
 
 
 def _run(given: list[str]) -> int:
     from umscosod import __version__
     from umscosod.cli.commands import run
-    from umscosod.cli.console import set_up_logging
+    from umscosod.cli.console import say, set_up_logging
     from umscosod.cli.parser import parse
 
     # Threads that spin while they wait starve whatever else runs here: two jobs at once on two cores took several times
@@ -56,7 +58,7 @@ def _run(given: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _print_any_name()
     if given in (["--version"], ["-V"]):
-        print(f"umscosod {__version__}")
+        say(f"umscosod {__version__}")
         return 0
     command, config = parse(given or ["--help"])
     set_up_logging(verbose=command.console.verbose)

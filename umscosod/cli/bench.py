@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umscosod.cli import arguments_bench as args
-from umscosod.cli.console import ProgressBar
+from umscosod.cli.console import ProgressBar, say
 from umscosod.config import PipelineConfig
 from umscosod.errors import ConfigError
 
@@ -27,8 +27,8 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
             overwrite=command.overwrite,
             progress=progress,
         )
-    print(save_bench(report, shown=command.shown), end="")
-    print(f"\ntables and pictures: {command.out / 'index.html'}")
+    say(save_bench(report, shown=command.shown), end="")
+    say(f"\ntables and pictures: {command.out / 'index.html'}")
     return report.exit_code
 
 
@@ -47,6 +47,6 @@ def ablate(command: args.Ablate, config: PipelineConfig) -> int:
             overwrite=command.overwrite,
             progress=progress,
         )
-    print(save_ablation(report), end="")
-    print(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
+    say(save_ablation(report), end="")
+    say(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
     return report.exit_code

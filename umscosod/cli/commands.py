@@ -13,7 +13,7 @@ import yaml
 from umscosod.cli import arguments as args
 from umscosod.cli import arguments_bench
 from umscosod.cli.bench import ablate, bench
-from umscosod.cli.console import ProgressBar, format_label_report, format_train_report
+from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
 from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
 from umscosod.config_io import dump_config, load_config, preset_names, preset_values
@@ -77,7 +77,7 @@ def _train(command: args.Train, config: PipelineConfig) -> int:
         report = train(
             command.images, command.pseudo, command.out, config, overwrite=command.overwrite, progress=progress
         )
-    print(format_train_report(report))
+    say(format_train_report(report))
     return int(any(row.status is Status.FAILED for row in report.rows))
 
 
@@ -102,7 +102,7 @@ def _refine(command: args.Refine, config: PipelineConfig) -> int:
 
 
 def _finish(report: LabelReport) -> int:
-    print(format_label_report(report))
+    say(format_label_report(report))
     return report.exit_code
 
 
@@ -114,13 +114,13 @@ def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
     with ProgressBar() as progress:
         evaluation = evaluate(command.pred, command.gt, definition=command.definition, progress=progress)
     if command.json:
-        print(json.dumps(_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
         return 0
-    print(format_table(evaluation))
+    say(format_table(evaluation))
     if command.worst:
-        print("\nlowest IoU first:")
+        say("\nlowest IoU first:")
         for image in list_worst_first(evaluation)[: command.worst]:
-            print(f"  {image.iou:.4f}  {image.name}")
+            say(f"  {image.iou:.4f}  {image.name}")
     return 0
 
 
@@ -148,7 +148,7 @@ def _export(command: args.Export, _: PipelineConfig) -> int:
             overwrite=command.overwrite,
             progress=progress,
         )
-    print(report.summary)
+    say(report.summary)
     if not report.n_images:
         return 3
     return int(bool(report.skipped))
@@ -177,12 +177,10 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     arrays = [array for one in encoded for array in (one.tokens_PD, one.keys_PK, one.attn_AP)]
     each = sum(array.nbytes for array in arrays) + 3 * config.features.size_px**2
     stats = _cache(config).stats()
-    print("\n".join(pair.notes))
+    say("\n".join(pair.notes))
     total = format_bytes(each * len(images))
-    print(f"{len(images)} images in {len(groups)} groups, {format_bytes(each)} each: {total}")
-    print(
-        f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}; {format_bytes(stats.free_bytes)} free"
-    )
+    say(f"{len(images)} images in {len(groups)} groups, {format_bytes(each)} each: {total}")
+    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}; {format_bytes(stats.free_bytes)} free")
     return 0
 
 
@@ -200,11 +198,11 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
         collection = FeatureCollection(groups, pair, config, _cache(config), progress=progress)
     total = sum(len(group.images) for group in groups)
     for image_id, reason in collection.failures.items():
-        print(f"failed: {image_id}: {reason}")
+        say(f"failed: {image_id}: {reason}")
     stats = collection.cache.stats()
-    print("\n".join(pair.notes))
-    print(f"{total - len(collection.failures)} of {total} images encoded")
-    print(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}")
+    say("\n".join(pair.notes))
+    say(f"{total - len(collection.failures)} of {total} images encoded")
+    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}")
     if len(collection.failures) == total:
         return 3
     return int(bool(collection.failures))
@@ -218,15 +216,15 @@ def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
         raise ConfigError(f"--max-gb must be a number of GB from 0 to 1e9, got {command.max_gb}")
     cache = FeatureCache(command.cache_dir)
     report = cache.prune(int(command.max_gb * _GB))
-    print(f"cache {cache.root}: {report.removed_files} files removed ({format_bytes(report.removed_bytes)}), ", end="")
-    print(f"{report.kept_files} kept ({format_bytes(report.kept_bytes)})")
+    say(f"cache {cache.root}: {report.removed_files} files removed ({format_bytes(report.removed_bytes)}), ", end="")
+    say(f"{report.kept_files} kept ({format_bytes(report.kept_bytes)})")
     return 0
 
 
 def _find_groups(images: Path) -> list[ImageGroup]:
-    from umscosod.data.groups import groups_from_csv, groups_from_folder
+    from umscosod.data.csv_list import groups_from_images
 
-    return groups_from_csv(images) if images.suffix.lower() == ".csv" else groups_from_folder(images)
+    return groups_from_images(images)
 
 
 def _cache(config: PipelineConfig) -> FeatureCache:
@@ -239,16 +237,16 @@ def _doctor(_: args.Doctor, __: PipelineConfig) -> int:
     from umscosod.doctor import format_checks, run_checks
 
     checks = run_checks()
-    print(format_checks(checks))
+    say(format_checks(checks))
     return int(any(check.ok is False for check in checks))
 
 
 def _presets(command: args.Presets, _: PipelineConfig) -> int:
     if command.name is not None:
-        print(dump_config(load_config(command.name)), end="")
+        say(dump_config(load_config(command.name)), end="")
         return 0
     for name in preset_names():
-        print(f"# {name}\n{yaml.safe_dump(_as_lists(preset_values(name)), sort_keys=False)}")
+        say(f"# {name}\n{yaml.safe_dump(_as_lists(preset_values(name)), sort_keys=False)}")
     return 0
 
 
@@ -260,7 +258,7 @@ def _plugin_install(command: args.PluginInstall, _: PipelineConfig) -> int:
     from umscosod.integrations.plugin_link import find_plugin_source, install_plugin
 
     link = install_plugin(overwrite=command.overwrite)
-    print(f"{link} -> {find_plugin_source()}\nrestart the App; 'fiftyone operators list' shows the operators")
+    say(f"{link} -> {find_plugin_source()}\nrestart the App; 'fiftyone operators list' shows the operators")
     return 0
 
 
@@ -268,7 +266,7 @@ def _plugin_info(_: args.PluginInfo, __: PipelineConfig) -> int:
     from umscosod.integrations.plugin_link import LINK_NAME, find_plugin_source, find_plugins_dir, is_installed
 
     state = "linked" if is_installed() else "not linked; run: umscosod plugin install"
-    print(f"plugin           {find_plugin_source()}\nFiftyOne's link  {find_plugins_dir() / LINK_NAME}\n{state}")
+    say(f"plugin           {find_plugin_source()}\nFiftyOne's link  {find_plugins_dir() / LINK_NAME}\n{state}")
     return 0
 
 

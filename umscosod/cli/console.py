@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport, TrainReport
 
 _LISTED = 20
+_NO_REASON = "no reason given"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_BREAK = re.compile(r"\s*[\r\n]\s*")
 _PLACES = (
     ("masks", "masks"),
     ("soft maps", "maps"),
@@ -26,6 +30,27 @@ _PLACES = (
     ("contact sheet", "index.html"),
     ("run", "run"),
 )
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters but line breaks and tabs: names of files must not move the cursor or ring the bell.
+
+    Examples
+    --------
+    >>> print(printable("cat\x1b[2J.jpg"))
+    cat\u001b[2J.jpg
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and what is around them as one space; other spaces may be part of a name."""
+    return _BREAK.sub(" ", text).strip()
+
+
+def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print a text to standard output, or to `file`: the one way in which the command line says anything."""
+    print(printable(text), end=end, file=sys.stdout if file is None else file, flush=True)
 
 
 class ProgressBar:
@@ -52,12 +77,12 @@ class ProgressBar:
             if self._is_terminal:
                 # tqdm itself draws nothing where a terminal claims a size of 0 x 0, as some in containers do
                 columns, rows = shutil.get_terminal_size()
-                self._bar = tqdm(total=total, desc=name, file=self._stream, ncols=columns, nrows=rows)
+                self._bar = tqdm(total=total, desc=printable(name), file=self._stream, ncols=columns, nrows=rows)
             else:
-                print(f"{name}: {total} to do", file=self._stream, flush=True)
+                say(f"{name}: {total} to do", file=self._stream)
         if self._bar is not None:
             if stage != name:
-                self._bar.set_postfix_str(stage.removeprefix(name).lstrip(", "), refresh=False)
+                self._bar.set_postfix_str(printable(stage.removeprefix(name).lstrip(", ")), refresh=False)
             self._bar.total = total
             self._bar.update(done - self._bar.n)
 
@@ -80,7 +105,7 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message."""
         try:
-            tqdm.write(" ".join(self.format(record).split()), file=sys.stderr)
+            tqdm.write(printable(one_line(self.format(record))), file=sys.stderr)
         except Exception:  # logging must never stop the work; this is logging's own way to say so
             self.handleError(record)
 
@@ -134,7 +159,7 @@ def _list_rows(rows: Iterable[Labelled], status: Status) -> list[str]:
     if not found:
         return []
     lines = [f"{status.value}:"]
-    lines += [f"  {row.image_id}: {row.reason or 'no reason given'}" for row in found[:_LISTED]]
+    lines += [f"  {one_line(f'{row.image_id}: {row.reason or _NO_REASON}')}" for row in found[:_LISTED]]
     if len(found) > _LISTED:
         lines.append(f"  ... and {len(found) - _LISTED} more: see report.json")
     return lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from umscosod.cli import arguments as args
-from umscosod.cli.console import ProgressBar
+from umscosod.cli.console import ProgressBar, say
 from umscosod.config import PipelineConfig
+from umscosod.data.places import check_place
 from umscosod.errors import DataError
 from umscosod.types import ImageRef
 
@@ -17,22 +18,23 @@ def discover(command: args.Discover, config: PipelineConfig) -> int:
 
     if command.out.suffix.lower() != ".csv":
         raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")
+    check_place(command.out.parent)
     if command.out.exists() and not command.overwrite:  # before the work, not only after it
         raise DataError(f"--out {command.out} is there, and may hold corrections; choose another, or pass --overwrite")
     with ProgressBar() as progress:
         found = discover_groups(
             command.images, n_groups=command.n_groups, config=config, grouping=command.grouping, progress=progress
         )
-    print("".join(f"note: {note}\n" for note in found.notes), end="")
+    say("".join(f"note: {note}\n" for note in found.notes), end="")
     for image_id, reason in found.failures.items():
-        print(f"failed: {image_id}: {reason}")
+        say(f"failed: {image_id}: {reason}")
     path = write_groups_csv(found.groups, command.out, overwrite=command.overwrite)
     for group, check in zip(found.groups, found.checks, strict=True):
         remark = f"  ({check.reason})" if check.reason else ""
-        print(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
-    print(_describe_leftover(found.leftover), end="")
+        say(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
+    say(_describe_leftover(found.leftover), end="")
     grouped = sum(len(group.images) for group in found.groups)
-    print(f"{grouped} images in {len(found.groups)} groups: {path}")
+    say(f"{grouped} images in {len(found.groups)} groups: {path}")
     return int(bool(found.failures))
 
 

@@ -30,7 +30,7 @@ from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import iter_settings, section_types
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, UmscosodError
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
 
@@ -116,6 +116,18 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
     """Teach tyro the settings: the defaults are `base`, and each help text says the bounds."""
     registry = tyro.constructors.ConstructorRegistry()
 
+    @registry.primitive_rule
+    def _path_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=_read_path,
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     @registry.struct_rule
     def _settings_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
         section = info.type
@@ -138,6 +150,13 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
         )
 
     return registry
+
+
+def _read_path(given: list[str]) -> Path:
+    """Refuse ``""``, often a shell's variable that is not set: a Path would make the current folder of it."""
+    if not given[0]:
+        raise UmscosodError("a path on the command line is empty (''); name a folder or file, or leave its flag out")
+    return Path(given[0])
 
 
 def _bounds_text(bounds: str) -> str:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images
+from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
 from umscosod.data.walk import walk_files
@@ -72,12 +73,16 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
         and masks without an image are counted in a warning.
     """
     root = Path(root)
-    found = [image for image in iter_images(root) if image.layout is not None]
+    untaken: Counter[str] = Counter()
+    everything = list(iter_images(root, untaken=untaken))
+    found = [image for image in everything if image.layout is not None]
     if not found:
         raise DataError(
             f"{root}: not a benchmark layout; expected image/GROUP/x.jpg beside gt/GROUP/x.png (or images, img, Image, "
             "ims; GT, gts, binary, groundtruth, masks)"
         )
+    untaken["images outside of the layout"] = len(everything) - len(found)
+    log_untaken(root, +untaken)
     layouts = list(dict.fromkeys(image.layout for image in found if image.layout is not None))
     masks: dict[str, Path] = {}
     used: set[Path] = set()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from umscosod.errors import DataError
 
+NAMES = "surrogateescape"
+"""How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
+LONGEST = 255
+"""Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
@@ -45,6 +50,25 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def read_json(file: Path) -> Any:
+    """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
+
+    Raises
+    ------
+    DataError
+        The file is missing, no regular file, or no JSON: binary, torn, nested too deeply, with a number of thousands of
+        digits. The message says which file and why; what to do depends on the file.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: is missing, or no regular file")
+    try:
+        return json.loads(file.read_bytes().decode("utf-8", NAMES))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is no JSON ({describe_damage(error)})") from error
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file name is one that `open_atomic` writes under.
 
@@ -66,12 +90,44 @@ def remove_leftovers(folder: Path) -> None:
     DataError
         A file may not be removed.
     """
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names if is_leftover(name)):
+    waiting = [] if folder.is_symlink() else [folder]
+    while waiting:  # os.walk is recursive, and folders may nest deeply
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = list(found)
+        except OSError:  # missing, or not ours to look into
+            continue
+        waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        files = [Path(entry.path) for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        for path in (path for path in files if is_leftover(path.name)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise DataError(f"cannot remove {path}: {error.strerror}; check the folder's owner") from error
+
+
+def remove_listed(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a folder by their relative POSIX names, and folders that are empty then.
+
+    Never through a link: a linked folder on the way is left alone with all that lies in it; a link in the place of a
+    file goes, its target stays. What is missing, or is a folder, is passed over.
+
+    Raises
+    ------
+    OSError
+        A file may not be removed.
+    """
+    is_link: dict[Path, bool] = {}
+    for name in names:
+        path = folder / name
+        between = [folder / parent for parent in PurePosixPath(name).parents]
+        is_link |= {parent: parent.is_symlink() for parent in between if parent not in is_link}
+        if not any(is_link[parent] for parent in between) and (path.is_symlink() or path.is_file()):
+            path.unlink(missing_ok=True)
+    for parent in sorted(is_link.keys() - {folder}, key=lambda path: len(path.parts), reverse=True):
+        is_linked = any(is_link.get(above, False) for above in (parent, *parent.parents))
+        if not is_linked and parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()
 
 
 def describe_damage(error: Exception) -> str:

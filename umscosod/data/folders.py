@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections import deque
+import stat
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.naming import natural_key
-from umscosod.data.opening import readable_suffixes
+from umscosod.data.opening import PICTURE_SUFFIXES, readable_suffixes
+from umscosod.data.places import is_results, real_path
 from umscosod.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -20,7 +23,10 @@ IMAGE_FOLDERS = ("image", "images", "img", "imgs", "ims")
 MASK_FOLDERS = ("gt", "gts", "groundtruth", "groundtruths", "ground_truth", "ground-truth", "binary", "masks", "mask")
 """Names (in any case) under which benchmarks keep their masks, in order of preference."""
 _NOT_DATA = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs"})
-_OUR_RESULTS = frozenset({"report.json", "index.html", "masks"})
+_NOT_WORTH_A_WORD = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"})
+_THUMBS = "folder called thumbs"
+_DEEPEST = 100  # levels of folders below the root: far from the limits of paths and of recursion
+_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,27 +66,49 @@ class Layout:
     mask_dir: Path
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Folder:
+    """A folder to be walked: where, under which name, and in which layout."""
+
+    path: Path
+    name: str
+    layout: Layout | None
+
+
 @dataclass(kw_only=True, slots=True)
 class _Walk:
     """State of one walk: folders already seen, and links put off until all real folders are done."""
 
+    root: Path
+    excluded: tuple[Path, ...]
     seen: set[tuple[int, int]] = field(default_factory=set)
-    links: deque[tuple[Path, str, Layout | None]] = field(default_factory=deque)
-    excluded: tuple[Path, ...] = ()
+    links: deque[_Folder] = field(default_factory=deque)
+    untaken: Counter[str] = field(default_factory=Counter)
+    level: int = logging.WARNING
 
 
-def iter_images(root: Path, *, exclude: Iterable[str | os.PathLike[str]] = ()) -> Iterator[FoundImage]:
+def iter_images(
+    root: Path,
+    *,
+    exclude: Iterable[str | os.PathLike[str]] = (),
+    untaken: Counter[str] | None = None,
+    level: int = logging.WARNING,
+) -> Iterator[FoundImage]:
     """Find every image file below a folder.
 
     Passed over: hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
     benchmark layouts. Linked folders are followed, each folder once however many links lead to it, and after the
-    real ones.
+    real ones; a link to a folder that holds `root` is not.
 
     Parameters
     ----------
     root : Path
     exclude : iterable of path
         Folders left out with all below them; one that contains `root` itself has no effect.
+    untaken : Counter, optional
+        Counts by kind what is neither an image nor passed over; see `log_untaken`.
+    level : int
+        Of what is said of folders that are left out.
 
     Yields
     ------
@@ -90,23 +118,58 @@ def iter_images(root: Path, *, exclude: Iterable[str | os.PathLike[str]] = ()) -
     Raises
     ------
     DataError
-        `root` does not exist, is not a folder, or cannot be listed.
+        `root` does not exist, is not a folder or the root of the file system, or cannot be listed.
     """
     check_folder(root)
-    real_root = root.resolve()
-    excluded = tuple(path for path in (Path(item).resolve() for item in exclude) if not real_root.is_relative_to(path))
-    walk = _Walk(excluded=excluded)
-    yield from _walk_folder(root, "", None, walk)
+    real_root = real_path(root)
+    excluded = tuple(path for path in map(real_path, exclude) if not real_root.is_relative_to(path))
+    walk = _Walk(root=real_root, excluded=excluded, untaken=Counter() if untaken is None else untaken)
+    walk.level = level
+    yield from _walk(_Folder(path=root, name="", layout=None), walk)
     while walk.links:
-        yield from _walk_folder(*walk.links.popleft(), walk)
+        yield from _walk(walk.links.popleft(), walk)
 
 
 def check_folder(root: Path) -> None:
-    """Raise a `DataError` unless `root` is a folder."""
-    if not root.exists():
-        raise DataError(f"{root}: no such folder; check the path")
-    if not root.is_dir():
+    """Raise a `DataError` unless `root` is a folder that can be searched."""
+    if "\x00" in str(root):
+        raise DataError(f"{str(root)!r} has a NUL; check the path")
+    try:
+        status = root.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise DataError(f"{root}: no such folder; check the path") from None
+        raise DataError(f"{root}: cannot be opened ({error.strerror}); check the path") from error
+    if not stat.S_ISDIR(status.st_mode):
         raise DataError(f"{root}: is a file, not a folder; give the folder that holds the groups")
+    if real_path(root) == Path(real_path(root).anchor):
+        raise DataError(f"{root}: is the root of the whole file system; give the folder that holds the groups")
+
+
+def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--out") -> None:
+    """Refuse a folder of images as one of results: it would not be searched for images any more.
+
+    Parameters
+    ----------
+    out : Path
+        Need not exist. One that holds results already is let pass.
+    exclude : iterable of Path
+        Folders in it whose images do not count.
+    what : str
+        How the user calls it.
+
+    Raises
+    ------
+    DataError
+        There is an image in it, or below it.
+    """
+    if out.is_dir() and not is_results(out):
+        found = next(iter_images(out, exclude=exclude, level=logging.DEBUG), None)
+        if found is not None:
+            raise DataError(
+                f"{what} {out} holds images, such as {found.name}, and would not be searched for them any more; choose "
+                "a folder without images"
+            )
 
 
 def is_image_name(name: str) -> bool:
@@ -114,31 +177,97 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and PurePosixPath(name).suffix.lower() in readable_suffixes()
 
 
-def _walk_folder(folder: Path, prefix: str, layout: Layout | None, walk: _Walk) -> Iterator[FoundImage]:
-    entries = _list_once(folder, walk, is_root=not prefix)
-    folders = [entry for entry in entries if entry.is_dir()]
-    files = [entry.name for entry in entries if not entry.is_dir() and is_image_name(entry.name)]
-    if {entry.name for entry in entries} >= _OUR_RESULTS:
-        logger.warning("%s: looks like the results of an earlier run; not searched for images", folder)
-        return
-    names = [entry.name for entry in folders]
+def log_untaken(root: Path, untaken: Counter[str]) -> None:
+    """Say, in one warning, of which kind and how many the files are that were not taken for images; or nothing."""
+    if untaken:
+        logger.warning("%s: %s", root, describe_untaken(untaken))
+
+
+def describe_untaken(untaken: Counter[str]) -> str:
+    """What is no image by count and kind, the most frequent first: ``not taken: 3 .heic (...), 2 .mp4``."""
+    kinds = [f"{count} {kind}{_hint(kind)}" for kind, count in sorted(untaken.items(), key=lambda item: -item[1])]
+    more = ", ..." if len(kinds) > 2 * _SHOWN else ""
+    return f"not taken: {', '.join(kinds[: 2 * _SHOWN])}{more}"
+
+
+def _hint(kind: str) -> str:
+    if kind in (".heic", ".heif"):
+        return " (install pillow-heif to read them)"
+    return " (this installation of Pillow cannot read them)" if kind in PICTURE_SUFFIXES else ""
+
+
+def _kind(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or "without an extension"
+
+
+def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
+    """Images of a folder, then of those below it in natural order; without recursion, as folders may nest deeply."""
+    waiting = [start]
+    while waiting:
+        here = waiting.pop()
+        entries = _list_once(here, walk)
+        if entries is None:
+            continue
+        folders = [entry for entry in entries if _is_folder(entry)]
+        files = [entry.name for entry in entries if not _is_folder(entry)]
+        images = [name for name in files if is_image_name(name)]
+        inner = _layout_of(here, [entry.name for entry in folders], images)
+        if inner is not None and inner.image_dir != here.path:
+            _warn_beside(inner, folders, images, walk.level)
+            waiting.append(_Folder(path=inner.image_dir, name=here.name, layout=inner))
+            continue
+        layout = here.layout if inner is None else inner
+        walk.untaken.update(_kind(name) for name in files if name not in images and _is_worth_a_word(name))
+        for name in images:
+            yield FoundImage(path=here.path / name, name=_join(here.name, name), layout=layout)
+        below: list[_Folder] = []
+        for entry in folders:
+            folder = _Folder(path=here.path / entry.name, name=_join(here.name, entry.name), layout=layout)
+            if inner is not None and folder.path == inner.mask_dir:
+                continue
+            (walk.links if entry.is_symlink() else below).append(folder)
+        waiting.extend(reversed(below))
+
+
+def _layout_of(here: _Folder, names: Sequence[str], images: Sequence[str]) -> Layout | None:
+    """The benchmark layout that begins in this folder, if one does."""
     image_name, mask_name = first_named(names, IMAGE_FOLDERS), first_named(names, MASK_FOLDERS)
-    if layout is None and mask_name is not None:
-        if image_name is not None:
-            layout = Layout(prefix=prefix, image_dir=folder / image_name, mask_dir=folder / mask_name)
-            yield from _walk_folder(layout.image_dir, prefix, layout, walk)
-            return
-        if _masks_of(folder / mask_name, files):
-            layout = Layout(prefix=prefix, image_dir=folder, mask_dir=folder / mask_name)
-            folders = [entry for entry in folders if entry.name != mask_name]
-    for name in files:
-        yield FoundImage(path=folder / name, name=_join(prefix, name), layout=layout)
-    for entry in folders:
-        below = (folder / entry.name, _join(prefix, entry.name), layout)
-        if entry.is_symlink():
-            walk.links.append(below)
-        else:
-            yield from _walk_folder(*below, walk)
+    if here.layout is not None or mask_name is None:
+        return None
+    if image_name is not None:
+        return Layout(prefix=here.name, image_dir=here.path / image_name, mask_dir=here.path / mask_name)
+    if _masks_of(here.path / mask_name, images):
+        return Layout(prefix=here.name, image_dir=here.path, mask_dir=here.path / mask_name)
+    return None
+
+
+def _warn_beside(layout: Layout, folders: Sequence[os.DirEntry[str]], images: Sequence[str], level: int) -> None:
+    """Name what lies beside the two trees of a layout and is not searched: depth maps, edges - or forgotten groups."""
+    trees = (layout.image_dir, layout.mask_dir)
+    beside = [entry.name for entry in folders if Path(entry.path) not in trees] + list(images)
+    if beside:
+        logger.log(
+            level,
+            "%s: only %s is searched for images, and %s for their masks; not what lies beside them: %s%s; "
+            "move into %s what belongs to it, or give it by itself",
+            layout.image_dir.parent,
+            layout.image_dir.name,
+            layout.mask_dir.name,
+            ", ".join(beside[:_SHOWN]),
+            ", ..." if len(beside) > _SHOWN else "",
+            layout.image_dir.name,
+        )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads round in a circle: a file that cannot be opened
+        return False
+
+
+def _is_worth_a_word(name: str) -> bool:
+    return name.casefold() not in _NOT_WORTH_A_WORD
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -147,24 +276,43 @@ def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     return min(ranked)[1] if ranked else None
 
 
-def _list_once(folder: Path, walk: _Walk, *, is_root: bool) -> list[os.DirEntry[str]]:
-    """Entries worth a look, in natural order; nothing for a folder that was seen before or is excluded."""
+def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
+    """Entries worth a look, in natural order; None for a folder that is not to be searched (again)."""
+    folder = here.path
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in walk.seen:
-            return []
-        real = folder.resolve()
+            return None
+        real = real_path(folder)
         if any(real.is_relative_to(path) for path in walk.excluded):
-            return []
+            if folder.is_symlink():
+                logger.log(
+                    walk.level, "%s: is a link into %s, which is left out; its images are left out too", folder, real
+                )
+            return None
         walk.seen.add((status.st_dev, status.st_ino))
+        if real != walk.root and walk.root.is_relative_to(real):
+            logger.log(
+                walk.level, "%s: is a link to %s, which holds the folder that is searched; not followed", folder, real
+            )
+            return None
+        if here.name.count("/") >= _DEEPEST:
+            logger.log(walk.level, "%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
+            return None
+        if is_results(folder):
+            if not here.name and here.layout is None:
+                raise DataError(f"{folder}: holds results of this program; give the folder that holds the images")
+            logger.log(walk.level, "%s: looks like the results of an earlier run; not searched for images", folder)
+            return None
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         message = f"{folder}: cannot be listed ({error.strerror or error}); check its permissions"
-        if is_root:
+        if not here.name:
             raise DataError(message) from error
-        logger.warning("%s; its images are left out", message)
-        return []
+        logger.log(walk.level, "%s; its images are left out", message)
+        return None
+    walk.untaken.update(_THUMBS for entry in entries if entry.name.casefold() == "thumbs" and _is_folder(entry))
     entries = [entry for entry in entries if entry.name.casefold() not in _NOT_DATA]
     return sorted(entries, key=lambda entry: natural_key(entry.name))
 

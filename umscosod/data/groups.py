@@ -1,15 +1,15 @@
-"""Groups of images from a folder tree, a list, a CSV file, or rows of a data set."""
+"""Groups of images from a folder tree, a list, or rows of a data set; for a CSV file see `csv_list`."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, iter_images
+from umscosod.data.files import LONGEST, NAMES
+from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
@@ -47,11 +47,13 @@ def groups_from_folder(
         `root` is not a folder, or there is no image in it.
     """
     root = Path(root)
-    found = list(iter_images(root, exclude=exclude))
+    untaken: Counter[str] = Counter()
+    found = list(iter_images(root, exclude=exclude, untaken=untaken))
     if not found:
-        raise DataError(
-            f"{root}: no images found, in the folder or below it; accepted extensions: {' '.join(sorted(readable_suffixes()))}"
-        )
+        accepted = " ".join(sorted(readable_suffixes()))
+        others = f"; {describe_untaken(untaken)}" if untaken else ""
+        raise DataError(f"{root}: no images found, in the folder or below it; accepted extensions: {accepted}{others}")
+    log_untaken(root, untaken)
     return groups_of(found, root)
 
 
@@ -89,53 +91,7 @@ def groups_from_list(pairs: Iterable[tuple[str | os.PathLike[str], str]]) -> lis
         listed twice in one group. The position of the pair (from 1) is named.
     """
     rows = [(f"item {number}", os.fspath(path), group) for number, (path, group) in enumerate(pairs, start=1)]
-    return _from_labelled_rows(rows, "the list")
-
-
-def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
-    """Groups from a CSV file with the columns ``path`` and ``group``.
-
-    Parameters
-    ----------
-    path : path
-        UTF-8; comma, semicolon or tab. Without a header line the first two columns are meant; with one that has
-        ``path`` (or ``filepath``) and ``group``, their order is free and other columns are ignored. Relative image
-        paths start at the folder of this file. Blank lines are skipped.
-
-    Returns
-    -------
-    list of ImageGroup
-        As `groups_from_list`.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read or has no rows, or rows are bad: they are named by line number.
-    """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = max(",;\t", key=head.count)  # the first of equals: a comma
-            reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read as CSV ({error}); save it as UTF-8 with columns path, group"
-        ) from error
-    columns = {cell.casefold(): index for index, cell in enumerate(lines[0][1])} if lines else {}
-    path_column, group_column = columns.get("path", columns.get("filepath")), columns.get("group")
-    if path_column is None or group_column is None:
-        path_column, group_column = 0, 1
-    else:
-        lines = lines[1:]
-    rows = []
-    for line, cells in lines:
-        padded = [*cells, *[""] * (max(path_column, group_column) + 1 - len(cells))]
-        image, group = padded[path_column], padded[group_column]
-        rows.append((f"line {line}", str(path.parent / image) if image else "", group))
-    return _from_labelled_rows(rows, str(path))
+    return groups_from_labelled(rows, "the list")
 
 
 def groups_from_rows(rows: Iterable[tuple[str, str | os.PathLike[str], object]]) -> list[ImageGroup]:
@@ -160,10 +116,10 @@ def groups_from_rows(rows: Iterable[tuple[str, str | os.PathLike[str], object]])
     labelled = [
         (f"sample {image_id}", os.fspath(path), "" if group is None else str(group)) for image_id, path, group in listed
     ]
-    return _from_labelled_rows(labelled, "the data set", ids=[image_id for image_id, _, _ in listed])
+    return groups_from_labelled(labelled, "the data set", ids=[image_id for image_id, _, _ in listed])
 
 
-def _from_labelled_rows(
+def groups_from_labelled(
     rows: Sequence[tuple[str, str, str]], origin: str, *, ids: Sequence[str] | None = None
 ) -> list[ImageGroup]:
     """Check rows of (where, path, group), name the outputs, and build; `ids` replace the names made from paths."""
@@ -210,6 +166,8 @@ def _row_problem(path: str, group: str) -> str:
         check_relative(group, "group name")
     except DataError as error:
         return str(error)
+    if any(len(part.encode("utf-8", NAMES)) > LONGEST for part in group.split("/")):
+        return f"the group name {group[:_SHOWN]!r}... has a part of more than {LONGEST} bytes, too long for a folder"
     return ""
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from umscosod.data.files import LONGEST, NAMES
+
 _DIGITS = re.compile("([0-9]+)")
-NaturalKey = tuple[tuple[tuple[str | int, ...], ...], str]
+NaturalKey = tuple[tuple[tuple[str | tuple[int, str], ...], ...], str]
 
 
 def natural_key(name: str) -> NaturalKey:
@@ -25,8 +28,14 @@ def natural_key(name: str) -> NaturalKey:
     parts = []
     for part in name.split("/"):
         chunks = _DIGITS.split(_fold(part))  # text, digits, text, ...: types line up between any two names
-        parts.append(tuple(int(chunk) if index % 2 else chunk for index, chunk in enumerate(chunks)))
+        parts.append(tuple(_value(chunk) if index % 2 else chunk for index, chunk in enumerate(chunks)))
     return tuple(parts), name
+
+
+def _value(digits: str) -> tuple[int, str]:
+    """Order of a number of any length; Python makes no int of more than some thousand digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def assign_outputs(names: Iterable[str]) -> dict[str, str]:
@@ -34,7 +43,8 @@ def assign_outputs(names: Iterable[str]) -> dict[str, str]:
 
     ``cat/7.jpg`` becomes ``cat/7.png``. Images of one folder that share a stem all keep their extension:
     ``cat/7.jpg.png`` and ``cat/7.bmp.png``. What still clashes then (``7.jpg`` beside ``7.JPG``) is numbered:
-    ``7.JPG.png``, ``7.jpg~2.png``. Two outputs of a folder differ even where the disk ignores case or composes
+    ``7.JPG.png``, ``7.jpg~2.png``. A name that would have more bytes than file systems allow is cut, and a hash of
+    the whole name put to it. Two outputs of a folder differ even where the disk ignores case or composes
     accents, and none has the name of a sub-folder that receives outputs.
 
     Parameters
@@ -121,7 +131,16 @@ def _key(path: str) -> tuple[str, str]:
 
 def _output(name: str, level: int) -> str:
     path = PurePosixPath(name)
-    if level == 0:
-        return (path.parent / f"{path.stem}.png").as_posix()
     number = f"~{level}" if level > 1 else ""
-    return (path.parent / f"{path.name}{number}.png").as_posix()
+    stem = path.stem if level == 0 else f"{path.name}{number}"
+    if len(f"{stem}.png".encode("utf-8", NAMES)) > LONGEST:
+        stem = _shorten(stem)
+    return (path.parent / f"{stem}.png").as_posix()
+
+
+def _shorten(stem: str) -> str:
+    digest = hashlib.sha256(stem.encode("utf-8", NAMES)).hexdigest()[:12]
+    kept = stem
+    while len(kept.encode("utf-8", NAMES)) > LONGEST - 32:  # room for other suffixes: .jpeg, .safetensors
+        kept = kept[:-1]
+    return f"{kept}~{digest}"

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.files import is_leftover, open_atomic
+from umscosod.data.folders import refuse_images_in
+from umscosod.data.places import EXPORT_FILE, check_place
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
 from umscosod.export.items import Counts
 
-RECORD = "export.json"
+RECORD = EXPORT_FILE
 """Lists the files of an export, so that the next one knows what it may replace."""
 SCHEMA = 1
 
@@ -69,7 +71,9 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
     DataError
         `out` is a file, is not empty (without `overwrite`), or holds a file of a name of ours that no export wrote.
     """
+    check_place(out, "export", "--to")
     out = Path(out)
+    refuse_images_in(out, what="--to")
     _check_free(out, overwrite=overwrite)
     staging = out / f".{uuid.uuid4().hex}.tmp"
     try:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from umscosod.data.places import real_path
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.coco import export_coco
 from umscosod.export.cvat import export_cvat
@@ -126,7 +127,7 @@ def export_results(
     results = Path(results)
     rows = read_report(results / "report.json")
     masks = results / ("masks" if (results / "masks").is_dir() else "pseudo")
-    if Path(out).resolve() == results.resolve():
+    if real_path(out) == real_path(results):
         raise DataError(f"{out}: is the folder of results itself; choose another folder")
     paths = None if images is None else {image.id: image.path.absolute() for group in images for image in group.images}
     if paths is not None and not any(row.image_id in paths for row in rows):

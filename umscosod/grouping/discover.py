@@ -12,7 +12,7 @@ import numpy as np
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import check_section
-from umscosod.data.groups import groups_from_csv, groups_from_folder
+from umscosod.data.csv_list import groups_from_images
 from umscosod.errors import DataError
 from umscosod.grouping.check import GroupCheck, check_group
 from umscosod.grouping.cluster import LEFT_OVER, cluster_vectors
@@ -125,12 +125,7 @@ def group_vectors(
 
 def _flatten(images: Images) -> tuple[ImageRef, ...]:
     """All images once, in order of the groups."""
-    if not isinstance(images, str | Path):
-        groups = list(images)
-    elif Path(images).suffix.lower() == ".csv" and Path(images).is_file():
-        groups = groups_from_csv(images)
-    else:
-        groups = groups_from_folder(images)
+    groups = groups_from_images(images) if isinstance(images, str | Path) else list(images)
     once = {image.path: image for group in reversed(groups) for image in reversed(group.images)}
     found = tuple(reversed(once.values()))
     if not found:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umscosod.data.files import open_atomic
+from umscosod.data.places import check_place
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup
 
 
 def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write the columns ``path`` and ``group``, which `umscosod.data.groups.groups_from_csv` reads.
+    """Write the columns ``path`` and ``group``, which `umscosod.data.csv_list.groups_from_csv` reads.
 
     Parameters
     ----------
@@ -35,6 +36,7 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
     DataError
         The file is there, cannot be written, or an image's name is no text that UTF-8 can hold.
     """
+    check_place(Path(path).parent)
     path = Path(path).expanduser()
     if path.exists() and not overwrite:
         raise DataError(f"{path} is there, and may hold somebody's corrections; choose another name, or overwrite it")

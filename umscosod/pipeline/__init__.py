@@ -9,6 +9,7 @@ from pathlib import Path
 from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.data.places import check_place, real_path
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
@@ -157,8 +158,9 @@ def predict(
     started = time.monotonic()
     if config is not None and config.method != "ums":
         raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
+    check_place(out, "job")
     folder = find_checkpoint(Path(checkpoint))
-    if folder.resolve().is_relative_to(Path(out).resolve() / "run"):
+    if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     config = adopt_checkpoint(load_config(DEFAULT_PRESET) if config is None else config, folder)
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
@@ -230,7 +232,8 @@ def train(
     folder = Path(pseudo) / "pseudo" if (Path(pseudo) / "pseudo").is_dir() else Path(pseudo)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
-    with prepare(images, out, config, mode={"verb": "train"}, overwrite=overwrite, progress=progress) as prepared:
+    mode = {"verb": "train"}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, inputs=[folder]) as prepared:
         labels = read_labels(prepared, folder)
         cleaned = clean_stage(prepared, labels)
         _bind_labels(prepared, cleaned.labels)

@@ -1,17 +1,19 @@
 """The output folder as a job that can be killed at any moment and taken up again.
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
-group and appears after that group's masks and maps; ``OUT/run/maps/*.safetensors`` are soft maps waiting for
-refinement and go when the job is complete. A job that was killed while it cleared an earlier one away says so in
-``job.json`` and clears again.
+group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job may write,
+and an ``overwrite`` removes no others; ``OUT/run/maps/*.safetensors`` are soft maps waiting for refinement and go when
+the job is complete. A job that was killed while it cleared an earlier one away says so in ``job.json`` and clears
+again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from umscosod.data.files import is_leftover, open_atomic, remove_leftovers
+from umscosod.data.files import is_leftover, open_atomic, read_json, remove_leftovers, remove_listed
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
+from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record, thumb_names
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
-from umscosod.types import FloatArray, ImageGroup, Labelled
+from umscosod.types import FloatArray, ImageGroup, Labelled, check_relative
 
 SCHEMA = 1
-OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
-"""What ``overwrite`` removes; ``pseudo`` is rewritten file by file, as a person may have put masks there."""
-OWN_FILES = ("report.json", "index.html")
-GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
-"""What must not be there when a job begins, unless an earlier job left it."""
+_OUTPUTS = "outputs.json"
 
 
 class JobFolder:
@@ -55,7 +54,7 @@ class JobFolder:
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         self.out, self.run = out, out / "run"
-        self._file = self.run / "job.json"
+        self._file = out / JOB_FILE
         self._settings: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         self._bound: dict[str, str] = {}
         saved = self._read()
@@ -82,6 +81,9 @@ class JobFolder:
         listing = [[group.name, image.id, sha256.get(image.id, "")] for group in groups for image in group.images]
         digest = hashlib.sha256(json.dumps(listing).encode("utf-8", "surrogatepass")).hexdigest()
         self._bind("images", digest, "files were added, removed, renamed or changed since")
+        outputs = [image.output for group in groups for image in group.images]
+        with open_atomic(self.run / _OUTPUTS) as stream:  # before the first of them is written
+            stream.write(json.dumps(outputs).encode())
 
     def bind_detections(self, digest: str) -> None:
         """Tie the job to the file of its instance masks, by a hash of the content: it may move.
@@ -172,17 +174,19 @@ class JobFolder:
         return self.run / "maps" / f"{_short(group.name)}.safetensors"
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        if not os.path.lexists(self._file):
             return None
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self._file} cannot be read ({error}); remove {self.run} or choose another --out"
-            ) from error
-        if isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound")):
-            return content
-        raise DataError(f"{self._file} is not a job of this program; choose another --out")
+        advice = f"choose another --out, or move {self.out} away"
+        try:
+            content: dict[str, Any] = read_json(self._file)
+        except DataError as error:
+            raise DataError(f"{error}; {advice}") from error
+        if not is_job_record(content):
+            raise DataError(f"{self._file}: is no job of this program; {advice}")
+        bound = content["bound"]
+        if not all(isinstance(digest, str) for digest in bound.values()):
+            raise DataError(f"{self._file}: is damaged (what it is bound to is no text); {advice}")
+        return content
 
     def _bind(self, what: str, digest: str, change: str) -> None:
         if self._bound.get(what, digest) != digest:
@@ -211,16 +215,37 @@ class JobFolder:
             )
 
     def _clear(self) -> None:
-        """Remove an earlier job's results; ``job.json`` stays, or the rest would pass for somebody else's."""
-        paths = [self.out / name for name in (*OWN_FOLDERS, *OWN_FILES) if name != self.run.name]
+        """Remove an earlier job's results, those it has recorded: other files stay, and so does all behind a link.
+
+        ``job.json`` stays, or the rest would pass for somebody else's; the list of outputs goes last but for it.
+        """
+        if self.run.is_symlink():
+            raise DataError(f"cannot clear {self.out}: {self.run} is a link; choose another --out, or remove the link")
         try:
-            for path in [*paths, *(path for path in self.run.iterdir() if path != self._file)]:
+            remove_listed(self.out, [*OWN_FILES, *self._recorded_outputs()])
+            for path in sorted(self.run.iterdir(), key=lambda path: path.name == _OUTPUTS):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                else:
+                elif path != self._file:
                     path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"cannot clear {self.out}: {error}; check its owner or choose another --out") from error
+
+    def _recorded_outputs(self) -> Iterator[str]:
+        """Names, below the output folder, of every picture that the earlier job may have written."""
+        listed = self.run / _OUTPUTS
+        if not listed.exists() and not any(_holds_anything(self.out / tree) for tree in ("masks", "maps", "thumbs")):
+            return
+        try:
+            outputs = [str(output) for output in list(read_json(listed))]
+            for output in outputs:
+                check_relative(output, "output name")
+        except (DataError, TypeError) as error:
+            why = f"{listed} does not say what an earlier job wrote ({error})"
+            raise DataError(f"cannot clear {self.out}: {why}; choose another --out, or move {self.out} away") from error
+        for output in outputs:
+            yield from (f"masks/{output}", f"maps/{output}")
+            yield from thumb_names(output)
 
     def _sweep(self) -> None:
         """Remove what killed writers left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
-from umscosod.data.groups import groups_from_csv, groups_from_folder
+from umscosod.data.csv_list import groups_from_images
+from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
+from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.features.whitening import Whitening
-from umscosod.pipeline.job import GUARDED, JobFolder
+from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.detections import CocoProposer
 from umscosod.types import ImageGroup, Labelled, Status
@@ -88,21 +91,31 @@ class Prepared:
         ]
 
 
-def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
+def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tuple[ImageGroup, ...]:
     """Take groups as they are, or find them in a folder or a ``.csv`` list; the output folder is left out.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+    out : Path
+    inputs : sequence of Path
+        What else the job reads; pictures below are no images.
 
     Raises
     ------
     DataError
-        There are none, two have one name, or the folder is the output folder or lies among its results.
+        There are none, two have one name, the output folder cannot be one, or it holds images, or an input lies where
+        results go.
     """
+    check_place(out, "job")
     if not isinstance(images, str | Path):
         groups = tuple(images)
-    elif Path(images).suffix.lower() == ".csv" and Path(images).is_file():
-        groups = tuple(groups_from_csv(images))
     else:
         _refuse_results(Path(images), out)
-        groups = tuple(groups_from_folder(images, exclude=[out]))
+        if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names. Else a group's folder would first be left out of the search
+            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
+        groups = tuple(groups_from_images(images, exclude=[out]))
+    _refuse_inputs(groups, out, inputs)
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
@@ -121,9 +134,25 @@ def find_groups(images: Images, out: Path) -> tuple[ImageGroup, ...]:
 
 def _refuse_results(images: Path, out: Path) -> None:
     """Images must not lie where results go: a second run would take results for images, or clear images away."""
-    root, place = images.resolve(), out.resolve()
-    if root == place or any(root.is_relative_to(place / name) for name in GUARDED):
+    root, place = real_path(images), real_path(out)
+    if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
+
+
+def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:
+    """No input may lie, or be linked from, where results go; and no folder of images may become one of results."""
+    place, inside = real_path(out), []
+    for path in others:
+        if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
+            raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
+    results = [real_path(out / name) for name in GUARDED]
+    for image in (image for group in groups for image in group.images):
+        real = real_path(image.path)
+        if any(real.is_relative_to(folder) for folder in results):
+            raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
+        inside += [real.parent] if real.is_relative_to(place) else []
+    roots = [Path(os.path.commonpath(inside))] if inside else []
+    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])
 
 
 @contextmanager
@@ -138,6 +167,7 @@ def prepare(
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
     pair: BackbonePair | None = None,
+    inputs: Sequence[Path] = (),
     wants_masks: bool = False,
 ) -> Iterator[Prepared]:
     """Check, choose, claim and encode; see `Prepared`.
@@ -158,6 +188,8 @@ def prepare(
         Sees the backbones before anything is written or encoded, and may raise.
     pair : BackbonePair, optional
         In the place of those that the settings name, which stay as they are.
+    inputs : sequence of Path
+        What else the job reads, beside images and the files that the settings name.
     wants_masks : bool
         Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
 
@@ -169,8 +201,10 @@ def prepare(
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
+    check_place(out, "job")
     out = Path(out)
-    groups = find_groups(images, out)
+    named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
+    groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
     detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
     if pair is None:

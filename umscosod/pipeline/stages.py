@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from umscosod.config import PipelineConfig, RefineConfig
-from umscosod.data.files import open_atomic
+from umscosod.data.files import NAMES, open_atomic
 from umscosod.data.resize import resize_centred
 from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
@@ -48,7 +48,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     config, groups = prepared.config.pseudo, prepared.features.groups
     done = prepared.job.run / "pseudo-done"
     proposer: MaskProposer = prepared.detections or HacProposer(config)
-    finished = set(done.read_text(encoding="utf-8", errors="surrogateescape").splitlines()) if done.is_file() else set()
+    finished = set(done.read_text(encoding="utf-8", errors=NAMES).splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
@@ -58,7 +58,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
         finished.add(group.name)
         with open_atomic(done) as stream:
-            stream.write("\n".join(sorted(finished)).encode("utf-8", "surrogateescape"))
+            stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))
     store.seal(groups)
     progress(len(groups), len(groups), "pseudo-labels")
     if prepared.detections is not None:

@@ -11,11 +11,11 @@ import numpy as np
 
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import write_png_atomic
+from umscosod.data.places import GUARDED, real_path
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_aligned
 from umscosod.errors import DataError
 from umscosod.export.files import path_inside
 from umscosod.export.png import read_map
-from umscosod.pipeline.job import GUARDED
 from umscosod.types import FloatArray, ImageGroup, ImageRef
 
 Maps = str | Path | Mapping[str, Path]
@@ -58,9 +58,9 @@ def find_stored(groups: Sequence[ImageGroup], maps: Maps, out: Path) -> dict[str
             f"none of {len(images)} images has a soft map in {where}{wanted}; give the output folder of a job that "
             "made maps of these images"
         )
-    results = [out.resolve() / name for name in GUARDED]
+    results = [real_path(out / name) for name in GUARDED]
     for file in files.values():
-        if any(file.resolve().is_relative_to(place) for place in results):
+        if any(real_path(file).is_relative_to(place) for place in results):
             raise DataError(f"the map {file} belongs to the results in {out}; choose another --out")
     return files
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from umscosod.data.files import NAMES
 from umscosod.errors import DataError
 from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.types import ImageGroup, PseudoLabel
@@ -100,10 +101,10 @@ def compute_fingerprint(
     """
     digest = hashlib.sha256()
     for group in groups:
-        digest.update(f"group\x1f{group.name}\x1e".encode())
+        digest.update(f"group\x1f{group.name}\x1e".encode("utf-8", NAMES))
         for image in group.images:
             label = labels.get(image.id)
-            digest.update(f"image\x1f{image.id}\x1f{image_weight(label)!r}\x1e".encode())
+            digest.update(f"image\x1f{image.id}\x1f{image_weight(label)!r}\x1e".encode("utf-8", NAMES))
             if label is not None:
                 digest.update(f"{label.mask_hw.shape}".encode() + np.packbits(label.mask_hw).tobytes())
     if start is not None:

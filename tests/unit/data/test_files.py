@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import open_atomic, read_json, remove_listed
 from umscosod.errors import DataError
 
 
@@ -41,3 +42,37 @@ def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write"), open_atomic(tmp_path / "file" / "y") as stream:
         stream.write(b"new")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[" * 100_000, b"9" * 5000])
+def test_damaged_json_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.json: is no JSON \(") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    for path in (tmp_path / "fifo.json", tmp_path / "none.json", tmp_path):
+        with pytest.raises(DataError, match="is missing, or no regular file"):
+            read_json(path)
+
+
+def test_listed_files_go_with_their_empty_folders(tmp_path: Path) -> None:
+    for name in ("a/b/1.png", "a/b/2.png", "a/c/3.png", "d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_listed(tmp_path, ["a/b/1.png", "a/c/3.png", "a/c/none.png", "a/b", "d.png"])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["2.png", "a", "b"]
+
+
+def test_nothing_goes_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there" / "empty").mkdir(parents=True)
+    (tmp_path / "there" / "1.png").touch()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "a").symlink_to(tmp_path / "there")
+    (tmp_path / "here" / "2.png").symlink_to(tmp_path / "there" / "1.png")
+    remove_listed(tmp_path / "here", ["a/1.png", "a/empty/3.png", "2.png"])
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["1.png", "empty"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["a"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list, groups_from_rows
+from umscosod.data.csv_list import groups_from_csv
+from umscosod.data.groups import groups_from_folder, groups_from_list, groups_from_rows
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup
 
@@ -115,7 +116,7 @@ def test_a_group_may_be_called_masks(tmp_path: Path) -> None:
 
 
 def test_unusable_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no images found.*\.jpg"):
+    with pytest.raises(DataError, match=r"no images found.*\.jpg.*; not taken: 1 \.txt"):
         groups_from_folder(_touch(tmp_path, "a/readme.txt"))
     with pytest.raises(DataError, match="no such folder"):
         groups_from_folder(tmp_path / "none")

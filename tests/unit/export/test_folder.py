@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.export.masks import MASKS, write_items
+from umscosod.data.folders import iter_images
 from umscosod.errors import DataError
 from umscosod.export.folder import open_export
 from umscosod.export.items import Counts
@@ -42,15 +43,41 @@ def test_overwrite_takes_the_earlier_export_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
+    items, out = write_items(tmp_path), tmp_path / "out"
+    (out / "labels" / "cat").mkdir(parents=True)
+    original = out / "labels" / "cat" / "target.txt"
+    original.write_text("mine")
+    with pytest.raises(DataError, match=r"target\.txt is in the way"):
+        export_yolo(items, out, overwrite=True)
+    assert original.read_text() == "mine"
+    assert names(out) == ["labels/cat/target.txt"]
+
+
+def test_an_export_into_a_folder_of_images_is_refused(tmp_path: Path) -> None:
     items = write_items(tmp_path)
-    (tmp_path / "images" / "cat").mkdir(parents=True)
-    original = tmp_path / "images" / "cat" / "target.jpg"
-    original.write_bytes(items[0].image.read_bytes())
-    with pytest.raises(DataError, match=r"target\.jpg is in the way"):
-        export_yolo(items, tmp_path, overwrite=True)
-    assert not original.is_symlink()
-    assert not (tmp_path / "labels").exists()
-    assert not (tmp_path / "export.json").exists()
+    with pytest.raises(DataError, match=r"--to .*image holds images, such as .*choose a folder without images"):
+        export_png(items, tmp_path / "image", overwrite=True)
+    assert not (tmp_path / "image" / "export.json").exists()
+
+
+def test_an_export_is_not_taken_for_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = write_items(tmp_path)
+    export_png(items, tmp_path / "image" / "masks as png")
+    found = list(iter_images(tmp_path / "image"))
+    assert {image.path for image in found} == {item.image for item in items}
+    assert "earlier run" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["run", "masks/cat", "pseudo", "thumbs/new"])
+def test_an_export_into_results_is_refused(tmp_path: Path, place: str) -> None:
+    job = tmp_path / "job"
+    (job / "run").mkdir(parents=True)
+    (job / "run" / "job.json").write_text('{"settings": {}, "bound": {}}')
+    with pytest.raises(DataError, match=r"--to .* lies among the results in .*job; choose another --to"):
+        export_png(write_items(tmp_path), job / place)
+    with pytest.raises(DataError, match=r"--to .*job holds the results of a job"):
+        export_png(write_items(tmp_path), job, overwrite=True)
+    export_png(write_items(tmp_path), job / "export")
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:

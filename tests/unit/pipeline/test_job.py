@@ -95,12 +95,90 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
         JobFolder(tmp_path / "out", {}, overwrite=False)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"settings": 3, "bound": {}}', '{"settings": {}}'])
-def test_a_job_file_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "job.json").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=r"job\.json"):
-        JobFolder(tmp_path, {}, overwrite=True)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b"{}",
+        b"5",
+        b"\x00\xff\xfe" * 9,
+        b'{"settings": 3, "bound": {}}',
+        b'{"settings": {}}',
+        b'{"settings": {}, "bound": {"images": 5}}',
+        b'{"settings": {"n": ' + b"9" * 5000 + b'}, "bound": {}}',
+        b"[" * 100_000,
+        b'{"settings": ' + b'{"a":' * 100_000,
+        None,
+    ],
+    ids=lambda content: "folder" if content is None else f"{content[:28]!r}",
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_damaged_job_file_is_refused_with_an_advice_that_works(
+    tmp_path: Path, content: bytes | None, overwrite: bool
+) -> None:
+    out = tmp_path / "out"
+    (out / "masks").mkdir(parents=True)
+    (out / "masks" / "a.png").write_bytes(b"old")
+    (out / "run").mkdir()
+    if content is None:
+        (out / "run" / "job.json").mkdir()
+    else:
+        (out / "run" / "job.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"job\.json: .*; choose another --out, or move .*out away") as caught:
+        JobFolder(out, {}, overwrite=overwrite)
+    assert "\n" not in str(caught.value)
+    out.rename(tmp_path / "away")
+    JobFolder(out, {}, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("link", ["masks", "masks/g"])
+def test_overwrite_removes_what_the_job_wrote_and_nothing_through_a_link(tmp_path: Path, link: str) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    (elsewhere / "g").mkdir(parents=True)
+    for name in ("a.png", "g/a.png"):
+        (elsewhere / name).write_bytes(b"theirs")
+    JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
+    (out / link).parent.mkdir(exist_ok=True)
+    (out / link).symlink_to(elsewhere)
+    (out / "maps" / "g").mkdir(parents=True)
+    (out / "maps" / "g" / "a.png").write_bytes(b"ours")
+    (out / "maps" / "notes.txt").write_bytes(b"theirs")
+    JobFolder(out, {"n": 2}, overwrite=True)
+    assert sorted(read_tree(elsewhere).values()) == [b"theirs"] * 2
+    assert not (out / "maps" / "g").exists()
+    assert (out / "maps" / "notes.txt").read_bytes() == b"theirs"
+
+
+def test_overwrite_takes_a_link_in_the_place_of_a_mask_and_leaves_its_target(tmp_path: Path) -> None:
+    out, target = tmp_path / "out", tmp_path / "a.png"
+    target.write_bytes(b"theirs")
+    JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
+    (out / "masks" / "g").mkdir(parents=True)
+    (out / "masks" / "g" / "a.png").symlink_to(target)
+    JobFolder(out, {"n": 2}, overwrite=True)
+    assert not (out / "masks").exists()
+    assert target.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("content", [None, "{", "5", "{}", '["../../a.png"]', "[[[["])
+def test_results_whose_list_is_gone_or_damaged_are_not_cleared(tmp_path: Path, content: str | None) -> None:
+    out = tmp_path / "out"
+    JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
+    (out / "masks").mkdir()
+    (out / "masks" / "b.png").write_bytes(b"whose?")
+    listed = out / "run" / "outputs.json"
+    if content is None:
+        listed.unlink()
+    else:
+        listed.write_text(content, encoding="utf-8")
+    if content == "{}":
+        JobFolder(out, {"n": 2}, overwrite=True)  # lists nothing
+    else:
+        with pytest.raises(DataError, match=r"cannot clear .*choose another --out, or move .* away"):
+            JobFolder(out, {"n": 2}, overwrite=True)
+    assert (out / "masks" / "b.png").read_bytes() == b"whose?"
 
 
 def test_a_run_killed_before_its_first_file_is_taken_up(tmp_path: Path) -> None:
@@ -111,28 +189,29 @@ def test_a_run_killed_before_its_first_file_is_taken_up(tmp_path: Path) -> None:
 
 def test_a_run_killed_while_it_cleared_clears_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = JobFolder(tmp_path, {"n": 1}, overwrite=False)
+    job.bind_images([GROUP], {})
     job.save_rows(GROUP, [ROW])
-    for tree in ("masks", "maps", "thumbs"):
-        (tmp_path / tree / "g").mkdir(parents=True)
-        (tmp_path / tree / "g" / "a.png").write_bytes(b"old")
+    for name in ("masks/g/a.png", "maps/g/a.png", "thumbs/mask/g/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"old")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             JobFolder(tmp_path, {"n": 2}, overwrite=True)
-    assert (tmp_path / "masks" / "g" / "a.png").exists()
+    assert (tmp_path / "run" / "groups").exists()
     job = JobFolder(tmp_path, {"n": 2}, overwrite=False)
     assert job.load_rows(GROUP) is None
     assert [*read_tree(tmp_path)] == ["run/job.json"]
 
 
 def test_what_cannot_be_cleared_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (JobFolder(tmp_path, {}, overwrite=False).out / "masks").mkdir()
+    (JobFolder(tmp_path, {}, overwrite=False).run / "groups").mkdir()
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
-    with pytest.raises(DataError, match=r"cannot clear .*Permission denied.*masks"):
+    with pytest.raises(DataError, match=r"cannot clear .*Permission denied.*groups"):
         JobFolder(tmp_path, {}, overwrite=True)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import config_to_dict
 from umscosod.data.groups import groups_from_rows
+from umscosod.data.places import check_place, real_path
 from umscosod.errors import DataError
 from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import (
@@ -192,7 +193,10 @@ def folder_of(dataset: Any, job: Job) -> Path:
     present = find_run(dataset, job.key)
     if present is not None:
         return Path(present.folder)
-    return (run_folder(dataset, job.key) if job.out_dir is None else Path(job.out_dir).expanduser()).resolve()
+    if job.out_dir is None:
+        return real_path(run_folder(dataset, job.key))
+    check_place(job.out_dir, what="out_dir")
+    return real_path(Path(job.out_dir).expanduser())
 
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
@@ -200,7 +204,7 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
     from umscosod.integrations.fiftyone.runs.record import begin_run, find_run
 
     present = find_run(dataset, job.key)
-    asked = None if job.out_dir is None else Path(job.out_dir).expanduser().resolve()
+    asked = None if job.out_dir is None else real_path(Path(job.out_dir).expanduser())
     if present is None:
         _refuse_foreign(dataset, job.key)
     else:

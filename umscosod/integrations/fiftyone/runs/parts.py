@@ -8,8 +8,11 @@ whatever has been added to the data set since; samples that came later are a par
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,14 +20,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import is_leftover, open_atomic, read_json, remove_listed
 from umscosod.data.lock import lock_folder
+from umscosod.data.places import JOB_FILE, real_path, thumb_names
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup, ImageRef
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 1
 _NAME = re.compile(r"part-(\d+)\.json")
-_CONTENTS = ("masks", "maps", "pseudo", "labels", "thumbs", "run", "report.json", "index.html", "detections.json")
+_BY_CALL = ("detections.json", "labels/manifest.jsonl", "labels/sources.json")
+_BY_JOB = ("report.json", "index.html", "pseudo/manifest.jsonl")
 
 
 class PartState(StrEnum):
@@ -89,7 +96,7 @@ def hold_run(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if folder.is_dir() and not any(folder.iterdir()):
+            if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
@@ -108,9 +115,33 @@ def list_parts(folder: Path) -> list[Part]:
 
 
 def next_part_file(folder: Path) -> Path:
-    """Record that the next part of a folder will have."""
+    """Record that the next part of a folder will have; a folder that is there already is somebody else's."""
     number = 1 + max((_number(part.file) for part in list_parts(folder)), default=0)
+    while os.path.lexists(folder / f"part-{number:03d}"):
+        number += 1
     return folder / f"part-{number:03d}.json"
+
+
+@contextmanager
+def stage_part(folder: Path) -> Iterator[Path]:
+    """Folder to make a part's content in before there is a part; what killed calls left of such goes.
+
+    Raises
+    ------
+    DataError
+        It cannot be made.
+    """
+    staging = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        for left in [path for path in folder.iterdir() if is_leftover(path.name)] if folder.is_dir() else []:
+            _remove_tree(left)
+        staging.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot write {folder}: {error.strerror or error}; check the folder and the disk") from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def add_part(
@@ -121,10 +152,14 @@ def add_part(
     writes: frozenset[str],
     *,
     replaces: bool = False,
+    content: Path | None = None,
 ) -> Part:
-    """Freeze a new part: its record is on disk when this returns."""
+    """Freeze a new part: its record is on disk when this returns, and `content` is its folder."""
+    file = next_part_file(folder)
+    if content is not None:
+        content.rename(file.with_suffix(""))
     part = Part(
-        file=next_part_file(folder),
+        file=file,
         run_id=run_id,
         state=PartState.RUNNING,
         settings=json.loads(json.dumps(dict(settings))),
@@ -146,23 +181,42 @@ def set_state(part: Part, state: PartState) -> Part:
 def remove_part(part: Part) -> None:
     """Remove what the part wrote, then its record; other files in its folder stay, and the folder with them.
 
+    Never through a link: where a linked folder has taken the place of one, what lies in it stays.
+
     Raises
     ------
     DataError
         A file cannot be removed.
     """
     try:
-        for name in _CONTENTS:
-            path = part.folder / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        if part.folder.is_dir() and not any(part.folder.iterdir()):
-            part.folder.rmdir()
+        if part.folder.is_symlink():
+            logger.warning("%s is a link: what lies in %s stays", part.folder, real_path(part.folder))
+        else:
+            remove_listed(part.folder, _written_by(part))
+            if (part.folder / JOB_FILE).is_file():
+                _remove_tree(part.folder / "run")
+            if part.folder.is_dir() and not any(part.folder.iterdir()):
+                part.folder.rmdir()
         part.file.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot remove {error.filename or part.folder}: {error.strerror}; check its owner") from error
+
+
+def _written_by(part: Part) -> Iterator[str]:
+    """Names of all files that the part may have written; of a job none before it had claimed the folder."""
+    outputs = [image.output for group in part.groups for image in group.images]
+    yield from (*_BY_CALL, *(f"labels/{output}" for output in outputs))
+    if part.settings.get("verb") == "import" or (part.folder / JOB_FILE).is_file():
+        yield from (*_BY_JOB, *(f"{tree}/{output}" for tree in ("masks", "maps", "pseudo") for output in outputs))
+        for output in outputs:
+            yield from thumb_names(output)
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _number(path: Path) -> int:
@@ -188,7 +242,7 @@ def _write(part: Part) -> None:
 
 def _read(file: Path) -> Part:
     try:
-        content = json.loads(file.read_bytes().decode("utf-8", "surrogateescape"))
+        content = read_json(file)
         groups = tuple(
             ImageGroup(
                 name=name,
@@ -200,10 +254,10 @@ def _read(file: Path) -> Part:
             file=file,
             run_id=content["run_id"],
             state=PartState(content["state"]),
-            settings=content["settings"],
+            settings=dict(content["settings"]),
             groups=groups,
             writes=frozenset(content["writes"]),
             replaces=content["replaces"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); restore it, or delete the run and label again") from error
+        raise DataError(f"{file} cannot be read ({error}); restore it, or move it away with its folder") from error

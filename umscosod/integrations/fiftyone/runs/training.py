@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from umscosod.integrations.fiftyone.runs.parts import (
     add_part,
     hold_run,
     list_parts,
-    next_part_file,
     remove_part,
     set_state,
+    stage_part,
 )
 from umscosod.integrations.fiftyone.runs.resume import resume_part
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
@@ -219,14 +218,15 @@ def _freeze(view: Any, job: Job, folder: Path, run_id: str, labels: str | None, 
             f"no sample with a group has a mask in {labels or reviewed!r}; make pseudo-labels or accept masks first"
         )
     groups = tuple(groups_from_rows(rows))
-    target = next_part_file(folder).with_suffix("") / "labels"
-    shutil.rmtree(target, ignore_errors=True)  # of a call that was killed before it recorded the part
-    _copy_masks(groups, masks, target)
-    _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], target)
-    count = {"reviewed": sum(row[0] in people for row in rows)}
-    with open_atomic(target / "sources.json") as stream:
-        stream.write(json.dumps({**count, "labels": len(rows) - count["reviewed"]}).encode())
-    return add_part(folder, run_id, job.settings, groups, frozenset(row[0] for row in rows), replaces=job.overwrite)
+    with stage_part(folder) as staging:
+        target = staging / "labels"
+        _copy_masks(groups, masks, target)
+        _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], target)
+        count = {"reviewed": sum(row[0] in people for row in rows)}
+        with open_atomic(target / "sources.json") as stream:
+            stream.write(json.dumps({**count, "labels": len(rows) - count["reviewed"]}).encode())
+        writes = frozenset(row[0] for row in rows)
+        return add_part(folder, run_id, job.settings, groups, writes, replaces=job.overwrite, content=staging)
 
 
 def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[dict[str, Path], frozenset[str]]:

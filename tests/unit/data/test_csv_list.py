@@ -1,0 +1,84 @@
+"""CSV lists as people write them: headers, delimiters, spaces."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from umscosod.data.csv_list import groups_from_csv, groups_from_images
+from umscosod.errors import DataError
+
+
+def read(folder: Path, text: str) -> dict[str, list[str]]:
+    (folder / "list.csv").write_text(text, encoding="utf-8")
+    groups = groups_from_csv(folder / "list.csv")
+    return {group.name: [str(image.path.relative_to(folder)) for image in group.images] for group in groups}
+
+
+@pytest.mark.parametrize("path", ["path", "filepath", "file", "filename", "image", "Image"])
+@pytest.mark.parametrize("group", ["group", "label", "class", "category", "LABEL"])
+def test_a_header_of_common_names_is_no_image(tmp_path: Path, path: str, group: str) -> None:
+    assert read(tmp_path, f"{path},{group}\n1.jpg,cat\n") == {"cat": ["1.jpg"]}
+    assert read(tmp_path, f"id,{group},{path}\n7,cat,1.jpg\n") == {"cat": ["1.jpg"]}
+
+
+@pytest.mark.parametrize("header", ["photo,species", "path,species", "picture,group", "photo;species"])
+def test_a_header_of_other_names_is_refused_with_its_text(tmp_path: Path, header: str) -> None:
+    shown = header.replace(";", ",")
+    with pytest.raises(DataError, match=rf"list\.csv: line 1 '{shown}' names no image, .*; name the columns path and"):
+        read(tmp_path, f"{header}\n1.jpg{header[-8]}cat\n" if ";" in header else f"{header}\n1.jpg,cat\n")
+
+
+def test_a_first_row_that_names_a_file_without_a_suffix_is_data(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1").touch()
+    assert read(tmp_path, "IMG_1,cat\n2.jpg,cat\n") == {"cat": ["2.jpg", "IMG_1"]}
+
+
+def test_spaces_count_where_a_file_is_so_called(tmp_path: Path) -> None:
+    for name in (" 1.jpg", "2.jpg", "3.jpg "):
+        (tmp_path / name).touch()
+    assert read(tmp_path, " 1.jpg, cat\n 2.jpg ,cat\n3.jpg ,cat\n") == {"cat": ["2.jpg", "3.jpg ", " 1.jpg"]}
+
+
+def test_a_delimiter_inside_a_path_does_not_cut_it(tmp_path: Path) -> None:
+    assert read(tmp_path, "a;b;c.jpg,cat\n2.jpg,cat\n") == {"cat": ["2.jpg", "a;b;c.jpg"]}
+    assert read(tmp_path, "a,b,c.jpg;cat\n2.jpg;cat\n") == {"cat": ["2.jpg", "a,b,c.jpg"]}
+    assert read(tmp_path, "path;group\na,b.jpg;cat\n") == {"cat": ["a,b.jpg"]}
+    assert read(tmp_path, "path,group\na;b.jpg,cat\n") == {"cat": ["a;b.jpg"]}
+    (tmp_path / "a,b.jpg").touch()
+    assert read(tmp_path, "a,b.jpg;cat\n") == {"cat": ["a,b.jpg"]}
+
+
+def test_a_missing_group_is_named_whatever_the_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2: .*2\.jpg has no group"):
+        read(tmp_path, "1.jpg;cat\n2.jpg\n")
+
+
+@pytest.mark.parametrize("text", ["a\x00b.jpg,cat\n", "1.jpg,ca\x00t\n", "1.jpg," + "g" * 300 + "\n", "1.jpg,../up\n"])
+def test_names_that_no_folder_can_have_are_named_by_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"list\.csv: line 1: .*; correct these and run again") as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_thousands_of_digits_are_in_order(tmp_path: Path) -> None:
+    long = "9" * 5000
+    assert read(tmp_path, f"{long}.jpg,cat\n10.jpg,cat\n")["cat"] == ["10.jpg", f"{long}.jpg"]
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name in ("fifo.csv", "loop.csv", "none.csv"):
+        with pytest.raises(DataError, match=name):
+            groups_from_images(tmp_path / name)
+    with pytest.raises(DataError, match="'' is empty"):
+        groups_from_images("")
+
+
+def test_a_folder_may_be_named_like_a_list(tmp_path: Path) -> None:
+    (tmp_path / "set.csv" / "cat").mkdir(parents=True)
+    (tmp_path / "set.csv" / "cat" / "1.jpg").touch()
+    assert [group.name for group in groups_from_images(tmp_path / "set.csv")] == ["cat"]
