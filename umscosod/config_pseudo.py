@@ -45,7 +45,7 @@ class PseudoConfig:
         ),
     ] = "co-saliency"
     category_distance: Annotated[
-        float, Ge(0.001), Le(2.0), Doc("Average-linkage cosine distance below which two masks are one category.")
+        float, Ge(1e-6), Le(2.0), Doc("Average-linkage cosine distance below which two masks are one category.")
     ] = 0.45
     min_score: Annotated[float, *Share, Doc("Lowest detector score of a mask (coco-json).")] = 0.3
     min_area_share: Annotated[float, *Share, Doc("Smallest mask, as a share of the image.")] = 0.005
