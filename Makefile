@@ -1,4 +1,4 @@
-# The one door, for people and for CI: make setup | lint | type | test | docs | bench | demo | app | clean
+# The one door, for people and for CI: make setup | lint | type | test | hostile | docs | bench | demo | app | clean
 # make demo IMAGES=some/folder labels your own pictures (one sub-folder a group).
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-v
 # One thread per process: small kernels on two cores lose more to thread switches than they gain.
 ONE_THREAD := OMP_NUM_THREADS=1
 
-.PHONY: help setup lint type test docs bench check-images demo app clean
+.PHONY: help setup lint type test hostile docs bench check-images demo app clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make demo IMAGES=DIR   the same on your own folder: one sub-folder a group"
 	@echo "make app               open the FiftyOne App on it; HOST=0.0.0.0 PORT=5151 to be seen from elsewhere"
 	@echo "make test              install with the test tools, run the whole suite"
+	@echo "make hostile           bad input, kills and signals: what docs/reliability.md promises, seen again"
 	@echo "make setup             everything for development"
 	@echo "make lint type docs bench clean"
 
@@ -71,6 +72,7 @@ lint: $(VENV)/.stamp-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive umscosod plugin zoo
 	$(BIN)/lint-imports --no-cache
 
 type: $(VENV)/.stamp-lint
@@ -78,6 +80,9 @@ type: $(VENV)/.stamp-lint
 
 test: $(VENV)/.stamp-test
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+hostile: $(VENV)/.stamp-test
+	$(ONE_THREAD) $(BIN)/python -m tests.hostile
 
 docs: $(VENV)/.stamp-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site

@@ -89,8 +89,8 @@ def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out"
         if len(os.fsencode(path.name)) > LONGEST:
             raise DataError(f"{what} {name} has a part of more than {LONGEST} bytes; choose a shorter name")
         if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on some names
-            kind = "a link that leads to no folder" if path.is_symlink() else "a file, not a folder"
-            raise DataError(f"{what} {name}: {path} is {kind}; choose another {what}")
+            found = "a link that leads to no folder" if path.is_symlink() else "a file, not a folder"
+            raise DataError(f"{what} {name}: {path} is {found}; choose another {what}")
     present = kind_of_results(Path(name))
     if kind and present not in ("", kind):
         raise DataError(f"{what} {name} holds the results of {_ARTICLES[present]}; choose another {what}")
