@@ -86,7 +86,7 @@ def parse_yaml(text: str) -> Any:
     if len(text) > MAX_BYTES:
         raise ConfigError(f"has more than {MAX_BYTES:,} characters: no file of settings")
     try:
-        return yaml.load(text, Loader=_Loader)  # nosec B506 - it takes less than SafeLoader
+        return yaml.load(text, Loader=_Loader)  # it takes less than SafeLoader  # nosec B506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"

@@ -98,7 +98,7 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
 def _git(checkout: Path, *arguments: str) -> str:
     """Output of a git command; ``""`` where it fails in any way: provenance is worth no error."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # the user's git, on the checkout of this package  # nosec B603 B607
             ["git", "-C", str(checkout), *arguments],
             capture_output=True,
             text=True,

@@ -90,12 +90,14 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
     repository = _hub_repository(spec)
     logger.info("fetching the weights of %s from the hub (%s)", spec.name, repository)
     try:
-        return Path(hf_hub_download(repository, _HUB_FILES[0]))
+        # safetensors, whose shapes are checked and whose hash is part of every result
+        downloaded = hf_hub_download(repository, _HUB_FILES[0])  # nosec B615
     except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
         raise WeightsError(
             f"weights of {spec.name} could not be fetched from the hub ({repository}): {' '.join(str(error).split())}; "
             f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
         ) from error
+    return Path(downloaded)
 
 
 def load_weights(model: VisionTransformer, path: Path) -> str:

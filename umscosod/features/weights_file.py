@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
+import pickle  # for the name of its error; nothing is unpickled but by torch, with weights_only  # nosec B403
 import re
 import stat
 import warnings

@@ -133,7 +133,7 @@ def check_groups(
 
 def _chance(size: int, collection_ME: FloatArray, config: GroupingConfig, seed: int) -> float:
     """Quantile of the cohesion of random draws of `size` images."""
-    random = numpy_generator(seed, "grouping", "check", size)
-    drawn = (random.choice(len(collection_ME), size, replace=False) for _ in range(config.mixed_draws))
+    rng = numpy_generator(seed, "grouping", "check", size)
+    drawn = (rng.choice(len(collection_ME), size, replace=False) for _ in range(config.mixed_draws))
     value = float(np.quantile([cohesion_of(collection_ME[rows]) for rows in drawn], config.mixed_quantile))
     return value if math.isfinite(value) else -1.0

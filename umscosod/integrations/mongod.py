@@ -56,7 +56,7 @@ def start_mongod(folder: Path) -> str:
     where += ["--bind_ip", "127.0.0.1"] + ([] if sys.platform == "win32" else ["--nounixsocket"])
     small = ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
     # A session of its own: Ctrl-C must end what uses the database before the database.
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # the database of the demo, on folders of ours  # nosec B603
         [program, *where, *small], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     )
     atexit.register(_stop, process)

@@ -36,7 +36,7 @@ class _Worker:
     """One process. It ends with its input, so also when this process is killed, and holds none of its streams."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # this Python, on a module of ours  # nosec B603
             [sys.executable, "-c", _PROGRAM, json.dumps(sys.path, default=str)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
