@@ -68,7 +68,7 @@ class PseudoConfig:
     top_k: Annotated[
         int,
         Ge(1),
-        Le(1000),
+        Le(1_000_000),
         Doc("Only the k most frequent categories of an image compete (paper: k). 1 = frequency alone."),
     ] = 3
     clean: Annotated[

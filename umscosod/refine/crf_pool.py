@@ -85,22 +85,22 @@ class CrfPool:
 
     def refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool, str]:
         """See `refine_masks`, for one image."""
-        ended = ""
-        for what in ("its image is tried in a fresh one", "its mask is left as it is, see its reason"):
-            worker = self._idle.get()
-            try:
-                answer = worker.refine(start, config)
-            except _WorkerDiedError as death:
-                if self._is_stopped:
-                    raise
-                worker, ended = self._replace(worker), str(death)
-            else:
+        worker, ended = self._idle.get(), ""
+        try:
+            for what in ("its image is tried in a fresh one", "its mask is left as it is, see its reason"):
+                try:
+                    answer = worker.refine(start, config)
+                except _WorkerDiedError as death:
+                    if self._is_stopped:
+                        raise
+                    worker, ended = self._replace(worker), str(death)
+                    logger.warning("a DenseCRF worker died (%s): %s", ended, what)
+                    continue
                 if "error" in answer:
                     raise DataError(str(answer["error"]))
                 return answer["mask"], bool(answer["did_run"]), ""
-            finally:
-                self._idle.put(worker)
-            logger.warning("a DenseCRF worker died (%s): %s", ended, what)
+        finally:
+            self._idle.put(worker)
         return start.mask_HW, False, f"DenseCRF died on it ({ended}): its border is that of its map"
 
     def stop(self) -> None:
