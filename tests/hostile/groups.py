@@ -92,7 +92,7 @@ CASES = [
         code=0,
         says="not taken",
     ),
-    _label("a group beside images/ and masks/", _layout, code=0, says="6 labelled"),
+    _label("a group beside images/ and masks/", _layout, code=0, says="not what lies beside them"),
     _label("two stems of 251 letters that differ in their suffix", _two_long_stems, code=0, says="6 labelled"),
     _label("one image only in a group", lambda folder: name_photo(folder).unlink(), code=0, says="has one image"),
     _named("name that is not UTF-8", b"caf\xe9.jpg"),

@@ -57,6 +57,7 @@ class JobFolder:
         self._file = out / JOB_FILE
         self._settings: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **settings}))
         self._bound: dict[str, str] = {}
+        self._refuse_links()
         saved = self._read()
         if saved is None:
             self._refuse_foreign()
@@ -199,6 +200,12 @@ class JobFolder:
         with open_atomic(self._file) as stream:
             stream.write(json.dumps(content, indent=1, sort_keys=True).encode())
 
+    def _refuse_links(self) -> None:
+        """Nothing is ever written or removed through a link: said now, not when the first mask is to be written."""
+        for name in (*OWN_FOLDERS, "pseudo"):
+            if (self.out / name).is_symlink():
+                raise DataError(f"{self.out / name} is a link; remove it or choose another --out")
+
     def _refuse_foreign(self) -> None:
         present = [name for name in GUARDED if _holds_anything(self.out / name)]
         if present:
@@ -219,8 +226,6 @@ class JobFolder:
 
         ``job.json`` stays, or the rest would pass for somebody else's; the list of outputs goes last but for it.
         """
-        if self.run.is_symlink():
-            raise DataError(f"cannot clear {self.out}: {self.run} is a link; choose another --out, or remove the link")
         try:
             remove_listed(self.out, [*OWN_FILES, *self._recorded_outputs()])
             for path in sorted(self.run.iterdir(), key=lambda path: path.name == _OUTPUTS):

@@ -133,15 +133,29 @@ def test_a_damaged_job_file_is_refused_with_an_advice_that_works(
     JobFolder(out, {}, overwrite=overwrite)
 
 
-@pytest.mark.parametrize("link", ["masks", "masks/g"])
-def test_overwrite_removes_what_the_job_wrote_and_nothing_through_a_link(tmp_path: Path, link: str) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("link", ["masks", "maps", "run", "pseudo"])
+def test_a_folder_of_results_that_is_a_link_is_refused_before_any_work(
+    tmp_path: Path, link: str, overwrite: bool
+) -> None:
+    out = tmp_path / "out"
+    JobFolder(out, {"n": 1}, overwrite=False)
+    (tmp_path / "elsewhere").mkdir()
+    if (out / link).exists():
+        (out / link).rename(tmp_path / "moved")
+    (out / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=f"out/{link} is a link; remove it or choose another --out"):
+        JobFolder(out, {"n": 2}, overwrite=overwrite)
+
+
+def test_overwrite_removes_what_the_job_wrote_and_nothing_through_a_link(tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     (elsewhere / "g").mkdir(parents=True)
     for name in ("a.png", "g/a.png"):
         (elsewhere / name).write_bytes(b"theirs")
     JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
-    (out / link).parent.mkdir(exist_ok=True)
-    (out / link).symlink_to(elsewhere)
+    (out / "masks").mkdir()
+    (out / "masks" / "g").symlink_to(elsewhere)
     (out / "maps" / "g").mkdir(parents=True)
     (out / "maps" / "g" / "a.png").write_bytes(b"ours")
     (out / "maps" / "notes.txt").write_bytes(b"theirs")
