@@ -109,8 +109,8 @@ def remove_leftovers(folder: Path) -> None:
 def remove_listed(folder: Path, names: Iterable[str]) -> None:
     """Remove files of a folder by their relative POSIX names, and folders that are empty then.
 
-    Never through a link: a linked folder on the way is left alone with all that lies in it; a link in the place of a
-    file goes, its target stays. What is missing, or is a folder, is passed over.
+    Never through a link below `folder`, which may be one itself: a linked folder on the way is left alone with all that
+    lies in it; a link in the place of a file goes, its target stays. What is missing, or is a folder, is passed over.
 
     Raises
     ------
@@ -120,11 +120,11 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
     is_link: dict[Path, bool] = {}
     for name in names:
         path = folder / name
-        between = [folder / parent for parent in PurePosixPath(name).parents]
+        between = [folder / parent for parent in PurePosixPath(name).parents if parent.name]
         is_link |= {parent: parent.is_symlink() for parent in between if parent not in is_link}
         if not any(is_link[parent] for parent in between) and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
-    for parent in sorted(is_link.keys() - {folder}, key=lambda path: len(path.parts), reverse=True):
+    for parent in sorted(is_link, key=lambda path: len(path.parts), reverse=True):
         is_linked = any(is_link.get(above, False) for above in (parent, *parent.parents))
         if not is_linked and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()

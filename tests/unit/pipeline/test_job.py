@@ -151,6 +151,18 @@ def test_overwrite_removes_what_the_job_wrote_and_nothing_through_a_link(tmp_pat
     assert (out / "maps" / "notes.txt").read_bytes() == b"theirs"
 
 
+def test_overwrite_clears_an_output_folder_that_is_itself_a_link(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "disk").mkdir()
+    out.symlink_to(tmp_path / "disk")
+    JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
+    (out / "masks" / "g").mkdir(parents=True)
+    (out / "masks" / "g" / "a.png").write_bytes(b"ours")
+    JobFolder(out, {"n": 2}, overwrite=True)
+    assert not (out / "masks").exists()
+    assert out.is_symlink()
+
+
 def test_overwrite_takes_a_link_in_the_place_of_a_mask_and_leaves_its_target(tmp_path: Path) -> None:
     out, target = tmp_path / "out", tmp_path / "a.png"
     target.write_bytes(b"theirs")
