@@ -170,7 +170,7 @@ def require_file(file: Path) -> None:
 
 def format_meta(meta: CheckpointMeta) -> str:
     """Write metadata as the text of ``meta.json``."""
-    return json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True) + "\n"  # ASCII: paths may be no UTF-8
 
 
 def build_config(kind: type[T], values: object, where: str, prefix: str = "") -> T:
