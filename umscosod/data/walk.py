@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from umscosod.data.places import real_path
 from umscosod.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,11 @@ def walk_files(root: Path) -> Iterator[Path]:
         `root` cannot be listed, or more than `MAX_ENTRIES` names are below it. (A folder further down that cannot be
         listed is named in the log.)
     """
-    home = root.resolve()
-    above = [folder.stat() for folder in (home, *home.parents)]
+    home = real_path(root)
+    try:
+        above = [folder.stat() for folder in (home, *home.parents)]
+    except OSError as error:
+        raise DataError(f"{root}: cannot be listed ({error.strerror or error}); check the path") from error
     waiting: list[tuple[Path, _Ids]] = [(root, frozenset((one.st_dev, one.st_ino) for one in above))]
     seen = 0
     while waiting:
