@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from umscosod.errors import DataError
+from umscosod.types import NAMES
 
-NAMES = "surrogateescape"
-"""How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
 LONGEST = 255
 """Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import LONGEST, NAMES
+from umscosod.data.files import LONGEST
 from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.data.opening import readable_suffixes
 from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef, check_relative
+from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
 logger = logging.getLogger(__name__)
 

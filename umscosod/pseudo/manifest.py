@@ -22,14 +22,12 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef, PseudoLabel
+from umscosod.types import NAMES, ImageGroup, ImageRef, PseudoLabel
 
 _log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.jsonl"
 HUMAN_SOURCE = "human"
-
-_NAMES = "surrogateescape"  # file names that are not UTF-8 come back byte for byte
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
@@ -106,7 +104,7 @@ class PseudoLabelStore:
             rows.append(_row(image, group, size_hw, label, digest))
             self._hashes[image.id] = digest
         try:
-            with self._file.open("a", encoding="utf-8", errors=_NAMES, newline="\n") as stream:
+            with self._file.open("a", encoding="utf-8", errors=NAMES, newline="\n") as stream:
                 stream.writelines(_dump(row) for row in rows)
         except OSError as error:
             raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
@@ -124,7 +122,7 @@ class PseudoLabelStore:
             stream.seek(0)
             for line in iter(stream.readline, b""):
                 end = stream.tell()
-                lines[str(json.loads(line.decode("utf-8", _NAMES))["image"])] = (end - len(line), len(line))
+                lines[str(json.loads(line.decode("utf-8", NAMES))["image"])] = (end - len(line), len(line))
             wanted = [image.id for group in groups for image in group.images if image.id in lines]
             order = [*dict.fromkeys(wanted), *sorted(lines.keys() - set(wanted))]
             with open_atomic(self._file) as sealed:
@@ -293,7 +291,7 @@ def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{file}: is not a regular file; remove it and make the pseudo-labels again")
     number = 0
     try:
-        with file.open(encoding="utf-8", errors=_NAMES, newline="\n") as stream:
+        with file.open(encoding="utf-8", errors=NAMES, newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith("\n"):
                     _log.warning("%s: line %d is unfinished and ignored", file, number)

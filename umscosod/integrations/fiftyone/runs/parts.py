@@ -24,7 +24,7 @@ from umscosod.data.files import is_leftover, open_atomic, read_json, remove_list
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import JOB_FILE, real_path, thumb_names
 from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef
+from umscosod.types import NAMES, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ def _write(part: Part) -> None:
         "replaces": part.replaces,
     }
     with open_atomic(part.file) as stream:
-        stream.write(json.dumps(content).encode("utf-8", "surrogateescape"))
+        stream.write(json.dumps(content).encode("utf-8", NAMES))
 
 
 def _read(file: Path) -> Part:

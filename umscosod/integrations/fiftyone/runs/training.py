@@ -30,7 +30,7 @@ from umscosod.integrations.fiftyone.runs.resume import resume_part
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.manifest import MANIFEST_NAME
-from umscosod.types import ImageGroup
+from umscosod.types import NAMES, ImageGroup
 
 METHOD = "umscosod/train"
 
@@ -271,12 +271,12 @@ def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str],
         for part in list_parts(Path(record.folder)):
             file = part.folder / "pseudo" / MANIFEST_NAME
             if file.is_file():
-                for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+                for line in file.read_text(encoding="utf-8", errors=NAMES).splitlines():
                     image = str(json.loads(line)["image"])
                     if image in wanted:
                         lines[image] = line  # a later part's row replaces an earlier one's
     with open_atomic(target / MANIFEST_NAME) as stream:
-        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines.values())
+        stream.writelines(f"{line}\n".encode("utf-8", NAMES) for line in lines.values())
 
 
 def _complete(dataset: Any, job: Job, record: Any, part: Part, outcome: TrainOutcome) -> None:
