@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 from umscosod.types import NAMES
 
 LONGEST = 255
@@ -43,7 +43,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             yield stream
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {path}: {reason_of(error)}; check the folder and the disk") from error
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes().decode("utf-8", NAMES))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is no JSON ({describe_damage(error)})") from error
 

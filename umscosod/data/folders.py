@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from umscosod.data.naming import natural_key
 from umscosod.data.opening import PICTURE_SUFFIXES, readable_suffixes
 from umscosod.data.places import is_results, real_path
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
-        message = f"{folder}: cannot be listed ({error.strerror or error}); check its permissions"
+        message = f"{folder}: cannot be listed ({reason_of(error)}); check its permissions"
         if not here.name:
             raise DataError(message) from error
         logger.log(walk.level, "%s; its images are left out", message)

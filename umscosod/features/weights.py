@@ -14,7 +14,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from umscosod.errors import WeightsError
+from umscosod.errors import WeightsError, one_line
 from umscosod.features.cache import file_sha256
 from umscosod.features.position_embedding import square_side
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
@@ -94,7 +94,7 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         downloaded = hf_hub_download(repository, _HUB_FILES[0])  # nosec B615
     except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
         raise WeightsError(
-            f"weights of {spec.name} could not be fetched from the hub ({repository}): {' '.join(str(error).split())}; "
+            f"weights of {spec.name} could not be fetched from the hub ({repository}): {one_line(str(error))}; "
             f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
         ) from error
     return Path(downloaded)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from umscosod.errors import WeightsError
+from umscosod.errors import WeightsError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ def check_regular_file(path: Path, what: str = "no weights at", cure: str = "che
     try:
         is_regular = stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise WeightsError(f"{what} {path} ({reason}); {cure}") from None
+        raise WeightsError(f"{what} {path} ({reason_of(error)}); {cure}") from None
     if not is_regular:
         raise WeightsError(f"{what} {path} (not a regular file); {cure}")
 
@@ -96,10 +95,8 @@ def _load_pickle(path: Path) -> object:
 
 def _reason(error: Exception) -> str:
     """Say in our own words why a file cannot be read; torch's text is long, and advises to run the code in a file."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, SafetensorError):
-        return " ".join(str(error).split())
+    if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.strerror):
+        return reason_of(error)
     if isinstance(error, EOFError):
         return "it is empty or cut short"
     if isinstance(error, MemoryError):

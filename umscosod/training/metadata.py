@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from umscosod.config_schema import check_setting, iter_settings
-from umscosod.errors import CheckpointError, ConfigError, shorten
+from umscosod.errors import CheckpointError, ConfigError, reason_of, shorten
 
 SCHEMA = 1
 _MAX_BYTES = 64 * 2**20
@@ -162,8 +162,9 @@ def require_file(file: Path) -> None:
     try:
         is_regular = stat.S_ISREG(file.stat().st_mode)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CheckpointError(f"{file} cannot be read: {reason}; use an earlier checkpoint or train anew") from None
+        raise CheckpointError(
+            f"{file} cannot be read: {reason_of(error)}; use an earlier checkpoint or train anew"
+        ) from None
     if not is_regular:
         raise CheckpointError(f"{file} is no regular file; use an earlier checkpoint or train anew")
 

@@ -23,7 +23,7 @@ from typing import Any
 from umscosod.data.files import is_leftover, open_atomic, read_json, remove_listed
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import JOB_FILE, real_path, thumb_names
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 from umscosod.types import NAMES, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def stage_part(folder: Path) -> Iterator[Path]:
             _remove_tree(left)
         staging.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
     try:
         yield staging
     finally:
