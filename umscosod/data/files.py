@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from umscosod.errors import DataError, reason_of
-from umscosod.types import NAMES
 
 LONGEST = 255
 """Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
@@ -49,23 +49,40 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
-def read_json(file: Path) -> Any:
+def why_unreadable(path: Path) -> str:
+    """Why a path is no file to be read, in the system's words; empty where it is: a FIFO or a device is waited for."""
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        return reason_of(error)
+    return "" if is_regular else "not a regular file"
+
+
+def read_json(file: Path, max_bytes: int | None = None) -> Any:
     """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
+
+    Parameters
+    ----------
+    file : Path
+    max_bytes : int, optional
+        A longer file is damaged.
 
     Raises
     ------
     DataError
-        The file is missing, no regular file, or no JSON: binary, torn, nested too deeply, with a number of thousands of
-        digits. The message says which file and why; what to do depends on the file.
+        The file is missing, no regular file, too long, or no JSON: binary, torn, nested too deeply, with a number of
+        thousands of digits. The message says which file and why; what to do depends on the file.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: is missing, or no regular file")
+    if reason := why_unreadable(file):
+        raise DataError(f"{file} cannot be read: {reason}")
     try:
-        return json.loads(file.read_bytes().decode("utf-8", NAMES))
+        if max_bytes is not None and file.stat().st_size > max_bytes:
+            raise ValueError(f"it has more than {max_bytes >> 20} MiB")
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({reason_of(error)})") from error
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({describe_damage(error)})") from error
+        raise DataError(f"{file} is damaged ({describe_damage(error)})") from error
 
 
 def is_leftover(name: str) -> bool:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import pickle  # for the name of its error; nothing is unpickled but by torch, with weights_only  # nosec B403
 import re
-import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from umscosod.data.files import why_unreadable
 from umscosod.errors import WeightsError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -60,12 +60,8 @@ def check_regular_file(path: Path, what: str = "no weights at", cure: str = "che
     WeightsError
         `what`, the path, the reason, `cure`.
     """
-    try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{what} {path} ({reason_of(error)}); {cure}") from None
-    if not is_regular:
-        raise WeightsError(f"{what} {path} (not a regular file); {cure}")
+    if reason := why_unreadable(path):
+        raise WeightsError(f"{what} {path} ({reason}); {cure}")
 
 
 def expand_user(file: str) -> Path:

@@ -126,7 +126,7 @@ def test_a_damaged_job_file_is_refused_with_an_advice_that_works(
         (out / "run" / "job.json").mkdir()
     else:
         (out / "run" / "job.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"job\.json: .*; choose another --out, or move .*out away") as caught:
+    with pytest.raises(DataError, match=r"job\.json.*; choose another --out, or move .*out away") as caught:
         JobFolder(out, {}, overwrite=overwrite)
     assert "\n" not in str(caught.value)
     out.rename(tmp_path / "away")
