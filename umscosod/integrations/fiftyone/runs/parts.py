@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from umscosod.data.files import is_leftover, open_atomic, read_json, remove_listed
+from umscosod.data.files import describe_damage, is_leftover, open_atomic, read_json, remove_listed
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import JOB_FILE, real_path, thumb_names
 from umscosod.errors import DataError, reason_of
@@ -241,8 +241,12 @@ def _write(part: Part) -> None:
 
 
 def _read(file: Path) -> Part:
+    advice = "restore it, or move it away with its folder"
     try:
         content = read_json(file)
+    except DataError as error:
+        raise DataError(f"{error}; {advice}") from error
+    try:
         groups = tuple(
             ImageGroup(
                 name=name,
@@ -259,5 +263,5 @@ def _read(file: Path) -> Part:
             writes=frozenset(content["writes"]),
             replaces=content["replaces"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); restore it, or move it away with its folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({describe_damage(error)}); {advice}") from error
