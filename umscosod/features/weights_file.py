@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from umscosod.data.files import why_unreadable
-from umscosod.errors import WeightsError, reason_of
+from umscosod.errors import WeightsError, reason_of, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +72,6 @@ def expand_user(file: str) -> Path:
         raise WeightsError(f"weights {file}: {error}; write the whole path") from None
 
 
-def shown(name: object) -> str:
-    """Show a name from a file in a message: in one line, short, without control characters."""
-    text = str(name)[:100]
-    return text if isinstance(name, str) and text.isprintable() else repr(text)
-
-
 def dtype_name(tensor: torch.Tensor) -> str:
     """Name a tensor's type as its users write it, such as ``int8``."""
     return str(tensor.dtype).removeprefix("torch.")
@@ -123,13 +117,12 @@ def _named_tensors(content: object, path: Path) -> StateDict:
         raise WeightsError(f"weights {path}: expected named tensors, found none; {_CURE}")
     for name, value in content.items():
         if not isinstance(name, str):
-            raise WeightsError(f"weights {path}: entry {shown(name)} has no text for a name; {_CURE}")
+            raise WeightsError(f"weights {path}: entry {shorten(name)} has no text for a name; {_CURE}")
+        shown = shorten(name, quoted=False)
         if not isinstance(value, torch.Tensor):
-            raise WeightsError(
-                f"weights {path}: entry {shown(name)} is {type(value).__name__}, expected a tensor; {_CURE}"
-            )
+            raise WeightsError(f"weights {path}: entry {shown} is {type(value).__name__}, expected a tensor; {_CURE}")
         if odd := _oddness(value):
-            raise WeightsError(f"weights {path}: {shown(name)} {odd}; save it as a plain tensor")
+            raise WeightsError(f"weights {path}: {shown} {odd}; save it as a plain tensor")
     return dict(content)
 
 

@@ -21,7 +21,7 @@ from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
-from umscosod.errors import DataError
+from umscosod.errors import DataError, shorten
 from umscosod.types import NAMES, ImageGroup, ImageRef, PseudoLabel
 
 _log = logging.getLogger(__name__)
@@ -316,7 +316,7 @@ def _checked(row: object) -> dict[str, Any]:
     if isinstance(row["confidence"], bool) or ("confidence" not in wrong and not 0 <= row["confidence"] <= 1):
         wrong.append("confidence")
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(repr(row[key])[:40] for key in wrong)}")
+        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(shorten(row[key], 40) for key in wrong)}")
     return row
 
 
