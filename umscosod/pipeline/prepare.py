@@ -204,7 +204,8 @@ def prepare(
     validate_config(config)
     check_place(out, "job")
     out = Path(out)
-    named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
+    named = [config.pseudo.detections, config.pseudo.detections_images]
+    named += [config.features.weights, config.features.second_weights]
     groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
     detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
