@@ -64,7 +64,7 @@ class PseudoLabelStore:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
-        self._hashes = {row["image"]: row["png_sha256"] for row in _iter_rows(self._file)}
+        self._hashes = {row["image"]: row["png_sha256"] for row in iter_rows(self._file)}
         _cut_torn_line(self._file)
 
     def holds(self, group: ImageGroup) -> bool:
@@ -105,7 +105,7 @@ class PseudoLabelStore:
             self._hashes[image.id] = digest
         try:
             with self._file.open("a", encoding="utf-8", errors=NAMES, newline="\n") as stream:
-                stream.writelines(_dump(row) for row in rows)
+                stream.writelines(dump_row(row) for row in rows)
         except OSError as error:
             raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
         for path, content in pictures.items():
@@ -170,7 +170,7 @@ def load_pseudo_labels(
     """
     images = [(group, image) for group in groups for image in group.images]
     ids = {image.id for _, image in images}
-    rows = {row["image"]: row for row in _iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
+    rows = {row["image"]: row for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
     labels = {}
     person = _PersonsMasks(max_side_px)
     for group, image in images:
@@ -276,14 +276,20 @@ class _PersonsMasks:
             )
 
 
-def _dump(row: dict[str, Any]) -> str:
+def dump_row(row: dict[str, Any]) -> str:
+    """Write a row as a line of a manifest."""
     return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+def iter_rows(file: Path) -> Iterator[dict[str, Any]]:
     """Rows of a manifest, later rows of an image after earlier ones; none if there is no file.
 
     A last line without its line break is what a killed run leaves: it is skipped.
+
+    Raises
+    ------
+    DataError
+        The file is not a regular one, or a line is damaged: it is named.
     """
     if not os.path.lexists(file):
         return
