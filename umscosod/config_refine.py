@@ -39,7 +39,9 @@ class CrfConfig:
     ] = 8.0
     bilateral_compat: Annotated[float, Ge(0.0), Le(1000.0), Doc("Appearance kernel: weight (SCoSPARC: 10).")] = 3.0
     size_px: Annotated[int, Ge(32), Le(2048), Doc("Side of the square the CRF works on.")] = 224
-    workers: Annotated[int, Ge(0), Le(61), Doc("Processes (the CRF holds the GIL); 0: one per core.")] = 0
+    workers: Annotated[
+        int, Ge(0), Le(61), Doc("Processes (the CRF holds the GIL), at most one an image of a group; 0: one per core.")
+    ] = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from umscosod.errors import ConfigError, shorten
+from umscosod.errors import ConfigError, one_line, reason_of, shorten
 
 MAX_BYTES = 200_000
 """A file of every setting has about 10,000; PyYAML takes a second for so much, and minutes for what a slip may name."""
@@ -90,10 +90,10 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
-        what = " ".join(str(error.problem or error.context or "it cannot be read").split())
-        raise ConfigError(f"not valid YAML: {shorten(what, quoted=False)}{place}") from None
+        what = str(error.problem or error.context or "it cannot be read")
+        raise ConfigError(f"not valid YAML: {shorten(one_line(what), quoted=False)}{place}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {shorten(' '.join(str(error).split()), quoted=False)}") from None
+        raise ConfigError(f"not valid YAML: {shorten(one_line(str(error)), quoted=False)}") from None
     except (ValueError, OverflowError):  # PyYAML's reader of "\\UFFFFFFFF"
         raise ConfigError("not valid YAML: an escape in quotes names a character that does not exist") from None
 
@@ -119,5 +119,6 @@ def read_settings_file(path: Path) -> str:
     except ConfigError:
         raise
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or NUL in the name
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else shorten(str(error), quoted=False)
-        raise ConfigError(f"configuration file {path} cannot be read: {reason}; give a YAML file in UTF-8") from None
+        raise ConfigError(
+            f"configuration file {path} cannot be read: {reason_of(error)}; give a YAML file in UTF-8"
+        ) from None

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from umscosod.errors import UmscosodError
+from umscosod.errors import UmscosodError, one_line
 
 OLDEST_PYTHON = (3, 11)
 LOW_DISK_BYTES = 1_000_000_000
@@ -265,5 +265,5 @@ def _import_problem(*modules: str) -> str:
         try:
             importlib.import_module(module)
         except Exception as error:
-            return f"{module} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())})"
+            return f"{module} cannot be imported ({type(error).__name__}: {one_line(str(error))})"
     return ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
+
+_BREAK = re.compile(r"\s*[\r\n]\s*")
 
 
 class UmscosodError(Exception):
@@ -39,6 +42,24 @@ class MissingDependencyError(UmscosodError, ImportError):
 
 class Cancelled(UmscosodError):  # noqa: N818 - an outcome the caller asked for, not a fault
     """The caller's cancel check returned true between two units of work."""
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and what is around them as one space; other spaces may be part of a name."""
+    return _BREAK.sub(" ", text).strip()
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, for a message that names the file itself: the system's words alone, or one line.
+
+    Examples
+    --------
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "a.jpg")), reason_of(MemoryError())
+    ('No such file or directory', 'MemoryError')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(str(error)) or type(error).__name__
 
 
 def shorten(value: object, limit: int = 80, *, quoted: bool = True) -> str:

@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+from umscosod.types import NAMES
+
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """Mix a run's seed with the names of what it is for.
@@ -30,7 +32,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     False
     """
     text = "\x1f".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAMES)).digest()[:8], "big") >> 1
 
 
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:

@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
 
+NAMES = "surrogateescape"
+"""How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
+
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
@@ -37,7 +40,7 @@ def check_relative(name: str, what: str) -> None:
     path = PurePosixPath(name)
     bad = not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\x00" in name
     try:
-        name.encode("utf-8", "surrogateescape")
+        name.encode("utf-8", NAMES)
     except UnicodeEncodeError:
         bad = True
     _check(not bad, f"{what} {name!r} must be a plain relative name (no '..', no leading '/', no backslash)")

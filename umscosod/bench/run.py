@@ -18,7 +18,7 @@ from umscosod.data.files import open_atomic
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.places import check_place
 from umscosod.device import resolve_device
-from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
+from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, one_line
 from umscosod.evaluation import Evaluation
 from umscosod.evaluation.report import TOOLS
 from umscosod.evaluation.scoring import score_pairs
@@ -90,7 +90,7 @@ def run_bench(
         except Cancelled:
             raise
         except (UmscosodError, OSError) as error:
-            cells += [Cell(dataset=name, method=entry.name, error=_one_line(error)) for entry in methods]
+            cells += [Cell(dataset=name, method=entry.name, error=one_line(str(error))) for entry in methods]
             continue
         encoding[name] = dataset.encoding_s
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
@@ -174,7 +174,7 @@ def _run_cell(
         raise
     except (UmscosodError, OSError) as error:
         logger.warning("%s, %s: %s", name, entry.name, error)
-        return Cell(dataset=name, method=entry.name, error=_one_line(error))
+        return Cell(dataset=name, method=entry.name, error=one_line(str(error)))
 
 
 def _label(
@@ -239,7 +239,3 @@ def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: 
 
 def _score(pairing: Pairing) -> Evaluation:
     return score_pairs(pairing, definition="cosod")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from umscosod.cli.signals import heed_signals
-from umscosod.errors import UmscosodError
+from umscosod.errors import UmscosodError, one_line
 
 USAGE = 2
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return stop.tell()
             if "--debug" in given or not isinstance(error, (UmscosodError, OSError)):
                 raise
-            from umscosod.cli.console import one_line, say  # late: the first second, too, can be interrupted
+            from umscosod.cli.console import say  # late: the first second, too, can be interrupted
 
             say(f"error: {one_line(str(error))}", file=sys.stderr)
             return USAGE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
+from umscosod.errors import one_line
 from umscosod.progress import stage_name
 from umscosod.types import Labelled, Status
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _LISTED = 20
 _NO_REASON = "no reason given"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_BREAK = re.compile(r"\s*[\r\n]\s*")
 _PLACES = (
     ("masks", "masks"),
     ("soft maps", "maps"),
@@ -41,11 +41,6 @@ def printable(text: str) -> str:
     cat\u001b[2J.jpg
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def one_line(text: str) -> str:
-    """Text with its line breaks and what is around them as one space; other spaces may be part of a name."""
-    return _BREAK.sub(" ", text).strip()
 
 
 def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:

@@ -81,9 +81,7 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
         are named by line number.
     """
     path = Path(path)
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - Path's raise on some names
-        raise DataError(f"{path}: is not a regular file; give a .csv list")
-    check_regular(path)
+    check_regular(path, "a .csv list")
     try:
         text = path.read_bytes().decode("utf-8-sig")
         table = max((_cut(text, delimiter) for delimiter in _DELIMITERS), key=lambda table: _fit(table, path.parent))

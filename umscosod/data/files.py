@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 
-NAMES = "surrogateescape"
-"""How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
 LONGEST = 255
 """Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
@@ -44,29 +43,46 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             yield stream
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {path}: {reason_of(error)}; check the folder and the disk") from error
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
 
 
-def read_json(file: Path) -> Any:
+def why_unreadable(path: Path) -> str:
+    """Why a path is no file to be read, in the system's words; empty where it is: a FIFO or a device is waited for."""
+    try:
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        return reason_of(error)
+    return "" if is_regular else "not a regular file"
+
+
+def read_json(file: Path, max_bytes: int | None = None) -> Any:
     """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
+
+    Parameters
+    ----------
+    file : Path
+    max_bytes : int, optional
+        A longer file is damaged.
 
     Raises
     ------
     DataError
-        The file is missing, no regular file, or no JSON: binary, torn, nested too deeply, with a number of thousands of
-        digits. The message says which file and why; what to do depends on the file.
+        The file is missing, no regular file, too long, or no JSON: binary, torn, nested too deeply, with a number of
+        thousands of digits. The message says which file and why; what to do depends on the file.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: is missing, or no regular file")
+    if reason := why_unreadable(file):
+        raise DataError(f"{file} cannot be read: {reason}")
     try:
-        return json.loads(file.read_bytes().decode("utf-8", NAMES))
+        if max_bytes is not None and file.stat().st_size > max_bytes:
+            raise ValueError(f"it has more than {max_bytes >> 20} MiB")
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({describe_damage(error)})") from error
+        raise DataError(f"{file} is damaged ({describe_damage(error)})") from error
 
 
 def is_leftover(name: str) -> bool:
@@ -109,8 +125,8 @@ def remove_leftovers(folder: Path) -> None:
 def remove_listed(folder: Path, names: Iterable[str]) -> None:
     """Remove files of a folder by their relative POSIX names, and folders that are empty then.
 
-    Never through a link: a linked folder on the way is left alone with all that lies in it; a link in the place of a
-    file goes, its target stays. What is missing, or is a folder, is passed over.
+    Never through a link below `folder`, which may be one itself: a linked folder on the way is left alone with all that
+    lies in it; a link in the place of a file goes, its target stays. What is missing, or is a folder, is passed over.
 
     Raises
     ------
@@ -120,11 +136,11 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
     is_link: dict[Path, bool] = {}
     for name in names:
         path = folder / name
-        between = [folder / parent for parent in PurePosixPath(name).parents]
+        between = [folder / parent for parent in PurePosixPath(name).parents if parent.name]
         is_link |= {parent: parent.is_symlink() for parent in between if parent not in is_link}
         if not any(is_link[parent] for parent in between) and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
-    for parent in sorted(is_link.keys() - {folder}, key=lambda path: len(path.parts), reverse=True):
+    for parent in sorted(is_link, key=lambda path: len(path.parts), reverse=True):
         is_linked = any(is_link.get(above, False) for above in (parent, *parent.parents))
         if not is_linked and parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from umscosod.data.naming import natural_key
 from umscosod.data.opening import PICTURE_SUFFIXES, readable_suffixes
 from umscosod.data.places import is_results, real_path
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ def iter_images(
     check_folder(root)
     real_root = real_path(root)
     excluded = tuple(path for path in map(real_path, exclude) if not real_root.is_relative_to(path))
-    walk = _Walk(root=real_root, excluded=excluded, untaken=Counter() if untaken is None else untaken)
-    walk.level = level
+    counted = Counter() if untaken is None else untaken
+    walk = _Walk(root=real_root, excluded=excluded, untaken=counted, level=level)
     yield from _walk(_Folder(path=root, name="", layout=None), walk)
     while walk.links:
         yield from _walk(walk.links.popleft(), walk)
@@ -217,7 +217,7 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
             waiting.append(_Folder(path=inner.image_dir, name=here.name, layout=inner))
             continue
         layout = here.layout if inner is None else inner
-        walk.untaken.update(_kind(name) for name in files if name not in images and _is_worth_a_word(name))
+        walk.untaken.update(_kind(name) for name in files if not is_image_name(name) and _is_worth_a_word(name))
         for name in images:
             yield FoundImage(path=here.path / name, name=_join(here.name, name), layout=layout)
         below: list[_Folder] = []
@@ -307,7 +307,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
         with os.scandir(folder) as found:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
-        message = f"{folder}: cannot be listed ({error.strerror or error}); check its permissions"
+        message = f"{folder}: cannot be listed ({reason_of(error)}); check its permissions"
         if not here.name:
             raise DataError(message) from error
         logger.log(walk.level, "%s; its images are left out", message)

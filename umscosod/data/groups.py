@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import LONGEST, NAMES
+from umscosod.data.files import LONGEST
 from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.data.opening import readable_suffixes
-from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef, check_relative
+from umscosod.errors import DataError, shorten
+from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def _row_problem(path: str, group: str) -> str:
     except DataError as error:
         return str(error)
     if any(len(part.encode("utf-8", NAMES)) > LONGEST for part in group.split("/")):
-        return f"the group name {group[:_SHOWN]!r}... has a part of more than {LONGEST} bytes, too long for a folder"
+        return f"the group name {shorten(group, 20)} has a part of more than {LONGEST} bytes, too long for a folder"
     return ""
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from umscosod.config import DataConfig
 from umscosod.data.opening import check_regular, open_picture, quiet_pillow
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 from umscosod.types import ByteArray
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,12 @@ def decode_image(
         reason = "is not an image in a known format (or its header is damaged)"
         raise DataError(f"{path}: {reason}; re-export it as JPEG or PNG, or remove it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: {_one_line(error)}; make it smaller") from None
+        raise DataError(f"{path}: {reason_of(error)}; make it smaller") from None
     except MemoryError:
         raise DataError(f"{path}: not enough memory to decode it; make it smaller or lower data.max_pixels") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise DataError(
-            f"{path}: the image is damaged or truncated ({_one_line(error)}); re-export it or fetch it again"
+            f"{path}: the image is damaged or truncated ({reason_of(error)}); re-export it or fetch it again"
         ) from error
     return rgb
 
@@ -141,7 +141,7 @@ def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]
     except DataError:
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise DataError(f"{path}: the image's header cannot be read ({_one_line(error)}); fetch it again") from None
+        raise DataError(f"{path}: the image's header cannot be read ({reason_of(error)}); fetch it again") from None
     is_swapped = orientation in _SIDEWAYS and not is_tiff
     return ((width, height) if is_swapped else (height, width)), orientation in _UPRIGHT
 
@@ -160,7 +160,7 @@ def image_sha256(path: str | PathLike[str]) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({_one_line(error)}); check its permissions") from error
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); check its permissions") from error
 
 
 def scale_to_byte(values: npt.NDArray[Any]) -> ByteArray:
@@ -239,7 +239,7 @@ def _read_orientation(path: Path, image: Image.Image) -> int:
         with quiet_pillow():
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception as error:  # the pixels are good; only the metadata are not, and the reader raises nearly anything
-        logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, _one_line(error))
+        logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, reason_of(error))
         return 1
 
 
@@ -263,9 +263,3 @@ def _to_rgb(image: Image.Image) -> ByteArray:
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return np.array(image.convert("RGB"))
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__

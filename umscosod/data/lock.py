@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def _open(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder, os.O_RDONLY)  # not inherited by the programs that a job starts
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
 
 
 def _lock(descriptor: int, folder: Path) -> bool:

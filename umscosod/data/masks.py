@@ -23,6 +23,8 @@ from umscosod.types import BoolArray, ByteArray
 
 logger = logging.getLogger(__name__)
 
+_MAX_PIXELS = 2**31
+_MAX_CHARACTERS = 7  # of one packed number: 35 bits, for differences of 32-bit runs
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
@@ -210,10 +212,6 @@ def read_rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
     if sides[0] * sides[1] >= _MAX_PIXELS:
         raise DataError(f"the size of its run lengths is {sides[0]} x {sides[1]}, too large for COCO's run lengths")
     return sides[0], sides[1]
-
-
-_MAX_PIXELS = 2**31
-_MAX_CHARACTERS = 7  # of one packed number: 35 bits, for differences of 32-bit runs
 
 
 def _read_runs(counts: object) -> npt.NDArray[np.int64]:

@@ -9,7 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from umscosod.data.files import LONGEST, NAMES
+from umscosod.data.files import LONGEST
+from umscosod.types import NAMES
 
 _DIGITS = re.compile("([0-9]+)")
 NaturalKey = tuple[tuple[tuple[str | tuple[int, str], ...], ...], str]

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 
 # Raster formats only. Pillow's EPS reader starts Ghostscript on a file of any name whose content is PostScript.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -88,8 +88,7 @@ def reading(what: str, path: Path, advice: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise DataError(f"cannot read the {what} {path}: it is no picture in a known format; {advice}") from None
     except READ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"cannot read the {what} {path}: {reason}; {advice}") from error
+        raise DataError(f"cannot read the {what} {path}: {reason_of(error)}; {advice}") from error
 
 
 def open_picture(source: str | Path | BinaryIO) -> Image.Image:
@@ -130,8 +129,7 @@ def check_regular(path: Path, what: str = "an image file") -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{path}: cannot be found ({reason}); check the path") from None
+        raise DataError(f"{path}: cannot be found ({reason_of(error)}); check the path") from None
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path}: is not a regular file; give the path of {what}")
     if status.st_size == 0:

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from umscosod.errors import shorten
+
 
 def whole_number(value: object) -> int | None:
     """Integer that a value from a JSON file stands for, such as 139 and 139.0; None for all else, true and false too.
@@ -22,7 +24,7 @@ def whole_number(value: object) -> int | None:
 
 
 def describe_value(value: object) -> str:
-    """Write a value from a file for a message: on one line, short, however long or deeply nested it is.
+    """Write a value from a file for a message as `shorten` does, but in JSON's words, and of what is nested the kind.
 
     Examples
     --------
@@ -35,10 +37,7 @@ def describe_value(value: object) -> str:
         return f"[{', '.join(map(describe_value, value))}]"
     if isinstance(value, list | tuple | dict):
         return "an object" if isinstance(value, dict) else "a list"
-    if isinstance(value, int) and abs(value) >= 10**20:  # Python does not write the largest
-        return "a huge number"
-    text = repr(value[:40] if isinstance(value, str) else value)
-    return text if not isinstance(value, str) or len(value) <= 40 else f"{text}..."
+    return shorten(value, 40)
 
 
 def finite_number(value: object) -> float | None:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from umscosod.errors import DataError
+from umscosod.data.places import real_path
+from umscosod.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,11 @@ def walk_files(root: Path) -> Iterator[Path]:
         `root` cannot be listed, or more than `MAX_ENTRIES` names are below it. (A folder further down that cannot be
         listed is named in the log.)
     """
-    home = root.resolve()
-    above = [folder.stat() for folder in (home, *home.parents)]
+    home = real_path(root)
+    try:
+        above = [folder.stat() for folder in (home, *home.parents)]
+    except OSError as error:
+        raise DataError(f"{root}: cannot be listed ({reason_of(error)}); check the path") from error
     waiting: list[tuple[Path, _Ids]] = [(root, frozenset((one.st_dev, one.st_ino) for one in above))]
     seen = 0
     while waiting:
@@ -48,7 +52,7 @@ def walk_files(root: Path) -> Iterator[Path]:
             with os.scandir(folder) as found:
                 entries = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
         except OSError as error:
-            message = f"{folder}: cannot be listed ({error.strerror or error}); check its permissions"
+            message = f"{folder}: cannot be listed ({reason_of(error)}); check its permissions"
             if folder == root:
                 raise DataError(message) from error
             logger.warning("%s; its files are left out", message)

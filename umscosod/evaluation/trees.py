@@ -103,19 +103,19 @@ def pair_trees(pred: str | os.PathLike[str], gt: str | os.PathLike[str]) -> Pair
     if missing:
         raise DataError(
             f"{len(missing)} of {len(gt_files)} ground truths in {gt_root} have no prediction in {pred_root}: "
-            f"{shorten(missing)}; predict them too, or give the folder whose sub-folders and names equal those of the "
-            "ground truth"
+            f"{name_some(missing)}; predict them too, or give the folder whose sub-folders and names equal those of "
+            "the ground truth"
         )
     extra = tuple(sorted(pred_files[name].relative_to(pred_root).as_posix() for name in pred_files.keys() - used))
     if extra:
-        logger.warning("%d predictions in %s have no ground truth: %s", len(extra), pred_root, shorten(list(extra)))
+        logger.warning("%d predictions in %s have no ground truth: %s", len(extra), pred_root, name_some(list(extra)))
     return Pairing(pred_root=pred_root, gt_root=gt_root, pairs=tuple(pairs), extra=extra)
 
 
-def shorten(names: list[str]) -> str:
+def name_some(names: list[str]) -> str:
     """First few of many names.
 
-    >>> shorten(list("abcdefg"))
+    >>> name_some(list("abcdefg"))
     'a, b, c, d, e, ...'
     """
     shown = ", ".join(names[:NAMED_IN_ERRORS])

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from umscosod.data.files import open_atomic
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 from umscosod.export.files import path_inside
 from umscosod.export.names import clean_markup
 from umscosod.export.tally import Tally
@@ -130,7 +130,7 @@ def _open_waiting(page: Path) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile(dir=page.parent) as body:
             yield body
     except OSError as error:
-        raise DataError(f"cannot write {page}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {page}: {reason_of(error)}; check the folder and the disk") from error
 
 
 class _Painter:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from umscosod.data.files import is_leftover, open_atomic
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.places import EXPORT_FILE, check_place
-from umscosod.errors import DataError
+from umscosod.errors import DataError, reason_of
 from umscosod.export.files import path_inside
 from umscosod.export.items import Counts
 
@@ -79,13 +79,13 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
     try:
         staging.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"cannot make a folder in {out}: {error.strerror or error}; check its permissions") from error
+        raise DataError(f"cannot make a folder in {out}: {reason_of(error)}; check its permissions") from error
     try:
         folder = ExportFolder(out, staging)
         yield folder
         _publish(folder, staging, form, counts)
     except OSError as error:
-        raise DataError(f"cannot export to {out}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot export to {out}: {reason_of(error)}; check the folder and the disk") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

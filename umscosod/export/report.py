@@ -13,7 +13,7 @@ from typing import Any
 from umscosod import __version__
 from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.naming import natural_key
-from umscosod.errors import DataError
+from umscosod.errors import DataError, shorten
 from umscosod.export.tally import Tally
 from umscosod.types import Labelled, Status, check_relative
 
@@ -112,7 +112,7 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = describe_damage(error)
         raise DataError(f"{path}: is no report of ours, or is damaged ({reason}); label again") from error
-    raise DataError(f"{path}: is a report of schema {document['schema']!r:.40}, expected {SCHEMA}; label again")
+    raise DataError(f"{path}: is a report of schema {shorten(document['schema'], 40)}, expected {SCHEMA}; label again")
 
 
 def build_row(values: Mapping[str, Any]) -> Labelled:
@@ -130,16 +130,16 @@ def build_row(values: Mapping[str, Any]) -> Labelled:
     """
     for name in ("image_id", "group", "output", "status", "reason", "source"):
         if not isinstance(values.get(name), str):
-            raise DataError(f"{_KEYS[name]} cannot be {values.get(name)!r:.40}")
+            raise DataError(f"{_KEYS[name]} cannot be {shorten(values.get(name), 40)}")
     for name in ("confidence", "threshold"):
         value = values.get(name)
         # a boolean is a number too; NaN lies in no range
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise DataError(f"{name} cannot be {value!r:.40}")
+            raise DataError(f"{name} cannot be {shorten(value, 40)}")
     check_relative(values["image_id"], "image id")
     check_relative(values["output"], "output name")
     if not isinstance(values.get("is_mixed") or False, bool):
-        raise DataError(f"mixed_group cannot be {values['is_mixed']!r:.40}")
+        raise DataError(f"mixed_group cannot be {shorten(values['is_mixed'], 40)}")
     try:
         status = Status(values["status"])
     except ValueError as error:

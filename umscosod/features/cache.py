@@ -26,7 +26,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from umscosod.errors import CacheError
+from umscosod.errors import CacheError, reason_of
 from umscosod.features.cache_folder import (
     CURE,
     default_root,
@@ -93,7 +93,7 @@ def open_cache(folder: str = "", *, use_cache: bool = True) -> Iterator[FeatureC
         scratch = tempfile.TemporaryDirectory(prefix="umscosod-")
     except OSError as error:
         raise CacheError(
-            f"no temporary folder for the features ({error.strerror or error}); {_MAKE_ROOM_TEMPORARY}"
+            f"no temporary folder for the features ({reason_of(error)}); {_MAKE_ROOM_TEMPORARY}"
         ) from error
     with scratch as root:
         yield FeatureCache(Path(root), is_temporary=True)
@@ -190,7 +190,7 @@ class FeatureCache:
             _remove(path)
             return None
         except OSError as error:
-            raise CacheError(f"feature cache: cannot read {path} ({error.strerror or error}); {CURE}") from error
+            raise CacheError(f"feature cache: cannot read {path} ({reason_of(error)}); {CURE}") from error
         # Both stamps: pruning goes by the modification time, because a mere backup moves the access time.
         # A cache on a read-only disk is still of use, so a refusal is no error.
         with contextlib.suppress(OSError):
@@ -225,7 +225,7 @@ class FeatureCache:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            reason = f"{format_bytes(len(data))}: {error.strerror or error}"
+            reason = f"{format_bytes(len(data))}: {reason_of(error)}"
             raise CacheError(f"feature cache: cannot write {path} ({reason}); {self._cure}") from error
 
     def prune(self, max_bytes: int) -> PruneReport:
@@ -293,7 +293,7 @@ class FeatureCache:
             return shutil.disk_usage(folder).free
         except OSError as error:
             raise CacheError(
-                f"feature cache: cannot ask the free space of {self.root} ({error.strerror or error}); {CURE}"
+                f"feature cache: cannot ask the free space of {self.root} ({reason_of(error)}); {CURE}"
             ) from error
 
     def check_free(self, needed_bytes: int) -> None:
@@ -316,7 +316,7 @@ class FeatureCache:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise CacheError(
-                f"feature cache: cannot remove {path} ({error.strerror or error}); check the folder's owner"
+                f"feature cache: cannot remove {path} ({reason_of(error)}); check the folder's owner"
             ) from error
 
 

@@ -14,7 +14,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from umscosod.errors import WeightsError
+from umscosod.errors import WeightsError, one_line, shorten
 from umscosod.features.cache import file_sha256
 from umscosod.features.position_embedding import square_side
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
@@ -24,7 +24,6 @@ from umscosod.features.weights_file import (
     dtype_name,
     expand_user,
     read_state_dict,
-    shown,
 )
 
 logger = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         downloaded = hf_hub_download(repository, _HUB_FILES[0])  # nosec B615
     except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
         raise WeightsError(
-            f"weights of {spec.name} could not be fetched from the hub ({repository}): {' '.join(str(error).split())}; "
+            f"weights of {spec.name} could not be fetched from the hub ({repository}): {one_line(str(error))}; "
             f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
         ) from error
     return Path(downloaded)
@@ -232,7 +231,8 @@ def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
     for name, tensor in state.items():
         if name not in expected:
             raise WeightsError(
-                f"weights {path}: {shown(name)} {tuple(tensor.shape)} is not expected: the architecture has none{hint}"
+                f"weights {path}: {shorten(name, quoted=False)} {tuple(tensor.shape)} is not expected: "
+                f"the architecture has none{hint}"
             )
 
 

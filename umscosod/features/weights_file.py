@@ -6,7 +6,6 @@ import argparse
 import logging
 import pickle  # for the name of its error; nothing is unpickled but by torch, with weights_only  # nosec B403
 import re
-import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from umscosod.errors import WeightsError
+from umscosod.data.files import why_unreadable
+from umscosod.errors import WeightsError, reason_of, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,8 @@ def check_regular_file(path: Path, what: str = "no weights at", cure: str = "che
     WeightsError
         `what`, the path, the reason, `cure`.
     """
-    try:
-        is_regular = stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise WeightsError(f"{what} {path} ({reason}); {cure}") from None
-    if not is_regular:
-        raise WeightsError(f"{what} {path} (not a regular file); {cure}")
+    if reason := why_unreadable(path):
+        raise WeightsError(f"{what} {path} ({reason}); {cure}")
 
 
 def expand_user(file: str) -> Path:
@@ -75,12 +70,6 @@ def expand_user(file: str) -> Path:
         return Path(file).expanduser()
     except RuntimeError as error:
         raise WeightsError(f"weights {file}: {error}; write the whole path") from None
-
-
-def shown(name: object) -> str:
-    """Show a name from a file in a message: in one line, short, without control characters."""
-    text = str(name)[:100]
-    return text if isinstance(name, str) and text.isprintable() else repr(text)
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
@@ -96,10 +85,8 @@ def _load_pickle(path: Path) -> object:
 
 def _reason(error: Exception) -> str:
     """Say in our own words why a file cannot be read; torch's text is long, and advises to run the code in a file."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, SafetensorError):
-        return " ".join(str(error).split())
+    if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.strerror):
+        return reason_of(error)
     if isinstance(error, EOFError):
         return "it is empty or cut short"
     if isinstance(error, MemoryError):
@@ -130,13 +117,12 @@ def _named_tensors(content: object, path: Path) -> StateDict:
         raise WeightsError(f"weights {path}: expected named tensors, found none; {_CURE}")
     for name, value in content.items():
         if not isinstance(name, str):
-            raise WeightsError(f"weights {path}: entry {shown(name)} has no text for a name; {_CURE}")
+            raise WeightsError(f"weights {path}: entry {shorten(name)} has no text for a name; {_CURE}")
+        shown = shorten(name, quoted=False)
         if not isinstance(value, torch.Tensor):
-            raise WeightsError(
-                f"weights {path}: entry {shown(name)} is {type(value).__name__}, expected a tensor; {_CURE}"
-            )
+            raise WeightsError(f"weights {path}: entry {shown} is {type(value).__name__}, expected a tensor; {_CURE}")
         if odd := _oddness(value):
-            raise WeightsError(f"weights {path}: {shown(name)} {odd}; save it as a plain tensor")
+            raise WeightsError(f"weights {path}: {shown} {odd}; save it as a plain tensor")
     return dict(content)
 
 

@@ -36,8 +36,8 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
     DataError
         The file is there, cannot be written, or an image's name is no text that UTF-8 can hold.
     """
-    check_place(Path(path).parent)
     path = Path(path).expanduser()
+    check_place(path.parent)
     if path.exists() and not overwrite:
         raise DataError(f"{path} is there, and may hold somebody's corrections; choose another name, or overwrite it")
     home = path.resolve().parent

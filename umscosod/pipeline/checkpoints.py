@@ -28,7 +28,7 @@ from umscosod.training.checkpoint import (
     save_calibration,
 )
 from umscosod.training.loop import TrainedNetwork
-from umscosod.training.metadata import read_json, require_file
+from umscosod.training.metadata import read_part, require_file
 
 WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
 _PROBE_B_BAR = "probe_b_bar"
@@ -141,7 +141,7 @@ def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
     file = checkpoint / WHITENING_FILE
     if not file.exists():
         return {}
-    content = read_json(file)
+    content = read_part(file)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{file} is damaged: it holds {shorten(content)} where streams by name belong; train again"

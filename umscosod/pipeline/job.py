@@ -121,13 +121,10 @@ class JobFolder:
 
         A mask or map is whole if it begins and ends as a PNG of the size of its image (`is_whole_png`).
         """
-        file = self._rows_file(group)
-        if not file.is_file():
-            return None
         try:
-            rows = [build_row(row) for row in json.loads(file.read_text(encoding="utf-8"))]
+            rows = [build_row(row) for row in read_json(self._rows_file(group))]
             sizes_hw = [read_upright_size(image.path)[0] for image in group.images]
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (DataError, TypeError, AttributeError):
             return None
         named = [(row.image_id, row.group, row.output) for row in rows]
         if named != [(image.id, group.name, image.output) for image in group.images]:

@@ -52,9 +52,6 @@ def finish_job(
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
     # no place on this machine and nothing that only speeds up: those are in run/config.yaml
     settings = {**deciding_settings(config), **facts}
-    settings["pseudo"] = {
-        name: Path(value).name if name.startswith("detections") else value for name, value in settings["pseudo"].items()
-    }
     shared = _without_places(prepared, by_id, stored or {})
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     write_contact_sheet(

@@ -112,7 +112,8 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
         groups = tuple(images)
     else:
         _refuse_results(Path(images), out)
-        if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names. Else a group's folder would first be left out of the search
+        if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names
+            # before the search, which would leave a group's folder out
             refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
         groups = tuple(groups_from_images(images, exclude=[out]))
     _refuse_inputs(groups, out, inputs)
@@ -203,7 +204,8 @@ def prepare(
     validate_config(config)
     check_place(out, "job")
     out = Path(out)
-    named = (config.pseudo.detections, config.features.weights, config.features.second_weights)
+    named = [config.pseudo.detections, config.pseudo.detections_images]
+    named += [config.features.weights, config.features.second_weights]
     groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
     detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)

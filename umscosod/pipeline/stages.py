@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from umscosod.config import PipelineConfig, RefineConfig
-from umscosod.data.files import NAMES, open_atomic
+from umscosod.data.files import open_atomic
 from umscosod.data.resize import resize_centred
 from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
@@ -32,7 +32,7 @@ from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
 from umscosod.training.loop import TrainedNetwork, train_network
-from umscosod.types import FloatArray, GroupFeatures, PseudoLabel, RefinedMask
+from umscosod.types import NAMES, FloatArray, GroupFeatures, PseudoLabel, RefinedMask
 
 logger = logging.getLogger(__name__)
 

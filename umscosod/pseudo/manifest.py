@@ -21,15 +21,13 @@ from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
-from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef, PseudoLabel
+from umscosod.errors import DataError, shorten
+from umscosod.types import NAMES, ImageGroup, ImageRef, PseudoLabel
 
 _log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.jsonl"
 HUMAN_SOURCE = "human"
-
-_NAMES = "surrogateescape"  # file names that are not UTF-8 come back byte for byte
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
@@ -66,7 +64,7 @@ class PseudoLabelStore:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
-        self._hashes = {row["image"]: row["png_sha256"] for row in _iter_rows(self._file)}
+        self._hashes = {row["image"]: row["png_sha256"] for row in iter_rows(self._file)}
         _cut_torn_line(self._file)
 
     def holds(self, group: ImageGroup) -> bool:
@@ -106,8 +104,8 @@ class PseudoLabelStore:
             rows.append(_row(image, group, size_hw, label, digest))
             self._hashes[image.id] = digest
         try:
-            with self._file.open("a", encoding="utf-8", errors=_NAMES, newline="\n") as stream:
-                stream.writelines(_dump(row) for row in rows)
+            with self._file.open("a", encoding="utf-8", errors=NAMES, newline="\n") as stream:
+                stream.writelines(dump_row(row) for row in rows)
         except OSError as error:
             raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
         for path, content in pictures.items():
@@ -124,7 +122,7 @@ class PseudoLabelStore:
             stream.seek(0)
             for line in iter(stream.readline, b""):
                 end = stream.tell()
-                lines[str(json.loads(line.decode("utf-8", _NAMES))["image"])] = (end - len(line), len(line))
+                lines[str(json.loads(line.decode("utf-8", NAMES))["image"])] = (end - len(line), len(line))
             wanted = [image.id for group in groups for image in group.images if image.id in lines]
             order = [*dict.fromkeys(wanted), *sorted(lines.keys() - set(wanted))]
             with open_atomic(self._file) as sealed:
@@ -172,7 +170,7 @@ def load_pseudo_labels(
     """
     images = [(group, image) for group in groups for image in group.images]
     ids = {image.id for _, image in images}
-    rows = {row["image"]: row for row in _iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
+    rows = {row["image"]: row for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
     labels = {}
     person = _PersonsMasks(max_side_px)
     for group, image in images:
@@ -278,14 +276,20 @@ class _PersonsMasks:
             )
 
 
-def _dump(row: dict[str, Any]) -> str:
+def dump_row(row: dict[str, Any]) -> str:
+    """Write a row as a line of a manifest."""
     return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
+def iter_rows(file: Path) -> Iterator[dict[str, Any]]:
     """Rows of a manifest, later rows of an image after earlier ones; none if there is no file.
 
     A last line without its line break is what a killed run leaves: it is skipped.
+
+    Raises
+    ------
+    DataError
+        The file is not a regular one, or a line is damaged: it is named.
     """
     if not os.path.lexists(file):
         return
@@ -293,7 +297,7 @@ def _iter_rows(file: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{file}: is not a regular file; remove it and make the pseudo-labels again")
     number = 0
     try:
-        with file.open(encoding="utf-8", errors=_NAMES, newline="\n") as stream:
+        with file.open(encoding="utf-8", errors=NAMES, newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.endswith("\n"):
                     _log.warning("%s: line %d is unfinished and ignored", file, number)
@@ -318,7 +322,7 @@ def _checked(row: object) -> dict[str, Any]:
     if isinstance(row["confidence"], bool) or ("confidence" not in wrong and not 0 <= row["confidence"] <= 1):
         wrong.append("confidence")
     if wrong:
-        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(repr(row[key])[:40] for key in wrong)}")
+        raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(shorten(row[key], 40) for key in wrong)}")
     return row
 
 

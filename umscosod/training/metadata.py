@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from umscosod.config_schema import check_setting, iter_settings
-from umscosod.errors import CheckpointError, ConfigError, shorten
+from umscosod.data.files import read_json, why_unreadable
+from umscosod.errors import CheckpointError, ConfigError, DataError, shorten
 
 SCHEMA = 1
 _MAX_BYTES = 64 * 2**20
@@ -111,7 +111,7 @@ def read_meta(file: Path) -> CheckpointMeta:
     CheckpointError
         It is damaged, a field is missing or of another kind than it must be, or another version wrote it.
     """
-    content = read_json(file)
+    content = read_part(file)
     cure = "use an earlier checkpoint or train anew"
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is damaged: it holds {shorten(content)} where fields by name belong; {cure}")
@@ -133,7 +133,7 @@ def read_meta(file: Path) -> CheckpointMeta:
     return CheckpointMeta(**{**content, **pairs})
 
 
-def read_json(file: Path) -> object:
+def read_part(file: Path) -> Any:
     """Read a JSON file of a checkpoint.
 
     Raises
@@ -141,36 +141,21 @@ def read_json(file: Path) -> object:
     CheckpointError
         It is missing, not a regular file, very large, or no JSON.
     """
-    require_file(file)
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB")
-        content: object = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else shorten(str(error), quoted=False)
-        raise CheckpointError(f"{file} is damaged ({reason}); use an earlier checkpoint or train anew") from None
-    return content
+        return read_json(file, _MAX_BYTES)
+    except DataError as error:
+        raise CheckpointError(f"{error}; use an earlier checkpoint or train anew") from None
 
 
 def require_file(file: Path) -> None:
-    """Refuse what is missing or no regular file, which may be waited for.
-
-    Raises
-    ------
-    CheckpointError
-    """
-    try:
-        is_regular = stat.S_ISREG(file.stat().st_mode)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CheckpointError(f"{file} cannot be read: {reason}; use an earlier checkpoint or train anew") from None
-    if not is_regular:
-        raise CheckpointError(f"{file} is no regular file; use an earlier checkpoint or train anew")
+    """Refuse, with a CheckpointError, what is missing or no regular file, which may be waited for."""
+    if reason := why_unreadable(file):
+        raise CheckpointError(f"{file} cannot be read: {reason}; use an earlier checkpoint or train anew")
 
 
 def format_meta(meta: CheckpointMeta) -> str:
     """Write metadata as the text of ``meta.json``."""
-    return json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(dataclasses.asdict(meta), indent=2, sort_keys=True) + "\n"  # ASCII: paths may be no UTF-8
 
 
 def build_config(kind: type[T], values: object, where: str, prefix: str = "") -> T:

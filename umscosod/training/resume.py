@@ -71,19 +71,19 @@ def take_up(
             if resume == "must":
                 raise
         else:
-            _check_same_run(load_meta(checkpoint), meta, checkpoint)
-            step = load_meta(checkpoint).step
+            saved = load_meta(checkpoint)
+            _check_same_run(saved, meta, checkpoint)
             load_weights(teacher, checkpoint)
             try:
-                _restore(load_state(checkpoint), step, model, teacher, optimizer)
+                _restore(load_state(checkpoint), saved.step, model, teacher, optimizer)
             except _ForeignStateError as error:
                 raise CheckpointError(
                     f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use "
                     "the one before"
                 ) from None
-            _cut_metrics(run_dir / METRICS_FILE, step)
+            _cut_metrics(run_dir / METRICS_FILE, saved.step)
             logger.info("training resumes from %s", checkpoint)
-            return step
+            return saved.step
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     (run_dir / METRICS_FILE).unlink(missing_ok=True)
     return 0

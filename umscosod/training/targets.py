@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from umscosod.data.files import NAMES
 from umscosod.errors import DataError
 from umscosod.pseudo.manifest import HUMAN_SOURCE
-from umscosod.types import ImageGroup, PseudoLabel
+from umscosod.types import NAMES, ImageGroup, PseudoLabel
 
 logger = logging.getLogger(__name__)
 

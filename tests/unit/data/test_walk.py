@@ -44,6 +44,13 @@ def test_a_link_to_itself_or_to_nothing_is_listed_as_a_file(tmp_path: Path) -> N
     assert names(tmp_path) == ["gone.png", "loop.png"]
 
 
+@pytest.mark.parametrize("name", ["gone", "loop"])
+def test_a_folder_that_is_gone_or_a_link_to_itself_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=f"{name}: cannot be listed"):
+        names(tmp_path / name)
+
+
 def test_links_in_a_circle_are_followed_once_round(tmp_path: Path) -> None:
     add(tmp_path, "a/1.png", "b/2.png", "c/3.png")
     links = {"a/x": "../b", "b/x": "../c", "c/x": "../a", "a/up": "..", "a/all": "/", "b/me": "."}

@@ -103,7 +103,9 @@ def test_content_made_aside_becomes_the_part_and_leftovers_go(tmp_path: Path) ->
 def test_a_damaged_record_is_one_line_whose_advice_works(tmp_path: Path, content: str) -> None:
     part = begin(tmp_path)
     part.file.write_text(content)
-    with pytest.raises(DataError, match=r"cannot be read .*; restore it, or move it away with its folder") as caught:
+    with pytest.raises(
+        DataError, match=r"001\.json is damaged \([^/]*\); restore it, or move it away with its folder"
+    ) as caught:
         list_parts(tmp_path)
     assert "\n" not in str(caught.value)
     part.file.rename(tmp_path / "away.json")

@@ -153,7 +153,7 @@ def test_a_probe_of_unreadable_backbones_is_refused(
 def test_a_fifo_in_a_checkpoint_is_never_waited_for(folder: Path, refusal: Callable[[Path], str], name: str) -> None:
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert "is no regular file" in refusal(folder / name)
+    assert "not a regular file" in refusal(folder / name)
 
 
 def test_a_probe_for_more_channels_than_the_patches_have_is_named(

@@ -126,7 +126,7 @@ def test_a_damaged_job_file_is_refused_with_an_advice_that_works(
         (out / "run" / "job.json").mkdir()
     else:
         (out / "run" / "job.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"job\.json: .*; choose another --out, or move .*out away") as caught:
+    with pytest.raises(DataError, match=r"job\.json.*; choose another --out, or move .*out away") as caught:
         JobFolder(out, {}, overwrite=overwrite)
     assert "\n" not in str(caught.value)
     out.rename(tmp_path / "away")
@@ -163,6 +163,18 @@ def test_overwrite_removes_what_the_job_wrote_and_nothing_through_a_link(tmp_pat
     assert sorted(read_tree(elsewhere).values()) == [b"theirs"] * 2
     assert not (out / "maps" / "g").exists()
     assert (out / "maps" / "notes.txt").read_bytes() == b"theirs"
+
+
+def test_overwrite_clears_an_output_folder_that_is_itself_a_link(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "disk").mkdir()
+    out.symlink_to(tmp_path / "disk")
+    JobFolder(out, {"n": 1}, overwrite=False).bind_images([GROUP], {})
+    (out / "masks" / "g").mkdir(parents=True)
+    (out / "masks" / "g" / "a.png").write_bytes(b"ours")
+    JobFolder(out, {"n": 2}, overwrite=True)
+    assert not (out / "masks").exists()
+    assert out.is_symlink()
 
 
 def test_overwrite_takes_a_link_in_the_place_of_a_mask_and_leaves_its_target(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from umscosod.config import FeaturesConfig, PipelineConfig
+from umscosod.config_io import load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import ConfigError, DataError, WeightsError
 from umscosod.pipeline import label_groups
 from umscosod.pipeline.job import JobFolder
-from umscosod.pipeline.prepare import deciding_settings, find_groups
+from umscosod.pipeline.prepare import deciding_settings, find_groups, prepare
+from umscosod.progress import ignore_progress
 from umscosod.types import ImageGroup, ImageRef
 
 
@@ -124,6 +126,17 @@ def test_other_inputs_among_results_are_refused(tmp_path: Path) -> None:
     find_groups(tmp_path / "images", tmp_path / "out", inputs=[tmp_path / "out" / "pseudo"])
     with pytest.raises(DataError, match=r"masks lies among the results in .*out, which this job replaces"):
         find_groups(tmp_path / "images", tmp_path / "out", inputs=[tmp_path / "out" / "masks"])
+
+
+@pytest.mark.parametrize(
+    "setting", ["pseudo.detections", "pseudo.detections_images", "features.weights", "features.second_weights"]
+)
+def test_a_file_that_a_setting_names_among_results_is_refused(tmp_path: Path, setting: str) -> None:
+    touch(tmp_path / "images" / "g" / "1.jpg", file := tmp_path / "out" / "run" / "file")
+    config = load_config("smoke", overrides={setting: str(file)})
+    job = prepare(tmp_path / "images", tmp_path / "out", config, mode={}, overwrite=True, progress=ignore_progress)
+    with pytest.raises(DataError, match=r"file lies among the results in .*out, which this job replaces"), job:
+        raise AssertionError
 
 
 @pytest.mark.parametrize("images", ["", "a\x00b", "loop", "none", "n" * 300, "n" * 300 + ".csv"])

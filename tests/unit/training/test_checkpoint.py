@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -296,3 +297,10 @@ def test_calibration_is_added(tmp_path: Path) -> None:
     save_calibration(folder, {"other": 1.0})
     assert load_meta(folder).calibration == {"b_bar": 0.25, "other": 1.0}
     assert sorted(entry.name for entry in folder.iterdir()) == [META_FILE, MODEL_FILE, STATE_FILE]
+
+
+def test_a_setting_whose_path_is_not_utf_8_comes_back(tmp_path: Path) -> None:
+    model, folder = _save(tmp_path)
+    settings = {"features": {"cache_dir": os.fsdecode(b"caf\xe9")}}
+    meta = dataclasses.replace(load_meta(folder), config=settings, step=2)
+    assert load_meta(save_checkpoint(tmp_path, model, meta, {}, keep=1)).config == settings

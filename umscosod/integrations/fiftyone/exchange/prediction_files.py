@@ -12,7 +12,7 @@ import numpy as np
 from umscosod.data.walk import walk_files
 from umscosod.errors import DataError
 from umscosod.evaluation.pictures import open_grey
-from umscosod.evaluation.trees import SUFFIXES, shorten
+from umscosod.evaluation.trees import SUFFIXES, name_some
 from umscosod.export.files import path_inside
 from umscosod.export.report import read_report
 from umscosod.types import Labelled, Status
@@ -133,7 +133,7 @@ class PredictionFolder:
             if len(candidates) == 1:
                 found[sample.id] = candidates[0]
             elif candidates:
-                names = shorten(sorted(candidate.name for candidate in candidates))
+                names = name_some(sorted(candidate.name for candidate in candidates))
                 problems[sample.id] = f"{sample.image.name}: several predictions fit ({names}); keep one of them"
             else:
                 problems[sample.id] = f"{sample.image.name}: no prediction {sample.group}/{sample.image.stem}"

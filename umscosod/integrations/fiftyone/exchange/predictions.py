@@ -14,9 +14,10 @@ from PIL import Image
 from umscosod.config import PipelineConfig
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import read_mask, warn_of_faint, write_png_atomic
+from umscosod.data.places import real_path
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.pictures import open_grey
-from umscosod.evaluation.trees import shorten
+from umscosod.evaluation.trees import name_some
 from umscosod.export.files import path_inside
 from umscosod.integrations.fiftyone.exchange.prediction_files import (
     Matching,
@@ -97,7 +98,7 @@ def import_predictions(
         raise ConfigError(f"no kind {kind!r}; choose one of: auto, mask, map")
     if not 0.0 < threshold <= 1.0:
         raise ConfigError(f"threshold must be above 0 and at most 1, got {threshold}")
-    source = Path(folder).expanduser().resolve()
+    source = real_path(Path(folder).expanduser())
     view = flat_images(sample_collection)
     predictions = PredictionFolder(source, by_folder=group_field is None)
     wanted = _wanted(view, group_field)
@@ -136,7 +137,7 @@ def _nothing_fits(predictions: PredictionFolder, wanted: list[Wanted]) -> str:
     first = wanted[0]
     return (
         f"no prediction in {predictions.folder} fits any of the {len(wanted)} samples: it holds "
-        f"{shorten(predictions.names[:3])}, looked for {first.group}/{first.image.stem}.png and the like; "
+        f"{name_some(predictions.names[:3])}, looked for {first.group}/{first.image.stem}.png and the like; "
         "give the folder whose sub-folders are the groups, or another group field"
     )
 
@@ -170,9 +171,9 @@ def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunRep
     ]
     notes = list(report.notes)
     if left:
-        notes.append(f"{len(left)} samples got nothing: {shorten([row.reason for row in left])}")
+        notes.append(f"{len(left)} samples got nothing: {name_some([row.reason for row in left])}")
     if matching.unused:
-        notes.append(f"{len(matching.unused)} predictions fit no sample: {shorten(list(matching.unused))}")
+        notes.append(f"{len(matching.unused)} predictions fit no sample: {name_some(list(matching.unused))}")
     return replace(report, rows=(*report.rows, *left), notes=tuple(notes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -195,8 +196,9 @@ def folder_of(dataset: Any, job: Job) -> Path:
         return Path(present.folder)
     if job.out_dir is None:
         return real_path(run_folder(dataset, job.key))
-    check_place(job.out_dir, what="out_dir")
-    return real_path(Path(job.out_dir).expanduser())
+    place = os.path.expanduser(job.out_dir)  # noqa: PTH111 - Path would make the current folder of an empty name
+    check_place(place, what="out_dir")
+    return real_path(place)
 
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:

@@ -20,11 +20,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from umscosod.data.files import is_leftover, open_atomic, read_json, remove_listed
+from umscosod.data.files import describe_damage, is_leftover, open_atomic, read_json, remove_listed
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import JOB_FILE, real_path, thumb_names
-from umscosod.errors import DataError
-from umscosod.types import ImageGroup, ImageRef
+from umscosod.errors import DataError, reason_of
+from umscosod.types import NAMES, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def stage_part(folder: Path) -> Iterator[Path]:
             _remove_tree(left)
         staging.mkdir(parents=True)
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}; check the folder and the disk") from error
+        raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
     try:
         yield staging
     finally:
@@ -237,12 +237,16 @@ def _write(part: Part) -> None:
         "replaces": part.replaces,
     }
     with open_atomic(part.file) as stream:
-        stream.write(json.dumps(content).encode("utf-8", "surrogateescape"))
+        stream.write(json.dumps(content).encode("utf-8", NAMES))
 
 
 def _read(file: Path) -> Part:
+    advice = "restore it, or move it away with its folder"
     try:
         content = read_json(file)
+    except DataError as error:
+        raise DataError(f"{error}; {advice}") from error
+    try:
         groups = tuple(
             ImageGroup(
                 name=name,
@@ -259,5 +263,5 @@ def _read(file: Path) -> Part:
             writes=frozenset(content["writes"]),
             replaces=content["replaces"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} cannot be read ({error}); restore it, or move it away with its folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({describe_damage(error)}); {advice}") from error

@@ -29,8 +29,8 @@ from umscosod.integrations.fiftyone.runs.parts import (
 from umscosod.integrations.fiftyone.runs.resume import resume_part
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.pseudo.manifest import MANIFEST_NAME
-from umscosod.types import ImageGroup
+from umscosod.pseudo.manifest import MANIFEST_NAME, dump_row, iter_rows
+from umscosod.types import NAMES, ImageGroup
 
 METHOD = "umscosod/train"
 
@@ -266,17 +266,14 @@ def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str],
 
     record = find_run(dataset, labels) if labels else None
     wanted = set(sample_ids)
-    lines: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
     if record is not None and record.tree == "pseudo":
         for part in list_parts(Path(record.folder)):
-            file = part.folder / "pseudo" / MANIFEST_NAME
-            if file.is_file():
-                for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-                    image = str(json.loads(line)["image"])
-                    if image in wanted:
-                        lines[image] = line  # a later part's row replaces an earlier one's
+            for row in iter_rows(part.folder / "pseudo" / MANIFEST_NAME):
+                if row["image"] in wanted:
+                    rows[row["image"]] = row  # a later part's row replaces an earlier one's
     with open_atomic(target / MANIFEST_NAME) as stream:
-        stream.writelines(f"{line}\n".encode("utf-8", "surrogateescape") for line in lines.values())
+        stream.writelines(dump_row(row).encode("utf-8", NAMES) for row in rows.values())
 
 
 def _complete(dataset: Any, job: Job, record: Any, part: Part, outcome: TrainOutcome) -> None:
