@@ -17,6 +17,8 @@ NAMES = "surrogateescape"
 """How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""
 LONGEST = 255
 """Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
+LONGEST_PATH = 4000
+"""Bytes of a whole path that Linux surely takes (4095), with room for the name of a temporary file beside it."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 

@@ -82,3 +82,9 @@ def test_a_folder_may_be_named_like_a_list(tmp_path: Path) -> None:
     (tmp_path / "set.csv" / "cat").mkdir(parents=True)
     (tmp_path / "set.csv" / "cat" / "1.jpg").touch()
     assert [group.name for group in groups_from_images(tmp_path / "set.csv")] == ["cat"]
+
+
+def test_paths_of_windows_are_named_by_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"list\.csv: line 2: .*a\\1\.jpg: a backslash in the name; write folders with /"):
+        read(tmp_path, "1.jpg,cat\na\\1.jpg,cat\n")
+    assert read(tmp_path, "a\\b/1.jpg,cat\n") == {"cat": ["a\\b/1.jpg"]}
