@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from umscosod.errors import UmscosodError
 USAGE = 2
 _LAST_STREAM = 2  # standard error
 _NARROWEST = 20
+_NO_MEMORY = re.compile("out of memory|can't allocate memory")  # torch raises no MemoryError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, Exception) as error:
             if stop.number or isinstance(error, KeyboardInterrupt):  # a library may have made another error of it
                 return stop.tell()
-            if "--debug" in given or not isinstance(error, (UmscosodError, OSError)):
+            message = _describe(error)
+            if "--debug" in given or not message:
                 raise
             from umscosod.cli.console import one_line, say  # late: the first second, too, can be interrupted
 
-            say(f"error: {one_line(str(error))}", file=sys.stderr)
+            say(f"error: {one_line(message)}", file=sys.stderr)
             return USAGE
+
+
+def _describe(error: BaseException) -> str:
+    """What the user is told of an error; ``""`` where it is a fault of ours, which needs its traceback."""
+    if isinstance(error, (UmscosodError, OSError)):
+        return str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+        return "not enough memory; close other programs, or lower features.size_px, features.batch_size or the workers"
+    if isinstance(error, ImportError) and ".so" in str(error):  # a shared object: damaged, or no memory to map it
+        return f"a library cannot be loaded ({error}); free some memory, or install its package again"
+    return ""
 
 
 def _run(given: list[str]) -> int:
