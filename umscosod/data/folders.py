@@ -98,8 +98,8 @@ def iter_images(
     """Find every image file below a folder.
 
     Passed over: hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
-    benchmark layouts. Names with a backslash are not taken. Linked folders are followed, each folder once however many links lead to it, and after the
-    real ones; a link to a folder that holds `root` is not.
+    benchmark layouts. Names with a backslash are not taken. Linked folders are followed, each folder once however
+    many links lead to it, and after the real ones; a link to a folder that holds `root` is not.
 
     Parameters
     ----------

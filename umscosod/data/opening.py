@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from umscosod.errors import DataError
 
@@ -97,7 +97,8 @@ def reading(what: str, path: Path, advice: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise DataError(f"cannot read the {what} {path}: it is no picture in a known format; {advice}") from None
     except READ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        system = error.strerror if isinstance(error, OSError) else ""  # without the path once more
+        reason = system or " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"cannot read the {what} {path}: {reason}; {advice}") from error
 
 
@@ -133,7 +134,7 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
 
 def _refuse_many_scans(image: Image.Image) -> None:
     """A few MB of scans of an image of many pixels would keep the decoder at work for minutes."""
-    stream = cast(BinaryIO, image.fp)
+    stream = cast(BinaryIO, cast(ImageFile.ImageFile, image).fp)
     place = stream.tell()
     stream.seek(0)
     scans = stream.read().count(b"\xff\xda")  # in the pixels 0xff is escaped, so this is a scan's beginning

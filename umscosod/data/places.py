@@ -127,7 +127,7 @@ _DAMAGED = object()
 
 def _read(file: Path) -> Any:
     """Content of a JSON file; None where there is no such file."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder may not be looked into
         return None
     try:
         return read_json(file)

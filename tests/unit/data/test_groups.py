@@ -131,7 +131,7 @@ def test_names_with_a_backslash_are_left_out_and_counted(tmp_path: Path, caplog:
 
 
 def test_a_folder_of_names_with_a_backslash_only_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images found.*not taken: 1 with a backslash in the name: rename it"):
+    with pytest.raises(DataError, match=r"no images found.*not taken: 1 with a backslash in the name: rename it"):
         groups_from_folder(_touch(tmp_path, "a/x\\y.jpg"))
 
 

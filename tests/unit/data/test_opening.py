@@ -15,7 +15,7 @@ from PIL import Image
 from tests.synthetic import tiny_collection
 from umscosod.data.images import decode_image
 from umscosod.data.masks import write_png_atomic
-from umscosod.data.opening import open_picture
+from umscosod.data.opening import open_picture, reading
 from umscosod.errors import DataError
 from umscosod.export.report import write_report
 from umscosod.types import Labelled, Status
@@ -185,3 +185,9 @@ def test_pillows_own_log_stays_off_the_screen(tmp_path: Path, caplog: pytest.Log
     with pytest.raises(DataError, match=r"b\.tif: is not an image"):
         decode_image(tmp_path / "b.tif")
     assert caplog.messages == []
+
+
+def test_what_the_system_says_is_told_without_the_path_again() -> None:
+    message = r"^cannot read the mask a\.png: Permission denied; replace it$"
+    with pytest.raises(DataError, match=message), reading("mask", Path("a.png"), "replace it"):
+        raise PermissionError(13, "Permission denied", "a.png")

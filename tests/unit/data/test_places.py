@@ -84,3 +84,13 @@ def test_a_circle_of_links_has_a_real_path(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert real_path(tmp_path / "loop") == tmp_path / "loop"
     assert real_path("a\x00b").name == "a\x00b"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_to_who_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    check_place(tmp_path / "closed" / "out", "job")
