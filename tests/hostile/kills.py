@@ -1,7 +1,7 @@
 """Kill a job at random moments, take it up again, and compare what it ends with.
 
-Every kill strikes another job that is at work, at a moment drawn evenly from the time that an undisturbed one takes; the
-seed fixes the shares of that time, so that a run can be repeated.
+Every kill strikes another job that is at work, at a moment drawn evenly from the time that an undisturbed one takes.
+The seed fixes the shares of that time, so that a run can be repeated.
 """
 
 from __future__ import annotations

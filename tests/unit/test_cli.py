@@ -256,6 +256,28 @@ def test_an_error_of_the_library_is_one_line_without_traceback(
         cli.main([*LABEL, "--debug"])
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "error: not enough memory; close other programs"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "error: not enough memory; close"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "error: a library cannot be loaded (libtorch_cpu.so: "),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    pipeline.report = error
+    assert cli.main(LABEL) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(message)
+
+
+def test_a_fault_of_ours_keeps_its_traceback(pipeline: Pipeline) -> None:
+    pipeline.report = RuntimeError("tensors of other shapes")
+    with pytest.raises(RuntimeError):
+        cli.main(LABEL)
+
+
 def test_an_interrupted_run_says_how_to_go_on(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.report = KeyboardInterrupt()
     assert cli.main(LABEL) == 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from tqdm import tqdm
 
-from umscosod.errors import one_line
+from umscosod.errors import UmscosodError, one_line
 from umscosod.progress import stage_name
 from umscosod.types import Labelled, Status
 
@@ -44,8 +45,33 @@ def printable(text: str) -> str:
 
 
 def say(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
-    """Print a text to standard output, or to `file`: the one way in which the command line says anything."""
-    print(printable(text), end=end, file=sys.stdout if file is None else file, flush=True)
+    """Print a text to standard output, or to `file`: the one way in which the command line says anything.
+
+    Where the reader is gone, as in ``umscosod presets | head -1``, nothing more is said; the work goes on. So it does
+    where a message for standard error cannot be written: there is nobody to tell.
+
+    Raises
+    ------
+    UmscosodError
+        Standard output cannot be written.
+    """
+    stream = sys.stdout if file is None else file
+    try:
+        print(printable(text), end=end, file=stream, flush=True)
+    except OSError as error:
+        silence(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise UmscosodError(
+                f"standard output cannot be written ({error.strerror}); what was done is kept: check where it leads"
+            ) from error
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream lead nowhere from here on, or Python fails at its end with what is left in the buffer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    stream.flush()
 
 
 class ProgressBar:

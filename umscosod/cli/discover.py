@@ -14,16 +14,20 @@ _LISTED = 20
 
 def discover(command: args.Discover, config: PipelineConfig) -> int:
     """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
+    from umscosod.data.csv_list import groups_from_images
     from umscosod.grouping import discover_groups, write_groups_csv
+    from umscosod.grouping.listing import check_listable
 
     if command.out.suffix.lower() != ".csv":
         raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")
     check_place(command.out.parent)
     if command.out.exists() and not command.overwrite:  # before the work, not only after it
         raise DataError(f"--out {command.out} is there, and may hold corrections; choose another, or pass --overwrite")
+    images = groups_from_images(command.images)
+    check_listable(images, command.out)
     with ProgressBar() as progress:
         found = discover_groups(
-            command.images, n_groups=command.n_groups, config=config, grouping=command.grouping, progress=progress
+            images, n_groups=command.n_groups, config=config, grouping=command.grouping, progress=progress
         )
     say("".join(f"note: {note}\n" for note in found.notes), end="")
     for image_id, reason in found.failures.items():

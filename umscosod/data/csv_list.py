@@ -85,7 +85,9 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         table = max((_cut(text, delimiter) for delimiter in _DELIMITERS), key=lambda table: _fit(table, path.parent))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read as CSV ({error}); save it as UTF-8 with columns path, group"
         ) from error

@@ -16,6 +16,8 @@ from umscosod.errors import DataError, reason_of
 
 LONGEST = 255
 """Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
+LONGEST_PATH = 4000
+"""Bytes of a whole path that Linux surely takes (4095), with room for the name of a temporary file beside it."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 

@@ -25,6 +25,7 @@ MASK_FOLDERS = ("gt", "gts", "groundtruth", "groundtruths", "ground_truth", "gro
 _NOT_DATA = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs"})
 _NOT_WORTH_A_WORD = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"})
 _THUMBS = "folder called thumbs"
+_BACKSLASH = "with a backslash in the name: rename it"
 _DEEPEST = 100  # levels of folders below the root: far from the limits of paths and of recursion
 _SHOWN = 5
 
@@ -97,8 +98,8 @@ def iter_images(
     """Find every image file below a folder.
 
     Passed over: hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
-    benchmark layouts. Linked folders are followed, each folder once however many links lead to it, and after the
-    real ones; a link to a folder that holds `root` is not.
+    benchmark layouts. Names with a backslash are not taken. Linked folders are followed, each folder once however
+    many links lead to it, and after the real ones; a link to a folder that holds `root` is not.
 
     Parameters
     ----------
@@ -219,7 +220,11 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
         layout = here.layout if inner is None else inner
         walk.untaken.update(_kind(name) for name in files if not is_image_name(name) and _is_worth_a_word(name))
         for name in images:
-            yield FoundImage(path=here.path / name, name=_join(here.name, name), layout=layout)
+            full = _join(here.name, name)
+            if "\\" in full:  # legal here, but a separator elsewhere: no name for an output
+                walk.untaken[_BACKSLASH] += 1
+                continue
+            yield FoundImage(path=here.path / name, name=full, layout=layout)
         below: list[_Folder] = []
         for entry in folders:
             folder = _Folder(path=here.path / entry.name, name=_join(here.name, entry.name), layout=layout)

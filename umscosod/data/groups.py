@@ -59,9 +59,8 @@ def groups_from_folder(
 
 def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
     """Groups of the images found below `root`: one per folder."""
-    _refuse_unusable_names(found)
     folders = {str(PurePosixPath(image.name).parent) for image in found}
-    top = root.resolve().name or "images"
+    top = root.resolve().name.replace("\\", "_") or "images"
     while top in folders:
         top += " (top)"
     rows = []
@@ -142,6 +141,10 @@ def groups_from_labelled(
     if not rows:
         raise DataError(f"{origin}: has no rows; give at least one image and its group")
     tails = unique_tails(checked)
+    unusable = [f"{where}: {path}" for (where, path, _), tail in zip(rows, tails, strict=True) if "\\" in tail]
+    if ids is None and unusable:
+        shown = "; ".join(unusable[:_SHOWN]) + ("; ..." if len(unusable) > _SHOWN else "")
+        raise DataError(f"{origin}: {shown}: a backslash in the name; write folders with /, or rename the file")
     if ids is None and len(set(tails)) < len(tails):
         twice = Counter(tails).most_common(1)[0][0]
         raise DataError(f"{origin}: two images would both be called {twice!r}; rename one of the groups")
@@ -207,11 +210,3 @@ def _build(rows: Sequence[tuple[str, Path, str, str]]) -> list[ImageGroup]:
         if len(ordered) == 1:
             logger.warning("group %r has one image only: nothing recurs, it is labelled by itself", group)
     return groups
-
-
-def _refuse_unusable_names(found: Sequence[FoundImage]) -> None:
-    for image in found:
-        try:
-            check_relative(image.name, "image id")
-        except DataError as error:
-            raise DataError(f"{image.path}: {error}; rename the file or its folder") from None

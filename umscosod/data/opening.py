@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import stat
 import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from umscosod.errors import DataError, reason_of
 
@@ -32,6 +33,8 @@ _SUFFIXES = {
 }
 PICTURE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 """Lower-case suffixes of pictures, whether or not this installation can read them."""
+
+_MOST_SCANS = 100  # of a progressive JPEG; writers make about 10, each costs a pass over all pixels
 
 _HEADER_LOCK = threading.Lock()
 
@@ -67,9 +70,15 @@ def quiet_pillow() -> Iterator[None]:
     Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels are decoded
     outside (TIFF excepted), where threads still run side by side.
     """
+    pillow = logging.getLogger("PIL")
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        level = pillow.level
+        pillow.setLevel(logging.CRITICAL + 1)  # it logs errors too, without the file's name
+        try:
+            yield
+        finally:
+            pillow.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -115,7 +124,22 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
         check_regular(Path(source))
     formats = readable_formats()
     with quiet_pillow():
-        return Image.open(source, formats=formats)
+        image = Image.open(source, formats=formats)
+    if image.info.get("progressive"):
+        _refuse_many_scans(image)
+    return image
+
+
+def _refuse_many_scans(image: Image.Image) -> None:
+    """A few MB of scans of an image of many pixels would keep the decoder at work for minutes."""
+    stream = cast(BinaryIO, cast(ImageFile.ImageFile, image).fp)
+    place = stream.tell()
+    stream.seek(0)
+    scans = stream.read().count(b"\xff\xda")  # in the pixels 0xff is escaped, so this is a scan's beginning
+    stream.seek(place)
+    if scans > _MOST_SCANS:
+        image.close()
+        raise OSError(f"a JPEG of {scans} scans, more than {_MOST_SCANS}, takes too long to decode")
 
 
 def check_regular(path: Path, what: str = "an image file") -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from umscosod.data.files import LONGEST, read_json
+from umscosod.data.files import LONGEST, LONGEST_PATH, read_json
 from umscosod.errors import DataError
 
 OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
@@ -17,6 +17,7 @@ GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
 person may have put masks there."""
 JOB_FILE = Path("run", "job.json")
 EXPORT_FILE = "export.json"
+_SHOWN = 100  # letters of a name that is too long
 _TILES = ("image", "pseudo", "map", "mask")
 _COMPLETE = frozenset({"report.json", "index.html", "masks"})
 _ARTICLES = {"job": "a job", "export": "an export", "bench": "a bench"}
@@ -85,6 +86,8 @@ def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out"
         raise DataError(f"{what} '' is empty; name a folder")
     if "\x00" in name:
         raise DataError(f"{what} {name!r} has a NUL; choose another name")
+    if len(os.fsencode(name)) > LONGEST_PATH:
+        raise DataError(f"{what} {name[:_SHOWN]}... has {len(os.fsencode(name))} bytes; choose a shorter name")
     for path in (Path(name), *Path(name).parents):
         if len(os.fsencode(path.name)) > LONGEST:
             raise DataError(f"{what} {name} has a part of more than {LONGEST} bytes; choose a shorter name")
@@ -124,7 +127,7 @@ _DAMAGED = object()
 
 def _read(file: Path) -> Any:
     """Content of a JSON file; None where there is no such file."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder may not be looked into
         return None
     try:
         return read_json(file)

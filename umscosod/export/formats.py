@@ -126,7 +126,7 @@ def export_results(
     """
     results = Path(results)
     rows = read_report(results / "report.json")
-    masks = results / ("masks" if (results / "masks").is_dir() else "pseudo")
+    masks = _find_masks(results, rows)
     if real_path(out) == real_path(results):
         raise DataError(f"{out}: is the folder of results itself; choose another folder")
     paths = None if images is None else {image.id: image.path.absolute() for group in images for image in group.images}
@@ -174,3 +174,12 @@ def _report_each(items: Iterable[ExportItem], total: int, progress: ProgressFn) 
         progress(done, total, STAGE)
         yield item
     progress(total, total, STAGE)
+
+
+def _find_masks(results: Path, rows: Sequence[Labelled]) -> Path:
+    """The tree of masks; the pseudo-labels of a job that went no further, never in the place of masks that are gone."""
+    if (results / "masks").is_dir():
+        return results / "masks"
+    if any(row.threshold > 0 for row in rows):  # only refinement has one
+        raise DataError(f"{results}: its folder of masks is gone; give the command that made it again, then export")
+    return results / "pseudo"

@@ -36,6 +36,7 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
     DataError
         The file is there, cannot be written, or an image's name is no text that UTF-8 can hold.
     """
+    check_listable(groups, path)
     path = Path(path).expanduser()
     check_place(path.parent)
     if path.exists() and not overwrite:
@@ -50,13 +51,27 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
             row = (_name_from(home, image.path), group.name)
             # a carriage return ends a line for readers too, and only line feeds are quoted without being told
             (careful if any("\r" in value for value in row) else writer).writerow(row)
-    try:
-        content = text.getvalue().encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{path}: the name of an image is not valid UTF-8 ({error}); rename the file") from error
     with open_atomic(path) as file:
-        file.write(content)
+        file.write(text.getvalue().encode())
     return path
+
+
+def check_listable(groups: Sequence[ImageGroup], path: str | os.PathLike[str]) -> None:
+    """Refuse images whose names no list at `path` can hold: ask before the work, not only after it.
+
+    Raises
+    ------
+    DataError
+        A name is not valid UTF-8. Of how many, and one of them, is said.
+    """
+    home = Path(path).expanduser().resolve().parent
+    names = [_name_from(home, image.path) for group in groups for image in group.images]
+    unfit = [name for name in names if any("\udc80" <= letter <= "\udcff" for letter in name)]
+    if unfit:
+        raise DataError(
+            f"{path}: a list is UTF-8, and {len(unfit)} names of images are not valid UTF-8, such as {unfit[0]!r}; "
+            "rename the files or their folders"
+        )
 
 
 def _name_from(home: Path, image: Path) -> str:

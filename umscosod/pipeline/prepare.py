@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
 from umscosod.data.csv_list import groups_from_images
+from umscosod.data.files import LONGEST_PATH
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
 from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
@@ -25,13 +26,14 @@ from umscosod.features.whitening import Whitening
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.detections import CocoProposer
-from umscosod.types import ImageGroup, Labelled, Status
+from umscosod.types import ImageGroup, ImageRef, Labelled, Status
 
 if TYPE_CHECKING:
     import torch
 
 Images = str | Path | Sequence[ImageGroup]
 
+_SHOWN = 100  # letters of a name that is too long
 _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("device",),
     ("features", "batch_size"),
@@ -120,6 +122,7 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
+    _refuse_long_paths(everything, out)
     for what, names in (
         ("group name", [group.name for group in groups]),
         ("image id", [image.id for image in everything]),
@@ -131,6 +134,16 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
                 f"{what} {name!r} occurs {count} times; every group, image and output needs a name of its own"
             )
     return groups
+
+
+def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
+    """A group's name may be as long as a path, and then no path is left for its results."""
+    long = [image for image in images if len(os.fsencode(out / "pseudo" / image.output)) > LONGEST_PATH]
+    if long:
+        raise DataError(
+            f"{len(long)} results would have paths of more than {LONGEST_PATH} bytes below --out, such as that of "
+            f"{long[0].id[:_SHOWN]}...; give the group a shorter name, or nest its folders less deeply"
+        )
 
 
 def _refuse_results(images: Path, out: Path) -> None:

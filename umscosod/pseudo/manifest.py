@@ -63,7 +63,7 @@ class PseudoLabelStore:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"cannot make the folder {out}: {error.strerror}") from error
+            raise DataError(f"cannot make the folder {out}: {error.strerror}; check what is there") from error
         self._hashes = {row["image"]: row["png_sha256"] for row in iter_rows(self._file)}
         _cut_torn_line(self._file)
 

@@ -77,3 +77,14 @@ def test_settings_of_grouping_are_flags() -> None:
     command, _ = parse(["discover", "photos", "--out", "g.csv", "--grouping.rounds", "3", "--n-groups", "4"])
     assert command.grouping == GroupingConfig(rounds=3)  # type: ignore[union-attr]
     assert command.n_groups == 4  # type: ignore[union-attr]
+
+
+def test_names_that_no_list_can_hold_are_refused_before_the_work(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.jpg").rename(photos / "caf\udce9.jpg")
+    assert main(["discover", str(photos), "--out", str(photos.parent / "g.csv"), *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert "1 names of images are not valid UTF-8, such as 'photos/caf" in said
+    assert "embed" not in said
+    assert "features" not in said

@@ -82,3 +82,20 @@ def test_a_folder_may_be_named_like_a_list(tmp_path: Path) -> None:
     (tmp_path / "set.csv" / "cat").mkdir(parents=True)
     (tmp_path / "set.csv" / "cat" / "1.jpg").touch()
     assert [group.name for group in groups_from_images(tmp_path / "set.csv")] == ["cat"]
+
+
+def test_paths_of_windows_are_named_by_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"list\.csv: line 2: .*a\\1\.jpg: a backslash in the name; write"):
+        read(tmp_path, "1.jpg,cat\na\\1.jpg,cat\n")
+    assert read(tmp_path, "a\\b/1.jpg,cat\n") == {"cat": ["a\\b/1.jpg"]}
+
+
+def test_a_list_that_may_not_be_read_is_not_blamed_on_its_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"list\.csv: cannot be read \(Permission denied\); check its permissions$"):
+        read(tmp_path, "1.jpg,cat\n")

@@ -124,9 +124,19 @@ def test_unusable_folders(tmp_path: Path) -> None:
         groups_from_folder(tmp_path / "a" / "readme.txt")
 
 
-def test_name_with_a_backslash_says_what_to_rename(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="rename the file"):
+def test_names_with_a_backslash_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = _touch(tmp_path, "a/1.jpg", "a/x\\y.jpg", "a/\\.jpg", "b\\c/d/1.jpg")
+    assert _ids(groups_from_folder(root)) == {"a": ["a/1.jpg"]}
+    assert f"{root}: not taken: 3 with a backslash in the name: rename it" in caplog.messages
+
+
+def test_a_folder_of_names_with_a_backslash_only_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no images found.*not taken: 1 with a backslash in the name: rename it"):
         groups_from_folder(_touch(tmp_path, "a/x\\y.jpg"))
+
+
+def test_the_folder_that_is_given_may_have_a_backslash(tmp_path: Path) -> None:
+    assert _ids(groups_from_folder(_touch(tmp_path / "x\\y", "1.jpg"))) == {"x_y": ["1.jpg"]}
 
 
 def test_list(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.synthetic import tiny_collection
+from umscosod.data.images import decode_image
 from umscosod.data.masks import write_png_atomic
-from umscosod.data.opening import open_picture
+from umscosod.data.opening import open_picture, reading
 from umscosod.errors import DataError
 from umscosod.export.report import write_report
 from umscosod.types import Labelled, Status
@@ -159,3 +160,34 @@ def test_every_usual_format_is_read_whatever_its_suffix(tmp_path: Path, form: st
     Image.new("L", (3, 2)).save(tmp_path / "a.bin", form)
     with open_picture(tmp_path / "a.bin") as image:
         assert image.size == (3, 2)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "sound.jpg", progressive=True)
+    content = (tmp_path / "sound.jpg").read_bytes()
+    with open_picture(tmp_path / "sound.jpg") as image:
+        image.load()
+    scans = content[content.index(b"\xff\xda") : -2]
+    (tmp_path / "bomb.jpg").write_bytes(content[:-2] + scans * 50 + content[-2:])
+    with pytest.raises(OSError, match=r"a JPEG of \d{3} scans, more than 100, takes too long to decode"):
+        open_picture(tmp_path / "bomb.jpg")
+    with pytest.raises(DataError, match=r"bomb\.jpg: the image is damaged .*a JPEG of \d{3} scans"):
+        decode_image(tmp_path / "bomb.jpg")
+
+
+def test_pillows_own_log_stays_off_the_screen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    tag = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # samples per pixel: 3, made 60,000
+    (tmp_path / "b.tif").write_bytes(content.replace(tag + b"\x03\x00", tag + b"\x60\xea"))
+    assert (tmp_path / "b.tif").read_bytes() != content
+    with pytest.raises(DataError, match=r"b\.tif: is not an image"):
+        decode_image(tmp_path / "b.tif")
+    assert caplog.messages == []
+
+
+def test_what_the_system_says_is_told_without_the_path_again() -> None:
+    message = r"^cannot read the mask a\.png: Permission denied; replace it$"
+    with pytest.raises(DataError, match=message), reading("mask", Path("a.png"), "replace it"):
+        raise PermissionError(13, "Permission denied", "a.png")

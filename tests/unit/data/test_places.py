@@ -59,6 +59,7 @@ def test_a_missing_folder_holds_no_results(tmp_path: Path) -> None:
         ("linked/masks/cat/new", r"--out .*new lies among the results in .*job"),
         ("export/images/new", r"--out .*new lies among the results in .*export"),
         ("export", r"--out .*export holds the results of an export"),
+        ("a/" * 2500 + "a", r"--out .*a/\.\.\. has \d{4} bytes; choose a shorter name"),
     ],
 )
 def test_places_that_cannot_hold_results_are_refused_in_one_line(tmp_path: Path, name: str, message: str) -> None:
@@ -83,3 +84,13 @@ def test_a_circle_of_links_has_a_real_path(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     assert real_path(tmp_path / "loop") == tmp_path / "loop"
     assert real_path("a\x00b").name == "a\x00b"
+
+
+def test_a_folder_that_may_not_be_looked_into_is_left_to_who_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    check_place(tmp_path / "closed" / "out", "job")

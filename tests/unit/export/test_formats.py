@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,3 +219,11 @@ def test_names_with_control_characters_come_back_from_coco_and_yolo(tmp_path: Pa
 
 def test_the_formats() -> None:
     assert FORMATS == ("png", "coco", "yolo", "cvat")
+
+
+def test_pseudo_labels_are_never_taken_for_masks_that_are_gone(tmp_path: Path, results: Path) -> None:
+    rows = [replace(row, threshold=0.5) for row in read_report(results / "report.json")]
+    write_report(results / "report.json", rows, {})
+    (results / "masks").rename(results / "pseudo")
+    with pytest.raises(DataError, match="results: its folder of masks is gone; give the command that made it again"):
+        export_results(results, tmp_path / "cvat", "cvat")

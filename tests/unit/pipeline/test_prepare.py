@@ -200,3 +200,10 @@ def test_a_job_without_a_cache_leaves_none_behind(
     assert label_groups(images, tmp_path / "out", replace(config, features=features), train=False).exit_code == 0
     assert not (tmp_path / "cache").exists()
     assert not [*(tmp_path / "scratch").iterdir()]
+
+
+def test_groups_that_leave_no_path_for_results_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").touch()
+    (tmp_path / "list.csv").write_text("1.jpg,cat\n1.jpg," + "g/" * 2500 + "g\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"^1 results would have paths of more than 4000 bytes .*g/g.*shorter name"):
+        find_groups(tmp_path / "list.csv", tmp_path / "out")
