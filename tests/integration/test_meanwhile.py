@@ -71,7 +71,9 @@ def test_images_changed_meanwhile_need_an_overwrite_which_is_then_enough(
         with pytest.raises(Cancelled):
             call(dataset, config, overwrite=True, progress=stop_at(stage))
         picture.write_bytes(Path(dataset.last().filepath).read_bytes())
-        with pytest.raises(DataError, match=r"was interrupted, and its images, labels, detections or weights have changed since"):
+        with pytest.raises(
+            DataError, match=r"was interrupted, and its images, labels, detections or weights have changed since"
+        ):
             call(dataset, config)
         call(dataset, config, overwrite=True)  # the call that was interrupted
         assert ours.get_run(dataset, field).state == "complete"

@@ -172,8 +172,8 @@ class CocoProposer:
             )
         if self._by_number:
             lines.append(
-                f"images found by a number in their name alone: {len(self._by_number)}, such as {self._by_number[0]}; if "
-                "it is another's, give pseudo.detections_images"
+                f"images found by a number in their name alone: {len(self._by_number)}, such as {self._by_number[0]}; "
+                "if it is another's, give pseudo.detections_images"
             )
         if self._unused:
             lines.append(

@@ -91,8 +91,9 @@ def match_entries(images: Iterable[ImageRef], names: Mapping[str, str], *, has_n
     --------
     >>> from pathlib import Path
     >>> images = [ImageRef(id=f"{name}/1.jpg", path=Path(f"/d/{name}/1.jpg"), output=f"{name}.png") for name in "ab"]
-    >>> match_entries(images, {"7": "a/1.png", "8": "c/2.jpg"}, has_numbers=False)
-    Matching(found={'a/1.jpg': '7'}, missed={'b/1.jpg': "its namesake 'a/1.png' lies in another folder"}, unused=('8',), by_number=())
+    >>> matching = match_entries(images, {"7": "a/1.png", "8": "c/2.jpg"}, has_numbers=False)
+    >>> matching.found, matching.missed, matching.unused
+    ({'a/1.jpg': '7'}, {'b/1.jpg': "its namesake 'a/1.png' lies in another folder"}, ('8',))
     """
     by_path: dict[str, _File] = {}
     for image in images:

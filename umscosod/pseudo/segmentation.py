@@ -89,8 +89,8 @@ def _check_inside(polygons: list[list[tuple[float, float]]], size_hw: tuple[int,
     for x, y in (point for points in polygons for point in points):
         if not (-_MARGIN_PX <= x <= size_hw[1] + _MARGIN_PX and -_MARGIN_PX <= y <= size_hw[0] + _MARGIN_PX):
             raise DataError(
-                f"a polygon reaches to ({x:g}, {y:g}), outside the image of {size_hw[1]} x {size_hw[0]} pixels; its row "
-                "of 'images' must say 'width' and 'height'"
+                f"a polygon reaches to ({x:g}, {y:g}), outside the image of {size_hw[1]} x {size_hw[0]} pixels; its "
+                "row of 'images' must say 'width' and 'height'"
             )
 
 

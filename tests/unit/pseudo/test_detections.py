@@ -417,7 +417,8 @@ def test_scores_above_one_keep_their_order_and_are_said(tmp_path: Path) -> None:
     content["annotations"][0]["score"], content["annotations"][1]["score"] = 60, 95
     proposer = load(dump(file, content))
     first, second = proposer.propose(features(), 0)
-    assert first.mask_hw[15, 10] and second.mask_hw[5, 10] and (first.score, second.score) == (1.0, 1.0)
+    assert (first.mask_hw[15, 10], second.mask_hw[5, 10]) == (True, True)
+    assert (first.score, second.score) == (1.0, 1.0)
     assert "scores above 1, which count as 1: 2" in "".join(proposer.warnings())
 
 
