@@ -610,6 +610,7 @@ def test_json_with_control_characters_stays_json(capsys: pytest.CaptureFixture[s
         ["discover", "photos", "--out", ""],
         ["bench", "", "--out", "o"],
         ["bench", "data", "--out", ""],
+        [*LABEL, "--config-file", ""],
     ],
     ids=" ".join,
 )
@@ -618,6 +619,27 @@ def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == (
         "error: a path on the command line is empty (''); name a folder or file, or leave its flag out\n"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [*LABEL, "--config.train.epochs"],
+        [*LABEL, "--seed"],
+        ["evaluate", "pred", "gt", "--worst"],
+        ["discover", "photos", "--out", "list.csv", "--n-groups"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_python_does_not_read_is_one_line_of_ours(
+    capsys: pytest.CaptureFixture[str], line: list[str]
+) -> None:
+    assert cli.main([*line, "9" * 5000]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: a number on the command line has 5000 characters (")
+    assert said.count("\n") == 1
+    with pytest.raises(SystemExit):
+        cli.main([*line, "1.5"])  # no whole number: the parser's to refuse
 
 
 @pytest.mark.parametrize("verb", ["label", "pseudo", "train", "predict", "refine", "export", "bench", "discover"])

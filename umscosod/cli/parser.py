@@ -30,9 +30,11 @@ from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config_schema import iter_settings, section_types
-from umscosod.errors import ConfigError, UmscosodError
+from umscosod.errors import ConfigError, UmscosodError, shorten
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
+
+_MAX_DIGITS = 100
 
 _COMMANDS: Any = (
     Annotated[Label, tyro.conf.subcommand("label")]
@@ -107,7 +109,7 @@ def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:
     """Find ``--preset`` and ``--config-file`` ahead of the real parsing, which reports whatever is wrong with them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", nargs="?", const=DEFAULT_PRESET, default=DEFAULT_PRESET)
-    parser.add_argument("--config-file", "--config_file", type=Path, nargs="?")
+    parser.add_argument("--config-file", "--config_file", type=lambda text: _read_path([text]), nargs="?")
     found, _ = parser.parse_known_args(list(arguments))
     return found.preset, found.config_file
 
@@ -125,6 +127,20 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
             metavar="PATH",
             instance_from_str=_read_path,
             is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.primitive_rule
+    def _whole_number_rule(
+        info: tyro.constructors.PrimitiveTypeInfo,
+    ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=_read_whole_number,
+            is_instance=lambda value: type(value) is int,
             str_from_instance=lambda value: [str(value)],
         )
 
@@ -157,6 +173,16 @@ def _read_path(given: list[str]) -> Path:
     if not given[0]:
         raise UmscosodError("a path on the command line is empty (''); name a folder or file, or leave its flag out")
     return Path(given[0])
+
+
+def _read_whole_number(given: list[str]) -> int:
+    """Refuse what Python's own message on it would advise to raise a limit of the interpreter for."""
+    if len(given[0]) > _MAX_DIGITS:
+        raise UmscosodError(
+            f"a number on the command line has {len(given[0])} characters ({shorten(given[0], 20)}); no setting takes "
+            f"one of more than {_MAX_DIGITS}"
+        )
+    return int(given[0])
 
 
 def _bounds_text(bounds: str) -> str:

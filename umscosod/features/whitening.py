@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from umscosod.errors import CheckpointError
+from umscosod.errors import CheckpointError, shorten
 from umscosod.types import FloatArray
+
+_LARGEST = 1e18  # the product of two such numbers is still one of float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +45,8 @@ class Whitening:
         CheckpointError
             The arrays are missing, hold what is no finite number, or their shapes disagree.
         """
+        if not isinstance(data, dict):
+            raise CheckpointError(f"whitening in the checkpoint is damaged: it holds {shorten(data)}; train again")
         try:
             mean_D, matrix_DD = (_as_numbers(data[name]) for name in ("mean", "matrix"))
         except (KeyError, TypeError, ValueError) as error:
@@ -52,8 +56,10 @@ class Whitening:
             raise CheckpointError(
                 f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}; train again"
             )
-        if not (np.isfinite(mean_D).all() and np.isfinite(matrix_DD).all()):
+        if not max(np.abs(mean_D).max(initial=0), np.abs(matrix_DD).max(initial=0)) <= _LARGEST:  # NaN is not
             raise CheckpointError("whitening in the checkpoint is damaged: it holds NaN or infinity; train again")
+        if not ((np.diagonal(matrix_DD) > 0).all() and np.allclose(matrix_DD, matrix_DD.T)):
+            raise CheckpointError("whitening in the checkpoint is damaged: its matrix is no whitening; train again")
         return cls(mean_D=mean_D, matrix_DD=matrix_DD)
 
 

@@ -86,11 +86,7 @@ def cluster_vectors(
     [0, 1, 0, 1, 0]
     """
     vectors = np.asarray(vectors_NE, np.float64)
-    if n_groups is not None and n_groups < 1:
-        raise ConfigError(f"the number of groups must be at least 1, got {n_groups}")
-    if len(vectors) < config.min_size * (n_groups or 1):
-        wanted = f"{n_groups or 1} groups of {config.min_size}"
-        raise ConfigError(f"{len(vectors)} images make no {wanted}; ask for fewer groups, or lower grouping.min_size")
+    check_count(len(vectors), config, n_groups)
     if n_groups == 1 or len(vectors) < 2 * config.min_size:
         return _one_group(len(vectors))
     rows = _sample(len(vectors), config, seed)
@@ -102,6 +98,20 @@ def cluster_vectors(
     start_N[rows] = cut_S
     labels_N = _number_by_size(_settle(vectors, start_N, min_size, config))
     return Clustering(labels_N=labels_N, separation=mean_silhouette(vectors, labels_N))
+
+
+def check_count(count: int, config: GroupingConfig, n_groups: int | None) -> None:
+    """Refuse a number of groups that so many images cannot make.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if n_groups is not None and n_groups < 1:
+        raise ConfigError(f"the number of groups must be at least 1, got {n_groups}")
+    if count < config.min_size * (n_groups or 1):
+        wanted = f"{n_groups or 1} groups of {config.min_size}"
+        raise ConfigError(f"{count} images make no {wanted}; ask for fewer groups, or lower grouping.min_size")
 
 
 def mean_silhouette(vectors_NE: FloatArray, labels_N: Labels) -> float:

@@ -15,7 +15,7 @@ from umscosod.config_schema import check_section
 from umscosod.data.csv_list import groups_from_images
 from umscosod.errors import DataError
 from umscosod.grouping.check import GroupCheck, check_group
-from umscosod.grouping.cluster import LEFT_OVER, cluster_vectors
+from umscosod.grouping.cluster import LEFT_OVER, check_count, cluster_vectors
 from umscosod.grouping.embed import ImageVectors, embed_images, encoded_collection
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ImageGroup, ImageRef
@@ -93,6 +93,8 @@ def discover_groups(
     validate_config(config)
     check_section(grouping, "grouping")
     collection = ImageGroup(name="collection", images=_flatten(images))
+    if n_groups is not None:  # before all are encoded
+        check_count(len(collection.images), grouping, n_groups)
     with encoded_collection([collection], config, progress=progress) as features:
         vectors = embed_images(features, grouping, progress=progress)
     if not vectors.images:

@@ -95,10 +95,12 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
     probe = load_probe(folder / PROBE_FILE, meta.backbone_ids)
     if probe is None:
         return None
-    if len(probe.mean_F) <= sum(meta.dims):  # tokens of both streams, and keys
+    channels, tokens = len(probe.mean_F), sum(meta.dims)
+    if not tokens < channels <= tokens + meta.dims[0]:  # keys are no wider than the tokens that they come from
         raise CheckpointError(
-            f"{folder / PROBE_FILE} is damaged: it is for {len(probe.mean_F)} channels, its backbones have more; train "
-            f"again, or remove the file to predict with the network alone"
+            f"{folder / PROBE_FILE} is damaged: it is for {channels} channels, its backbones have "
+            f"{'more' if channels <= tokens else 'fewer'}; train again, or remove the file to predict with the network "
+            "alone"
         )
     if _PROBE_B_BAR not in meta.calibration:
         raise CheckpointError(
@@ -109,13 +111,13 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
 
 
 def hash_checkpoint(folder: Path) -> str:
-    """Hash the weights and, where there is one, the probe; raises CheckpointError where they cannot be read."""
-    require_file(folder / MODEL_FILE)
+    """Hash all that predictions depend on; raises CheckpointError where it cannot be read."""
+    digest = hashlib.sha256()
     try:
-        digest = hashlib.sha256((folder / MODEL_FILE).read_bytes())
-        if (folder / PROBE_FILE).exists():
-            require_file(folder / PROBE_FILE)
-            digest.update((folder / PROBE_FILE).read_bytes())
+        for name in (MODEL_FILE, META_FILE, PROBE_FILE, WHITENING_FILE):
+            if name in (MODEL_FILE, META_FILE) or (folder / name).exists():
+                require_file(folder / name)
+                digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
         return digest.hexdigest()
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}; train again") from error

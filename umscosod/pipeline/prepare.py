@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +49,8 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("pseudo", "detections"),  # the content of both is bound, wherever it lies
     ("pseudo", "detections_images"),
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,8 +250,14 @@ def prepare(
 
 
 def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:
-    """Read the file of instance masks, if the settings want one."""
+    """Read the file of instance masks, if the settings want one; say so where one is named in vain."""
     if config.pseudo.proposer != "coco-json":
+        if config.pseudo.detections:
+            logger.warning(
+                "pseudo.detections %s is not used: pseudo.proposer is %s; set it to coco-json",
+                config.pseudo.detections,
+                config.pseudo.proposer,
+            )
         return None
     if not config.pseudo.detections:
         raise ConfigError(

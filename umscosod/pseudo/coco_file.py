@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,12 +128,13 @@ def _read_images(rows: list[Any], source: Path) -> _Images:
     twice: set[str] = set()
     for position, row in enumerate(rows):
         key = _key(row.get("id")) if isinstance(row, dict) else None
-        name = row.get("file_name") if isinstance(row, dict) else None
+        # LVIS has no 'file_name'
+        name = row.get("file_name", row.get("coco_url")) if isinstance(row, dict) else None
         if key is None or not isinstance(name, str) or not name:
             found.bad.add(f"image {_name(row, position)} has no usable 'id' or no 'file_name'")
             continue
         sides = [row.get("height"), row.get("width")]
-        size = None if None in sides else (whole_number(sides[0]) or 0, whole_number(sides[1]) or 0)
+        size = None if sides == [None, None] else (whole_number(sides[0]) or 0, whole_number(sides[1]) or 0)
         if key in found.names and (found.names[key], found.sizes.get(key)) != (name, size):
             twice.add(key)
             found.bad.add(f"image id {describe_value(key)} stands for more than one image")
@@ -152,12 +154,14 @@ def _read_annotations(rows: list[Any], known: Any, file: Path) -> tuple[dict[str
     found: defaultdict[str, list[Annotation]] = defaultdict(list)
     bad = Tally()
     is_usable = False
+    by_number = _numbers(known or ())
     for position, row in enumerate(rows):
         key = _key(row.get("image_id")) if isinstance(row, dict) else None
         if key is None:
             bad.add(f"annotation {_name(row, position)} has no usable 'image_id'")
             continue
         is_usable = is_usable or "segmentation" in row
+        key = key if known is None or key in known else by_number.get(key.lstrip("0"), key)
         if known is not None and key not in known:
             bad.add(f"annotation {_name(row, position)} is of image id {describe_value(key)}, which no image has")
             continue
@@ -166,6 +170,15 @@ def _read_annotations(rows: list[Any], known: Any, file: Path) -> tuple[dict[str
         reason = f"none of its {len(rows)} annotations has a 'segmentation'; boxes alone cannot be used"
         raise DataError(f"{file}: {bad.example or reason}; give a COCO-format file of masks")
     return dict(found), bad
+
+
+def _numbers(keys: Iterable[str]) -> dict[str, str]:
+    """Keys of digits by themselves without leading zeros, where only one key is that number."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        if key.isascii() and key.isdigit():
+            found[key.lstrip("0")].append(key)
+    return {number: same[0] for number, same in found.items() if len(same) == 1}
 
 
 def _load(file: Path, setting: str) -> tuple[Any, str]:

@@ -32,11 +32,14 @@ class Matching:
         Image id -> why it has no entry.
     unused : tuple of str
         Keys of the entries that are of no image of the collection.
+    by_number : tuple of str
+        Ids of images found by a number that is only a part of their name.
     """
 
     found: dict[str, str]
     missed: dict[str, str]
     unused: tuple[str, ...]
+    by_number: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +91,9 @@ def match_entries(images: Iterable[ImageRef], names: Mapping[str, str], *, has_n
     --------
     >>> from pathlib import Path
     >>> images = [ImageRef(id=f"{name}/1.jpg", path=Path(f"/d/{name}/1.jpg"), output=f"{name}.png") for name in "ab"]
-    >>> match_entries(images, {"7": "a/1.png", "8": "c/2.jpg"}, has_numbers=False)
-    Matching(found={'a/1.jpg': '7'}, missed={'b/1.jpg': "its namesake 'a/1.png' lies in another folder"}, unused=('8',))
+    >>> matching = match_entries(images, {"7": "a/1.png", "8": "c/2.jpg"}, has_numbers=False)
+    >>> matching.found, matching.missed, matching.unused
+    ({'a/1.jpg': '7'}, {'b/1.jpg': "its namesake 'a/1.png' lies in another folder"}, ('8',))
     """
     by_path: dict[str, _File] = {}
     for image in images:
@@ -112,7 +116,18 @@ def match_entries(images: Iterable[ImageRef], names: Mapping[str, str], *, has_n
         found={id_: entry.key for file, entry in pairs.items() for id_ in file.ids},
         missed=_explain(files, pairs, entries),
         unused=tuple(key for key in names if key not in used),
+        by_number=tuple(id_ for file, entry in pairs.items() if _is_guess(entry, file) for id_ in file.ids),
     )
+
+
+def _is_guess(entry: _Entry, file: _File) -> bool:
+    """Whether the two share no more than a number within a name: ``1`` and ``IMG_9 (1).jpg``."""
+    stem = _bare(file.path)[-1]
+    return stem != _bare(entry.path)[-1] and _last_number(file.path) == entry.number != "" and not _is_number(stem)
+
+
+def _is_number(stem: str) -> bool:
+    return bool(_COCO_STEM.fullmatch(stem)) or (stem.isascii() and stem.isdigit())
 
 
 def _explain(files: Sequence[_File], pairs: Mapping[_File, _Entry], entries: Sequence[_Entry]) -> dict[str, str]:
@@ -125,7 +140,9 @@ def _explain(files: Sequence[_File], pairs: Mapping[_File, _Entry], entries: Seq
             continue
         namesakes = by_stem.get(_bare(file.path)[-1:], []) or by_number.get(_last_number(file.path), [])
         agreeing = [entry for entry in namesakes if _agree(entry, file)]
-        if agreeing:
+        if len({entry.path for entry in agreeing}) < len(agreeing):
+            reason = f"{'/'.join(agreeing[0].path)!r} has several rows among the images of the file; leave one"
+        elif agreeing:
             reason = f"{'/'.join(agreeing[0].path)!r} may be of another image of that name; give relative paths"
         elif namesakes:
             reason = f"its namesake {'/'.join(namesakes[0].path)!r} lies in another folder"

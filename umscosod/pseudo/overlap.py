@@ -86,7 +86,8 @@ def intersections(rles: Sequence[RunLengths]) -> npt.NDArray[np.int64]:
     """
     if not rles:
         return np.zeros((0, 0), dtype=np.int64)
-    areas_M = np.asarray(coco.area(list(rles)), dtype=np.float64)
+    # one by one: pycocotools counts the masks that it is given in 8 bits
+    areas_M = np.array([coco.area(rle) for rle in rles], dtype=np.float64)
     # with every mask declared a crowd, pycocotools divides the intersection by the first mask's own area
     shares_MM = np.asarray(coco.iou(list(rles), list(rles), [1] * len(rles)), dtype=np.float64)
     shared_MM: npt.NDArray[np.int64] = np.rint(np.nan_to_num(shares_MM) * areas_M[:, None]).astype(np.int64)

@@ -207,8 +207,8 @@ def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     channels = sum(facet.shape[2] for facet in facets)
     if channels != len(probe.weights_F):
         raise CheckpointError(
-            f"the probe is for patches of {len(probe.weights_F)} channels, these have {channels}; train again, or "
-            "predict with keep=network"
+            f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, these "
+            f"have {channels}; train again, or predict with --config.keep network"
         )
     for facet in facets:
         end = start + facet.shape[2]

@@ -15,6 +15,7 @@ from umscosod.types import BoolArray
 # pycocotools walks an outline at five times the resolution, in memory that it does not check it was given
 _REACH = 10  # how many images beside the image a corner may lie
 _MAX_OUTLINE_PX = 2_000_000
+_MARGIN_PX = 2.0  # annotation tools let corners lie a little outside
 
 
 def read_stated_size(segmentation: Any, image_hw: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -70,10 +71,10 @@ def decode_segmentation(segmentation: Any, stated_hw: tuple[int, int] | None, si
     if not isinstance(segmentation, list) or not segmentation:
         raise DataError(f"'segmentation' is {describe_value(segmentation)}; boxes alone cannot be used")
     height, width = size_hw
-    stated_hw = stated_hw or size_hw
-    polygons = [
-        _read_polygon(polygon, (width / stated_hw[1], height / stated_hw[0]), size_hw) for polygon in segmentation
-    ]
+    scale = (1.0, 1.0) if stated_hw is None else (width / stated_hw[1], height / stated_hw[0])
+    polygons = [_read_polygon(polygon, scale, size_hw) for polygon in segmentation]
+    if stated_hw is None:
+        _check_inside(polygons, size_hw)
     outline_px = sum(
         max(abs(x - u), abs(y - v)) for points in polygons for (u, v), (x, y) in pairwise([*points, points[0]])
     )
@@ -81,6 +82,16 @@ def decode_segmentation(segmentation: Any, stated_hw: tuple[int, int] | None, si
         raise DataError(f"the outline of its polygons is {outline_px:.0f} pixels long; it cannot be one of an object")
     flat = [[number for point in points for number in point] for points in polygons]
     return decode_rle(coco.merge(coco.frPyObjects(flat, height, width)))
+
+
+def _check_inside(polygons: list[list[tuple[float, float]]], size_hw: tuple[int, int]) -> None:
+    """Refuse corners outside the image where nothing says what size they are made for: it may be another."""
+    for x, y in (point for points in polygons for point in points):
+        if not (-_MARGIN_PX <= x <= size_hw[1] + _MARGIN_PX and -_MARGIN_PX <= y <= size_hw[0] + _MARGIN_PX):
+            raise DataError(
+                f"a polygon reaches to ({x:g}, {y:g}), outside the image of {size_hw[1]} x {size_hw[0]} pixels; its "
+                "row of 'images' must say 'width' and 'height'"
+            )
 
 
 def _read_polygon(polygon: Any, scale: tuple[float, float], size_hw: tuple[int, int]) -> list[tuple[float, float]]:

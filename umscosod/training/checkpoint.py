@@ -174,7 +174,7 @@ def load_weights(model: UmsNetwork, checkpoint: Path) -> None:
 
 
 def check_weights(model: UmsNetwork, file: Path) -> None:
-    """Compare the names and shapes in a file of weights with a network's, without reading any tensor.
+    """Compare the names, shapes and types in a file of weights with a network's, without reading any tensor.
 
     Parameters
     ----------
@@ -191,9 +191,17 @@ def check_weights(model: UmsNetwork, file: Path) -> None:
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         with safe_open(file, framework="pt") as content:
-            found = {name: list(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
+            slices = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
+            found = {name: list(part.get_shape()) for name, part in slices.items()}
+            kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} is damaged: {shorten(str(error), quoted=False)}; train anew") from None
+    other = sorted(name for name, kind in kinds.items() if kind != "F32")
+    if other:
+        raise CheckpointError(
+            f"{file} does not fit: {shorten(other[0])} holds numbers of type {shorten(kinds[other[0]])}, expected F32, "
+            "as training saves them; train anew"
+        )
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         name = wrong[0]

@@ -90,8 +90,15 @@ def test_two_fits_give_equal_bits() -> None:
         {"mean": {"a": 1}, "matrix": [[1.0]]},
         {"mean": [float("nan")], "matrix": [[1.0]]},
         {"mean": [1.0], "matrix": [[float("inf")]]},
+        {"mean": [1.0], "matrix": [[1e300]]},
+        {"mean": [-1e300], "matrix": [[1.0]]},
+        {"mean": [1.0], "matrix": [[0.0]]},
+        {"mean": [1.0], "matrix": [[-1.0]]},
+        {"mean": [1.0, 2.0], "matrix": [[1.0, 0.5], [0.0, 1.0]]},
+        *(None, 5, "x", []),
     ],
 )
-def test_damaged_json_is_a_checkpoint_error(data: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match="whitening in the checkpoint is damaged"):
+def test_damaged_json_is_a_checkpoint_error(data: Any) -> None:
+    with pytest.raises(CheckpointError, match="whitening in the checkpoint is damaged") as caught:
         Whitening.from_json(data)
+    assert "subscriptable" not in str(caught.value)

@@ -111,3 +111,13 @@ def test_a_list_that_is_there_may_hold_corrections(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not valid UTF-8"):
         write_groups_csv([bad], tmp_path / "bad.csv")
     assert not (tmp_path / "bad.csv").exists()
+
+
+@pytest.mark.parametrize(("n_groups", "complaint"), [(0, "at least 1"), (10**12, "images make no")])
+def test_a_number_of_groups_that_cannot_be_is_refused_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_groups: int, complaint: str
+) -> None:
+    monkeypatch.setattr("umscosod.grouping.discover.encoded_collection", lambda *_, **__: pytest.fail("was encoded"))
+    images = tuple(ImageRef(id=f"{i}.jpg", path=tmp_path / f"{i}.jpg", output=f"{i}.png") for i in range(9))
+    with pytest.raises(ConfigError, match=complaint):
+        discover_groups([ImageGroup(name="all", images=images)], n_groups=n_groups)

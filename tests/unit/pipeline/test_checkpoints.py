@@ -19,7 +19,7 @@ from umscosod import load_model
 from umscosod.config import PipelineConfig
 from umscosod.errors import CheckpointError
 from umscosod.pipeline import predict
-from umscosod.pipeline.checkpoints import PROBE_FILE, WHITENING_FILE
+from umscosod.pipeline.checkpoints import PROBE_FILE, WHITENING_FILE, hash_checkpoint
 from umscosod.training.checkpoint import META_FILE, MODEL_FILE
 
 
@@ -157,12 +157,28 @@ def test_a_fifo_in_a_checkpoint_is_never_waited_for(folder: Path, refusal: Calla
 
 
 def test_a_probe_for_more_channels_than_the_patches_have_is_named(
-    folder: Path, images: Path, config: PipelineConfig, tmp_path: Path
+    folder: Path, refusal: Callable[[Path], str], images: Path, config: PipelineConfig, tmp_path: Path
 ) -> None:
     file = folder / PROBE_FILE
     arrays = load_file(file)
     ids = json.loads((folder / META_FILE).read_text(encoding="utf-8"))["backbone_ids"]
-    longer = {name: np.concatenate([arrays[name], arrays[name]]) for name in ("mean", "weights")}
-    save_file(arrays | longer, file, {"backbone_ids": json.dumps(ids)})
-    with pytest.raises(CheckpointError, match="the probe is for patches of 164 channels, these have 82; train again"):
+
+    def lengthen(count: int) -> None:
+        longer = {name: np.resize(arrays[name], count) for name in ("mean", "weights")}
+        save_file(arrays | longer, file, {"backbone_ids": json.dumps(ids)})
+
+    lengthen(164)
+    assert "it is for 164 channels, its backbones have fewer" in refusal(file)
+    lengthen(83)  # keys may be as wide as tokens, and are not here
+    with pytest.raises(
+        CheckpointError, match=r"\(probe\.safetensors of the checkpoint\) is for .* 83 .* have 82; train"
+    ):
         predict(images, tmp_path / "out", folder, replace(config, keep="better"))
+
+
+@pytest.mark.parametrize("name", [META_FILE, MODEL_FILE, PROBE_FILE, WHITENING_FILE])
+def test_each_part_of_a_checkpoint_is_in_its_hash(folder: Path, name: str) -> None:
+    before = hash_checkpoint(folder)
+    with (folder / name).open("ab") as stream:
+        stream.write(b" ")
+    assert hash_checkpoint(folder) != before

@@ -75,6 +75,14 @@ def test_a_file_that_cannot_be_used_ends_the_job_before_any_image_is_encoded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_no_setting_asks_for_is_said_to_be_ignored(
+    tmp_path: Path, images: Path, config: PipelineConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = with_file(config, "masks.json")
+    make_pseudo_labels(images, tmp_path / "out", replace(given, pseudo=replace(given.pseudo, proposer="hac")))
+    assert "pseudo.detections masks.json is not used: pseudo.proposer is hac; set it to coco-json" in caplog.text
+
+
 def test_no_file_named_is_said_of_the_setting(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     with pytest.raises(ConfigError, match=r"pseudo\.detections is empty"):
         make_pseudo_labels(images, tmp_path / "out", with_file(config, ""))

@@ -145,10 +145,11 @@ def test_misses_and_what_is_not_used_are_said_once_with_a_count(
         "c/x.jpg": "its namesake 'a/x.jpg' lies in another folder",
         "c/y.jpg": "its namesake 'a/y.jpg' lies in another folder",
         "c/z.jpg": "no entry",
+        "a/x.jpg": "no annotation of it",
     }
-    assert "1 of 4 images found" in proposer.summary()
+    assert "0 of 4 images found" in proposer.summary()
     misses, unused = proposer.warnings()
-    assert "images without masks from it: 3 of 4, such as 'c/x.jpg'" in misses
+    assert "images without masks from it: 4 of 4, such as 'c/x.jpg'" in misses
     assert "images it names that are not in the collection: 3 of 4, such as 'b/x.jpg'" in unused
     assert caplog.text == ""
 
@@ -244,7 +245,7 @@ def test_an_image_id_that_stands_for_two_images_is_used_for_neither(tmp_path: Pa
     content["images"] += [{"id": 139.0, "file_name": "cat/b.jpg"}, {"id": 8, "file_name": "cat/c.jpg"}]
     proposer = load(dump(file, content), names=names)
     assert [len(proposer.propose(features(names), i)) for i in range(3)] == [0, 0, 0]
-    assert list(proposer.missed) == names[:2]
+    assert list(proposer.missed) == names  # the last has no annotation
     assert any("image id '139' stands for more than one image" in line for line in proposer.warnings())
     content["images"][1:] = content["images"][:1]
     assert len(load(dump(file, content)).propose(features(), 0)) == 1  # said twice, it is still one
@@ -253,11 +254,12 @@ def test_an_image_id_that_stands_for_two_images_is_used_for_neither(tmp_path: Pa
 def test_a_row_without_a_size_takes_the_images_own_and_one_with_a_bad_size_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "d.json", [POLYGON])
     content = json.loads(file.read_text())
-    for sides, count in (((None, None), 1), ((20.0, 30.0), 1), (("20", 30), 0), ((0, 30), 0), (([20], -1), 0)):
+    bad: list[tuple[Any, Any]] = [("20", 30), (0, 30), ([20], -1), (20, None), (None, 30)]
+    for sides, count in [((None, None), 1), ((20.0, 30.0), 1), *((one, 0) for one in bad)]:
         content["images"][0] |= dict(zip(("height", "width"), sides, strict=True))
         proposer = load(dump(file, content))
         assert len(proposer.propose(features(), 0)) == count
-        assert len(proposer.warnings()) == 1 - count
+        assert any("are not two whole numbers above 0" in line for line in proposer.warnings()) == (count == 0)
 
 
 @pytest.mark.parametrize(
@@ -369,3 +371,97 @@ def test_labels_are_at_the_images_own_size(tmp_path: Path) -> None:
     np.testing.assert_array_equal(label.mask_hw, MASK)
     assert label.source == "coco-json"
     assert label.details["overlap"] > 0.5
+
+
+def test_more_masks_than_are_compared_are_the_best_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycocotools counts in 8 bits, and comparing all with all takes memory with the square of their number."""
+    file = write(tmp_path / "d.json", [[[x, 4, x + 6, 4, x + 6, 10, x, 10]] for x in range(20)] * 15)
+    assert len(load(file, replace(CONFIG, nms_iou=0.99)).propose(features(), 0)) == 20  # of 300
+    content = json.loads(file.read_text())
+    content["annotations"][7]["score"], content["annotations"][8]["score"] = 0.9, 0.95
+    for row in content["annotations"][9:]:
+        row["score"] = 0.5
+    for name, value in (("_MAX_MASKS", 2), ("_MAX_PIXELS", 2 * SIZE[0] * SIZE[1])):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"umscosod.pseudo.detections.{name}", value)
+            proposer = load(dump(file, {**content, "annotations": content["annotations"][7:]}))
+            assert [proposal.score for proposal in proposer.propose(features(), 0)] == [0.95, 0.9]
+            assert "its best 2 of 293 are used" in "".join(proposer.warnings())
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"segmentation": POLYGON, "score": 0.0}],
+        [{"segmentation": POLYGON, "score": -3.5}],
+        [{"segmentation": [[0, 0, 30, 0, 30, 20, 0, 20]]}],
+        [{"segmentation": [[0.2, 0.2, 0.8, 0.2, 0.8, 0.8]]}],
+        [{"segmentation": MASK.astype(int).tolist()}],
+        [],
+    ],
+    ids=["score", "logit", "frame", "shares", "pixels", "none"],
+)
+def test_an_image_of_whose_masks_none_is_used_is_said(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    file = write(tmp_path / "d.json", [])
+    content = json.loads(file.read_text())
+    content["annotations"] = [{"image_id": 139, **row} for row in rows]
+    proposer = load(dump(file, content))
+    assert proposer.propose(features(), 0) == []
+    assert "0 of 1 images found" in proposer.summary()
+    assert "images without masks from it: 1 of 1" in "".join(proposer.warnings())
+
+
+def test_scores_above_one_keep_their_order_and_are_said(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.json", [POLYGON, [[0, 12, 20, 12, 20, 18, 0, 18]]], hier_level=0)
+    content = json.loads(file.read_text())
+    content["annotations"][0]["score"], content["annotations"][1]["score"] = 60, 95
+    proposer = load(dump(file, content))
+    first, second = proposer.propose(features(), 0)
+    assert (first.mask_hw[15, 10], second.mask_hw[5, 10]) == (True, True)
+    assert (first.score, second.score) == (1.0, 1.0)
+    assert "scores above 1, which count as 1: 2" in "".join(proposer.warnings())
+
+
+def test_corners_outside_an_image_of_unstated_size_are_of_another_size(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.json", [[[2 * x for x in POLYGON[0]]], POLYGON])
+    content = json.loads(file.read_text())
+    del content["images"][0]["height"], content["images"][0]["width"]
+    proposer = load(dump(file, content))
+    assert [proposal.mask_hw.sum() for proposal in proposer.propose(features(), 0)] == [MASK.sum()]
+    assert "its row of 'images' must say 'width' and 'height'" in "".join(proposer.warnings())
+
+
+def test_run_lengths_of_a_stamp_are_not_stretched(tmp_path: Path) -> None:
+    proposer = load(write(tmp_path / "d.json", [{"size": [2, 3], "counts": [1, 2, 3]}]))
+    assert proposer.propose(features(), 0) == []
+    assert "is made for 2 x 3 pixels" in "".join(proposer.warnings())
+
+
+@pytest.mark.parametrize(("image_id", "of_row"), [(139, "0139"), ("0139", 139), ("000139", "139"), (0, "000")])
+def test_leading_zeros_of_an_id_do_not_matter_where_one_image_has_the_number(
+    tmp_path: Path, image_id: Any, of_row: Any
+) -> None:
+    file = write(tmp_path / "d.json", [POLYGON])
+    content = json.loads(file.read_text())
+    content["images"][0]["id"], content["annotations"][0]["image_id"] = image_id, of_row
+    assert len(load(dump(file, content)).propose(features(), 0)) == 1
+    content["images"] += [{"id": f"0000{image_id}", "file_name": "cat/b.jpg"}]
+    with_two = load(dump(file, content), names=["cat/000000000139.jpg", "cat/b.jpg"])
+    assert with_two.propose(features(["cat/000000000139.jpg", "cat/b.jpg"]), 1) == []
+
+
+def test_lvis_names_its_images_by_their_address(tmp_path: Path) -> None:
+    file = write(tmp_path / "d.json", [POLYGON])
+    content = json.loads(file.read_text())
+    del content["images"][0]["file_name"]
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/train2017/000000000139.jpg"
+    assert len(load(dump(file, content)).propose(features(), 0)) == 1
+
+
+def test_images_found_by_a_number_in_their_name_are_said(tmp_path: Path) -> None:
+    names = ["cat/IMG_9 (1).jpg", "cat/000000000002.jpg", "cat/3.jpg"]
+    rows = [{"image_id": number, "segmentation": POLYGON} for number in (1, 2, 3)]
+    proposer = load(dump(tmp_path / "d.json", rows), names=names)
+    assert proposer.missed == {}
+    assert ["images found by a number" in line for line in proposer.warnings()] == [True]
+    assert "1, such as 'cat/IMG_9 (1).jpg' for 1; if it is another's, give" in proposer.warnings()[0]

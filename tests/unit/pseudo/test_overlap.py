@@ -17,6 +17,12 @@ from umscosod.pseudo.overlap import (
 )
 
 
+def test_as_many_masks_as_a_segmenter_gives_are_compared() -> None:
+    rows = np.arange(300)
+    shared_MM = intersections([encode_rle(np.arange(600).reshape(600, 1) // 2 == row) for row in rows])
+    assert (shared_MM == 2 * np.eye(300)).all()
+
+
 def test_equation_1_by_hand() -> None:
     mask = np.array([[1, 1, 0], [1, 1, 0]], dtype=bool)
     attention = np.array([[0, 1, 1], [0, 1, 1]], dtype=bool)

@@ -253,6 +253,10 @@ def test_weights_of_another_network_or_not_finite_are_named(tmp_path: Path) -> N
     assert "'more' has the shape [1], expected no such tensor" in _refusal(
         lambda: load_model(folder), folder / MODEL_FILE
     )
+    for kind, other in (("F16", torch.float16), ("I32", torch.int32), ("BOOL", torch.bool), ("C64", torch.complex64)):
+        save_file({**weights, name: weights[name].to(other)}, folder / MODEL_FILE)
+        said = _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+        assert f"{name!r} holds numbers of type {kind!r}, expected F32" in said
     save_file({"only": torch.zeros(1)}, folder / MODEL_FILE)
     assert "more do not fit" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
 
