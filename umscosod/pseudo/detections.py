@@ -114,8 +114,8 @@ class CocoProposer:
             except DataError as error:
                 self._bad_annotations.add(f"{where}: {error}")
                 continue
-            if stated_hw not in (None, size_hw):
-                rescaled = rescaled or f"{where} from {_by(stated_hw or size_hw)} to {_by(size_hw)} pixels"
+            if stated_hw is not None and stated_hw != size_hw:
+                rescaled = rescaled or f"{where} from {_by(stated_hw)} to {_by(size_hw)} pixels"
             if is_sound_mask(mask_hw, self.config):
                 proposal = MaskProposal(mask_hw=mask_hw, score=min(score, 1.0), level=level, source="coco-json")
                 found.append((annotation, proposal))
