@@ -64,8 +64,8 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     ----------
     path : Path
     faint : list of Path, optional
-        Gets the file where it holds values above 0 and yet reads as empty, for `warn_of_faint` at the end; without a
-        list the warning is given at once.
+        Gets the file where more of its pixels are neither black nor foreground than are foreground, for
+        `warn_of_faint` at the end; without a list the warning is given at once.
 
     Returns
     -------
@@ -80,11 +80,13 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     with reading("mask", path, "replace or remove the file"), open_picture(path) as opened:
         image = load_upright(path, opened)
         is_wide = image.mode.startswith("I") or image.mode == "F"
-        grey_HW = np.nan_to_num(np.asarray(image if is_wide else flatten_alpha(image).convert("L")))
+        values_HW = np.asarray(image if is_wide else flatten_alpha(image).convert("L"))
+    grey_HW = np.nan_to_num(values_HW)
     top = float(grey_HW.max())
     half = 0.5 if top <= 1.0 else 32768.0 if is_wide and top > 255.0 else 128.0
     mask_HW: BoolArray = grey_HW >= half
-    if top > 0.0 and not mask_HW.any():
+    # more dark values than bright ones: label colours with a bright border, numbers of objects, NaN, below 0
+    if np.count_nonzero(values_HW) > 2 * np.count_nonzero(mask_HW):
         found = [] if faint is None else faint
         found.append(path)
         if faint is None:
@@ -93,11 +95,11 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
 
 
 def warn_of_faint(faint: list[Path]) -> None:
-    """Say which masks `read_mask` took for empty though they are not all 0: one line, or none."""
+    """Say of which masks `read_mask` left most of what is not black out: one line, or none."""
     if faint:
         logger.warning(
-            "%d masks count as empty though they are not all black (%s is one): no value reaches half the range; save "
-            "them as 0 and 255",
+            "%d masks count as empty, or nearly, though they are not all black (%s is one): most values do not reach "
+            "half the range; save them as 0 and 255",
             len(faint),
             faint[0],
         )

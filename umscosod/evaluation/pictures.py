@@ -62,6 +62,8 @@ def read_pair(pred: Path, gt: Path, suspicious: Suspicious | None = None) -> tup
         See `open_grey`.
     """
     truth, prediction = open_grey(gt, suspicious), open_grey(pred, suspicious)
+    if suspicious is not None:
+        suspicious.look_at_sizes(prediction, truth, pred)
     return fit_to_truth(prediction, truth)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from umscosod.data.resize import is_same_aspect
 from umscosod.evaluation.sod import GT_LEVEL
 from umscosod.types import ByteArray
 
@@ -27,6 +28,8 @@ class Suspicious:
         Predictions without a value above 1.
     lost : list of Path
         Pictures of 16 bits that are all 0 in 8 bits.
+    bent : list of Path
+        Predictions of another aspect than their ground truth.
     hidden : list of Path
         Pictures of one colour whose alpha channel, which the tools drop, is none.
     """
@@ -36,6 +39,7 @@ class Suspicious:
         self.single: list[Path] = []
         self.dim: list[Path] = []
         self.lost: list[Path] = []
+        self.bent: list[Path] = []
         self.hidden: list[Path] = []
 
     def look_at_file(self, picture: Image.Image, grey: Image.Image, path: Path) -> None:
@@ -49,6 +53,11 @@ class Suspicious:
             first, last = picture.convert("RGBA").getchannel("A").getextrema()
             if first != last:
                 self.hidden.append(path)
+
+    def look_at_sizes(self, prediction: Image.Image, truth: Image.Image, path: Path) -> None:
+        """Remember a prediction that is made for another picture."""
+        if not is_same_aspect(prediction.size, truth.size):
+            self.bent.append(path)
 
     def look_at(self, gt_HW: ByteArray, path: Path) -> None:
         """Remember a ground truth."""
@@ -84,6 +93,11 @@ class Suspicious:
                 self.lost,
                 "pictures of 16 bits have values above 0 but none that 8 bits keep, so they count as empty ({path} is "
                 "one); masks must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
+            ),
+            (
+                self.bent,
+                "predictions have another aspect than their ground truth and are stretched to its size, as the tools "
+                "do ({path} is one): one of the two may be turned or cut",
             ),
             (
                 self.hidden,

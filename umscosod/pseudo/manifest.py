@@ -19,7 +19,7 @@ import numpy as np
 
 from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, warn_of_faint
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, read_rle_size, warn_of_faint
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError, shorten
 from umscosod.types import NAMES, ImageGroup, ImageRef, PseudoLabel
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.jsonl"
 HUMAN_SOURCE = "human"
+_MAX_GRID = 1024  # tokens along a side of a label, more than any backbone gives
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
@@ -213,6 +214,9 @@ def _row(
 
 def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
     try:
+        label_hw = read_rle_size(row["label"])
+        if list(label_hw) != row["size"] and max(label_hw) > _MAX_GRID:
+            raise DataError(f"its size is {label_hw[0]} x {label_hw[1]}, neither that of its image nor of a grid")
         mask_hw = decode_rle(row["label"])
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise DataError(

@@ -60,7 +60,7 @@ def select_groups(
     if not kept:
         raise DataError(
             f"none of the {sum(len(group.images) for group in groups)} images in {len(groups)} groups has a "
-            "pseudo-label to train on; look at the pseudo-labels, or keep them as they are with --no-train"
+            "pseudo-label to train on; look at the pseudo-labels: each needs the path of its image and .png"
         )
     dropped = len(groups) - len(kept)
     if dropped:

@@ -181,3 +181,15 @@ def test_the_room_loads_neither_torch_nor_fiftyone():
     code = f"import sys, umscosod.evaluation; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_prediction_of_another_aspect_is_pointed_out(tmp_path, caplog):
+    for tree, size in (("pred", (72, 96)), ("gt", (96, 72))):
+        (tmp_path / tree / "a").mkdir(parents=True)
+        Image.new("L", size, 255).save(tmp_path / tree / "a" / "turned.png")
+        Image.new("L", (20, 15) if tree == "gt" else (40, 30), 255).save(tmp_path / tree / "a" / "scaled.png")
+    with caplog.at_level(logging.WARNING, "umscosod"):
+        evaluate(tmp_path / "pred", tmp_path / "gt")
+    (line,) = [record.getMessage() for record in caplog.records if "another aspect" in record.getMessage()]
+    assert line.startswith("1 predictions have another aspect than their ground truth")
+    assert "turned.png" in line

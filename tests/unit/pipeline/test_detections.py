@@ -149,7 +149,7 @@ def test_what_was_not_taken_is_said_once_at_the_end(
     assert report.exit_code == 0
     told = [record.getMessage() for record in caplog.records if "d.json" in record.getMessage()]
     assert len(told) == 3
-    assert "images without masks from it: 2 of 6" in told[0]
+    assert "images without masks from it: 3 of 6" in told[0]
     assert f"such as '{missing}.jpg': no entry" in told[0]
     assert "images it names that are not in the collection: 1 of 5, such as 'nobody/9.jpg'" in told[1]
     assert "annotations left out: 1, such as annotation at position 1" in told[2]

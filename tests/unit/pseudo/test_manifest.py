@@ -255,6 +255,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: bytes) -> None:
     "label",
     [
         *(
+            {"size": [20_000, 20_000], "counts": [400_000_000]},
             {},
             {"size": [1, 1]},
             {"size": 5, "counts": "1"},
