@@ -108,6 +108,7 @@ CASES = [
     _file("[]", "whitening.json", b"[]"),
     _file("5", "whitening.json", b"5"),
     _file("numbers of 5,000 digits", "whitening.json", b'{"first": ' + b"9" * 5000 + b"}"),
+    _file("null for a stream", "whitening.json", b'{"first": null}'),
     _file("empty", "probe.safetensors", b""),
     _case("model.safetensors is a FIFO", _fifo),
     _interrupted("a pickle that runs a program", pickle.dumps(_Bomb())),

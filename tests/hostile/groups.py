@@ -65,6 +65,18 @@ def _layout(folder: Path) -> None:
 
 
 CASES = [
+    _named("name with a backslash", "a\\b.jpg", says="not taken"),
+    _list("list: Windows paths", "0.jpg,cup\na\\1.jpg,cup\n", code=2, says="error: "),
+    _list("list: a group nested 2,500 deep", "0.jpg," + "g/" * 2500 + "g\n1.jpg,cup\n", code=2, says="error: "),
+    Case(
+        what="discover: a name that is not UTF-8",
+        command="discover photos --out l.csv",
+        code=2,
+        says="error: ",
+        make=lambda folder: shutil.copy(
+            name_photo(folder), os.fsdecode(os.fsencode(folder) + b"/photos/coffee/\xe9.jpg")
+        ),
+    ),
     Case(what="no such folder", command="label nowhere --out out", code=2, says="error: "),
     Case(what="IMAGES is ''", command="label '' --out out", code=2, says="error: "),
     Case(what="IMAGES is /", command="label / --out out", code=2, says="error: "),

@@ -43,6 +43,13 @@ def _damage_all(folder: Path) -> None:
         path.write_bytes(b"")
 
 
+def _many_scans() -> bytes:
+    """A progressive JPEG whose last scan is repeated: minutes of decoding in a small file."""
+    content = picture_bytes(kind="JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * 3000 + content[-2:]
+
+
 CASES = [
     _bad("empty file", b""),
     _bad("text", b"hello"),
@@ -63,6 +70,7 @@ CASES = [
     _bad("1 x 5,000 pixels", picture_bytes((1, 5000))),
     _bad("PPM that claims 10^9 x 10^9 pixels", b"P6 1000000000 1000000000 255\n"),
     _bad("BMP of negative width", _BMP_NEGATIVE),
+    _bad("JPEG of 3,000 scans", _many_scans()),
     _odd("FIFO", lambda folder: os.mkfifo(folder / PHOTO)),
     _odd("link to itself", _link("bad.jpg")),
     _odd("dangling link", _link("nowhere.jpg")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from tests.hostile.base import Make, grey_png, picture_bytes, png_bomb, write_json
@@ -92,6 +93,11 @@ CASES = [
             "result/report.json",
             {"images": [{"image": "a", "group": "g", "output": "../../x.png", "status": "labelled"}]},
         ),
+    ),
+    _export(
+        "export: the folder of masks is gone",
+        lambda folder: shutil.rmtree(folder / "result/masks"),
+        form="png",
     ),
     _resume("resume: empty mask", b""),
     _resume("resume: mask cut in half", grey_png(255)[:40]),

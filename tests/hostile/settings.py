@@ -35,6 +35,25 @@ def _flag(name: str, value: str) -> Case:
 
 
 CASES = [
+    Case(
+        what="a flag's number of 5,000 digits",
+        command=f"label photos --out out --config.train.epochs {'9' * 5000}",
+        code=2,
+        says="error: ",
+    ),
+    Case(
+        what="detections that no setting asks for",
+        command="label photos --out out --config.pseudo.detections masks.json",
+        code=0,
+        says="is not used",
+    ),
+    Case(what="--config-file ''", command="label photos --out out --config-file ''", code=2, says="error: "),
+    Case(
+        what="discover: more groups than images",
+        command="discover photos --out l.csv --n-groups 1000000000000",
+        code=2,
+        says="error: ",
+    ),
     _yaml("!!int abc", "seed: !!int abc\n"),
     _yaml("!!float x", "seed: !!float x\n"),
     _yaml("!!binary", "seed: !!binary '!!!'\n"),

@@ -10,6 +10,7 @@ from tests.hostile.kills import Kill
 from tests.hostile.signals import Row
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+_LONGEST = 400
 _BEGIN, _END = "<!-- begin: tables of python -m tests.hostile -->", "<!-- end -->"
 
 
@@ -65,7 +66,8 @@ def _format(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def _code(text: str) -> str:
-    return f"`{text.replace('`', chr(39)).strip()}`"
+    plain = text.replace("`", "'").strip()
+    return f"`{plain if len(plain) <= _LONGEST else f'{plain[: _LONGEST - 3]}...'}`"
 
 
 def _cell(text: str) -> str:
