@@ -22,7 +22,8 @@ def walk_files(root: Path) -> Iterator[Path]:
     """List what is below a folder and is no folder, by name, folder by folder.
 
     Names that start with a dot are passed over. Linked folders are followed, bar those that lead back to a folder on
-    the way to them.
+    the way to them. Images to be labelled are found by `umscosod.data.folders.iter_images` instead: that walk knows
+    layouts, results and names that are no data, and takes a folder once however many links lead to it.
 
     Parameters
     ----------
