@@ -17,7 +17,7 @@ def _file(what: str, content: bytes | str) -> Case:
     return Case(what=what, command=_COMMAND, code=2, says="error: ", make=write("masks.json", content))
 
 
-def _first(what: str, *, code: int = 0, says: str = "warning: masks.json", **fields: Any) -> Case:
+def _first(what: str, *, code: int = 0, says: str = "annotations left out", **fields: Any) -> Case:
     """Other values in the first annotation."""
 
     def change(content: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ CASES = [
     _first("2 MB of counts that are one number", segmentation=_HUGE),
     _first("polygon with NaN", segmentation=[[float("nan")] * 8]),
     _first("polygon with Infinity", segmentation=[[float("inf"), 1, 2, 3, 4, 5]]),
-    _first("polygon with 1e9", segmentation=[[1e9, 1e9, -1e9, 1e9, -1e9, -1e9]], code=0, says="labelled"),
+    _first("polygon with 1e9", segmentation=[[1e9, 1e9, -1e9, 1e9, -1e9, -1e9]]),
     _first("polygon of text", segmentation=[["a", "b", "c", "d", "e", "f"]]),
     _first("polygon of two points", segmentation=[[1, 2, 3, 4]]),
     _first("segmentation null", segmentation=None),
@@ -88,7 +88,7 @@ CASES = [
     _first("score is a list", score=[1]),
     _first("hier_level is text", hier_level="x"),
     _first("image_id is a list", image_id=[1]),
-    _first("mask of another shape", segmentation={"size": [50, 96], "counts": [50 * 96]}),
+    _first("mask of another shape", says="is made for", segmentation={"size": [50, 96], "counts": [50 * 96]}),
     _changed("all entries of another folder", _other_group, code=2, says="error: "),
     _changed(
         "entries of pictures that are not there",

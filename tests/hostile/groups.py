@@ -82,7 +82,7 @@ CASES = [
     Case(what="IMAGES is /", command="label / --out out", code=2, says="error: "),
     Case(what="IMAGES is /dev/null", command="label /dev/null --out out", code=2, says="error: "),
     Case(what="IMAGES holds a NUL", command="label 'a\0b' --out out", code=2, says="error: "),
-    _label("IMAGES is a file", lambda folder: None, code=2, says="error: ", images="photos/coffee/0001.jpg"),
+    _label("IMAGES is a file", lambda folder: None, code=2, says="error: ", images="photos/coffee/coffee_00.jpg"),
     _label("IMAGES is an empty folder", lambda folder: (folder / "no").mkdir(), code=2, says="error: ", images="no"),
     _label(
         "IMAGES is a link to itself",

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -19,12 +20,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 LIMIT_S = 300.0  # of one case; a case takes seconds, a busy machine may take a hundred times as long
 MEMORY_LIMIT = 4 << 30
 _PROVENANCE = ("git", "uname")  # which version wrote a result, on which system: run/run.json
 _PROGRAM_EVENTS = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty"})
 _PR_SET_CHILD_SUBREAPER = 36
+# What differs from run to run, or from machine to machine, is left out of the table.
+_VARYING = {
+    r"; [\d.]+ s, [\d.]+ s an image": "",
+    r"\d\.\d{6,}": "0.…",
+    r"/\S+/umscosod-\w{8}/": "TMPDIR/",
+    r"[0-9a-f]{2}/[0-9a-f]{64}": "KEY",
+}
 # The fewest steps that run every stage; one process for DenseCRF, so that any program started is one too many.
 _FLAGS = {
     "label": "--preset smoke --no-train",
@@ -56,6 +65,8 @@ class Case:
         Makes the input in the case's folder.
     needs : tuple of str
         What is copied into the folder first: ``photos``, ``gt``, ``result``, ``pseudo``.
+    largest_file : int
+        Bytes after which writing a file fails, as on a full disk; 0: no limit.
     """
 
     what: str
@@ -64,6 +75,7 @@ class Case:
     says: str
     make: Callable[[Path], object] = lambda folder: None
     needs: tuple[str, ...] = ("photos",)
+    largest_file: int = 0
 
     @property
     def arguments(self) -> list[str]:
@@ -114,10 +126,12 @@ def run_case(case: Case, folder: Path, base: Path) -> Outcome:
     case.make(folder)
     log = folder.with_name(f"{folder.name}.log")
     log.mkdir()
-    code, used_bytes, orphans = _run_in_fork(case.arguments, folder, log)
+    code, used_bytes, orphans = _run_in_fork(case, folder, log)
     output = "".join((log / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("out", "err"))
     output = output.replace(str(folder), ".")
     line = next((line.strip() for line in output.splitlines() if case.says in line), "")
+    for pattern, instead in _VARYING.items():
+        line = re.sub(pattern, instead, line)
     started = (log / "started").read_text(encoding="utf-8") if (log / "started").is_file() else ""
     return Outcome(
         code=code,
@@ -148,14 +162,14 @@ def _faults(
         yield f"programs started: {' '.join(started.split())}"
 
 
-def _run_in_fork(arguments: list[str], folder: Path, log: Path) -> tuple[int, int, int]:
+def _run_in_fork(case: Case, folder: Path, log: Path) -> tuple[int, int, int]:
     """Exit code, peak memory in bytes, and how many processes were left."""
     adopt_orphans()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        become_command_line(arguments, folder, log)
+        become_command_line(case.arguments, folder, log, case.largest_file)
     deadline = time.monotonic() + LIMIT_S
     while True:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -167,7 +181,7 @@ def _run_in_fork(arguments: list[str], folder: Path, log: Path) -> tuple[int, in
     return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, count_orphans()
 
 
-def become_command_line(arguments: list[str], folder: Path, log: Path) -> None:
+def become_command_line(arguments: list[str], folder: Path, log: Path, largest_file: int = 0) -> NoReturn:
     """Become the command line, in the folder, with both streams in files of `log`; never returns."""
     code = 99
     started: list[str] = []
@@ -181,6 +195,8 @@ def become_command_line(arguments: list[str], folder: Path, log: Path) -> None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8")
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if largest_file:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         os.chdir(folder)
 
         def note_program(event: str, values: tuple[object, ...]) -> None:

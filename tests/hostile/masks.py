@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.hostile.base import Make, grey_png, picture_bytes, png_bomb, write_json
 from tests.hostile.harness import Case
@@ -51,6 +54,18 @@ def _export(what: str, make: Make, *, code: int = 2, says: str = "error: ", form
     return Case(what=what, command=command, code=code, says=says, make=make, needs=("photos", "result"))
 
 
+def _report(what: str, change: Callable[[dict[str, Any]], object]) -> Case:
+    """Another value in the first row of a sound report."""
+
+    def make(folder: Path) -> None:
+        file = folder / "result/report.json"
+        content = json.loads(file.read_text(encoding="utf-8"))
+        change(content["images"][0])
+        file.write_text(json.dumps(content), encoding="utf-8")
+
+    return _export(f"export: report.json with {what}", make)
+
+
 def _resume(what: str, content: bytes) -> Case:
     return Case(
         what=what,
@@ -84,16 +99,10 @@ CASES = [
     _export("export: mask is PostScript", _put("result/masks", _POSTSCRIPT), code=1, says="coffee/"),
     _export("export: FIFO", _fifo("result/masks"), code=1, says="coffee/"),
     _export("export: report.json is []", write_json("result/report.json", [])),
-    _export(
-        "export: report.json with output 5", write_json("result/report.json", {"images": [{"image": "a", "output": 5}]})
-    ),
-    _export(
-        "export: report.json with output ../../x.png",
-        write_json(
-            "result/report.json",
-            {"images": [{"image": "a", "group": "g", "output": "../../x.png", "status": "labelled"}]},
-        ),
-    ),
+    _report("output 5", lambda row: row.update(output=5)),
+    _report("output ../../x.png", lambda row: row.update(output="../../x.png")),
+    _report("image /etc/passwd", lambda row: row.update(image="/etc/passwd")),
+    _report("confidence NaN", lambda row: row.update(confidence=float("nan"))),
     _export(
         "export: the folder of masks is gone",
         lambda folder: shutil.rmtree(folder / "result/masks"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -52,13 +51,20 @@ def _linked_tree(folder: Path) -> None:
     (folder / "result/masks").symlink_to("../mine")
 
 
-def _limit_files(folder: Path) -> None:
-    """No file of this process may grow beyond 20 kB from here on; Python ignores the signal, and so sees an error."""
-    del folder
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+def _full(what: str, command: str, largest_file: int) -> Case:
+    needs = ("photos", "result")
+    return Case(
+        what=f"disk full: {what}", command=command, code=2, says="error: ", needs=needs, largest_file=largest_file
+    )
 
 
 CASES = [
+    _full("as features are written", "label photos --out out --config.features.cache-dir c", 10_000),
+    _full("as features are written, without a cache", "label photos --out out --config.features.no-use-cache", 10_000),
+    _full("as a job begins", "label photos --out out", 200),
+    _full("as the first results are written", "label photos --out out", 2000),
+    _full("as a network is saved", "train photos --pseudo result --out out", 20_000),
+    _full("as an export is written", "export result --to out --format coco", 100),
     _out("--out ''", "''"),
     _out("--out .", ".", code=0, says="4 labelled"),
     _out("--out is the folder of images", "photos"),
