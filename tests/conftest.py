@@ -24,9 +24,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.processes import heed_interrupts
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRATCH = Path(tempfile.mkdtemp(prefix="umscosod-tests-"))
 atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+heed_interrupts()
 
 
 def _start_reaper() -> None:

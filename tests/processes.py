@@ -13,6 +13,12 @@ PATIENCE_S = 300.0
 """Longest wait for what takes a second when nothing else runs: reached only where something is broken."""
 
 
+def heed_interrupts() -> None:
+    """Undo that SIGINT is ignored: a shell lets what it runs in the background, and all that that starts, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def find_marked(mark: str) -> list[int]:
     """Ids of the living processes started with an environment that holds ``NAME=VALUE``, and of all they started."""
     found = []

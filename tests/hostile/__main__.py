@@ -22,6 +22,7 @@ from tests.hostile.base import make_base
 from tests.hostile.harness import Case, Outcome, run_case
 from tests.hostile.kills import COUNT, SEED, run_kills
 from tests.hostile.table import PAGE, format_cases, format_kills, format_signals, read_tables, write_tables
+from tests.processes import heed_interrupts
 
 ROOMS: dict[str, list[Case]] = {
     "Pictures": images.CASES,
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
+    heed_interrupts()
     started, tally = time.monotonic(), Tally()
     scratch = Path(tempfile.mkdtemp(prefix="umscosod-hostile-"))
     _isolate(scratch)
