@@ -90,8 +90,8 @@ def group_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> dict
     contrast = float(((inside_2.mean_ND - outside_2.mean_ND).mean(axis=0) ** 2).sum())
     spread = float(np.trace(inside_2.between_DD))
     return {
-        "closeness": -float(np.log(between / within)),
-        "closer_than_background": -float(np.log(between / background)),
+        "closeness": float(np.log(within) - np.log(between)),  # not of the quotient, which may overflow
+        "closer_than_background": float(np.log(background) - np.log(between)),
         "common_contrast": float(np.log(max(contrast, tiny) / max(spread, tiny))),
         "match": best_match(first, config),
     }
