@@ -31,7 +31,9 @@ sys.exit(cli.main(["label"]))
 
 def run_program(work: str, *, ignored: int | None = None) -> subprocess.CompletedProcess[str]:
     lines = "".join(f"    {line}\n" for line in work.splitlines())
-    start = "" if ignored is None else f"import signal; signal.signal({ignored}, signal.SIG_IGN)\n"
+    # Not ignored, as all that `nohup` starts would.
+    start = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    start += "" if ignored is None else f"signal.signal({ignored}, signal.SIG_IGN)\n"
     code = start + PROGRAM.format(root=str(ROOT), work=lines)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
