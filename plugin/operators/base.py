@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
@@ -12,7 +13,7 @@ from umscosod.errors import Cancelled, UmscosodError
 from umscosod.progress import ProgressFn, WholeJob
 
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
-from ..spaces import keep_filters, show_panel
+from ..spaces import keep_filters, see_filters, show_panel
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class BaseOperator(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> Any:
         """Build the form; runs at every keystroke, so it asks the database for nothing but the schema."""
+        see_filters(ctx)
         inputs = types.Object()
         if ctx.dataset is None:
             inputs.view("no_dataset", types.Error(label="Open a data set first")).invalid = True
@@ -126,6 +128,7 @@ class JobOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Generator[Any]:
         """Start the work in the App, and show it; elsewhere do it."""
+        see_filters(ctx)
         if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
             self._do(ctx)
             return
@@ -164,6 +167,17 @@ class JobOperator(BaseOperator):
         return types.Property(outputs, view=types.View(label=self.LABEL))
 
 
+def steps_after_masks(ctx: Any, field: str) -> tuple[NextStep, ...]:
+    """What people do with masks that are there."""
+    ctx.dataset.reload()  # the field was made in another thread
+    steps = [NextStep(label="Review the worst", operator="review", params={"field": field}, has_form=False)]
+    truths = set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+    truths |= set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Detections))
+    if any(ctx.dataset.get_field(f"{name}_status") is None for name in truths - {field, "reviewed"}):
+        steps.append(NextStep(label="Evaluate", operator="evaluate", params={"pred_field": field}))
+    return (*steps, NextStep(label="Export", operator="export", params={"field": field}))
+
+
 class QuickOperator(BaseOperator):
     """Something done at once; what `perform` returns is shown by name.
 
@@ -184,6 +198,7 @@ class QuickOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Any:
         """Do it, and let the App show what changed."""
+        see_filters(ctx)
         with _plain_errors():
             result = self.perform(ctx)
         if self.CHANGES_DATASET:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn
 
 from ..forms import (
@@ -15,7 +16,8 @@ from ..forms import (
     read_group_field,
     read_text,
 )
-from .base import JobOperator
+from ..jobs import NextStep
+from .base import JobOperator, steps_after_masks
 
 
 class Label(JobOperator):
@@ -57,6 +59,19 @@ class Label(JobOperator):
         from umscosod.integrations.fiftyone import label_dataset
 
         return label_dataset(view, **options, progress=progress)
+
+    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
+        """All stages."""
+        return estimate_stages(len(view), options["config"], train=options["train"])
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away; and train where that was left out."""
+        field = read_text(ctx, "field", "cosal")
+        steps = steps_after_masks(ctx, field)
+        if read_flag(ctx, "train", True):
+            return steps
+        again = {**ctx.params, "train": True, "field": f"{field}_trained", "overwrite": False}
+        return (*steps, NextStep(label="Train for better masks", operator=self.NAME, params=again))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which fields the result is."""

@@ -6,6 +6,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from umscosod.config import CrfConfig, PseudoConfig, RefineConfig
+from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn
 
 from ..forms import (
@@ -22,7 +23,8 @@ from ..forms import (
     read_number,
     read_text,
 )
-from .base import JobOperator
+from ..jobs import NextStep
+from .base import JobOperator, steps_after_masks
 
 CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
 
@@ -82,6 +84,17 @@ class GeneratePseudoMasks(JobOperator):
 
         return pseudo_label_dataset(view, **options, progress=progress)
 
+    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
+        """Features and labels."""
+        stages = estimate_stages(len(view), options["config"], train=False)
+        return {name: stages[name] for name in ("features", "pseudo-labels")}
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review, and train on them."""
+        field = read_text(ctx, "field", "pseudo")
+        train = NextStep(label="Train on them", operator="train", params={"labels": field})
+        return (*steps_after_masks(ctx, field), train)
+
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
         return f"Pseudo-masks are in the field {read_text(ctx, 'field', 'pseudo')!r}"
@@ -139,6 +152,19 @@ class Train(JobOperator):
 
         return train_dataset(view, **options, progress=progress)
 
+    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
+        """Features and training."""
+        stages = estimate_stages(len(view), options["config"], train=True)
+        return {name: stages[name] for name in ("features", "training") if name in stages}
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Label with the network."""
+        return (
+            NextStep(
+                label="Label with it", operator="predict", params={"checkpoint": read_text(ctx, "key", "network")}
+            ),
+        )
+
     def describe_done(self, ctx: Any) -> str:
         """Say how to use the network."""
         return f"The network is the run {read_text(ctx, 'key', 'network')!r}; 'predict' labels any view with it"
@@ -186,6 +212,15 @@ class Predict(JobOperator):
         from umscosod.integrations.fiftyone import predict_dataset
 
         return predict_dataset(view, **options, progress=progress)
+
+    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
+        """Features and refinement."""
+        stages = estimate_stages(len(view), options["config"], train=False)
+        return {name: stages[name] for name in ("features", "refinement")}
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "predicted"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
@@ -242,6 +277,10 @@ class Refine(JobOperator):
         from umscosod.integrations.fiftyone import refine_dataset
 
         return refine_dataset(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "refined"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
