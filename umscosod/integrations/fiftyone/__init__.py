@@ -39,6 +39,7 @@ _HOMES = {
     "list_runs": "runs.record",
     "predict_dataset": "runs.labels",
     "preview_groups": "grouping.dataset",
+    "preview_view": "grouping.proposals",
     "pseudo_label_dataset": "runs.labels",
     "refine_dataset": "runs.labels",
     "reject_masks": "review.decide",

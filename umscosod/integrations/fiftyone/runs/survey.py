@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 from umscosod.integrations.fiftyone.runs.rows import flat_images, group_name, group_names_by_folder, value_path
 
