@@ -8,6 +8,7 @@ from typing import Any
 from umscosod.config import PipelineConfig
 from umscosod.errors import UmscosodError
 from umscosod.estimate import estimate_stages, first_width
+from umscosod.progress import in_words
 
 from .forms import BY_FOLDER, Form, read_text
 from .settings import BACKBONES, read_config
@@ -77,7 +78,8 @@ class Outlook:
         if config is not None and stages:
             parts.append(_features(config))
             found = estimate_stages(self.n_images, config, train=train, n_groups=len(self.groups.sizes))
-            parts.append(describe_time(sum(found.get(stage, 0.0) for stage in stages)))
+            seconds = sum(found.get(stage, 0.0) for stage in stages)
+            parts.append(f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute")
         if self.n_images:
             self._form.notice("outlook", ", ".join(parts))
         self._add_warnings()
@@ -116,20 +118,6 @@ def open_form(operator: Any, inputs: Any, ctx: Any) -> tuple[Form, Outlook]:
     """Begin the form of an operator over groups of samples."""
     form = Form(inputs, ctx, operator.NAME)
     return form, Outlook(form)
-
-
-def describe_time(seconds: float) -> str:
-    """Say about how long something takes.
-
-    Examples
-    --------
-    >>> describe_time(20), describe_time(130), describe_time(3 * 3600)
-    ('less than a minute', 'about 2 minutes', 'about 3 hours')
-    """
-    if seconds < 45:
-        return "less than a minute"
-    minutes = max(1, round(seconds / 60))
-    return f"about {_count(minutes, 'minute') if minutes < 100 else _count(round(minutes / 60), 'hour')}"
 
 
 def _count(number: int, word: str) -> str:

@@ -187,7 +187,7 @@ def check_weights() -> list[Check]:
 
     if problem := _import_problem("torch", "timm"):
         return [Check(name="weights", ok=None, message=f"unknown: {problem}", cure="mend torch first")]
-    from umscosod.features.weights import find_weights
+    from umscosod.features.weights_place import find_weights
 
     checks = []
     for spec in VIT_SPECS.values():

@@ -18,6 +18,7 @@ from ..forms import (
     remember_values,
 )
 from ..outlook import open_form
+from ..spaces import show_panel
 from .base import JobOperator, QuickOperator
 
 PANEL = "compare_models"
@@ -128,10 +129,7 @@ class Compare(QuickOperator):
         measure: Any = read_text(ctx, "measure", "iou")
         found = compare_dataset(ctx.dataset, a, b, measure=measure)
         ctx.store(STORE).set("choice", {"a": a, "b": b, "measure": found.measure}, ttl=STORED_FOR_S)
-        for panel_id in _open_panels(getattr(ctx, "spaces", None)):
-            # one that is open would keep what it shows: opening it only brings it to the front
-            ctx.trigger(f"{self.plugin_name}/{PANEL}", {"panel_id": panel_id, "__method__": "on_load"})
-        ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+        list(show_panel(ctx, f"{self.plugin_name}/{PANEL}"))
         groups = [
             {"group": row.group, "n_a": row.n_a, "n_b": row.n_b, "a": row.a, "b": row.b, "gain": row.gain}
             for row in found.groups
@@ -140,13 +138,6 @@ class Compare(QuickOperator):
 
     def resolve_output(self, ctx: Any) -> None:
         """No dialog: it would hide the panel, which shows it all."""
-
-
-def _open_panels(space: Any) -> list[str]:
-    """Ids of our panels in the App's layout; None (a call from Python) has none."""
-    if getattr(space, "type", None) == PANEL:
-        return [str(space.component_id)]
-    return [panel for child in getattr(space, "children", None) or [] for panel in _open_panels(child)]
 
 
 def _read_key(ctx: Any) -> str:

@@ -1,6 +1,5 @@
 """Operator `group_by_class`: which images are searched together, from what is known of them or from the pictures."""
 
-from collections.abc import Generator
 from typing import Any
 
 import fiftyone as fo
@@ -9,6 +8,7 @@ from umscosod.integrations.fiftyone import group_fields
 from umscosod.progress import ProgressFn
 
 from ..forms import BY_FOLDER, Form, names_as_words, read_flag, read_number, read_text, remember_values
+from ..jobs import NextStep
 from ..outlook import Outlook, open_form
 from ..settings import add_settings, check_settings, read_config
 from .base import JobOperator
@@ -73,7 +73,7 @@ class GroupByClass(JobOperator):
         options = {"into": read_text(ctx, "into", INTO), "config": read_config(ctx)}
         if way == DISCOVERED:
             options["n_groups"] = _read_count(ctx)
-            if _read_action(ctx) == PREVIEW:
+            if _is_preview(ctx):
                 return {"is_preview": True, **options}
         source: Any = read_text(ctx, "source") or None
         if way == TAG:
@@ -96,19 +96,32 @@ class GroupByClass(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say what there is now."""
         into = read_text(ctx, "into", INTO)
-        if _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW:
+        if _is_preview(ctx):
             shown = f"{_list_sizes(ctx, into)}. The grid shows one image of each"
             return f"{shown}. Run this again with the same settings and 'Write these groups' to keep them"
         return f"Groups are in the field {into!r}; the saved view 'by-{into}' shows one tile a group"
 
-    def next_steps(self, ctx: Any, outcome: Any) -> Generator[Any, None, None]:
-        """Show the groups: after a preview one image of each, else the saved view."""
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Write what was looked at, or label by it."""
+        into = read_text(ctx, "into", INTO)
+        if _is_preview(ctx):
+            params = {**ctx.params, "action": WRITE}
+            return (NextStep(label="Write these groups", operator=self.NAME, params=params),)
+        return (NextStep(label="Label by these groups", operator="label", params={"group_field": into}),)
+
+    def view_after(self, ctx: Any) -> Any:
+        """One image of each proposed group; after writing, one tile a group."""
         from umscosod.integrations.fiftyone import preview_view
 
-        if _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW:
-            yield ctx.ops.set_view(preview_view(ctx.dataset, read_text(ctx, "into", INTO)))
-        elif outcome.view_name:
-            yield ctx.ops.set_view(name=outcome.view_name)
+        into = read_text(ctx, "into", INTO)
+        if _is_preview(ctx):
+            return preview_view(ctx.dataset, into)
+        ctx.dataset.reload()
+        return ctx.dataset.exists(into).group_by(into)
+
+
+def _is_preview(ctx: Any) -> bool:
+    return _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW
 
 
 def _read_way(ctx: Any) -> str:

@@ -1,4 +1,4 @@
-"""Forms without a database: what they ask the library about samples has fixed answers (tests/integration asks really)."""
+"""Forms without a database: what they ask about samples has fixed answers; tests/integration asks really."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def test_a_form_shows_what_a_format_can_do() -> None:
     operator = get_operator("export")
     assert sorted(form_of(operator, {})["format"].type.values) == sorted(FORMATS) == sorted(KNOWN)
     shown = {
-        form: {"category", "category_field", "per_region"} & form_of(operator, {"format": form, "advanced": True}).keys()
+        form: {"category", "category_field", "per_region"}
+        & form_of(operator, {"format": form, "advanced": True}).keys()
         for form in KNOWN
     }
     assert shown == {

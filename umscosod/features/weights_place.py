@@ -34,6 +34,7 @@ def find_weights(spec: VitSpec) -> Path | None:
 
 
 def hub_repository(spec: VitSpec) -> str:
+    """Name of the repository on the Hugging Face hub that holds timm's weights."""
     return f"timm/{spec.timm_name}"
 
 

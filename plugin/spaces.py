@@ -1,0 +1,45 @@
+"""The App's layout and grid: panels of ours, and what the user sees."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def open_panels(space: Any, name: str) -> list[str]:
+    """Ids of the panels of a name in the App's layout; None (a call from Python) has none."""
+    if getattr(space, "type", None) == name:
+        return [str(space.component_id)]
+    return [panel for child in getattr(space, "children", None) or [] for panel in open_panels(child, name)]
+
+
+def show_panel(ctx: Any, uri: str, *, layout: str = "horizontal") -> Iterator[Any]:
+    """Open a panel of ours beside the grid, or bring it to the front and let it look again; the grid stays as it is.
+
+    For a generator to yield; another operator exhausts it.
+    """
+    name = uri.rpartition("/")[2]
+    for panel_id in open_panels(getattr(ctx, "spaces", None), name):
+        # one that is open would keep what it shows: opening it only brings it to the front
+        yield ctx.trigger(uri, {"panel_id": panel_id, "__method__": "on_load"})
+    yield ctx.ops.open_panel(name, layout=layout, is_active=True)
+    yield from keep_filters(ctx)
+
+
+def keep_filters(ctx: Any) -> Iterator[Any]:
+    """Turn filters of the side bar into stages of the view.
+
+    Whatever makes the App read the data set anew, such as a panel that opens or new fields, resets its filters: the
+    server gives the data set another id each time (FiftyOne 1.22, `serialize_dataset`).
+    """
+    if getattr(ctx, "request_params", {}).get("filters"):
+        yield ctx.ops.set_view(seen_view(ctx))
+
+
+def seen_view(ctx: Any) -> Any:
+    """The view that the grid shows, filters of the side bar included: ``ctx.view`` drops those on a saved view."""
+    from fiftyone.server.view import get_view
+
+    asked = ctx.request_params
+    stages, name = asked.get("view") or [], asked.get("view_name")
+    if name:
+        stages = [*ctx.dataset.load_saved_view(name)._serialize(), *stages]
+    return get_view(ctx.dataset, stages=stages, filters=asked.get("filters"), extended_stages=asked.get("extended"))
