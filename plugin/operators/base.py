@@ -10,6 +10,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import Cancelled, UmscosodError
+from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn, WholeJob
 
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
@@ -98,9 +99,15 @@ class JobOperator(BaseOperator):
     A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``. From the
     App the work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated
     operations the call lasts as long as the work.
+
+    Attributes
+    ----------
+    STAGES : tuple of str
+        Stages whose time is known before, see `umscosod.estimate`.
     """
 
     IS_JOB: ClassVar[bool] = True
+    STAGES: ClassVar[tuple[str, ...]] = ()
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
@@ -111,8 +118,15 @@ class JobOperator(BaseOperator):
         raise NotImplementedError(type(self).__name__)
 
     def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Seconds by stage, where they are known before: one bar for the whole job needs them."""
-        return {}
+        """Seconds by stage, as the head of the form says them: one bar for the whole job needs them."""
+        if not self.STAGES:
+            return {}
+        from umscosod.integrations.fiftyone import survey
+
+        groups = survey(view, options["group_field"])
+        train = options.get("train", "training" in self.STAGES)
+        found = estimate_stages(groups.n_images, options["config"], train=train, n_groups=len(groups.sizes))
+        return {name: found[name] for name in self.STAGES if name in found}
 
     def describe_done(self, ctx: Any) -> str:
         """Say where the result is."""

@@ -1,32 +1,41 @@
 """Operators for single steps: pseudo-masks, training, prediction, refinement."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import fiftyone as fo
-from fiftyone.operators import types
 
-from umscosod.config import CrfConfig, PseudoConfig, RefineConfig
-from umscosod.estimate import estimate_stages
+from umscosod.config import PseudoConfig, RefineConfig
 from umscosod.progress import ProgressFn
 
 from ..forms import (
+    Form,
     add_field_choice,
-    add_group_choice,
-    add_mask_field_choice,
     add_out_dir,
-    add_overrides,
-    add_settings,
-    get_help,
-    read_config,
+    mask_fields,
+    names_as_words,
     read_flag,
     read_group_field,
     read_number,
     read_text,
+    remember_values,
 )
 from ..jobs import NextStep
+from ..outlook import open_form
+from ..settings import add_overrides, add_settings, check_settings, get_help, is_advanced, read_config
 from .base import JobOperator, steps_after_masks
 
 CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
+MAKERS = {
+    CLUSTERING: "Found in each image by what looks alike (default)",
+    COCO_FILE: "Read from a COCO file, such as HASSOD's results",
+    FIELD: "Taken from a detections field with masks",
+}
+SWITCHES = {
+    "adaptive": ("Adapt the threshold to each image", "Off: the same threshold for all"),
+    "region_filter": ("Drop regions unlike the group's object", "Off: all that lies above the threshold stays"),
+    "crf": ("Follow the borders in the picture (DenseCRF)", "Off: faster, with rougher borders"),
+}
 
 
 class GeneratePseudoMasks(JobOperator):
@@ -37,36 +46,23 @@ class GeneratePseudoMasks(JobOperator):
     DESCRIPTION = "Make the pseudo-labels of each group (CM-SPLG), to look at and to train on"
     ACTION = "Make pseudo-masks of"
     ICON = "auto_fix_high"
+    STAGES = ("features", "pseudo-labels")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, output field, the maker of instance masks, and settings."""
-        add_group_choice(inputs, ctx.dataset)
-        add_field_choice(inputs, ctx, "pseudo")
-        makers = types.RadioGroup()
-        makers.add_choice(CLUSTERING, label="Cluster the features of each image")
-        makers.add_choice(COCO_FILE, label="Read a COCO file, such as HASSOD's results")
-        makers.add_choice(FIELD, label="Take a detections field with masks")
-        inputs.enum(
-            "proposer",
-            makers.values(),
-            view=makers,
-            default=CLUSTERING,
-            label="Instance masks",
-            description="How objects are cut out of single images, before groups are looked at",
-        )
-        chosen = read_text(ctx, "proposer", CLUSTERING)
-        if chosen == COCO_FILE:
-            inputs.str("detections", label="COCO file", required=True, description=get_help(PseudoConfig, "detections"))
-        elif chosen == FIELD:
-            choices = types.DropdownView()
-            for name in sorted(ctx.dataset.get_field_schema(embedded_doc_type=fo.Detections)):
-                choices.add_choice(name, label=name)
-            inputs.enum("detections_field", choices.values(), view=choices, label="Detections field", required=True)
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for groups and output field; for the maker of instance masks and the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES)
+        outlook.add_group_choice()
+        field = add_field_choice(form, "pseudo")
+        check_settings(form)
+        if is_advanced(form):
+            _add_maker(form)
+            add_settings(form)
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `pseudo_label_dataset`."""
+        remember_values(ctx, self.NAME)
         proposer = read_text(ctx, "proposer", CLUSTERING)
         file = {"pseudo.proposer": "coco-json", "pseudo.detections": read_text(ctx, "detections")}
         return {
@@ -83,11 +79,6 @@ class GeneratePseudoMasks(JobOperator):
         from umscosod.integrations.fiftyone import pseudo_label_dataset
 
         return pseudo_label_dataset(view, **options, progress=progress)
-
-    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Features and labels."""
-        stages = estimate_stages(len(view), options["config"], train=False)
-        return {name: stages[name] for name in ("features", "pseudo-labels")}
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review, and train on them."""
@@ -108,31 +99,27 @@ class Train(JobOperator):
     DESCRIPTION = "Train on pseudo-masks, on masks that a person accepted, or on both; the network becomes a run"
     ACTION = "Train on"
     ICON = "model_training"
+    STAGES = ("features", "training")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, masks to learn from, a name and settings."""
-        add_group_choice(inputs, ctx.dataset)
-        add_mask_field_choice(
-            inputs,
-            ctx,
-            "labels",
-            "Masks to learn from",
-            default="pseudo",
-            description="Such as pseudo-masks; samples with a rejected mask are left out. '-': accepted masks alone",
-        )
-        inputs.bool(
-            "use_reviewed",
-            default=True,
-            label="Use accepted masks",
-            description="Masks in the field 'reviewed' take the place of the others, with full weight",
-        )
-        inputs.str("key", label="Name of the network", default="network", required=True)
-        inputs.bool("overwrite", default=False, label="Replace a network of that name")
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for groups, masks to learn from and a name; for the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES, train=True)
+        outlook.add_group_choice()
+        has_reviewed = _add_lessons(form)
+        key = form.text("key", "network", label="Name of the network")
+        if key in ctx.dataset.list_runs():
+            form.flag("overwrite", label=f"Replace the network {key!r}", description="Off: a finished one stays")
+        check_settings(form)
+        if is_advanced(form):
+            if has_reviewed:
+                _add_use_reviewed(form)
+            add_settings(form)
+            add_out_dir(form, key)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `train_dataset`."""
+        remember_values(ctx, self.NAME)
         from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
@@ -151,11 +138,6 @@ class Train(JobOperator):
         from umscosod.integrations.fiftyone import train_dataset
 
         return train_dataset(view, **options, progress=progress)
-
-    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Features and training."""
-        stages = estimate_stages(len(view), options["config"], train=True)
-        return {name: stages[name] for name in ("features", "training") if name in stages}
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Label with the network."""
@@ -178,26 +160,23 @@ class Predict(JobOperator):
     DESCRIPTION = "Label a new collection with a run's network or a checkpoint on disk; nothing is trained"
     ACTION = "Label"
     ICON = "smart_toy"
+    STAGES = ("features", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the network, groups, output field and settings."""
-        choices = types.AutocompleteView(allow_user_input=True)
-        for key in sorted(ctx.dataset.list_runs()):
-            choices.add_choice(key, label=key)
-        inputs.str(
-            "checkpoint",
-            label="Network",
-            view=choices,
-            required=True,
-            description="A run that trained, or the path of a checkpoint or of an output folder",
-        )
-        add_group_choice(inputs, ctx.dataset)
-        add_field_choice(inputs, ctx, "predicted")
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for the network, groups and output field; for the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES)
+        _add_network_choice(form)
+        outlook.add_group_choice()
+        field = add_field_choice(form, "predicted")
+        check_settings(form)
+        if is_advanced(form):
+            add_settings(form)
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `predict_dataset`."""
+        remember_values(ctx, self.NAME)
         return {
             "checkpoint": read_text(ctx, "checkpoint"),
             "group_field": read_group_field(ctx),
@@ -212,11 +191,6 @@ class Predict(JobOperator):
         from umscosod.integrations.fiftyone import predict_dataset
 
         return predict_dataset(view, **options, progress=progress)
-
-    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Features and refinement."""
-        stages = estimate_stages(len(view), options["config"], train=False)
-        return {name: stages[name] for name in ("features", "refinement")}
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review the worst, score, take away."""
@@ -237,27 +211,28 @@ class Refine(JobOperator):
     ICON = "tune"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the run, output field and what to change."""
-        choices = types.AutocompleteView(allow_user_input=True)
-        schema = ctx.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
-        for name in sorted(name.removesuffix("_map") for name in schema if name.endswith("_map")):
-            choices.add_choice(name, label=name)
-        inputs.str("source", label="Run", view=choices, default="cosal")
-        add_field_choice(inputs, ctx, "refined")
-        for name, label, default in (
-            ("adaptive", "Threshold per image", True),
-            ("region_filter", "Filter regions", True),
-            ("crf", "DenseCRF", True),
-        ):
-            section, attribute = (CrfConfig, "enabled") if name == "crf" else (RefineConfig, name)
-            inputs.bool(name, default=default, label=label, description=get_help(section, attribute))
-        th0_help = get_help(RefineConfig, "th0")
-        inputs.float("th0", label="Threshold", default=RefineConfig().th0, description=th0_help, min=0, max=1)
-        add_out_dir(inputs)
-        add_overrides(inputs, ctx, example="refine.sim_th=0.6")
+        """Ask for the run, output field and threshold; for the rest on demand."""
+        form = Form(inputs, ctx, self.NAME)
+        _add_source(form)
+        field = add_field_choice(form, "refined")
+        inputs.float(
+            "th0",
+            label="Threshold",
+            default=form.last("th0", RefineConfig().th0),
+            description="Of the soft map, 0 to 1: what lies above belongs to the object. Higher: smaller masks",
+            min=0,
+            max=1,
+        )
+        check_settings(form)
+        if is_advanced(form):
+            for name, (label, description) in SWITCHES.items():
+                form.flag(name, True, label=label, description=description)
+            add_overrides(form, example="refine.sim_th=0.6")
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `refine_dataset`."""
+        remember_values(ctx, self.NAME)
         chosen = {
             "refine.adaptive": read_flag(ctx, "adaptive", True),
             "refine.region_filter": read_flag(ctx, "region_filter", True),
@@ -285,3 +260,99 @@ class Refine(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
         return f"Refined masks are in the field {read_text(ctx, 'field', 'refined')!r}"
+
+
+def _add_maker(form: Form) -> None:
+    """Ask where instance masks come from."""
+    chosen = form.choice(
+        "proposer",
+        MAKERS,
+        CLUSTERING,
+        is_radio=True,
+        label="Single objects",
+        description="How objects are cut out of single images, before groups are looked at",
+    )
+    if chosen == COCO_FILE:
+        help_text = get_help(PseudoConfig, "detections")
+        form.text("detections", label="COCO file", required=True, description=help_text)
+    elif chosen == FIELD:
+        names = form.dataset.get_field_schema(embedded_doc_type=fo.Detections)
+        first = min(names, default="")
+        form.choice("detections_field", names_as_words(names), first, label="Detections field", required=True)
+
+
+def _add_lessons(form: Form) -> bool:
+    """Ask for the masks to learn from; returns whether there are accepted ones too."""
+    from umscosod.integrations.fiftyone.runs.fields import REVIEWED
+
+    fields = [name for name in mask_fields(form.dataset) if name != REVIEWED]
+    has_reviewed = form.dataset.has_field(REVIEWED)
+    words = names_as_words(fields)
+    if has_reviewed:
+        words["-"] = "accepted masks alone"
+    default = next((name for name in ("pseudo", "cosal", *fields) if name in fields), "-" if has_reviewed else "pseudo")
+    name = form.proposals(
+        "labels",
+        words,
+        default,
+        label="Masks to learn from",
+        description="Such as pseudo-masks; samples with a rejected mask are left out. '-': accepted masks alone",
+    )
+    if not words:
+        form.error("labels_problem", "There are no masks to learn from: run 'generate pseudo-masks' or 'label' first")
+    elif name not in words:
+        form.error("labels_problem", f"There is no mask field {name!r}; there are: {', '.join(fields)}")
+    elif has_reviewed and name != "-":
+        form.notice("labels_note", "Masks that a person accepted take the place of the others")
+    return has_reviewed
+
+
+def _add_use_reviewed(form: Form) -> None:
+    form.flag(
+        "use_reviewed",
+        True,
+        label="Use accepted masks",
+        description="Masks in the field 'reviewed' take the place of the others, with full weight",
+    )
+
+
+def _add_network_choice(form: Form) -> None:
+    """Offer the networks of all data sets, the newest first; a path may be typed."""
+    import umscosod.integrations.fiftyone as integration
+
+    list_networks: Any = getattr(integration, "list_networks", tuple)  # comes with the library of the same release
+    words = {}
+    for network in list_networks():
+        is_here = network.dataset == form.dataset.name
+        made = f"{network.n_samples} images, {network.created[:10]}"
+        where = "" if is_here else f" of the data set {network.dataset}"
+        words[network.key if is_here else str(network.checkpoint)] = (
+            f"{network.name}{where} ({', '.join(_short(network.backbones))}; {made})"
+        )
+    form.proposals(
+        "checkpoint",
+        words,
+        next(iter(words), ""),
+        label="Network",
+        required=True,
+        description="A run that trained, or the path of a checkpoint or of an output folder",
+    )
+    if not words:
+        form.notice("no_networks", "No network was trained yet: run 'train', or 'label' with training; or type a path")
+
+
+def _short(backbones: Iterable[str]) -> Iterator[str]:
+    """Names of backbones without the hash of their weights, each once."""
+    return iter(dict.fromkeys(name.split("@")[0].split(":")[0] for name in backbones))
+
+
+def _add_source(form: Form) -> None:
+    """Ask for the run whose soft maps are refined."""
+    schema = form.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
+    names = sorted(name.removesuffix("_map") for name in schema if name.endswith("_map"))
+    default = "cosal" if "cosal" in names or not names else names[0]
+    name = form.proposals("source", names_as_words(names), default, label="Run", description="Its soft maps are cut")
+    if not names:
+        form.error("source_problem", "No run here has soft maps: run 'label' or 'predict' first")
+    elif name not in names:
+        form.error("source_problem", f"The run {name!r} has no soft maps; choose one of {', '.join(names)}")

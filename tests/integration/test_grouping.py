@@ -49,7 +49,7 @@ def test_by_field_with_a_view_of_one_tile_a_group(kinds: Any) -> None:
     assert len(view) == 3
     assert sorted(len(group) for group in view.iter_dynamic_groups()) == [3, 4, 4]
     assert report.summary == (
-        "3 groups of 11 samples written to the field 'cosal_group'; 1 samples have no group; "
+        "3 groups of 11 samples written to the field 'cosal_group'; 1 sample without a group; "
         "saved view 'by-cosal_group'"
     )
 
@@ -195,7 +195,7 @@ def test_damaged_and_repeated_files(kinds: Any) -> None:
     names = kinds.values("cosal_group")
     assert names[0] is None
     assert names[1] == names[-1]  # two samples, one file
-    assert "1 pictures cannot be read" in report.summary
+    assert "1 picture cannot be read" in report.summary
 
 
 def test_a_number_of_groups_that_cannot_be(kinds: Any) -> None:

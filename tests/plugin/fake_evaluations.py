@@ -31,6 +31,8 @@ class FakeDataset:
     values_a = (0.9, 0.5, 0.5, None)
     values_b = (0.4, 0.7, 0.5, 0.1)
 
+    name = "toy"
+
     def __init__(self, evaluations: tuple[str, ...] = ()) -> None:
         self.evaluations = evaluations
 

@@ -43,10 +43,11 @@ def test_evaluate_offers_masks_and_instances(evaluate: Any) -> None:
     assert form["pred_field"].default == "cosal"  # the one that a run wrote
     assert form["gt_field"].default == "ground_truth"
     assert [choice.value for choice in form["gt_field"].view.choices] == ["cosal", "ground_truth", "instances"]
-    assert form["definition"].type.values == ["cosod", "sod"]
-    assert "use_maps" not in form
-    assert "use_maps" in form_of(evaluate, make_context({"pred_field": "cosal"}))
-    assert "use_maps" not in form_of(evaluate, make_context({"pred_field": "ground_truth"}))
+    assert "definition" not in form
+    shown = {"advanced": True}
+    assert form_of(evaluate, make_context(shown))["definition"].type.values == ["cosod", "sod"]
+    assert "use_maps" in form_of(evaluate, make_context({"pred_field": "cosal", **shown}))
+    assert "use_maps" not in form_of(evaluate, make_context({"pred_field": "ground_truth", **shown}))
 
 
 def test_evaluate_replaces_only_when_ticked(evaluate: Any) -> None:

@@ -198,7 +198,7 @@ def _check_name(option: str, name: str) -> None:
 
 def _recognised(file: str, option: str) -> VitSpec:
     from umscosod.features.weights import recognise
-    from umscosod.features.weights_file import check_regular_file, expand_user
+    from umscosod.features.weights_check import check_regular_file, expand_user
 
     path = expand_user(file)
     check_regular_file(path, cure=f"check {option}")

@@ -18,13 +18,8 @@ from umscosod.errors import WeightsError, one_line, shorten
 from umscosod.features.cache import file_sha256
 from umscosod.features.position_embedding import square_side
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
-from umscosod.features.weights_file import (
-    StateDict,
-    check_regular_file,
-    dtype_name,
-    expand_user,
-    read_state_dict,
-)
+from umscosod.features.weights_check import check_regular_file, expand_user
+from umscosod.features.weights_file import StateDict, dtype_name, read_state_dict
 from umscosod.features.weights_place import HUB_FILES, find_weights, hub_repository
 
 logger = logging.getLogger(__name__)
