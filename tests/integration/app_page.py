@@ -104,20 +104,27 @@ class AppPage:
         self.page.get_by_role("option", name=wanted, exact=True).click()
         self.settle()
 
+    def fill(self, form: Any, label: str, text: str) -> None:
+        """Type into the box under a label."""
+        path = f"xpath=.//*[normalize-space(text())='{label}']/following::*[self::input or self::textarea][1]"
+        form.locator(path).first.fill(text)
+        self.settle()
+
+    def tick(self, form: Any, label: str) -> None:
+        """Tick or untick a box by its label."""
+        form.get_by_text(label, exact=True).click()
+        self.settle()
+
     def execute(self, form: Any) -> None:
         """Run what the form asks for."""
         form.get_by_role("button", name="Execute").click()
 
-    def leave_dialog(self, words: str) -> None:
-        """Wait for the dialog at the end of a job, which says these words, and click it away.
-
-        Its button is there from the first report on, so it says nothing about the end.
-        """
+    def leave_job(self, words: str) -> None:
+        """Wait for the end of a job, which says these words, and close the panel that shows it."""
         self.page.get_by_text(words).first.wait_for()
         self.settle()
-        done = self.page.get_by_role("button", name="Done")
-        done.click()
-        done.wait_for(state="hidden")
+        self.page.get_by_role("button", name="Done").click()
+        self.page.locator("[data-cy='panel-tab-progress']").wait_for(state="hidden")
 
     def open_panel(self, label: str) -> None:
         """Open a panel beside the grid by the menu of panels."""
