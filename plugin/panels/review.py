@@ -8,14 +8,22 @@ from fiftyone.operators import types
 from umscosod.errors import UmscosodError
 from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
-from ..operators.review import PANEL, decide, guess_field, looked_at, remember_field
+from ..operators.review import PANEL, STORE, STORED_FOR_S, decide, guess_field, looked_at, opens_next, remember_field
+from .own_view import base_view, note_base, restore_base, show_own, shown_view
 
 PAGE = 10
 """Masks in the table, and how many Next goes on by."""
-SURE = 0.9
-"""Where the slider for accepting many at once begins."""
+SURE = 0.75
+"""Share of the undecided masks that are less certain than where the slider for accepting many at once begins."""
 UNDECIDED, ALL = "undecided", "all"
-COLUMNS = (("name", "Image"), ("group", "Group"), ("confidence", "Confidence"), ("status", "Status"))
+COLUMNS = (
+    ("name", "Image"),
+    ("group", "Group"),
+    ("confidence", "Confidence"),
+    ("status", "Status"),
+    ("reason", "Reason"),
+)
+GROUP_COLUMNS = (("group", "Group"), ("open", "Open"), ("confidence", "Mean confidence"))
 LAYOUT = {"orientation": "vertical", "columns": 1, "gap": 2, "px": 2, "py": 2}
 SLIDER = {"label_position": "top", "value_precision": 2, "value_label_display": "auto"}
 FITTING = {"table": {"sx": {"minWidth": 0}}}
@@ -45,7 +53,11 @@ class ReviewMasks(foo.Panel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take the run last reviewed, or the first one."""
+        """Take the run last reviewed, or the first one; the list lies within the view that is there."""
+        if ctx.dataset is None:
+            return
+        note_base(ctx)
+        ctx.panel.set_state("open_next", opens_next(ctx))
         fields = _fields(ctx)
         if _run(ctx) not in fields:
             guessed = guess_field(ctx) if fields else ""
@@ -56,13 +68,29 @@ class ReviewMasks(foo.Panel):
         """Begin anew: runs belong to a data set."""
         self.on_load(ctx)
 
+    def on_unload(self, ctx: Any) -> None:
+        """Leave the grid as it was."""
+        if ctx.dataset is not None:
+            restore_base(ctx)
+
+    def on_change_view(self, ctx: Any) -> None:
+        """List within the view that the user chose while the panel is open."""
+        if ctx.dataset is not None and note_base(ctx):
+            self._start(ctx)
+
     def on_change_selected(self, ctx: Any) -> None:
         """Count anew: a decision made without the panel ends with an empty selection."""
         self._refresh(ctx)
 
     def on_change_current_sample(self, ctx: Any) -> None:
-        """Count anew: a sample was opened or closed, so one may have been decided about."""
+        """Draw the run's mask on the open sample; count anew, as one may have been decided about."""
+        if ctx.current_sample and _run(ctx):
+            _show_only(ctx, _run(ctx))  # an open sample has fields of its own, and begins with those the page knew
         self._refresh(ctx)
+
+    def change_open_next(self, ctx: Any) -> None:
+        """Keep, for the buttons beside an open sample, whether they open the next one."""
+        ctx.store(STORE).set("open_next", bool(ctx.params.get("value")), ttl=STORED_FOR_S)
 
     def change_list(self, ctx: Any) -> None:
         """Another run, limit or kind of list was chosen."""
@@ -92,7 +120,7 @@ class ReviewMasks(foo.Panel):
     def accept_sure(self, ctx: Any) -> None:
         """Accept all of the list that are at least this certain."""
         if _run(ctx):
-            self._decide(ctx, "accept", _sure(ctx, _list(ctx)))
+            self._decide(ctx, "accept", _sure(ctx, _list(ctx, shown_view(ctx))))
 
     def change_least(self, ctx: Any) -> None:
         """Say how many would be accepted."""
@@ -104,6 +132,18 @@ class ReviewMasks(foo.Panel):
         if isinstance(row, int) and row < len(rows):
             ctx.ops.open_sample(id=rows[row]["id"])
 
+    def open_group(self, ctx: Any) -> None:
+        """Show all images of a group, decided or not: its masks are judged beside each other."""
+        from umscosod.integrations.fiftyone.review.listing import list_group
+
+        rows, row = ctx.panel.state.groups or [], ctx.params.get("row")
+        if isinstance(row, int) and row < len(rows):
+            show_own(ctx, list_group(base_view(ctx), _run(ctx), rows[row]["group"]))
+
+    def show_list(self, ctx: Any) -> None:
+        """Back from a group to the list."""
+        self._show(ctx)
+
     def open_refine(self, ctx: Any) -> None:
         """Open the form that makes masks at another threshold from the stored soft maps."""
         ctx.prompt(f"{self.plugin_name}/refine", params={"source": _run(ctx)})
@@ -114,7 +154,17 @@ class ReviewMasks(foo.Panel):
         if _run(ctx):
             remember_field(ctx, _run(ctx))
             _show_only(ctx, _run(ctx))
+            self._begin_sure(ctx)
         self._show(ctx)
+
+    def _begin_sure(self, ctx: Any) -> None:
+        """Begin the slider for many at once at a run's own figures: what is certain differs from run to run."""
+        from umscosod.integrations.fiftyone.review.listing import undecided_quantile
+
+        if ctx.panel.state.least_of == _run(ctx) or not _fields(ctx):
+            return
+        ctx.panel.state.least_of = _run(ctx)
+        ctx.panel.state.least = undecided_quantile(ctx.dataset, _run(ctx), SURE)
 
     def _decide_selected(self, ctx: Any, verb: str) -> None:
         ids = looked_at(ctx)
@@ -138,27 +188,34 @@ class ReviewMasks(foo.Panel):
         """Put the list into the grid and its beginning into the table."""
         view = self._refresh(ctx)
         if view is not None:
-            ctx.ops.set_view(view)
+            show_own(ctx, view)
 
     def _refresh(self, ctx: Any) -> Any:
-        """Read counts and table again; returns what is left of the list, None without a run."""
-        from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts
+        """Read counts and tables again; returns what is left of the list, None without a run."""
+        from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts, review_groups
 
         run = _run(ctx)
         if run not in _fields(ctx):
             return None
-        view = _list(ctx)
+        within = shown_view(ctx)
+        try:
+            view = _list(ctx, within)
+        except UmscosodError as error:  # the user's view leaves the field out
+            ctx.panel.state.counts = f"**{error}**"
+            ctx.panel.state.table, ctx.panel.state.groups, ctx.panel.state.sure = [], [], 0
+            return None
         passed = int(ctx.panel.state.passed or 0)
         left = view.skip(passed) if passed else view
         items = read_review_items(left, run, limit=PAGE)
         if not items and passed:  # the end: begin again
-            ctx.panel.state.passed = 0
-            left, items = view, read_review_items(view, run, limit=PAGE)
-        counts = review_counts(ctx.dataset, run)
+            passed = ctx.panel.state.passed = 0
+            items = read_review_items(view, run, limit=PAGE)
+        counts = review_counts(within, run)
         ctx.panel.state.counts = " · ".join(f"**{count}** {word}" for word, count in counts.items())
         ctx.panel.state.sure = len(_sure(ctx, view))
         ctx.panel.state.table = [_cells(item) for item in items]
-        return left
+        ctx.panel.state.groups = [_group_cells(group) for group in review_groups(within, run)]
+        return left if passed else _list(ctx, base_view(ctx))  # the App adds the side bar's filters itself
 
     def render(self, ctx: Any) -> Any:
         """Lay out the panel."""
@@ -170,8 +227,10 @@ class ReviewMasks(foo.Panel):
         _add_choices(panel, self, ctx, fields)
         panel.md(ctx.panel.state.counts or "", name="counts_text")
         _add_decisions(panel, self)
-        _add_table(panel, self)
+        _add_switch(panel, self)
+        panel.md(ctx.panel.state.about or "", name="about_text")
         _add_sure(panel, self, ctx)
+        _add_tables(panel, self)
         return types.Property(panel, view=types.GridView(**LAYOUT))
 
 
@@ -204,7 +263,19 @@ def _add_decisions(panel: Any, own: ReviewMasks) -> None:
     decisions.btn("undo", label="Undo selected", on_click=own.undo_selected, variant="outlined")
     moves = panel.h_stack("moves", gap=1)
     moves.btn("next", label="Next", on_click=own.go_on, variant="outlined")
+    moves.btn("all_groups", label="All groups", on_click=own.show_list, variant="outlined")
     moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
+
+
+def _add_switch(panel: Any, own: ReviewMasks) -> None:
+    panel.bool(
+        "open_next",
+        default=True,
+        label="Open the next one",
+        description="After a decision about the open sample",
+        view=types.SwitchView(),
+        on_change=own.change_open_next,
+    )
 
 
 def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
@@ -212,7 +283,7 @@ def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
         "least",
         min=0,
         max=1,
-        default=SURE,
+        default=_least(ctx),
         view=types.SliderView(**SLIDER),
         label=f"Accept all of the list with a confidence of at least {_least(ctx):.2f}",
         on_change=own.change_least,
@@ -227,11 +298,16 @@ def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
     )
 
 
-def _add_table(panel: Any, own: ReviewMasks) -> None:
-    table = types.TableView(componentsProps=FITTING, on_click_row=own.open_row)
-    for column, label in COLUMNS:
-        table.add_column(column, label=label)
-    panel.list("table", types.Object(), view=table, label="Next masks: click one to see it large")
+def _add_tables(panel: Any, own: ReviewMasks) -> None:
+    _add_table(panel, "table", COLUMNS, "Next masks: click one to see it large", own.open_row)
+    _add_table(panel, "groups", GROUP_COLUMNS, "Groups: click one to see its images", own.open_group)
+
+
+def _add_table(panel: Any, name: str, columns: Any, label: str, on_click: Any) -> None:
+    table = types.TableView(componentsProps=FITTING, on_click_row=on_click)
+    for column, title in columns:
+        table.add_column(column, label=title)
+    panel.list(name, types.Object(), view=table, label=label)
 
 
 def _fields(ctx: Any) -> list[str]:
@@ -242,11 +318,11 @@ def _run(ctx: Any) -> str:
     return str(ctx.panel.get_state("choice.run") or "")
 
 
-def _list(ctx: Any) -> Any:
+def _list(ctx: Any, within: Any) -> Any:
     from umscosod.integrations.fiftyone.review.listing import list_for_review
 
     return list_for_review(
-        ctx.dataset,
+        within,
         _run(ctx),
         max_confidence=_limit(ctx) if _limit(ctx) < 1 else None,
         include_reviewed=ctx.panel.get_state("choice.kind") == ALL,
@@ -265,7 +341,7 @@ def _limit(ctx: Any) -> float:
 
 
 def _least(ctx: Any) -> float:
-    return _number(ctx.panel.state.least, SURE)
+    return _number(ctx.panel.state.least, 1.0)
 
 
 def _number(value: Any, default: float) -> float:
@@ -274,14 +350,21 @@ def _number(value: Any, default: float) -> float:
 
 def _cells(item: Any) -> dict[str, str]:
     """One row of the table; its cells are text."""
-    words = (item.state, item.status, item.reason)
+    words = (item.state, item.status)
     return {
         "id": item.sample_id,
         "name": item.name,
         "group": item.group,
         "confidence": "" if item.confidence is None else f"{item.confidence:.3f}",
         "status": ": ".join(word for word in words if word),
+        "reason": item.reason,
     }
+
+
+def _group_cells(group: Any) -> dict[str, str]:
+    """One row of the table of groups; its cells are text."""
+    confidence = "" if group.confidence is None else f"{group.confidence:.3f}"
+    return {"group": group.name, "open": f"{group.n_open} of {group.n}", "confidence": confidence}
 
 
 def _show_only(ctx: Any, field: str) -> None:

@@ -138,6 +138,7 @@ def test_the_panel_shows_the_least_certain_first(dataset: Any, ids: list[str]) -
         "group": "disk-0",
         "confidence": "0.083",
         "status": "labelled",
+        "reason": "",
     }
     assert session.state["counts"] == f"**{N_IMAGES}** open · **0** accepted · **0** rejected · **0** sent back"
     assert asked["set_active_fields"]["fields"] == ["cls", "ground_truth", "cosal"]  # no other run's masks on top
@@ -173,6 +174,7 @@ def test_the_panel_goes_on_to_what_is_left(dataset: Any, ids: list[str]) -> None
 def test_the_panel_accepts_the_certain_ones_of_the_list(dataset: Any, ids: list[str]) -> None:
     session = PanelSession(dataset)
     session.send("on_load")
+    assert session.state["least"] == pytest.approx(0.771, abs=1e-3)  # three quarters of the masks are less certain
     session.state |= {"limit": 0.8, "least": 0.5}
     session.send("change_list")
     assert (len(session.state["table"]), session.state["sure"]) == (9, 4)  # 6/12 to 9/12
