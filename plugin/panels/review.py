@@ -15,6 +15,8 @@ PAGE = 10
 """Masks in the table, and how many Next goes on by."""
 SURE = 0.75
 """Share of the undecided masks that are less certain than where the slider for accepting many at once begins."""
+OPEN_TILE = "Open the first mask by its tile in the grid: the page may be older than this run, and not draw its masks"
+"""The App draws, on a sample that a panel opens, only fields known when the page was loaded or a tile was opened."""
 UNDECIDED, ALL = "undecided", "all"
 COLUMNS = (
     ("name", "Image"),
@@ -85,16 +87,28 @@ class ReviewMasks(foo.Panel):
     def on_change_current_sample(self, ctx: Any) -> None:
         """Draw the run's mask on the open sample; count anew, as one may have been decided about."""
         if ctx.current_sample and _run(ctx):
-            _show_only(ctx, _run(ctx))  # an open sample has fields of its own, and begins with those the page knew
+            ctx.panel.state.drawn = _run(ctx)  # by its tile, or the page knew the run before
+            self._say_why(ctx)
         self._refresh(ctx)
+
+    def _say_why(self, ctx: Any) -> None:
+        """Say, over the open sample, how certain the run was and why."""
+        from umscosod.integrations.fiftyone.review.listing import read_review_items
+
+        if _run(ctx) not in _fields(ctx):
+            return
+        for item in read_review_items(ctx.dataset.select(ctx.current_sample), _run(ctx), limit=1):
+            words = (_cells(item)[name] for name in ("group", "confidence", "status", "reason"))
+            ctx.ops.notify(" · ".join(word for word in words if word), variant="info")
 
     def change_open_next(self, ctx: Any) -> None:
         """Keep, for the buttons beside an open sample, whether they open the next one."""
         ctx.store(STORE).set("open_next", bool(ctx.params.get("value")), ttl=STORED_FOR_S)
 
     def change_list(self, ctx: Any) -> None:
-        """Another run, limit or kind of list was chosen."""
-        self._start(ctx)
+        """Another run, limit or kind of list was chosen; the App also says so of each input that it draws first."""
+        if ctx.panel.state.listed != _chosen(ctx):
+            self._start(ctx)
 
     def go_on(self, ctx: Any) -> None:
         """Pass over the masks of the table; from the end the list begins again."""
@@ -129,8 +143,12 @@ class ReviewMasks(foo.Panel):
     def open_row(self, ctx: Any) -> None:
         """Open a mask of the table, large."""
         rows, row = ctx.panel.state.table or [], ctx.params.get("row")
-        if isinstance(row, int) and row < len(rows):
-            ctx.ops.open_sample(id=rows[row]["id"])
+        if not isinstance(row, int) or row >= len(rows):
+            return
+        if ctx.panel.state.drawn != _run(ctx):
+            ctx.ops.notify(OPEN_TILE, variant="warning")
+            return
+        ctx.ops.open_sample(id=rows[row]["id"])
 
     def open_group(self, ctx: Any) -> None:
         """Show all images of a group, decided or not: its masks are judged beside each other."""
@@ -150,6 +168,9 @@ class ReviewMasks(foo.Panel):
 
     def _start(self, ctx: Any) -> None:
         """Show the list from its beginning."""
+        is_same_run, ctx.panel.state.listed = (ctx.panel.state.listed or [""])[0] == _run(ctx), _chosen(ctx)
+        if not is_same_run and _run(ctx) in (getattr(ctx, "active_fields", None) or []):
+            ctx.panel.state.drawn = _run(ctx)  # asked before the grid's fields are read anew: the page knows the run
         ctx.panel.state.passed = 0
         if _run(ctx):
             remember_field(ctx, _run(ctx))
@@ -228,7 +249,6 @@ class ReviewMasks(foo.Panel):
         panel.md(ctx.panel.state.counts or "", name="counts_text")
         _add_decisions(panel, self)
         _add_switch(panel, self)
-        panel.md(ctx.panel.state.about or "", name="about_text")
         _add_sure(panel, self, ctx)
         _add_tables(panel, self)
         return types.Property(panel, view=types.GridView(**LAYOUT))
@@ -336,6 +356,11 @@ def _sure(ctx: Any, view: Any) -> Any:
     return list_certain(view, _run(ctx), _least(ctx))
 
 
+def _chosen(ctx: Any) -> list[Any]:
+    """What the list depends on."""
+    return [_run(ctx), ctx.panel.get_state("choice.kind") or UNDECIDED, _limit(ctx)]
+
+
 def _limit(ctx: Any) -> float:
     return _number(ctx.panel.state.limit, 1.0)
 
@@ -368,7 +393,7 @@ def _group_cells(group: Any) -> dict[str, str]:
 
 
 def _show_only(ctx: Any, field: str) -> None:
-    """Draw this run's masks and no other run's: two on top of each other cannot be judged."""
-    others = {f"{other}{suffix}" for other in _fields(ctx) for suffix in ("", "_map")}
-    shown = [name for name in (getattr(ctx, "active_fields", None) or []) if name not in others]
-    ctx.ops.set_active_fields([*shown, field])
+    """Draw this run's masks and no others: two on top of each other cannot be judged."""
+    from umscosod.integrations.fiftyone.runs.look import shown_fields
+
+    ctx.ops.set_active_fields(shown_fields(ctx.dataset, field, getattr(ctx, "active_fields", None) or []))

@@ -29,15 +29,30 @@ def dress_run(dataset: Any, field: str) -> None:
         Mask field of the run, with the fields that `declare_fields` adds.
     """
     config = dataset.app_config
-    others = _other_runs(dataset, field)
-    hidden = {f"{other}{suffix}" for other in others for suffix in ("", *GROUPED)}
     active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
-    beside = [path for path in (_group_path(dataset, field), field, f"{field}_confidence") if path]
-    kept = [path for path in active.paths if path not in hidden and path not in beside]
-    active.paths = [*kept, *beside]
+    active.paths = shown_fields(dataset, field, active.paths)
     config.active_fields = active
-    _colour(config, field, len(others))
+    _colour(config, field, len(_other_runs(dataset, field)))
     _collapse(dataset, field, [f"{field}{suffix}" for suffix in GROUPED], after=BEFORE)
+
+
+def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
+    """Fields to draw so that one run's masks can be judged: no other masks on top, group and confidence as captions.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    field : str
+        Mask field of the run.
+    active : iterable of str
+        What is drawn now; whatever is no mask and belongs to no other run stays.
+    """
+    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
+    for kind in (fo.Segmentation, fo.Heatmap):
+        hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
+    wanted = (_group_path(dataset, field), field, f"{field}_confidence")
+    beside = [path for path in wanted if path and dataset.has_field(path)]
+    return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
 
 def undress_run(dataset: Any, field: str) -> None:
