@@ -10,6 +10,7 @@ from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
 from ..operators.review import PANEL, STORE, STORED_FOR_S, decide, guess_field, looked_at, opens_next, remember_field
 from .own_view import base_view, note_base, restore_base, show_own, shown_view
+from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
 
 PAGE = 10
 """Masks in the table, and how many Next goes on by."""
@@ -17,19 +18,7 @@ SURE = 0.75
 """Share of the undecided masks that are less certain than where the slider for accepting many at once begins."""
 OPEN_TILE = "Open the first mask by its tile in the grid: the page may be older than this run, and not draw its masks"
 """The App draws, on a sample that a panel opens, only fields known when the page was loaded or a tile was opened."""
-UNDECIDED, ALL = "undecided", "all"
-COLUMNS = (
-    ("name", "Image"),
-    ("group", "Group"),
-    ("confidence", "Confidence"),
-    ("status", "Status"),
-    ("reason", "Reason"),
-)
-GROUP_COLUMNS = (("group", "Group"), ("open", "Open"), ("confidence", "Mean confidence"))
 LAYOUT = {"orientation": "vertical", "columns": 1, "gap": 2, "px": 2, "py": 2}
-SLIDER = {"label_position": "top", "value_precision": 2, "value_label_display": "auto"}
-FITTING = {"table": {"sx": {"minWidth": 0}}}
-"""Lets a table be as narrow as the panel: it is cut off otherwise."""
 HELP = """Masks of a run, the least certain first; empty and failed images are among them.
 
 Accepted masks are copied into the field `reviewed`: no run writes there, and training can use them. Rejected samples
@@ -245,89 +234,13 @@ class ReviewMasks(foo.Panel):
         if not fields:
             panel.md("### Nothing to review yet\nRun *label* or *predict* first: it writes a mask field.", name="none")
             return types.Property(panel, view=types.GridView(**LAYOUT))
-        _add_choices(panel, self, ctx, fields)
+        add_choices(panel, self, fields, _limit(ctx))
         panel.md(ctx.panel.state.counts or "", name="counts_text")
-        _add_decisions(panel, self)
-        _add_switch(panel, self)
-        _add_sure(panel, self, ctx)
-        _add_tables(panel, self)
+        add_decisions(panel, self)
+        add_switch(panel, self)
+        add_sure(panel, self, _least(ctx), ctx.panel.state.sure or 0)
+        add_tables(panel, self)
         return types.Property(panel, view=types.GridView(**LAYOUT))
-
-
-def _add_choices(panel: Any, own: ReviewMasks, ctx: Any, fields: list[str]) -> None:
-    runs, kinds = types.DropdownView(), types.DropdownView()
-    for field in fields:
-        runs.add_choice(field, label=field)
-    kinds.add_choice(UNDECIDED, label="nobody decided about")
-    kinds.add_choice(ALL, label="decided or not")
-    choice = types.Object()
-    choice.enum("run", runs.values(), view=runs, label="Masks of the run", on_change=own.change_list)
-    choice.enum("kind", kinds.values(), view=kinds, default=UNDECIDED, label="that", on_change=own.change_list)
-    panel.define_property("choice", choice, view=types.GridView(orientation="horizontal", columns=2, gap=2))
-    panel.float(
-        "limit",
-        min=0,
-        max=1,
-        default=1.0,
-        view=types.SliderView(**SLIDER),
-        label=f"Show masks with a confidence of at most {_limit(ctx):.2f}",
-        on_change=own.change_list,
-    )
-
-
-def _add_decisions(panel: Any, own: ReviewMasks) -> None:
-    decisions = panel.h_stack("decisions", gap=1)
-    decisions.btn("accept", label="Accept selected", on_click=own.accept_selected, variant="contained")
-    decisions.btn("reject", label="Reject selected", on_click=own.reject_selected, variant="outlined")
-    decisions.btn("send_back", label="Send back selected", on_click=own.send_back_selected, variant="outlined")
-    decisions.btn("undo", label="Undo selected", on_click=own.undo_selected, variant="outlined")
-    moves = panel.h_stack("moves", gap=1)
-    moves.btn("next", label="Next", on_click=own.go_on, variant="outlined")
-    moves.btn("all_groups", label="All groups", on_click=own.show_list, variant="outlined")
-    moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
-
-
-def _add_switch(panel: Any, own: ReviewMasks) -> None:
-    panel.bool(
-        "open_next",
-        default=True,
-        label="Open the next one",
-        description="After a decision about the open sample",
-        view=types.SwitchView(),
-        on_change=own.change_open_next,
-    )
-
-
-def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
-    panel.float(
-        "least",
-        min=0,
-        max=1,
-        default=_least(ctx),
-        view=types.SliderView(**SLIDER),
-        label=f"Accept all of the list with a confidence of at least {_least(ctx):.2f}",
-        on_change=own.change_least,
-    )
-    count = ctx.panel.state.sure or 0
-    panel.btn(
-        "accept_sure",
-        label=f"Accept {count} of the list",
-        disabled=not count,
-        on_click=own.accept_sure,
-        variant="outlined",
-    )
-
-
-def _add_tables(panel: Any, own: ReviewMasks) -> None:
-    _add_table(panel, "table", COLUMNS, "Next masks: click one to see it large", own.open_row)
-    _add_table(panel, "groups", GROUP_COLUMNS, "Groups: click one to see its images", own.open_group)
-
-
-def _add_table(panel: Any, name: str, columns: Any, label: str, on_click: Any) -> None:
-    table = types.TableView(componentsProps=FITTING, on_click_row=on_click)
-    for column, title in columns:
-        table.add_column(column, label=title)
-    panel.list(name, types.Object(), view=table, label=label)
 
 
 def _fields(ctx: Any) -> list[str]:

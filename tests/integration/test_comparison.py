@@ -199,7 +199,7 @@ def test_the_panel_shows_images_of_the_users_view_and_gives_it_back(evaluated: A
     ids = evaluated.values("id")
 
     def shown() -> list[str]:
-        return list(fo.DatasetView._build(evaluated, session.asked["set_view"]["view"]).values("id"))
+        return list(fo.DatasetView._build(evaluated, dict(session.asked)["set_view"]["view"]).values("id"))
 
     session.send("show_a")
     assert set(shown()) == {ids[index] for index in (2, 5, 6, 7)}, "image 0 is not in the user's view"
@@ -208,7 +208,7 @@ def test_the_panel_shows_images_of_the_users_view_and_gives_it_back(evaluated: A
     bars = []
     for place in range(31):
         session.send("show_bar", idx=place)
-        bars += shown() if "set_view" in session.asked else []
+        bars += shown() if "set_view" in dict(session.asked) else []
     assert set(bars) == set(ids[1:])
     for junk in ({}, {"idx": None}, {"idx": "3"}, {"idx": 999}):
         assert "set_view" not in session.send("show_bar", **junk)
@@ -223,9 +223,9 @@ def test_the_panel_draws_just_what_is_ticked(evaluated: Any) -> None:
     session = PanelSession(evaluated, "compare_models")
     session.send("on_load")
     session.state["draw"] = {"b": True}
-    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "bad"]
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "bad"]
     session.state["draw"] = {"a": True, "truth": True}
-    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "good", "ground_truth"]
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "good", "ground_truth"]
 
 
 def test_figures_lie_in_a_collapsed_group(evaluated: Any) -> None:

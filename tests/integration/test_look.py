@@ -31,7 +31,6 @@ def test_only_the_newest_run_is_drawn(toy_dataset: Any) -> None:
             f"{run}_review",
         ]
         assert not groups_of(toy_dataset)[run].expanded
-        assert run in groups_of(toy_dataset)["labels"].paths
 
 
 def test_runs_have_colours_and_a_users_stays(toy_dataset: Any) -> None:
