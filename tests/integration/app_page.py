@@ -41,7 +41,7 @@ def wait_for(probe: Callable[[], Any], timeout_s: float = DONE_S) -> Any:
 class AppPage:
     """One data set in one tab."""
 
-    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path) -> None:
+    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path, view: str = "") -> None:
         self.dataset = dataset
         self.pictures = Path(os.environ.get(SCREENSHOTS) or pictures)
         self.page = browser.new_page(viewport={"width": 1500, "height": 900})
@@ -57,7 +57,8 @@ class AppPage:
         self.page.on("requestfailed", lambda request: self._asked.discard(request))
         self.page.add_init_script(WATCH)
         # Not "networkidle": the App keeps a stream open.
-        self.page.goto(f"{url}/datasets/{dataset.name}", wait_until="domcontentloaded")
+        address = f"{url}/datasets/{dataset.name}" + (f"?view={view}" if view else "")
+        self.page.goto(address, wait_until="domcontentloaded")
         self.page.wait_for_selector("[data-cy='looker']")
 
     def _note_failure(self, response: Any) -> None:
@@ -141,12 +142,21 @@ class AppPage:
         """Tick the box of the first sample, which is shown where the mouse is; a redraw may take a click away."""
         assert wait_for(self._has_ticked_first), "the first sample cannot be selected"
 
-    def _has_ticked_first(self) -> bool:
+    def open_first_tile(self) -> None:
+        """Open the first sample, large."""
         self.settle()
+        self._first_tile().click()
+        self.page.locator("[data-cy='modal']").wait_for()
+
+    def _first_tile(self) -> Any:
         tiles = [(tile.bounding_box(), tile) for tile in self.page.locator("[data-cy='looker']").all()]
         # By place: the order in the page is another, as tiles are used again when the view changes.
         first = min((box["y"], box["x"], place) for place, (box, _) in enumerate(tiles) if box)
-        tile = tiles[first[2]][1]
+        return tiles[first[2]][1]
+
+    def _has_ticked_first(self) -> bool:
+        self.settle()
+        tile = self._first_tile()
         tile.hover()
         tile.click(position={"x": 19, "y": 20})
         self.settle()

@@ -78,7 +78,7 @@ def compare(app: AppPage, dataset: Any) -> None:
         app.page.get_by_role("button", name=f"Where {side}").click()
         assert wait_for(lambda n=n: app.samples_shown() == n), (side, n, app.samples_shown())
     app.picture("compare_filtered")
-    app.page.get_by_role("button", name="Show all").click()
+    app.page.get_by_role("button", name="Back to your view").click()
     assert wait_for(lambda: app.samples_shown() == len(dataset))
     app.close_panel("compare_models")
 

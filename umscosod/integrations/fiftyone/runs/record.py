@@ -17,6 +17,7 @@ from typing import Any
 import fiftyone.core.runs as fors
 
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.runs.look import undress_run
 from umscosod.integrations.fiftyone.runs.parts import hold_run, list_parts, remove_part
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
@@ -221,6 +222,7 @@ def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     folder = Path(config.folder)
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
+        undress_run(dataset, names[0] if names else "")
         remove_files(folder, config.run_id)
 
 
