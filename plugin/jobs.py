@@ -114,6 +114,10 @@ class AppJob:
         self._stop.set()
         self.message = "stopping after the image or step at hand"
 
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout_s)
+
     @property
     def is_stopping(self) -> bool:
         """Whether somebody asked it to stop and it has not yet."""

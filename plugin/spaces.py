@@ -30,16 +30,19 @@ def keep_filters(ctx: Any) -> Iterator[Any]:
     Whatever makes the App read the data set anew, such as a panel that opens or new fields, resets its filters: the
     server gives the data set another id each time (FiftyOne 1.22, `serialize_dataset`).
     """
-    if getattr(ctx, "request_params", {}).get("filters"):
-        yield ctx.ops.set_view(seen_view(ctx))
+    if _filters(ctx):
+        see_filters(ctx)
+        yield ctx.ops.set_view(ctx.view)
 
 
-def seen_view(ctx: Any) -> Any:
-    """The view that the grid shows, filters of the side bar included: ``ctx.view`` drops those on a saved view."""
-    from fiftyone.server.view import get_view
+def see_filters(ctx: Any) -> None:
+    """Let ``ctx.view`` be what the grid shows: with the name of a saved view it drops the filters (FiftyOne 1.22).
 
-    asked = ctx.request_params
-    stages, name = asked.get("view") or [], asked.get("view_name")
-    if name:
-        stages = [*ctx.dataset.load_saved_view(name)._serialize(), *stages]
-    return get_view(ctx.dataset, stages=stages, filters=asked.get("filters"), extended_stages=asked.get("extended"))
+    The request has the stages of that view beside its name.
+    """
+    if _filters(ctx):
+        ctx.request_params["view_name"] = None
+
+
+def _filters(ctx: Any) -> Any:
+    return (getattr(ctx, "request_params", None) or {}).get("filters")

@@ -5,14 +5,16 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import Cancelled, UmscosodError
+from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn, WholeJob
 
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
-from ..spaces import keep_filters, show_panel
+from ..spaces import keep_filters, see_filters, show_panel
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class BaseOperator(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> Any:
         """Build the form; runs at every keystroke, so it asks the database for nothing but the schema."""
+        see_filters(ctx)
         inputs = types.Object()
         if ctx.dataset is None:
             inputs.view("no_dataset", types.Error(label="Open a data set first")).invalid = True
@@ -96,9 +99,15 @@ class JobOperator(BaseOperator):
     A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``. From the
     App the work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated
     operations the call lasts as long as the work.
+
+    Attributes
+    ----------
+    STAGES : tuple of str
+        Stages whose time is known before, see `umscosod.estimate`.
     """
 
     IS_JOB: ClassVar[bool] = True
+    STAGES: ClassVar[tuple[str, ...]] = ()
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
@@ -109,8 +118,15 @@ class JobOperator(BaseOperator):
         raise NotImplementedError(type(self).__name__)
 
     def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Seconds by stage, where they are known before: one bar for the whole job needs them."""
-        return {}
+        """Seconds by stage, as the head of the form says them: one bar for the whole job needs them."""
+        if not self.STAGES:
+            return {}
+        from umscosod.integrations.fiftyone import survey
+
+        groups = survey(view, options["group_field"])
+        train = options.get("train", "training" in self.STAGES)
+        found = estimate_stages(groups.n_images, options["config"], train=train, n_groups=len(groups.sizes))
+        return {name: found[name] for name in self.STAGES if name in found}
 
     def describe_done(self, ctx: Any) -> str:
         """Say where the result is."""
@@ -126,6 +142,7 @@ class JobOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Generator[Any]:
         """Start the work in the App, and show it; elsewhere do it."""
+        see_filters(ctx)
         if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
             self._do(ctx)
             return
@@ -164,6 +181,17 @@ class JobOperator(BaseOperator):
         return types.Property(outputs, view=types.View(label=self.LABEL))
 
 
+def steps_after_masks(ctx: Any, field: str) -> tuple[NextStep, ...]:
+    """What people do with masks that are there."""
+    ctx.dataset.reload()  # the field was made in another thread
+    steps = [NextStep(label="Review the worst", operator="review", params={"field": field}, has_form=False)]
+    truths = set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+    truths |= set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Detections))
+    if any(ctx.dataset.get_field(f"{name}_status") is None for name in truths - {field, "reviewed"}):
+        steps.append(NextStep(label="Evaluate", operator="evaluate", params={"pred_field": field}))
+    return (*steps, NextStep(label="Export", operator="export", params={"field": field}))
+
+
 class QuickOperator(BaseOperator):
     """Something done at once; what `perform` returns is shown by name.
 
@@ -184,6 +212,7 @@ class QuickOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Any:
         """Do it, and let the App show what changed."""
+        see_filters(ctx)
         with _plain_errors():
             result = self.perform(ctx)
         if self.CHANGES_DATASET:

@@ -17,6 +17,7 @@ from ..forms import (
     read_text,
     remember_values,
 )
+from ..jobs import NextStep
 from ..outlook import open_form
 from ..spaces import show_panel
 from .base import JobOperator, QuickOperator
@@ -80,6 +81,17 @@ class Evaluate(JobOperator):
         from umscosod.integrations.fiftyone import evaluate_dataset
 
         return evaluate_dataset(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Compare, where there is something to compare with."""
+        from umscosod.integrations.fiftyone import comparable_evaluations
+
+        ctx.dataset.reload()  # the evaluation was made in another thread
+        keys, _ = comparable_evaluations(ctx.dataset)
+        others = [key for key in keys if key != _read_key(ctx)]
+        if not others:
+            return ()
+        return (NextStep(label="Compare", operator=Compare.NAME, params={"a": _read_key(ctx), "b": others[-1]}),)
 
     def describe_done(self, ctx: Any) -> str:
         """Say where the figures are."""

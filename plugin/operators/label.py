@@ -6,11 +6,10 @@ from umscosod.estimate import first_width, training_pays
 from umscosod.progress import ProgressFn
 
 from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field, read_text, remember_values
+from ..jobs import NextStep
 from ..outlook import Outlook, config_or_none, open_form
 from ..settings import add_method_choice, add_settings, check_settings, is_advanced, read_config
-from .base import JobOperator
-
-STAGES = ("features", "pseudo-labels", "training", "refinement")
+from .base import JobOperator, steps_after_masks
 
 
 class Label(JobOperator):
@@ -21,12 +20,13 @@ class Label(JobOperator):
     DESCRIPTION = "Find and segment the object that recurs in each group of images, without annotation"
     ACTION = "Label"
     BUTTON = "Label the common object"
+    STAGES = ("features", "pseudo-labels", "training", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups, output field and training; for the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
         pays, why = _advise_training(ctx, outlook)
-        outlook.add_headline(stages=STAGES, train=read_flag(ctx, "train", pays))
+        outlook.add_headline(stages=self.STAGES, train=read_flag(ctx, "train", pays))
         outlook.add_group_choice()
         field = add_field_choice(form, "cosal")
         form.flag("train", pays, label="Train on these images", description=why)
@@ -53,6 +53,15 @@ class Label(JobOperator):
         from umscosod.integrations.fiftyone import label_dataset
 
         return label_dataset(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away; and train where that was left out."""
+        field = read_text(ctx, "field", "cosal")
+        steps = steps_after_masks(ctx, field)
+        if read_flag(ctx, "train", True):
+            return steps
+        again = {**ctx.params, "train": True, "field": f"{field}_trained", "overwrite": False}
+        return (*steps, NextStep(label="Train for better masks", operator=self.NAME, params=again))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which fields the result is."""

@@ -20,9 +20,10 @@ from ..forms import (
     read_text,
     remember_values,
 )
+from ..jobs import NextStep
 from ..outlook import open_form
 from ..settings import add_overrides, add_settings, check_settings, get_help, is_advanced, read_config
-from .base import JobOperator
+from .base import JobOperator, steps_after_masks
 
 CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
 MAKERS = {
@@ -45,11 +46,12 @@ class GeneratePseudoMasks(JobOperator):
     DESCRIPTION = "Make the pseudo-labels of each group (CM-SPLG), to look at and to train on"
     ACTION = "Make pseudo-masks of"
     ICON = "auto_fix_high"
+    STAGES = ("features", "pseudo-labels")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups and output field; for the maker of instance masks and the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
-        outlook.add_headline(stages=("features", "pseudo-labels"))
+        outlook.add_headline(stages=self.STAGES)
         outlook.add_group_choice()
         field = add_field_choice(form, "pseudo")
         check_settings(form)
@@ -78,6 +80,12 @@ class GeneratePseudoMasks(JobOperator):
 
         return pseudo_label_dataset(view, **options, progress=progress)
 
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review, and train on them."""
+        field = read_text(ctx, "field", "pseudo")
+        train = NextStep(label="Train on them", operator="train", params={"labels": field})
+        return (*steps_after_masks(ctx, field), train)
+
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
         return f"Pseudo-masks are in the field {read_text(ctx, 'field', 'pseudo')!r}"
@@ -91,11 +99,12 @@ class Train(JobOperator):
     DESCRIPTION = "Train on pseudo-masks, on masks that a person accepted, or on both; the network becomes a run"
     ACTION = "Train on"
     ICON = "model_training"
+    STAGES = ("features", "training")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups, masks to learn from and a name; for the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
-        outlook.add_headline(stages=("features", "training"), train=True)
+        outlook.add_headline(stages=self.STAGES, train=True)
         outlook.add_group_choice()
         has_reviewed = _add_lessons(form)
         key = form.text("key", "network", label="Name of the network")
@@ -130,6 +139,14 @@ class Train(JobOperator):
 
         return train_dataset(view, **options, progress=progress)
 
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Label with the network."""
+        return (
+            NextStep(
+                label="Label with it", operator="predict", params={"checkpoint": read_text(ctx, "key", "network")}
+            ),
+        )
+
     def describe_done(self, ctx: Any) -> str:
         """Say how to use the network."""
         return f"The network is the run {read_text(ctx, 'key', 'network')!r}; 'predict' labels any view with it"
@@ -143,11 +160,12 @@ class Predict(JobOperator):
     DESCRIPTION = "Label a new collection with a run's network or a checkpoint on disk; nothing is trained"
     ACTION = "Label"
     ICON = "smart_toy"
+    STAGES = ("features", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the network, groups and output field; for the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
-        outlook.add_headline(stages=("features", "refinement"))
+        outlook.add_headline(stages=self.STAGES)
         _add_network_choice(form)
         outlook.add_group_choice()
         field = add_field_choice(form, "predicted")
@@ -173,6 +191,10 @@ class Predict(JobOperator):
         from umscosod.integrations.fiftyone import predict_dataset
 
         return predict_dataset(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "predicted"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
@@ -230,6 +252,10 @@ class Refine(JobOperator):
         from umscosod.integrations.fiftyone import refine_dataset
 
         return refine_dataset(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "refined"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""

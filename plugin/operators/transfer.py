@@ -19,8 +19,9 @@ from ..forms import (
     read_text,
     remember_values,
 )
+from ..jobs import NextStep
 from ..outlook import open_form
-from .base import JobOperator
+from .base import JobOperator, steps_after_masks
 
 KINDS = {
     "auto": "find out: masks if the pictures hold two values only",
@@ -97,6 +98,10 @@ class ImportPredictions(JobOperator):
         from umscosod.integrations.fiftyone import import_predictions
 
         return import_predictions(view, **options, progress=progress)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "imported"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""

@@ -46,8 +46,7 @@ class Progress(foo.Panel):
     def look(self, ctx: Any) -> None:
         """Read how far the jobs are; tell of each end once."""
         jobs = _jobs(ctx)
-        ctx.panel.set_state("bars", {job.id: job.whole.fraction for job in jobs})
-        ctx.panel.set_state("words", {job.id: _words(job) for job in jobs})
+        ctx.panel.set_state("words", {job.id: _words(job) for job in jobs})  # a change makes the App draw
         for job in jobs:
             if job.state != RUNNING and not job.is_told:
                 job.is_told = True
@@ -92,7 +91,7 @@ class Progress(foo.Panel):
         if not jobs:
             panel.md("No job of this data set runs. Start one by the buttons above the grid.", name="none")
         for job in jobs:
-            _add_job(panel, self, ctx, job)
+            _add_job(panel, self, job)
         if jobs and all(job.state != RUNNING for job in jobs):
             panel.btn("close", label="Done", on_click=self.close, variant="outlined")
         return types.Property(panel, view=types.GridView(**LAYOUT))
@@ -128,20 +127,18 @@ def _tell(ctx: Any, job: AppJob) -> None:
         ctx.ops.set_view(job.ended.view)
 
 
-def _add_job(panel: Any, own: Progress, ctx: Any, job: AppJob) -> None:
+def _add_job(panel: Any, own: Progress, job: AppJob) -> None:
     panel.md(_words(job), name=f"words_{job.id}")
     if job.state == RUNNING:
         panel.float(f"bar_{job.id}", default=job.whole.fraction, view=types.ProgressView(variant="linear"))
     buttons = panel.h_stack(f"buttons_{job.id}", gap=1)
+    me: dict[str, Any] = {"job": job.id}
     if job.state == RUNNING:
-        params = {"job": job.id}
-        buttons.btn(
-            "stop", label="Stop", on_click=own.stop, params=params, variant="contained", disabled=job.is_stopping
-        )
+        buttons.btn("stop", label="Stop", on_click=own.stop, params=me, variant="contained", disabled=job.is_stopping)
         return
     if job.state != DONE:
         label = "Go on" if job.state == STOPPED else "Open the form again"
-        buttons.btn("again", label=label, on_click=own.again, params={"job": job.id}, variant="contained")
+        buttons.btn("again", label=label, on_click=own.again, params=me, variant="contained")
     for number, step in enumerate(job.ended.steps if job.ended is not None else ()):
-        params: dict[str, Any] = {"job": job.id, "step": number}
+        params = {**me, "step": number}
         buttons.btn(f"step_{number}", label=step.label, on_click=own.go_on, params=params, variant="outlined")

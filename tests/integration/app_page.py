@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -14,10 +13,17 @@ SHOWN_MS = 600_000
 """Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
 DONE_S = 900
 """Longest wait for a job in the database."""
-SETTLE_MS = 400
-"""Pause in which nothing was asked of the server, after which a form counts as settled (it waits 100 ms itself)."""
-SETTLED_S = 20
-"""Longest wait for the App to settle: closing a sample leaves requests that never end."""
+QUIET_MS = 150
+"""The page is settled after so long without a change: the App's forms wait 100 ms before they ask the server."""
+QUIET = """quietMs => performance.now() - window.changedMs >= quietMs
+    && !document.querySelector("[data-cy='panel-tab-samples'] [role='progressbar']")"""
+WATCH = """
+localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");  // a notice of the vendor's over the grid
+window.changedMs = performance.now();
+new MutationObserver(() => { window.changedMs = performance.now(); }).observe(
+    document, {attributes: true, characterData: true, childList: true, subtree: true});
+"""
+"""Runs before the App does."""
 ASKED = ("/operators", "/graphql", "/samples", "/geo", "/tag", "/media")
 """What the App asks the server for while a form, the grid or a panel builds up."""
 SCREENSHOTS = "UMSCOSOD_SCREENSHOTS"
@@ -45,17 +51,14 @@ class AppPage:
         self.refused: list[str] = []
         self.page.on("response", self._note_failure)
         self._asked: set[Any] = set()
-        self._busy_s = time.monotonic()
         self.page.on("request", self._note_request)
-        self.page.on("requestfinished", self._note_answer)
-        self.page.on("requestfailed", self._note_answer)
+        # Not "requestfinished": nobody reads the rest of an answer for a sample that was closed meanwhile.
+        self.page.on("response", lambda response: self._asked.discard(response.request))
+        self.page.on("requestfailed", lambda request: self._asked.discard(request))
+        self.page.add_init_script(WATCH)
         # Not "networkidle": the App keeps a stream open.
         self.page.goto(f"{url}/datasets/{dataset.name}", wait_until="domcontentloaded")
         self.page.wait_for_selector("[data-cy='looker']")
-        from playwright.sync_api import TimeoutError as NotThere
-
-        with contextlib.suppress(NotThere):  # a notice of the vendor's, once a browser profile
-            self.page.get_by_text("Dismiss", exact=True).click(timeout=3_000)
 
     def _note_failure(self, response: Any) -> None:
         if response.status >= 400:
@@ -64,23 +67,14 @@ class AppPage:
     def _note_request(self, request: Any) -> None:
         if any(part in request.url for part in ASKED):
             self._asked.add(request)
-            self._busy_s = time.monotonic()
-
-    def _note_answer(self, request: Any) -> None:
-        if request in self._asked:
-            self._asked.remove(request)
-            self._busy_s = time.monotonic()
 
     def settle(self) -> None:
-        """Wait until the App asks for nothing and draws nothing: forms are resolved at every change."""
-        self.page.wait_for_timeout(SETTLE_MS)
-        end = time.monotonic() + SETTLED_S
-        while self._is_busy() and time.monotonic() < end:
-            self.page.wait_for_timeout(50)
-
-    def _is_busy(self) -> bool:
-        is_drawing = self.page.locator("[data-cy='panel-tab-samples'] [role='progressbar']").count() > 0
-        return is_drawing or bool(self._asked) or time.monotonic() - self._busy_s < SETTLE_MS / 1000
+        """Wait until the App asks for nothing and changes nothing: forms are resolved at every change."""
+        self.page.wait_for_function(QUIET, arg=QUIET_MS)
+        end = time.monotonic() + SHOWN_MS / 1000
+        while self._asked:  # an answer changes the page
+            assert time.monotonic() < end, f"no answer to {[request.url for request in self._asked]}"
+            self.page.wait_for_function(QUIET, arg=QUIET_MS)
 
     def press_button(self, operator: str) -> Any:
         """Press the operator's button above the grid; returns its form."""
@@ -137,7 +131,10 @@ class AppPage:
         tab.wait_for(state="hidden")
 
     def select_first_sample(self) -> None:
-        """Tick the box of the first sample, which is shown where the mouse is."""
+        """Tick the box of the first sample, which is shown where the mouse is; a redraw may take a click away."""
+        assert wait_for(self._has_ticked_first), "the first sample cannot be selected"
+
+    def _has_ticked_first(self) -> bool:
         self.settle()
         tiles = [(tile.bounding_box(), tile) for tile in self.page.locator("[data-cy='looker']").all()]
         # By place: the order in the page is another, as tiles are used again when the view changes.
@@ -146,6 +143,7 @@ class AppPage:
         tile.hover()
         tile.click(position={"x": 19, "y": 20})
         self.settle()
+        return bool(tile.locator("input[type='checkbox']").is_checked())
 
     def samples_shown(self) -> int:
         """Number the App shows above the grid; -1 while it counts."""

@@ -210,19 +210,17 @@ def outcome(summary: str = "", is_success: bool = True) -> Any:
     return SimpleNamespace(summary=summary, is_success=is_success)
 
 
-def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_execute_passes_the_form_on(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
     def label_dataset(view: Any, *, progress: Any, **options: Any) -> Any:
         seen.update(options, view=view)
-        progress(1, 2, "features")
-        progress(2, 2, "features")
         return outcome("cosal: 1 failed, 1 labelled")
 
     params = {"out_dir": " /masks ", "group_field": "species", "backbone": "embedded", "train": False}
     params |= {"settings": "train.epochs=3\n\nrefine.crf.enabled=false", "preset": "smoke"}
     ctx = make_context(params)
-    messages = run_with(operator, monkeypatch, ctx, label_dataset)
+    assert run_with(operator, monkeypatch, ctx, label_dataset) == []
     assert seen == {
         "view": "the chosen view",
         "out_dir": "/masks",
@@ -235,13 +233,6 @@ def test_execute_passes_the_form_on_and_shows_progress(operator: Any, monkeypatc
         "train": False,
         "overwrite": False,
     }
-    assert messages == [
-        ("progress", {"progress": 0.5, "label": "features 1/2"}),
-        ("progress", {"progress": 1.0, "label": "features 2/2"}),
-        ("progress", {"progress": 1.0, "label": f"cosal: 1 failed, 1 labelled. {operator.describe_done(ctx)}"}),
-        ("notify", "cosal: 1 failed, 1 labelled", "success"),
-        ("trigger", "reload_dataset"),
-    ]
 
 
 def test_without_parameters_the_defaults_of_the_form_hold(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,12 +242,11 @@ def test_without_parameters_the_defaults_of_the_form_hold(operator: Any, monkeyp
         seen.update(options)
         return outcome("nothing", is_success=False)
 
-    messages = run_with(operator, monkeypatch, make_context({"group_field": "(folder)"}), label_dataset)
+    run_with(operator, monkeypatch, make_context({"group_field": "(folder)"}), label_dataset)
     assert seen["group_field"] is None
     assert seen["out_dir"] is None
     assert seen["train"]
     assert seen["config"] == load_config("fast")
-    assert messages[1][-1] == "warning"  # nothing labelled is no success
 
 
 def test_delegated_run_reports_to_the_queue(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
