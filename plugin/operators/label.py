@@ -31,7 +31,7 @@ class Label(JobOperator):
         field = add_field_choice(form, "cosal")
         form.flag("train", pays, label="Train on these images", description=why)
         check_settings(form)
-        if is_advanced(form):
+        if is_advanced(form, "Method. "):
             add_method_choice(form)
             add_settings(form)
             add_out_dir(form, field)

@@ -55,7 +55,7 @@ class GeneratePseudoMasks(JobOperator):
         outlook.add_group_choice()
         field = add_field_choice(form, "pseudo")
         check_settings(form)
-        if is_advanced(form):
+        if is_advanced(form, "Where single objects come from. "):
             _add_maker(form)
             add_settings(form)
             add_out_dir(form, field)
@@ -224,7 +224,7 @@ class Refine(JobOperator):
             max=1,
         )
         check_settings(form)
-        if is_advanced(form):
+        if form.flag("advanced", label="Advanced", description="What else makes a mask of a map, and the folder"):
             for name, (label, description) in SWITCHES.items():
                 form.flag(name, True, label=label, description=description)
             add_overrides(form, example="refine.sim_th=0.6")

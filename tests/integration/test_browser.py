@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plugin.settings import BACKBONES, PRESETS
 from tests.integration.app_page import AppPage, wait_for
 from umscosod.config_io import load_config
 from umscosod.demo.compose import make_groups
@@ -51,9 +52,12 @@ def pictures(mongod: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Any
 def label(app: AppPage) -> None:
     """The button above the grid, its form, and masks in the grid."""
     form = app.press_button("label")
-    for name, value in {"Group by": "subject", "Preset": "smoke", "Features": "embedded"}.items():
-        app.choose(form, name, value)
+    form.get_by_text("12 images, 3 groups (4, 4, 4)").wait_for()  # by the field 'subject', which is preselected
     app.picture("label_form")
+    form.get_by_text("Train on these images", exact=True).click()
+    form.get_by_text("Advanced", exact=True).click()
+    for name, value in {"Preset": PRESETS["smoke"], "Features": BACKBONES["embedded"]}.items():
+        app.choose(form, name, value)
     app.execute(form)
     app.leave_dialog(f"Masks are in the field '{RUN}'")
     app.picture("masks")
