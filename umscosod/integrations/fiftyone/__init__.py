@@ -30,6 +30,7 @@ _HOMES = {
     "evaluate_dataset": "evaluation.dataset",
     "export_dataset": "exchange.exporting",
     "get_run": "runs.record",
+    "give_up_interrupted": "runs.give_up",
     "group_dataset": "grouping.dataset",
     "group_fields": "runs.survey",
     "import_predictions": "exchange.predictions",
