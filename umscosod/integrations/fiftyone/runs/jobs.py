@@ -203,7 +203,6 @@ def folder_of(dataset: Any, job: Job) -> Path:
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
     """Register the run or take it up; refuse a field with somebody else's labels, or another folder."""
-    from umscosod.integrations.fiftyone.runs.checks import refuse_other_folder
     from umscosod.integrations.fiftyone.runs.record import begin_run, find_run
 
     present = find_run(dataset, job.key)
@@ -213,8 +212,10 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
     else:
         if (present.tree, present.has_maps) != (job.tree, job.has_maps):
             raise DataError(f"{job.key!r} is a run of {present.method}; choose another name for this one")
-        if asked is not None:
-            refuse_other_folder(job.key, present, asked)
+        if asked is not None and asked != Path(present.folder):
+            raise DataError(
+                f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
+            )
     names = field_names(job.key, has_maps=job.has_maps) if job.tree else []
     return begin_run(
         dataset,
