@@ -76,7 +76,7 @@ class Outlook:
         config = config_or_none(self._form.ctx)
         parts = [_count(self.n_images, "image"), f"{_count(len(self.groups.sizes), 'group')}{self._sizes()}"]
         if config is not None and stages:
-            parts.append(_features(config))
+            parts.append(features_in_words(config))
             found = estimate_stages(self.n_images, config, train=train, n_groups=len(self.groups.sizes))
             seconds = sum(found.get(stage, 0.0) for stage in stages)
             parts.append(f"about {in_words(seconds)}" if seconds >= 60 else "less than a minute")
@@ -124,7 +124,8 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _features(config: PipelineConfig) -> str:
+def features_in_words(config: PipelineConfig) -> str:
+    """Say which features settings lead to on this machine."""
     if not first_width(config.features):
         return "weight-free features"
     name = config.features.backbone

@@ -65,18 +65,19 @@ def method_names() -> tuple[str, ...]:
     return get_args(get_type_hints(PipelineConfig)["method"])
 
 
-def is_advanced(form: Form) -> bool:
-    """Add the tick box that shows the rest of the form."""
-    return form.flag("advanced", label="Advanced", description=_describe_hidden(form))
+def is_advanced(form: Form, what: str = "") -> bool:
+    """Add the tick box that shows the rest of the form; `what` begins the list of what that is."""
+    description = _hidden_values(form) or f"{what}Features, device, folder and everything else that can be set"
+    return form.flag("advanced", label="Advanced", description=description)
 
 
-def _describe_hidden(form: Form) -> str:
+def _hidden_values(form: Form) -> str:
     """Say what is set behind a box that is not ticked: it holds all the same."""
     given = {name: shorten(text) for name in LABELS if (text := read_text(form.ctx, name)) != PLAIN.get(name, "")}
     given = {name: text for name, text in given.items() if read_text(form.ctx, name)}
     if given and not read_flag(form.ctx, "advanced"):
         return "Set there: " + ", ".join(f"{LABELS[name]} {text}" for name, text in given.items())
-    return "Method, features, device, folder and everything else that can be set"
+    return ""
 
 
 def add_method_choice(form: Form) -> str:

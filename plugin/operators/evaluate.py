@@ -45,13 +45,13 @@ class Evaluate(JobOperator):
     RISK = "LOW"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the two fields; for groups, definition and name on demand."""
+        """Ask for the two fields and the groups; for definition and name on demand."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline()
         pred_field = _add_prediction_choice(form)
         _add_truth_choice(form)
-        if form.flag("advanced", label="Advanced", description="Groups, definition of the measures, name, soft maps"):
-            outlook.add_group_choice()
+        outlook.add_group_choice()
+        if form.flag("advanced", label="Advanced", description="Definition of the measures, name, soft maps"):
             form.choice("definition", DEFINITIONS, "cosod", label="Definition")
             if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
                 form.flag("use_maps", label=f"Score the soft maps in {pred_field}_map, not the masks")

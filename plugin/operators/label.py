@@ -6,6 +6,7 @@ from umscosod.estimate import first_width, training_pays
 from umscosod.progress import ProgressFn
 
 from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field, read_text, remember_values
+from ..interrupted import add_interrupted, call_library, choose_call
 from ..jobs import NextStep
 from ..outlook import Outlook, config_or_none, open_form
 from ..settings import add_method_choice, add_settings, check_settings, is_advanced, read_config
@@ -29,9 +30,11 @@ class Label(JobOperator):
         outlook.add_headline(stages=self.STAGES, train=read_flag(ctx, "train", pays))
         outlook.add_group_choice()
         field = add_field_choice(form, "cosal")
+        if add_interrupted(form, field):
+            return
         form.flag("train", pays, label="Train on these images", description=why)
         check_settings(form)
-        if is_advanced(form):
+        if is_advanced(form, "Method. "):
             add_method_choice(form)
             add_settings(form)
             add_out_dir(form, field)
@@ -39,20 +42,22 @@ class Label(JobOperator):
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `label_dataset`."""
         remember_values(ctx, self.NAME)
-        return {
+        field = read_text(ctx, "field", "cosal")
+        options = {
             "group_field": read_group_field(ctx),
-            "field": read_text(ctx, "field", "cosal"),
+            "field": field,
             "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx),
             "train": read_flag(ctx, "train", True),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, field, options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `label_dataset`."""
         from umscosod.integrations.fiftyone import label_dataset
 
-        return label_dataset(view, **options, progress=progress)
+        return call_library(label_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review the worst, score, take away; and train where that was left out."""

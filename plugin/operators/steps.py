@@ -20,6 +20,7 @@ from ..forms import (
     read_text,
     remember_values,
 )
+from ..interrupted import add_interrupted, call_library, choose_call
 from ..jobs import NextStep
 from ..outlook import open_form
 from ..settings import add_overrides, add_settings, check_settings, get_help, is_advanced, read_config
@@ -54,8 +55,10 @@ class GeneratePseudoMasks(JobOperator):
         outlook.add_headline(stages=self.STAGES)
         outlook.add_group_choice()
         field = add_field_choice(form, "pseudo")
+        if add_interrupted(form, field):
+            return
         check_settings(form)
-        if is_advanced(form):
+        if is_advanced(form, "Where single objects come from. "):
             _add_maker(form)
             add_settings(form)
             add_out_dir(form, field)
@@ -65,7 +68,7 @@ class GeneratePseudoMasks(JobOperator):
         remember_values(ctx, self.NAME)
         proposer = read_text(ctx, "proposer", CLUSTERING)
         file = {"pseudo.proposer": "coco-json", "pseudo.detections": read_text(ctx, "detections")}
-        return {
+        options = {
             "group_field": read_group_field(ctx),
             "field": read_text(ctx, "field", "pseudo"),
             "out_dir": read_text(ctx, "out_dir") or None,
@@ -73,12 +76,13 @@ class GeneratePseudoMasks(JobOperator):
             "detections_field": read_text(ctx, "detections_field") or None if proposer == FIELD else None,
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "pseudo"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `pseudo_label_dataset`."""
         from umscosod.integrations.fiftyone import pseudo_label_dataset
 
-        return pseudo_label_dataset(view, **options, progress=progress)
+        return call_library(pseudo_label_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review, and train on them."""
@@ -108,6 +112,8 @@ class Train(JobOperator):
         outlook.add_group_choice()
         has_reviewed = _add_lessons(form)
         key = form.text("key", "network", label="Name of the network")
+        if add_interrupted(form, key):
+            return
         if key in ctx.dataset.list_runs():
             form.flag("overwrite", label=f"Replace the network {key!r}", description="Off: a finished one stays")
         check_settings(form)
@@ -123,7 +129,7 @@ class Train(JobOperator):
         from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
-        return {
+        options = {
             "group_field": read_group_field(ctx),
             "labels": None if labels == "-" else labels,
             "reviewed": REVIEWED if read_flag(ctx, "use_reviewed", True) else None,
@@ -132,12 +138,13 @@ class Train(JobOperator):
             "config": read_config(ctx),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "key", "network"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `train_dataset`."""
         from umscosod.integrations.fiftyone import train_dataset
 
-        return train_dataset(view, **options, progress=progress)
+        return call_library(train_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Label with the network."""
@@ -169,6 +176,8 @@ class Predict(JobOperator):
         _add_network_choice(form)
         outlook.add_group_choice()
         field = add_field_choice(form, "predicted")
+        if add_interrupted(form, field):
+            return
         check_settings(form)
         if is_advanced(form):
             add_settings(form)
@@ -177,7 +186,7 @@ class Predict(JobOperator):
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `predict_dataset`."""
         remember_values(ctx, self.NAME)
-        return {
+        options = {
             "checkpoint": read_text(ctx, "checkpoint"),
             "group_field": read_group_field(ctx),
             "field": read_text(ctx, "field", "predicted"),
@@ -185,12 +194,13 @@ class Predict(JobOperator):
             "config": read_config(ctx),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "predicted"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `predict_dataset`."""
         from umscosod.integrations.fiftyone import predict_dataset
 
-        return predict_dataset(view, **options, progress=progress)
+        return call_library(predict_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review the worst, score, take away."""
@@ -215,6 +225,8 @@ class Refine(JobOperator):
         form = Form(inputs, ctx, self.NAME)
         _add_source(form)
         field = add_field_choice(form, "refined")
+        if add_interrupted(form, field):
+            return
         inputs.float(
             "th0",
             label="Threshold",
@@ -224,7 +236,7 @@ class Refine(JobOperator):
             max=1,
         )
         check_settings(form)
-        if is_advanced(form):
+        if form.flag("advanced", label="Advanced", description="What else makes a mask of a map, and the folder"):
             for name, (label, description) in SWITCHES.items():
                 form.flag(name, True, label=label, description=description)
             add_overrides(form, example="refine.sim_th=0.6")
@@ -239,19 +251,20 @@ class Refine(JobOperator):
             "refine.crf.enabled": read_flag(ctx, "crf", True),
             "refine.th0": read_number(ctx, "th0", RefineConfig().th0),
         }
-        return {
+        options = {
             "source": read_text(ctx, "source", "cosal"),
             "field": read_text(ctx, "field", "refined"),
             "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx, chosen),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "refined"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `refine_dataset`."""
         from umscosod.integrations.fiftyone import refine_dataset
 
-        return refine_dataset(view, **options, progress=progress)
+        return call_library(refine_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review the worst, score, take away."""

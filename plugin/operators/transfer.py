@@ -48,7 +48,7 @@ class ImportPredictions(JobOperator):
     ICON = "file_download"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the folder and the output field; for groups and what the pictures are on demand."""
+        """Ask for folder, groups and output field; for what the pictures are on demand."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline()
         folder = read_text(ctx, "folder")
@@ -63,9 +63,9 @@ class ImportPredictions(JobOperator):
         )
         if is_wrong:
             form.error("folder_problem", f"There is no folder {folder}")
+        outlook.add_group_choice()
         field = add_field_choice(form, "imported")
-        if form.flag("advanced", label="Advanced", description="Groups, kind of pictures, threshold, folder"):
-            outlook.add_group_choice()
+        if form.flag("advanced", label="Advanced", description="Kind of pictures, threshold, folder"):
             if form.choice("kind", KINDS, "auto", label="The pictures are") != "mask":
                 inputs.float(
                     "threshold",

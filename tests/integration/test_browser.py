@@ -23,7 +23,7 @@ RUN, QUICK = "cosal", "cosal_quick"
 def label(app: AppPage) -> None:
     """Two clicks: the button above the grid and Execute, nothing filled in; then masks in the grid."""
     form = app.press_button("label")
-    assert "12 images, 3 groups (4, 4, 4)" in form.inner_text()
+    form.get_by_text("12 images, 3 groups (4, 4, 4)").wait_for()  # by the field 'subject', which is preselected
     app.picture("label_form")
     app.execute(form)
     app.leave_job(f"Masks are in the field '{RUN}'")

@@ -197,9 +197,7 @@ def test_forms_ask_the_database_once_for_many_keystrokes(
 ) -> None:
     asked: list[Any] = []
     real = SampleCollection.aggregate
-    monkeypatch.setattr(
-        SampleCollection, "aggregate", lambda self, given, **k: asked.append(k) or real(self, given, **k)
-    )
+    monkeypatch.setattr(SampleCollection, "aggregate", lambda self, x, **k: asked.append(x) or real(self, x, **k))
     form_of(name, toy_dataset)
     assert 0 < len(asked) < 4
     asked.clear()

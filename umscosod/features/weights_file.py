@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from umscosod.errors import WeightsError, reason_of, shorten
-from umscosod.features.weights_check import CURE, check_ending, check_regular_file
+from umscosod.features.weights_check import CURE, check_ending
+from umscosod.features.weights_check import check_regular_file as check_regular_file
+from umscosod.features.weights_check import expand_user as expand_user
 
 logger = logging.getLogger(__name__)
 

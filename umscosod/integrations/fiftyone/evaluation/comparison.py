@@ -16,6 +16,7 @@ from umscosod.evaluation.scores import Curves, Definition, Scores
 from umscosod.integrations.fiftyone.evaluation.comparison_report import TOLERANCE, Comparison, GroupRow, MeasureRow
 from umscosod.integrations.fiftyone.evaluation.method import METHOD
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.runs.store import every_sample
 
 KEPT_RESULTS = 8
 """So many evaluations are kept in memory: two a panel, and some to go back to."""
@@ -117,7 +118,7 @@ def compare_dataset(
             f"{eval_a!r} was made under the definition {a.definition!r}, {eval_b!r} under {b.definition!r}; "
             "evaluate one of them again"
         )
-    collection = dataset if view is None else view
+    collection = every_sample(dataset) if view is None else view
     if getattr(collection, "_is_dynamic_groups", False):
         collection = collection.flatten()
     columns = collection.values(["id", f"{eval_a}_{measure}", f"{eval_b}_{measure}"])

@@ -28,6 +28,7 @@ from umscosod.integrations.fiftyone.evaluation.report import EvaluationReport, d
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
 from umscosod.integrations.fiftyone.runs.look import dress_evaluation
 from umscosod.integrations.fiftyone.runs.rows import flat_images
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.progress import ProgressFn, ignore_progress
 
 __all__ = [
@@ -104,7 +105,8 @@ def evaluate_dataset(
     problems: dict[str, str] = {}
     if gt_kind is fo.Detections:
         if set(view.get_field_schema()) != set(dataset.get_field_schema()):
-            view = dataset.select(view.values("id"), ordered=True)  # one that hides fields would hide the masks too
+            # one that hides fields would hide the masks too
+            view = every_sample(dataset).select(view.values("id"), ordered=True)
         instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
 
@@ -172,7 +174,7 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
         dataset = samples._dataset
         if not dataset.has_sample_field(field):
             dataset.add_sample_field(field, fo.FloatField)
-        dataset.set_values(field, {image.name: getattr(image, measure) for image in measured.images}, key_field="id")
+        store_values(dataset, field, {image.name: getattr(image, measure) for image in measured.images})
     return float(getattr(measured.means.dataset.scores(), measure))
 
 

@@ -15,6 +15,7 @@ from umscosod.data.images import read_upright_size
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.places import dataset_folder
+from umscosod.integrations.fiftyone.runs.store import store_values
 from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray
 
@@ -163,7 +164,7 @@ def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
         dataset.add_sample_field(f"{field}.{ORIGIN}", fo.StringField)
         dataset.mask_targets[field] = dict(TARGETS)
         dataset.save()
-    dataset.set_values(field, made, key_field="id")
+    store_values(dataset, field, made)
     count = len(made)
     made.clear()
     return count

@@ -22,6 +22,7 @@ from umscosod.evaluation.scores import Curves, Definition, Scores, check_definit
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS
+from umscosod.integrations.fiftyone.runs.store import store_values
 
 METHOD = "cosal"
 BACKGROUND = 0
@@ -273,7 +274,7 @@ def _store(dataset: Any, eval_key: str, measured: Measured) -> None:
     rows = [pixel_measures(counts) for counts in measured.counts]
     columns |= {f"{eval_key}_{name}": [row[index] for row in rows] for index, name in enumerate(PIXEL_MEASURES)}
     for name, values in columns.items():
-        dataset.set_values(name, dict(zip(ids, values, strict=True)), key_field="id")
+        store_values(dataset, name, dict(zip(ids, values, strict=True)))
 
 
 def pixel_measures(counts: tuple[int, int, int, int]) -> tuple[float | None, float | None, float | None]:

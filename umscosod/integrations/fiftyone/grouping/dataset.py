@@ -19,6 +19,7 @@ from umscosod.integrations.fiftyone.grouping.report import GroupingReport
 from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.record import list_runs
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import check_relative
 
@@ -246,7 +247,7 @@ def _write(
     for start in range(0, len(changed), WRITE_BATCH):
         progress(start, len(changed), "groups")
         batch = changed[start : start + WRITE_BATCH]
-        dataset.set_values(into, {sample_id: names.get(sample_id) for sample_id in batch}, key_field="id")
+        store_values(dataset, into, {sample_id: names.get(sample_id) for sample_id in batch})
     progress(len(changed), len(changed), "groups")
 
 
@@ -260,7 +261,7 @@ def _save_view(dataset: Any, into: str) -> str:
         present = taken.get(fo.core.utils.to_slug(name))
         if present is None or _is_ours(dataset, present):
             break
-    view = dataset.exists(into).group_by(into)
+    view = every_sample(dataset).exists(into).group_by(into)
     dataset.save_view(name, view, description=f"{_OURS}{into}", overwrite=present is not None)
     return name
 

@@ -33,7 +33,9 @@ def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
         No folder can be there, the run's files lie elsewhere, or nothing can be written.
     """
     place = check_folder(out_dir)
-    refuse_other_folder(key, find_run(dataset, key) if key.isidentifier() else None, place)
+    present = find_run(dataset, key) if key.isidentifier() else None
+    if present is not None and place != Path(present.folder):
+        raise DataError(f"the run {key!r} keeps its files in {present.folder}; leave out the folder")
 
 
 def check_folder(folder: str, kind: str = "") -> Path:
@@ -50,14 +52,6 @@ def check_folder(folder: str, kind: str = "") -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise DataError(f"folder {folder}: nothing can be written in {there}; choose another, or change its owner")
     return place
-
-
-def refuse_other_folder(key: str, present: Any, asked: Path) -> None:
-    """Refuse a folder beside that of a run which is there; DataError."""
-    if present is not None and asked != Path(present.folder):
-        raise DataError(
-            f"the run {key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
-        )
 
 
 def foreign_files(out_dir: str) -> list[str]:

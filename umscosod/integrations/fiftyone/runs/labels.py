@@ -10,7 +10,8 @@ from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress
+from umscosod.progress import ProgressFn
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport
@@ -26,7 +27,7 @@ def label_dataset(
     checkpoint: str | Path | None = None,
     train: bool = True,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Find the common object of each group of samples and store it as labels.
 
@@ -50,7 +51,9 @@ def label_dataset(
     overwrite : bool
         Replace labels that are there, but never a person's. Otherwise groups whose samples are all done are left
         out, and of the other groups only samples that are not done are written, though all of them are looked at.
-    progress : callable
+    progress : callable or bool, optional
+        A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar, None: as
+        ``fiftyone.config.show_progress_bars`` says.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def label_dataset(
         overwrite=overwrite,
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         return label_groups(
             part.groups,
             part.folder,
@@ -90,7 +93,7 @@ def label_dataset(
             progress=progress,
         )
 
-    return run_job(sample_collection, job, work)
+    return run_job(sample_collection, job, work, progress)
 
 
 def predict_dataset(
@@ -102,7 +105,7 @@ def predict_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Label a new collection with a trained network: no pseudo-labels, no training.
 
@@ -139,7 +142,7 @@ def pseudo_label_dataset(
     config: PipelineConfig | None = None,
     detections_field: str | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Make the pseudo-labels of each group (CM-SPLG) and store them, to look at and to train on.
 
@@ -153,10 +156,12 @@ def pseudo_label_dataset(
     detections_field : str, optional
         Take the instance masks of this ``Detections`` field instead of making them by clustering.
     """
-    from umscosod.integrations.fiftyone.runs.proposals import with_detections_file
+    from umscosod.integrations.fiftyone.runs.proposals import check_detections_field, with_detections_file
     from umscosod.pipeline import make_pseudo_labels
 
     config = _config_or_preset(config)
+    if detections_field is not None:
+        check_detections_field(sample_collection._dataset, detections_field)
     job = Job(
         key=field,
         method="umscosod/pseudo",
@@ -169,11 +174,11 @@ def pseudo_label_dataset(
         tree="pseudo",
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         chosen = with_detections_file(sample_collection, detections_field, part, config)
         return make_pseudo_labels(part.groups, part.folder, chosen, progress=progress)
 
-    return run_job(sample_collection, job, work)
+    return run_job(sample_collection, job, work, progress)
 
 
 def refine_dataset(
@@ -184,7 +189,7 @@ def refine_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Refine the stored soft maps of a run anew (RRBE): other threshold, region filter or CRF, no network pass.
 
@@ -226,11 +231,11 @@ def refine_dataset(
         overwrite=overwrite,
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         maps = {sample: Path(files[sample]) for sample in part.sample_ids if sample in files}
         return refine_maps(part.groups, maps, part.folder, config, progress=progress)
 
-    return run_job(with_maps, job, work)
+    return run_job(with_maps, job, work, progress)
 
 
 def _config_or_preset(config: PipelineConfig | None) -> PipelineConfig:

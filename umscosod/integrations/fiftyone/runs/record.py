@@ -16,12 +16,15 @@ from typing import Any
 
 import fiftyone.core.runs as fors
 
+from umscosod.data.lock import is_held
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.look import undress_run
-from umscosod.integrations.fiftyone.runs.parts import hold_run, list_parts, remove_part
+from umscosod.integrations.fiftyone.runs.parts import Part, PartState, hold_run, list_parts, remove_part
+from umscosod.integrations.fiftyone.runs.stages import read_note
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
-RUNNING, COMPLETE = "running", "complete"
+RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
+"""States of a run; the record says ``running`` of an interrupted one, which nobody holds."""
 
 
 class CoSalRunConfig(fors.RunConfig):  # type: ignore[misc]  # untyped base
@@ -49,8 +52,9 @@ class RunSummary:
     key : str
     method : str
         One of `METHODS`.
-    state : {"running", "complete"}
-        ``running`` also of a run that was interrupted; the same call goes on with it.
+    state : {"running", "interrupted", "complete"}
+        ``interrupted``: it was stopped or killed, and nobody is at work on it; see `find_interrupted`. Where folders
+        cannot be locked it counts as ``running``.
     created : str
         UTC, ISO 8601.
     folder : Path
@@ -69,6 +73,10 @@ class RunSummary:
     versions : dict of str to str
     evaluations : tuple of str
         Keys of the evaluations of its field.
+    stopped_at : str
+        Of an interrupted run: ``"training 7/72"``; ``""`` where nothing was begun.
+    seconds : float
+        Wall time of the part that was completed last; 0 where none was.
     """
 
     key: str
@@ -86,12 +94,15 @@ class RunSummary:
     settings: dict[str, Any] = field(repr=False)
     versions: dict[str, str] = field(repr=False)
     evaluations: tuple[str, ...] = ()
+    stopped_at: str = ""
+    seconds: float = 0.0
 
     @property
     def summary(self) -> str:
         """One line for people."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
-        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {self.state}, {counts or self.n_samples} samples"
+        state = f"{self.state} at {self.stopped_at}" if self.stopped_at else self.state
+        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {state}, {counts or self.n_samples} samples"
 
 
 def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:
@@ -124,10 +135,16 @@ def get_run(dataset: Any, key: str) -> RunSummary:
         raise DataError(f"there is no run {key!r}; runs of this data set: {names}")
     info = dataset.get_run_info(key)
     values = config.serialize()
+    state, stopped_at = values["state"], ""
+    if state == RUNNING and not is_held(Path(values["folder"])):
+        left = open_part(config)
+        state, stopped_at = INTERRUPTED, "" if left is None else read_note(left).text
     return RunSummary(
         key=key,
         method=config.method,
-        state=values["state"],
+        state=state,
+        stopped_at=stopped_at,
+        seconds=values.get("seconds", 0.0),
         created=info.timestamp.isoformat(timespec="seconds") if info.timestamp else "",
         folder=Path(values["folder"]),
         fields=tuple(values["fields"]),
@@ -149,14 +166,20 @@ def list_runs(dataset: Any) -> list[RunSummary]:
     return sorted((get_run(dataset, key) for key in keys), key=lambda run: (run.created, run.key))
 
 
-def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunConfig:
+def open_part(config: CoSalRunConfig) -> Part | None:
+    """The part that a call is at work on, or left unfinished."""
+    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    return next((part for part in parts if part.state is PartState.RUNNING), None)
+
+
+def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **record: Any) -> CoSalRunConfig:
     """Register a run, or take up the one that bears the name; the record says ``running`` from now on.
 
     Fields and files of the earlier state stay: they are replaced sample by sample as new results come.
     """
     present = find_run(dataset, key)
     if present is not None:
-        update_run(dataset, key, present, state=RUNNING, method=method)
+        update_run(dataset, key, present, state=RUNNING, method=method, asked=asked)
         return present
     config = CoSalRunConfig(
         method=method,
@@ -165,6 +188,7 @@ def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunCon
         n_samples=0,
         checkpoint="",
         backbones=[],
+        asked=asked,
         **record,
     )
     dataset.register_run(key, config)

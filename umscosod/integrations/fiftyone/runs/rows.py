@@ -50,7 +50,10 @@ def flat_images(sample_collection: Any) -> Any:
     if sample_collection._is_dynamic_groups:
         sample_collection = sample_collection.flatten()
     if sample_collection.media_type == "group":
-        raise DataError("this data set groups several sensors; choose one: dataset.select_group_slices('NAME')")
+        raise DataError(
+            "this data set groups several sensors; choose one: dataset.select_group_slices('NAME'), "
+            "or all: dataset.select_group_slices()"
+        )
     if sample_collection.media_type not in ("image", None):  # None: no samples yet
         raise DataError(
             f"only images can be labelled; this is a data set of media type {sample_collection.media_type!r}"
