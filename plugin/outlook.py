@@ -12,6 +12,7 @@ from umscosod.progress import in_words
 
 from .forms import BY_FOLDER, Form, read_text
 from .settings import BACKBONES, read_config
+from .spaces import chosen_view
 
 KEPT_S = 5.0
 """How long counts are taken for true: forms are resolved at each keystroke."""
@@ -38,7 +39,7 @@ class Outlook:
 
         self._form = form
         self.names = group_fields(form.dataset)
-        view = form.ctx.target_view()
+        view = chosen_view(form.ctx)
         key = json.dumps([form.dataset.name, self.names, [str(each) for each in getattr(view, "_stages", ())]])
         self.groups: Any = None
         self.problem, self.likely = "", BY_FOLDER

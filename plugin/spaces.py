@@ -44,5 +44,15 @@ def see_filters(ctx: Any) -> None:
         ctx.request_params["view_name"] = None
 
 
+def chosen_view(ctx: Any) -> Any:
+    """The samples that a form is about; of a data set with several sensors those of the slice that the grid shows."""
+    see_filters(ctx)
+    view = ctx.target_view()
+    is_sensors = getattr(view, "media_type", None) == "group" and not view._is_dynamic_groups
+    if is_sensors and getattr(ctx, "spaces", None) is not None:
+        return ctx.target_view(require_flat=True)
+    return view
+
+
 def _filters(ctx: Any) -> Any:
     return (getattr(ctx, "request_params", None) or {}).get("filters")

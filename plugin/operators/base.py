@@ -14,7 +14,7 @@ from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn, WholeJob
 
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
-from ..spaces import keep_filters, see_filters, show_panel
+from ..spaces import chosen_view, keep_filters, see_filters, show_panel
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,15 @@ class JobOperator(BaseOperator):
         found = estimate_stages(groups.n_images, options["config"], train=train, n_groups=len(groups.sizes))
         return {name: found[name] for name in self.STAGES if name in found}
 
+    def resolve_input(self, ctx: Any) -> Any:
+        """The form, when the App asks for it; nothing, when FiftyOne asks once more before it executes.
+
+        What it finds wrong then never reaches the App (1.22): the library says it again, and the panel shows that.
+        """
+        if getattr(ctx, "spaces", None) is not None and "target" not in ctx.request_params:
+            return types.Property(types.Object())
+        return super().resolve_input(ctx)
+
     def describe_done(self, ctx: Any) -> str:
         """Say where the result is."""
         return "Done"
@@ -142,11 +151,10 @@ class JobOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Generator[Any]:
         """Start the work in the App, and show it; elsewhere do it."""
-        see_filters(ctx)
         if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
             self._do(ctx)
             return
-        view = ctx.target_view() if self.ACTION else ctx.view
+        view = chosen_view(ctx) if self.ACTION else ctx.view
         label = f"{self.LABEL.partition(': ')[2]}: {ctx.dataset.name}"
 
         def begin(report: ProgressFn, whole: WholeJob) -> JobEnd:
@@ -160,7 +168,7 @@ class JobOperator(BaseOperator):
     def _do(self, ctx: Any) -> None:
         with _plain_errors():
             options = self.read_options(ctx)
-            view = ctx.target_view() if self.ACTION else ctx.view
+            view = chosen_view(ctx) if self.ACTION else ctx.view
             outcome = self.work(view, _delegated_progress(ctx) if ctx.delegated else None, **options)
         if ctx.delegated:
             ctx.set_progress(progress=1.0, label=outcome.summary)

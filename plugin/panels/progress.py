@@ -7,7 +7,8 @@ from fiftyone.operators import types
 
 from umscosod.progress import in_words
 
-from ..jobs import DONE, FAILED, RUNNING, STOPPED, AppJob, dismiss, find_job, list_jobs
+from ..interrupted import RESUME
+from ..jobs import FAILED, RUNNING, STOPPED, AppJob, dismiss, find_job, list_jobs
 from ..operators.base import PROGRESS
 from ..spaces import keep_filters
 
@@ -15,6 +16,15 @@ EVERY_MS = 1000
 """How often the panel looks while a job runs."""
 SHOWN = 3
 LAYOUT = {"orientation": "vertical", "gap": 1, "px": 2, "py": 2}
+OPERATORS = {
+    "umscosod/label": "label",
+    "umscosod/predict": "predict",
+    "umscosod/pseudo": "generate_pseudo_masks",
+    "umscosod/refine": "refine",
+    "umscosod/train": "train",
+}
+"""What goes on with a run that was interrupted, by the run's method."""
+INTERRUPTED = "interrupted"
 HELP = """Jobs of this data set that were started in the App. A job goes on when the tab is closed.
 
 *Stop* keeps what is finished: the same call goes on from there."""
@@ -47,6 +57,7 @@ class Progress(foo.Panel):
         """Read how far the jobs are; tell of each end once."""
         jobs = _jobs(ctx)
         ctx.panel.set_state("words", {job.id: _words(job) for job in jobs})  # a change makes the App draw
+        ctx.panel.set_state("interrupted", _interrupted(ctx))
         for job in jobs:
             if job.state != RUNNING and not job.is_told:
                 job.is_told = True
@@ -64,6 +75,17 @@ class Progress(foo.Panel):
         job = _job(ctx)
         if job is not None:
             ctx.prompt(job.uri, params=job.params)
+
+    def resume(self, ctx: Any) -> None:
+        """Go on with an interrupted run, by its key."""
+        from umscosod.integrations.fiftyone import find_interrupted
+
+        run = find_interrupted(ctx.dataset, str(ctx.params.get("run") or ""))
+        if run is None:
+            ctx.ops.notify("That run is not interrupted any more", variant="warning")
+        else:
+            params = {"field": run.key, "key": run.key, "interrupted": RESUME}
+            ctx.trigger(f"{self.plugin_name}/{OPERATORS[run.method]}", params=params)
 
     def go_on(self, ctx: Any) -> None:
         """Take a step that a job's end offers."""
@@ -92,6 +114,9 @@ class Progress(foo.Panel):
             panel.md("No job of this data set runs. Start one by the buttons above the grid.", name="none")
         for job in jobs:
             _add_job(panel, self, job)
+        for key, words in (ctx.panel.get_state("interrupted") or {}).items():
+            panel.md(words, name=f"interrupted_{key}")
+            panel.btn(f"resume_{key}", label="Go on", on_click=self.resume, params={"run": key}, variant="contained")
         if jobs and all(job.state != RUNNING for job in jobs):
             panel.btn("close", label="Done", on_click=self.close, variant="outlined")
         return types.Property(panel, view=types.GridView(**LAYOUT))
@@ -103,6 +128,17 @@ def _jobs(ctx: Any) -> list[AppJob]:
 
 def _job(ctx: Any) -> AppJob | None:
     return find_job(ctx.dataset.name, str(ctx.params.get("job") or ""))
+
+
+def _interrupted(ctx: Any) -> dict[str, str]:
+    """What to say of each run that nobody works on and that is not done, by key."""
+    from umscosod.integrations.fiftyone import find_interrupted, list_runs
+
+    if ctx.dataset is None or any(job.state == RUNNING for job in _jobs(ctx)):
+        return {}
+    ctx.dataset.reload()  # runs are made in other threads and processes
+    found = [find_interrupted(ctx.dataset, run.key) for run in list_runs(ctx.dataset) if run.state == INTERRUPTED]
+    return {run.key: run.summary for run in found if run is not None and run.method in OPERATORS}
 
 
 def _words(job: AppJob) -> str:
@@ -136,9 +172,8 @@ def _add_job(panel: Any, own: Progress, job: AppJob) -> None:
     if job.state == RUNNING:
         buttons.btn("stop", label="Stop", on_click=own.stop, params=me, variant="contained", disabled=job.is_stopping)
         return
-    if job.state != DONE:
-        label = "Go on" if job.state == STOPPED else "Open the form again"
-        buttons.btn("again", label=label, on_click=own.again, params=me, variant="contained")
+    if job.state == FAILED:
+        buttons.btn("again", label="Open the form again", on_click=own.again, params=me, variant="contained")
     for number, step in enumerate(job.ended.steps if job.ended is not None else ()):
         params = {**me, "step": number}
         buttons.btn(f"step_{number}", label=step.label, on_click=own.go_on, params=params, variant="outlined")
