@@ -16,7 +16,9 @@ DONE_S = 900
 QUIET_MS = 150
 """The page is settled after so long without a change: the App's forms wait 100 ms before they ask the server."""
 QUIET = """quietMs => performance.now() - window.changedMs >= quietMs
-    && !document.querySelector("[data-cy='panel-tab-samples'] [role='progressbar']")"""
+    && (document.querySelector("[data-cy='modal']")
+        || !document.querySelector("[data-cy='panel-tab-samples'] [role='progressbar']"))"""
+"""Behind an open sample the grid may stay half drawn."""
 WATCH = """
 localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");  // a notice of the vendor's over the grid
 window.changedMs = performance.now();
