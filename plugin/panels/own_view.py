@@ -8,17 +8,16 @@ import fiftyone.server.view as fosv
 STORE = "umscosod/views"
 STORED_FOR_S = 7 * 24 * 3600
 """How long a data set remembers the user's view: a page that is loaded again still shows the panel's list."""
+LISTS_KEPT = 8
+"""A panel's last lists: the App tells of a change of view late, when the next one is there."""
 
 
 def note_base(ctx: Any) -> bool:
     """Remember the view in the grid as the user's, unless a panel put it there; says whether it is a new one."""
-    kept, name = _kept(ctx), ctx.request_params.get("view_name")
-    stages = _plain(ctx.request_params.get("view") or [])
-    is_own = not name and kept.get("own") is not None and stages == kept["own"]
-    is_known = kept.get("own") is None and (name, stages) == (kept.get("name"), kept.get("stages"))
-    if is_own or is_known:
+    kept, name, stages = _kept(ctx), ctx.request_params.get("view_name"), _in_grid(ctx)
+    if stages in kept.get("own", []) or (name, stages) == (kept.get("name"), kept.get("stages")):
         return False
-    _keep(ctx, {"name": name, "stages": stages, "own": None})
+    _keep(ctx, {**kept, "name": name, "stages": stages})
     return True
 
 
@@ -38,23 +37,27 @@ def shown_view(ctx: Any) -> Any:
 
 def show_own(ctx: Any, view: Any) -> None:
     """Put a panel's list into the grid."""
-    _keep(ctx, {**_kept(ctx), "own": _plain(view._serialize())})
+    kept = _kept(ctx)
+    _keep(ctx, {**kept, "own": [*kept.get("own", []), _plain(view._serialize())][-LISTS_KEPT:]})
     ctx.ops.set_view(view)
 
 
 def restore_base(ctx: Any) -> None:
     """Give the user his view back where the grid shows a panel's list."""
     kept = _kept(ctx)
-    if kept.get("own") is None:
+    if _in_grid(ctx) not in kept.get("own", []):
         return
     view = base_view(ctx)
-    _keep(ctx, {**kept, "own": None})
     if kept.get("name") and ctx.dataset.has_saved_view(kept["name"]):
         ctx.ops.set_view(name=kept["name"])
     elif view._stages:
         ctx.ops.set_view(view)
     else:
         ctx.ops.clear_view()
+
+
+def _in_grid(ctx: Any) -> list[dict[str, Any]]:
+    return _plain(ctx.request_params.get("view") or [])
 
 
 def _plain(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -238,8 +238,8 @@ class ReviewMasks(foo.Panel):
         panel.md(ctx.panel.state.counts or "", name="counts_text")
         add_decisions(panel, self)
         add_switch(panel, self)
-        add_sure(panel, self, _least(ctx), ctx.panel.state.sure or 0)
         add_tables(panel, self)
+        add_sure(panel, self, _least(ctx), ctx.panel.state.sure or 0)
         return types.Property(panel, view=types.GridView(**LAYOUT))
 
 

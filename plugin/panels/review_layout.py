@@ -49,7 +49,7 @@ def add_decisions(panel: Any, own: Any) -> None:
     decisions.btn("undo", label="Undo selected", on_click=own.undo_selected, variant="outlined")
     moves = panel.h_stack("moves", gap=1)
     moves.btn("next", label="Next", on_click=own.go_on, variant="outlined")
-    moves.btn("all_groups", label="All groups", on_click=own.show_list, variant="outlined")
+    moves.btn("list", label="Back to the list", on_click=own.show_list, variant="outlined")
     moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
 
 

@@ -36,6 +36,16 @@ def is_open(app: AppPage, sample_id: str) -> Any:
     return app.page.locator("[data-cy='modal']").get_by_text(sample_id)
 
 
+def closes_on_escape(app: AppPage) -> bool:
+    """The App hears Escape while the pointer is over the image, once that is drawn."""
+    app.settle()
+    app.page.mouse.move(500, 400)
+    app.page.mouse.move(520, 420)
+    app.page.keyboard.press("Escape")
+    app.settle()
+    return app.page.locator("[data-cy='modal']").count() == 0
+
+
 def test_a_run_newer_than_the_page_is_seen_before_it_is_decided_about(
     app_url: str, browser: Any, dataset: Any, tmp_path: Path
 ) -> None:
@@ -47,7 +57,7 @@ def test_a_run_newer_than_the_page_is_seen_before_it_is_decided_about(
     assert app.page.locator("[data-cy='modal']").count() == 0
     app.open_first_tile()
     is_open(app, ids[0]).wait_for()
-    assert app.page.locator("[data-cy='modal'] [data-cy='checkbox-cosal'] input").is_checked()
+    assert app.page.locator("[data-cy='modal'] [data-cy='checkbox-cosal'].Mui-checked").count()
     app.settle()
     app.page.get_by_text(ACCEPT, exact=True).click()
     is_open(app, ids[1]).wait_for()
@@ -55,19 +65,16 @@ def test_a_run_newer_than_the_page_is_seen_before_it_is_decided_about(
     assert dataset[ids[0]]["reviewed"].run == "cosal"
     app.page.get_by_text(REJECT, exact=True).click()
     is_open(app, ids[2]).wait_for()
-    app.page.mouse.move(500, 400)  # the App hears Escape only while the pointer is over the image
-    app.page.mouse.move(520, 420)
-    app.page.keyboard.press("Escape")
-    app.page.locator("[data-cy='modal']").wait_for(state="hidden")
+    assert wait_for(lambda: closes_on_escape(app))
     click_row(app, "01.jpg")
-    app.page.locator("[data-cy='modal'] [data-cy='checkbox-cosal'] input:checked").wait_for()
+    app.page.locator("[data-cy='modal'] [data-cy='checkbox-cosal'].Mui-checked").wait_for()
     app.page.close()
 
 
 def test_the_users_view_comes_back(app_url: str, browser: Any, dataset: Any, tmp_path: Path) -> None:
     add_run(dataset)
     dataset.save_view("squares", dataset.match({"cls": "square-1"}))
-    app = AppPage(browser, f"{app_url}", dataset, tmp_path, view="squares")
+    app = AppPage(browser, app_url, dataset, tmp_path, view="squares")
     assert wait_for(lambda: app.samples_shown() == 3)
     open_review(app)
     app.page.get_by_text("3 open").wait_for()

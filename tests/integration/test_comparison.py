@@ -212,11 +212,11 @@ def test_the_panel_shows_images_of_the_users_view_and_gives_it_back(evaluated: A
     assert set(bars) == set(ids[1:])
     for junk in ({}, {"idx": None}, {"idx": "3"}, {"idx": 999}):
         assert "set_view" not in session.send("show_bar", **junk)
-    session.send("show_base")
-    assert shown() == ids[1:]
     session.send("show_b")
-    session.send("on_unload")
-    assert shown() == ids[1:]
+    own = fo.DatasetView._build(evaluated, dict(session.asked)["set_view"]["view"])
+    for event in ("show_base", "on_unload"):
+        session.send(event, view=own)
+        assert shown() == ids[1:]
 
 
 def test_the_panel_draws_just_what_is_ticked(evaluated: Any) -> None:

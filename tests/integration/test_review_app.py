@@ -178,12 +178,15 @@ def test_the_list_lies_within_the_users_view_and_gives_it_back(dataset: Any, ids
 
 def test_without_a_view_of_his_own_the_user_gets_the_whole_data_set_back(dataset: Any, ids: list[str]) -> None:
     session = PanelSession(dataset)
-    session.send("on_load")
-    assert "clear_view" in session.send("on_unload")
+    asked = session.send("on_load")
+    assert "clear_view" in session.send("on_unload", view=fo.DatasetView._build(dataset, asked["set_view"]["view"]))
+    assert "clear_view" not in session.send("on_unload", view=dataset.limit(1))  # the user's own
     dataset.save_view("disks", dataset.match({"cls": "disk-0"}))
-    session.send("on_load", view_name="disks")
+    asked = session.send("on_load", view_name="disks")
     assert session.names == [f"0{n}.jpg" for n in range(6)]
-    assert session.send("on_unload")["set_view"]["name"] == "disks"
+    own = fo.DatasetView._build(dataset, asked["set_view"]["view"])
+    assert "set_view" not in session.send("on_change_view", view=own, view_name="disks")  # told late
+    assert session.send("on_unload", view=own)["set_view"]["name"] == "disks"
 
 
 def test_side_bar_filters_narrow_the_table(dataset: Any, ids: list[str]) -> None:
