@@ -9,6 +9,7 @@ from umscosod.config import PipelineConfig
 from umscosod.errors import UmscosodError
 from umscosod.estimate import estimate_stages, first_width
 from umscosod.progress import in_words
+from umscosod.words import count_of
 
 from .forms import BY_FOLDER, Form, read_text
 from .settings import BACKBONES, read_config
@@ -74,7 +75,7 @@ class Outlook:
             self._form.error("groups_problem", self.problem)
             return
         config = config_or_none(self._form.ctx)
-        parts = [_count(self.n_images, "image"), f"{_count(len(self.groups.sizes), 'group')}{self._sizes()}"]
+        parts = [count_of(self.n_images, "image"), f"{count_of(len(self.groups.sizes), 'group')}{self._sizes()}"]
         if config is not None and stages:
             parts.append(features_in_words(config))
             found = estimate_stages(self.n_images, config, train=train, n_groups=len(self.groups.sizes))
@@ -106,11 +107,11 @@ class Outlook:
             form.warning("many_groups", text)
         if groups.n_single:
             is_are = "is" if groups.n_single == 1 else "are"
-            text = f"{_count(groups.n_single, 'image')} {is_are} alone in a group: nothing says what recurs there"
+            text = f"{count_of(groups.n_single, 'image')} {is_are} alone in a group: nothing says what recurs there"
             form.warning("single_images", text)
         if groups.ungrouped:
             is_are = "has no value" if groups.ungrouped == 1 else "have no value"
-            text = f"{_count(groups.ungrouped, 'image')} {is_are} in {self.group_field!r} and will be left out"
+            text = f"{count_of(groups.ungrouped, 'image')} {is_are} in {self.group_field!r} and will be left out"
             form.warning("ungrouped", text)
 
 
@@ -118,10 +119,6 @@ def open_form(operator: Any, inputs: Any, ctx: Any) -> tuple[Form, Outlook]:
     """Begin the form of an operator over groups of samples."""
     form = Form(inputs, ctx, operator.NAME)
     return form, Outlook(form)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def features_in_words(config: PipelineConfig) -> str:

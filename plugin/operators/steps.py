@@ -303,7 +303,8 @@ def _add_lessons(form: Form) -> bool:
     words = names_as_words(fields)
     if has_reviewed:
         words["-"] = "accepted masks alone"
-    default = next((name for name in ("pseudo", "cosal", *fields) if name in fields), "-" if has_reviewed else "pseudo")
+    made = [name for name in fields if form.dataset.has_field(f"{name}_status")]  # not a ground truth
+    default = next((name for name in ("pseudo", "cosal", *made) if name in made), "-" if has_reviewed else "pseudo")
     name = form.proposals(
         "labels",
         words,
@@ -311,10 +312,9 @@ def _add_lessons(form: Form) -> bool:
         label="Masks to learn from",
         description="Such as pseudo-masks; samples with a rejected mask are left out. '-': accepted masks alone",
     )
-    if not words:
-        form.error("labels_problem", "There are no masks to learn from: run 'generate pseudo-masks' or 'label' first")
-    elif name not in words:
-        form.error("labels_problem", f"There is no mask field {name!r}; there are: {', '.join(fields)}")
+    if name not in words:
+        cure = "run 'generate pseudo-masks' or 'label' first, or choose another field"
+        form.error("labels_problem", f"There is no mask field {name!r}: {cure}")
     elif has_reviewed and name != "-":
         form.notice("labels_note", "Masks that a person accepted take the place of the others")
     return has_reviewed
