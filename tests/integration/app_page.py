@@ -41,7 +41,7 @@ def wait_for(probe: Callable[[], Any], timeout_s: float = DONE_S) -> Any:
 class AppPage:
     """One data set in one tab."""
 
-    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path) -> None:
+    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path, view: str = "") -> None:
         self.dataset = dataset
         self.pictures = Path(os.environ.get(SCREENSHOTS) or pictures)
         self.page = browser.new_page(viewport={"width": 1500, "height": 900})
@@ -57,7 +57,8 @@ class AppPage:
         self.page.on("requestfailed", lambda request: self._asked.discard(request))
         self.page.add_init_script(WATCH)
         # Not "networkidle": the App keeps a stream open.
-        self.page.goto(f"{url}/datasets/{dataset.name}", wait_until="domcontentloaded")
+        address = f"{url}/datasets/{dataset.name}" + (f"?view={view}" if view else "")
+        self.page.goto(address, wait_until="domcontentloaded")
         self.page.wait_for_selector("[data-cy='looker']")
 
     def _note_failure(self, response: Any) -> None:
@@ -104,20 +105,27 @@ class AppPage:
         self.page.get_by_role("option", name=wanted, exact=True).click()
         self.settle()
 
+    def fill(self, form: Any, label: str, text: str) -> None:
+        """Type into the box under a label."""
+        path = f"xpath=.//*[normalize-space(text())='{label}']/following::*[self::input or self::textarea][1]"
+        form.locator(path).first.fill(text)
+        self.settle()
+
+    def tick(self, form: Any, label: str) -> None:
+        """Tick or untick a box by its label."""
+        form.get_by_text(label, exact=True).click()
+        self.settle()
+
     def execute(self, form: Any) -> None:
         """Run what the form asks for."""
         form.get_by_role("button", name="Execute").click()
 
-    def leave_dialog(self, words: str) -> None:
-        """Wait for the dialog at the end of a job, which says these words, and click it away.
-
-        Its button is there from the first report on, so it says nothing about the end.
-        """
+    def leave_job(self, words: str) -> None:
+        """Wait for the end of a job, which says these words, and close the panel that shows it."""
         self.page.get_by_text(words).first.wait_for()
         self.settle()
-        done = self.page.get_by_role("button", name="Done")
-        done.click()
-        done.wait_for(state="hidden")
+        self.page.get_by_role("button", name="Done").click()
+        self.page.locator("[data-cy='panel-tab-progress']").wait_for(state="hidden")
 
     def open_panel(self, label: str) -> None:
         """Open a panel beside the grid by the menu of panels."""
@@ -134,12 +142,21 @@ class AppPage:
         """Tick the box of the first sample, which is shown where the mouse is; a redraw may take a click away."""
         assert wait_for(self._has_ticked_first), "the first sample cannot be selected"
 
-    def _has_ticked_first(self) -> bool:
+    def open_first_tile(self) -> None:
+        """Open the first sample, large."""
         self.settle()
+        self._first_tile().click()
+        self.page.locator("[data-cy='modal']").wait_for()
+
+    def _first_tile(self) -> Any:
         tiles = [(tile.bounding_box(), tile) for tile in self.page.locator("[data-cy='looker']").all()]
         # By place: the order in the page is another, as tiles are used again when the view changes.
         first = min((box["y"], box["x"], place) for place, (box, _) in enumerate(tiles) if box)
-        tile = tiles[first[2]][1]
+        return tiles[first[2]][1]
+
+    def _has_ticked_first(self) -> bool:
+        self.settle()
+        tile = self._first_tile()
         tile.hover()
         tile.click(position={"x": 19, "y": 20})
         self.settle()

@@ -12,6 +12,7 @@ from PIL import Image
 
 fo = pytest.importorskip("fiftyone")
 
+from tests.integration.panel_session import PanelSession  # noqa: E402
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation.comparison import (  # noqa: E402
@@ -189,3 +190,47 @@ def test_bars_hold_what_a_click_shows(evaluated: Any) -> None:
     assert [len(found.ids_between(low, high)) for low, high in itertools.pairwise(edges)] == counts.tolist()
     same = compare_dataset(evaluated, "eval_good", "eval_bad", view=evaluated.skip(3).limit(2))
     assert same.histogram(3)[1].tolist() == [0, 2, 0], "no difference is in the middle"
+
+
+def test_the_panel_shows_images_of_the_users_view_and_gives_it_back(evaluated: Any) -> None:
+    session = PanelSession(evaluated, "compare_models")
+    mine = evaluated.skip(1)
+    session.send("on_load", view=mine)
+    ids = evaluated.values("id")
+
+    def shown() -> list[str]:
+        return list(fo.DatasetView._build(evaluated, dict(session.asked)["set_view"]["view"]).values("id"))
+
+    session.send("show_a")
+    assert set(shown()) == {ids[index] for index in (2, 5, 6, 7)}, "image 0 is not in the user's view"
+    session.send("show_b")
+    assert shown() == [ids[1]]
+    bars = []
+    for place in range(31):
+        session.send("show_bar", idx=place)
+        bars += shown() if "set_view" in dict(session.asked) else []
+    assert set(bars) == set(ids[1:])
+    for junk in ({}, {"idx": None}, {"idx": "3"}, {"idx": 999}):
+        assert "set_view" not in session.send("show_bar", **junk)
+    session.send("show_base")
+    assert shown() == ids[1:]
+    session.send("show_b")
+    session.send("on_unload")
+    assert shown() == ids[1:]
+
+
+def test_the_panel_draws_just_what_is_ticked(evaluated: Any) -> None:
+    session = PanelSession(evaluated, "compare_models")
+    session.send("on_load")
+    session.state["draw"] = {"b": True}
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "bad"]
+    session.state["draw"] = {"a": True, "truth": True}
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "good", "ground_truth"]
+
+
+def test_figures_lie_in_a_collapsed_group(evaluated: Any) -> None:
+    group = next(group for group in evaluated.app_config.sidebar_groups if group.name == "eval_good")
+    assert not group.expanded
+    assert "eval_good_iou" in group.paths
+    evaluated.delete_evaluation("eval_good")
+    assert "eval_good" not in [group.name for group in evaluated.app_config.sidebar_groups]

@@ -25,6 +25,10 @@ FIELDS = {
 }
 
 
+VIEWS = "umscosod/views"
+"""Store of the user's view; what panels do with it is tested on a real data set."""
+
+
 class FakeDataset:
     """The schema, the names of evaluations, and two columns of IoU."""
 
@@ -39,6 +43,9 @@ class FakeDataset:
 
     def list_evaluations(self, **given: Any) -> list[str]:
         return list(self.evaluations)
+
+    def get_evaluation_info(self, key: str) -> Any:
+        return SimpleNamespace(config=SimpleNamespace(pred_field=key, gt_field="ground_truth"))
 
     def get_field(self, name: str) -> Any:
         return FIELDS.get(name)
@@ -102,13 +109,15 @@ def make_context(params: dict[str, Any] | None = None, evaluations: tuple[str, .
         get=stored.get,
         delete=lambda key: stored.pop(key, None),
     )
+    others = SimpleNamespace(set=lambda *args, **given: None, get=lambda key: None)
     return SimpleNamespace(
         params=params or {},
         dataset=FakeDataset(evaluations),
         ops=Recorder(),
         calls=calls,
         stored=stored,
-        store=lambda name: store,
+        store=lambda name: others if name == VIEWS else store,
+        request_params={},
         spaces=spaces,
         delegated=False,
         trigger=lambda name, given=None: calls.append(("trigger", name, given)),

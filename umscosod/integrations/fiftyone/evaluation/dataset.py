@@ -26,6 +26,7 @@ from umscosod.integrations.fiftyone.evaluation.method import (
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
 from umscosod.integrations.fiftyone.evaluation.report import EvaluationReport, describe_left_out
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
+from umscosod.integrations.fiftyone.runs.look import dress_evaluation
 from umscosod.integrations.fiftyone.runs.rows import flat_images
 from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.progress import ProgressFn, ignore_progress
@@ -133,6 +134,7 @@ def evaluate_dataset(
         map_field=map_field,
         measured=measured,
     )
+    dress_evaluation(dataset, key)
     notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 

@@ -83,23 +83,34 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 
 
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
-    """Add what is missing, name the mask's pixel value, and let the App draw the mask (dense labels start hidden)."""
+    """Add what is missing, name the mask's pixel value, and choose how the App draws a run that is new."""
     import fiftyone as fo
 
+    from umscosod.integrations.fiftyone.runs.look import dress_run
+
+    is_new = not dataset.has_sample_field(field)
     for name, (kind, document) in _field_types(field, has_maps).items():
         if not dataset.has_sample_field(name):
             dataset.add_sample_field(name, kind, **({"embedded_doc_type": document} if document else {}))
     for attribute in ("provenance", "run"):
         dataset.add_sample_field(f"{field}.{attribute}", fo.StringField)
-    show_masks(dataset, field)
+    if is_new:
+        name_pixels(dataset, field)
+        dress_run(dataset, field)
+
+
+def name_pixels(dataset: Any, field: str) -> None:
+    """Name the pixel value of the object in a mask field."""
+    if field not in dataset.mask_targets:
+        dataset.mask_targets[field] = dict(TARGETS)
+        dataset.save()
 
 
 def show_masks(dataset: Any, field: str) -> None:
-    """Name the pixel value of a mask field and make the field active in the App."""
+    """Name the pixel value of a mask field and make the field active in the App: dense labels start hidden."""
     import fiftyone as fo
 
-    if field not in dataset.mask_targets:
-        dataset.mask_targets[field] = dict(TARGETS)
+    name_pixels(dataset, field)
     active = dataset.app_config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
     if field not in active.paths:
         active.paths = [*active.paths, field]
