@@ -129,6 +129,15 @@ def features_in_words(config: PipelineConfig) -> str:
     return "vision transformer features" if name == "auto" else f"{BACKBONES[name].split(':')[0]} features"
 
 
+def features_used(ctx: Any) -> str:
+    """Name of the features that the settings of a form lead to on this machine; empty where that cannot be said."""
+    config = config_or_none(ctx)
+    if config is None or config.features.weights:
+        return ""
+    name = config.features.backbone
+    return name if name != "auto" else ("dino_vitb8" if first_width(config.features) else "embedded")
+
+
 def config_or_none(ctx: Any) -> PipelineConfig | None:
     """Settings as the form has them; None where they are wrong, which the form says elsewhere."""
     try:

@@ -1,12 +1,13 @@
 """Operators for single steps: pseudo-masks, training, prediction, refinement."""
 
-from collections.abc import Iterable, Iterator
+import re
 from typing import Any
 
 import fiftyone as fo
 
 from umscosod.config import PseudoConfig, RefineConfig
 from umscosod.progress import ProgressFn
+from umscosod.words import count_of
 
 from ..forms import (
     Form,
@@ -22,7 +23,7 @@ from ..forms import (
 )
 from ..interrupted import add_interrupted, call_library, choose_call
 from ..jobs import NextStep
-from ..outlook import open_form
+from ..outlook import features_used, open_form
 from ..settings import add_overrides, add_settings, check_settings, get_help, is_advanced, read_config
 from .base import JobOperator, steps_after_masks
 
@@ -32,6 +33,7 @@ MAKERS = {
     COCO_FILE: "Read from a COCO file, such as HASSOD's results",
     FIELD: "Taken from a detections field with masks",
 }
+_ID = re.compile(r":|-v\d")  # what follows the name of features in a network's record
 SWITCHES = {
     "adaptive": ("Adapt the threshold to each image", "Off: the same threshold for all"),
     "region_filter": ("Drop regions unlike the group's object", "Off: all that lies above the threshold stays"),
@@ -330,33 +332,29 @@ def _add_use_reviewed(form: Form) -> None:
 
 
 def _add_network_choice(form: Form) -> None:
-    """Offer the networks of all data sets, the newest first; a path may be typed."""
-    import umscosod.integrations.fiftyone as integration
+    """Offer the networks of all data sets, the newest first; the newest that fits the features is chosen."""
+    from umscosod.integrations.fiftyone import list_networks
 
-    list_networks: Any = getattr(integration, "list_networks", tuple)  # comes with the library of the same release
-    words = {}
+    words, needs = {}, {}
     for network in list_networks():
-        is_here = network.dataset == form.dataset.name
-        made = f"{network.n_samples} images, {network.created[:10]}"
-        where = "" if is_here else f" of the data set {network.dataset}"
-        words[network.key if is_here else str(network.checkpoint)] = (
-            f"{network.name}{where} ({', '.join(_short(network.backbones))}; {made})"
-        )
-    form.proposals(
+        name = network.key if network.dataset == form.dataset.name else network.name
+        needs[name] = ", ".join(dict.fromkeys(_ID.split(backbone)[0] for backbone in network.backbones))
+        words[name] = f"{name} ({needs[name]}, {count_of(network.n_samples, 'image')}, {network.created[:10]})"
+    used = features_used(form.ctx)
+    fitting = (name for name in words if used in ("", needs[name].split(",")[0]))
+    name = form.proposals(
         "checkpoint",
         words,
-        next(iter(words), ""),
+        next(fitting, next(iter(words), "")),
         label="Network",
         required=True,
-        description="A run that trained, or the path of a checkpoint or of an output folder",
+        description="A run that trained, of any data set, or the path of a checkpoint or of an output folder",
     )
     if not words:
         form.notice("no_networks", "No network was trained yet: run 'train', or 'label' with training; or type a path")
-
-
-def _short(backbones: Iterable[str]) -> Iterator[str]:
-    """Names of backbones without the hash of their weights, each once."""
-    return iter(dict.fromkeys(name.split("@")[0].split(":")[0] for name in backbones))
+    elif name in needs and used not in ("", needs[name].split(",")[0]):
+        text = f"This network needs the features {needs[name]}, and {used} would be used: choose them under Advanced"
+        form.warning("network_note", text)
 
 
 def _add_source(form: Form) -> None:
