@@ -49,7 +49,7 @@ def test_by_field_with_a_view_of_one_tile_a_group(kinds: Any) -> None:
     assert len(view) == 3
     assert sorted(len(group) for group in view.iter_dynamic_groups()) == [3, 4, 4]
     assert report.summary == (
-        "3 groups of 11 samples written to the field 'cosal_group'; 1 samples have no group; "
+        "3 groups of 11 samples written to the field 'cosal_group'; 1 sample without a group; "
         "saved view 'by-cosal_group'"
     )
 
