@@ -6,6 +6,7 @@ from typing import Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import config_to_dict, preset_names, preset_values
 from umscosod.errors import DataError
+from umscosod.words import count_of
 
 from .forms import Form, read_text
 from .outlook import features_in_words
@@ -27,7 +28,11 @@ def add_interrupted(form: Form, key: str) -> bool:
     if found is None:
         return False
     at = f" at {found.stage}" if found.stage else ""
-    known = [features_in_words(found.config), f"preset {preset_of(found.config)}", f"{len(found.sample_ids)} images"]
+    known = [
+        features_in_words(found.config),
+        f"preset {preset_of(found.config)}",
+        count_of(len(found.sample_ids), "image"),
+    ]
     known += [f"begun {found.began.replace('T', ' ')[:16]} UTC"] if found.began else []
     form.warning("interrupted_note", f"{key!r} was interrupted{at} ({', '.join(known)})")
     return form.choice("interrupted", WAYS, RESUME, is_radio=True, label="Interrupted run") == RESUME
@@ -89,5 +94,4 @@ def preset_of(config: PipelineConfig) -> str:
 def _find(dataset: Any, key: str) -> Any:
     import umscosod.integrations.fiftyone as integration
 
-    find: Any = getattr(integration, "find_interrupted", lambda dataset, key: None)
-    return find(dataset, key) if key.isidentifier() else None
+    return integration.find_interrupted(dataset, key) if key.isidentifier() else None

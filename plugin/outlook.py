@@ -9,6 +9,7 @@ from umscosod.config import PipelineConfig
 from umscosod.errors import UmscosodError
 from umscosod.estimate import estimate_stages, first_width
 from umscosod.progress import in_words
+from umscosod.words import count_of
 
 from .forms import BY_FOLDER, Form, read_text
 from .settings import BACKBONES, read_config
@@ -75,7 +76,7 @@ class Outlook:
             self._form.error("groups_problem", self.problem)
             return
         config = config_or_none(self._form.ctx)
-        parts = [_count(self.n_images, "image"), f"{_count(len(self.groups.sizes), 'group')}{self._sizes()}"]
+        parts = [count_of(self.n_images, "image"), f"{count_of(len(self.groups.sizes), 'group')}{self._sizes()}"]
         if config is not None and stages:
             parts.append(features_in_words(config))
             found = estimate_stages(self.n_images, config, train=train, n_groups=len(self.groups.sizes))
@@ -107,11 +108,11 @@ class Outlook:
             form.warning("many_groups", text)
         if groups.n_single:
             is_are = "is" if groups.n_single == 1 else "are"
-            text = f"{_count(groups.n_single, 'image')} {is_are} alone in a group: nothing says what recurs there"
+            text = f"{count_of(groups.n_single, 'image')} {is_are} alone in a group: nothing says what recurs there"
             form.warning("single_images", text)
         if groups.ungrouped:
             is_are = "has no value" if groups.ungrouped == 1 else "have no value"
-            text = f"{_count(groups.ungrouped, 'image')} {is_are} in {self.group_field!r} and will be left out"
+            text = f"{count_of(groups.ungrouped, 'image')} {is_are} in {self.group_field!r} and will be left out"
             form.warning("ungrouped", text)
 
 
@@ -121,16 +122,21 @@ def open_form(operator: Any, inputs: Any, ctx: Any) -> tuple[Form, Outlook]:
     return form, Outlook(form)
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def features_in_words(config: PipelineConfig) -> str:
     """Say which features settings lead to on this machine."""
     if not first_width(config.features):
         return "weight-free features"
     name = config.features.backbone
     return "vision transformer features" if name == "auto" else f"{BACKBONES[name].split(':')[0]} features"
+
+
+def features_used(ctx: Any) -> str:
+    """Name of the features that the settings of a form lead to on this machine; empty where that cannot be said."""
+    config = config_or_none(ctx)
+    if config is None or config.features.weights:
+        return ""
+    name = config.features.backbone
+    return name if name != "auto" else ("dino_vitb8" if first_width(config.features) else "embedded")
 
 
 def config_or_none(ctx: Any) -> PipelineConfig | None:

@@ -1,19 +1,14 @@
 """Operators for single steps: pseudo-masks, training, prediction, refinement."""
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import fiftyone as fo
-
-from umscosod.config import PseudoConfig, RefineConfig
+from umscosod.config import RefineConfig
 from umscosod.progress import ProgressFn
 
 from ..forms import (
     Form,
     add_field_choice,
     add_out_dir,
-    mask_fields,
-    names_as_words,
     read_flag,
     read_group_field,
     read_number,
@@ -23,15 +18,19 @@ from ..forms import (
 from ..interrupted import add_interrupted, call_library, choose_call
 from ..jobs import NextStep
 from ..outlook import open_form
-from ..settings import add_overrides, add_settings, check_settings, get_help, is_advanced, read_config
+from ..settings import add_overrides, add_settings, check_settings, is_advanced, read_config
 from .base import JobOperator, steps_after_masks
+from .step_fields import (
+    CLUSTERING,
+    COCO_FILE,
+    FIELD,
+    add_lessons,
+    add_maker,
+    add_network_choice,
+    add_source,
+    add_use_reviewed,
+)
 
-CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
-MAKERS = {
-    CLUSTERING: "Found in each image by what looks alike (default)",
-    COCO_FILE: "Read from a COCO file, such as HASSOD's results",
-    FIELD: "Taken from a detections field with masks",
-}
 SWITCHES = {
     "adaptive": ("Adapt the threshold to each image", "Off: the same threshold for all"),
     "region_filter": ("Drop regions unlike the group's object", "Off: all that lies above the threshold stays"),
@@ -59,7 +58,7 @@ class GeneratePseudoMasks(JobOperator):
             return
         check_settings(form)
         if is_advanced(form, "Where single objects come from. "):
-            _add_maker(form)
+            add_maker(form)
             add_settings(form)
             add_out_dir(form, field)
 
@@ -110,7 +109,7 @@ class Train(JobOperator):
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES, train=True)
         outlook.add_group_choice()
-        has_reviewed = _add_lessons(form)
+        has_reviewed = add_lessons(form)
         key = form.text("key", "network", label="Name of the network")
         if add_interrupted(form, key):
             return
@@ -119,7 +118,7 @@ class Train(JobOperator):
         check_settings(form)
         if is_advanced(form):
             if has_reviewed:
-                _add_use_reviewed(form)
+                add_use_reviewed(form)
             add_settings(form)
             add_out_dir(form, key)
 
@@ -173,7 +172,7 @@ class Predict(JobOperator):
         """Ask for the network, groups and output field; for the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES)
-        _add_network_choice(form)
+        add_network_choice(form)
         outlook.add_group_choice()
         field = add_field_choice(form, "predicted")
         if add_interrupted(form, field):
@@ -223,7 +222,7 @@ class Refine(JobOperator):
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the run, output field and threshold; for the rest on demand."""
         form = Form(inputs, ctx, self.NAME)
-        _add_source(form)
+        add_source(form)
         field = add_field_choice(form, "refined")
         if add_interrupted(form, field):
             return
@@ -273,99 +272,3 @@ class Refine(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
         return f"Refined masks are in the field {read_text(ctx, 'field', 'refined')!r}"
-
-
-def _add_maker(form: Form) -> None:
-    """Ask where instance masks come from."""
-    chosen = form.choice(
-        "proposer",
-        MAKERS,
-        CLUSTERING,
-        is_radio=True,
-        label="Single objects",
-        description="How objects are cut out of single images, before groups are looked at",
-    )
-    if chosen == COCO_FILE:
-        help_text = get_help(PseudoConfig, "detections")
-        form.text("detections", label="COCO file", required=True, description=help_text)
-    elif chosen == FIELD:
-        names = form.dataset.get_field_schema(embedded_doc_type=fo.Detections)
-        first = min(names, default="")
-        form.choice("detections_field", names_as_words(names), first, label="Detections field", required=True)
-
-
-def _add_lessons(form: Form) -> bool:
-    """Ask for the masks to learn from; returns whether there are accepted ones too."""
-    from umscosod.integrations.fiftyone.runs.fields import REVIEWED
-
-    fields = [name for name in mask_fields(form.dataset) if name != REVIEWED]
-    has_reviewed = form.dataset.has_field(REVIEWED)
-    words = names_as_words(fields)
-    if has_reviewed:
-        words["-"] = "accepted masks alone"
-    default = next((name for name in ("pseudo", "cosal", *fields) if name in fields), "-" if has_reviewed else "pseudo")
-    name = form.proposals(
-        "labels",
-        words,
-        default,
-        label="Masks to learn from",
-        description="Such as pseudo-masks; samples with a rejected mask are left out. '-': accepted masks alone",
-    )
-    if not words:
-        form.error("labels_problem", "There are no masks to learn from: run 'generate pseudo-masks' or 'label' first")
-    elif name not in words:
-        form.error("labels_problem", f"There is no mask field {name!r}; there are: {', '.join(fields)}")
-    elif has_reviewed and name != "-":
-        form.notice("labels_note", "Masks that a person accepted take the place of the others")
-    return has_reviewed
-
-
-def _add_use_reviewed(form: Form) -> None:
-    form.flag(
-        "use_reviewed",
-        True,
-        label="Use accepted masks",
-        description="Masks in the field 'reviewed' take the place of the others, with full weight",
-    )
-
-
-def _add_network_choice(form: Form) -> None:
-    """Offer the networks of all data sets, the newest first; a path may be typed."""
-    import umscosod.integrations.fiftyone as integration
-
-    list_networks: Any = getattr(integration, "list_networks", tuple)  # comes with the library of the same release
-    words = {}
-    for network in list_networks():
-        is_here = network.dataset == form.dataset.name
-        made = f"{network.n_samples} images, {network.created[:10]}"
-        where = "" if is_here else f" of the data set {network.dataset}"
-        words[network.key if is_here else str(network.checkpoint)] = (
-            f"{network.name}{where} ({', '.join(_short(network.backbones))}; {made})"
-        )
-    form.proposals(
-        "checkpoint",
-        words,
-        next(iter(words), ""),
-        label="Network",
-        required=True,
-        description="A run that trained, or the path of a checkpoint or of an output folder",
-    )
-    if not words:
-        form.notice("no_networks", "No network was trained yet: run 'train', or 'label' with training; or type a path")
-
-
-def _short(backbones: Iterable[str]) -> Iterator[str]:
-    """Names of backbones without the hash of their weights, each once."""
-    return iter(dict.fromkeys(name.split("@")[0].split(":")[0] for name in backbones))
-
-
-def _add_source(form: Form) -> None:
-    """Ask for the run whose soft maps are refined."""
-    schema = form.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
-    names = sorted(name.removesuffix("_map") for name in schema if name.endswith("_map"))
-    default = "cosal" if "cosal" in names or not names else names[0]
-    name = form.proposals("source", names_as_words(names), default, label="Run", description="Its soft maps are cut")
-    if not names:
-        form.error("source_problem", "No run here has soft maps: run 'label' or 'predict' first")
-    elif name not in names:
-        form.error("source_problem", f"The run {name!r} has no soft maps; choose one of {', '.join(names)}")

@@ -231,3 +231,25 @@ def test_proposed_groups_can_be_looked_at(toy_dataset: Any) -> None:
     (step,) = operator.next_steps(ctx)
     assert (step.operator, step.params["action"]) == ("group_by_class", "write")
     assert form_of("group_by_class", toy_dataset, {"by": "discovered"})["action"].default == "write"
+
+
+def test_predict_offers_the_networks_of_all_data_sets(dataset_factory: Any) -> None:
+    from umscosod.integrations.fiftyone import train_dataset
+
+    here, there = dataset_factory(), dataset_factory()
+    assert "no_networks" in form_of("predict", here)
+    config = load_config("smoke")
+    label_dataset(there, group_field="cls", train=False, config=config)
+    train_dataset(there, group_field="cls", labels="cosal", key="network", config=config)
+    name = f"{there.name}/network"
+    form = form_of("predict", here)
+    assert [choice.value for choice in form["checkpoint"].view.choices] == [name]
+    assert f"{name} (embedded, 8 images, 20" in form["checkpoint"].view.choices[0].label
+    assert form["checkpoint"].default == name
+    assert "network_note" not in form_of("predict", here, {"checkpoint": name})
+    other = form_of("predict", here, {"checkpoint": name, "backbone": "dino_vits8"})
+    assert "needs the features embedded" in said(other, "network_note")
+    foo.get_operator(f"{URI}/predict")(here, checkpoint=name, group_field="cls", preset="smoke")
+    here.reload()
+    assert here.count("predicted") == 8
+    assert form_of("predict", there)["checkpoint"].default == "network"

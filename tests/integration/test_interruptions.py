@@ -71,7 +71,7 @@ def test_a_call_cancelled_in_each_stage_is_finished_by_the_same_call(
     for stage in stages:
         with pytest.raises(Cancelled):
             call(dataset, config, progress=stop_at(stage))
-        assert ours.get_run(dataset, field).state == "running"
+        assert ours.get_run(dataset, field).state == "interrupted"
         assert all(status is None for *_, status in read_labels(dataset, field).values())
         if "training" in stages and stages.index(stage) > stages.index("training"):
             trained.append(checkpoint_times(ours.get_run(dataset, field).folder))
@@ -226,7 +226,7 @@ def test_a_closed_tab_stops_the_job_and_a_second_click_is_turned_away(
             thread.join()
     dataset.reload()
     assert all(status is None for *_, status in read_labels(dataset, "cosal").values())
-    assert ours.get_run(dataset, "cosal").state == "running"
+    assert ours.get_run(dataset, "cosal").state == "interrupted"
     foo.execute_operator(operator.uri, {"dataset": dataset, "params": params})
     dataset.reload()
     assert ours.get_run(dataset, "cosal").state == "complete"

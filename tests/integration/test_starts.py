@@ -66,7 +66,7 @@ def test_a_start_that_is_refused_takes_no_name(toy_dataset: Any, config: Pipelin
         ("seed", lambda: label(toy_dataset, replace(config, seed=-1))),
         ("a file, not a folder", lambda: label(toy_dataset, config, out_dir=file / "below")),
         ("cannot write", lambda: label(toy_dataset, config, out_dir="/proc/umscosod")),
-        ("no checkpoint in", lambda: label(toy_dataset, config, checkpoint=tmp_path)),
+        ("a folder without a checkpoint", lambda: label(toy_dataset, config, checkpoint=tmp_path)),
         ("no field 'nothing' to group by", lambda: label(toy_dataset, config, group_field="nothing")),
         ("group name", lambda: label(toy_dataset, config, group_field="odd")),
         ("no Detections", lambda: ours.pseudo_label_dataset(toy_dataset, config=config, detections_field="nothing")),

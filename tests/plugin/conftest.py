@@ -21,6 +21,7 @@ def two_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(integration, "survey", survey, raising=False)
     monkeypatch.setattr(integration, "likely_group_field", lambda view: None, raising=False)
+    monkeypatch.setattr(integration, "find_interrupted", lambda dataset, key: None)
     monkeypatch.setattr(integration, "list_networks", lambda: (), raising=False)
     monkeypatch.setattr(checks, "find_run", lambda dataset, key: None)
     outlook._CACHE.clear()

@@ -36,6 +36,7 @@ class FakeDataset:
     values_b = (0.4, 0.7, 0.5, 0.1)
 
     name = "toy"
+    media_type = "image"
 
     def __init__(self, evaluations: tuple[str, ...] = ()) -> None:
         self.evaluations = evaluations

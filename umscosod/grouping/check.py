@@ -15,6 +15,7 @@ from umscosod.grouping.embed import embed_images
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray
+from umscosod.words import count_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +86,7 @@ def check_group(
     )
     reasons = []
     if is_small:
-        reasons.append(f"{size} {'image' if size == 1 else 'images'} only")
+        reasons.append(f"{count_of(size, 'image')} only")
     if is_mixed:
         reasons.append("no more alike than images drawn at random")
     return GroupCheck(

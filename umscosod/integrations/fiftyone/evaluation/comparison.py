@@ -17,6 +17,7 @@ from umscosod.integrations.fiftyone.evaluation.comparison_report import TOLERANC
 from umscosod.integrations.fiftyone.evaluation.method import METHOD
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 from umscosod.integrations.fiftyone.runs.store import every_sample
+from umscosod.words import count_of
 
 KEPT_RESULTS = 8
 """So many evaluations are kept in memory: two a panel, and some to go back to."""
@@ -224,7 +225,8 @@ def _notes(a: Evaluated, b: Evaluated, n_both: int, *, whole: bool) -> tuple[str
         notes.append(f"the figures of data set and groups are over all images evaluated, those of images over {n_both}")
     elif not (a.dataset.n == b.dataset.n == n_both):
         notes.append(
-            f"A has {a.dataset.n} images, B {b.dataset.n}, both {n_both}: figures of data set and groups are over "
+            f"A has {count_of(a.dataset.n, 'image')}, B {b.dataset.n}, both {n_both}: "
+            f"figures of data set and groups are over "
             "different images"
         )
     if a.gt_field != b.gt_field:

@@ -33,6 +33,7 @@ from umscosod.integrations.fiftyone.runs.stages import Progress
 from umscosod.progress import ProgressFn
 from umscosod.refine.confidence import mask_confidence
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport
@@ -173,9 +174,12 @@ def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunRep
     ]
     notes = list(report.notes)
     if left:
-        notes.append(f"{len(left)} samples got nothing: {name_some([row.reason for row in left])}")
+        notes.append(f"{count_of(len(left), 'sample')} got nothing: {name_some([row.reason for row in left])}")
     if matching.unused:
-        notes.append(f"{len(matching.unused)} predictions fit no sample: {name_some(list(matching.unused))}")
+        notes.append(
+            f"{count_of(len(matching.unused), 'prediction fits', 'predictions fit')} no sample: "
+            f"{name_some(list(matching.unused))}"
+        )
     return replace(report, rows=(*report.rows, *left), notes=tuple(notes))
 
 

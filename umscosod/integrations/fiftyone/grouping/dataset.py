@@ -22,6 +22,7 @@ from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
 from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import check_relative
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ def group_dataset(
         view_name=_save_view(dataset, into),
         cohesion=cohesion,
         failures=failures,
+        notes=_notes_on_folders(sizes) if by == "folder" else (),
     )
 
 
@@ -233,7 +235,10 @@ def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], 
     """Values that stay as they are do no harm: a call that was killed half-way can be repeated."""
     lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
     if lost and not overwrite:
-        raise DataError(f"{lost} samples have another value in the field {into!r}; choose another field, or overwrite")
+        raise DataError(
+            f"{count_of(lost, 'sample has', 'samples have')} another value in the field {into!r}; "
+            f"choose another field, or overwrite"
+        )
 
 
 def _write(
@@ -268,6 +273,14 @@ def _save_view(dataset: Any, into: str) -> str:
 
 def _is_ours(dataset: Any, view_name: str) -> bool:
     return str(dataset.get_saved_view_info(view_name).get("description") or "").startswith(_OURS)
+
+
+def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Say where folders do not tell one thing from another."""
+    if len(sizes) > 1:
+        return ()
+    (count,) = sizes.values()
+    return (f"all {count} images are in one folder: one group; if they show several things, try 'discovered'",)
 
 
 def _sizes(names: Iterable[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
-from umscosod.integrations.fiftyone.runs.parts import Part
+from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
 from umscosod.integrations.fiftyone.runs.stages import Progress
 from umscosod.progress import ProgressFn
 
@@ -45,7 +46,7 @@ def label_dataset(
     config : PipelineConfig, optional
         By default the ``fast`` preset, as on the command line.
     checkpoint : path or str, optional
-        Label with this network, or that of this run, instead of training one.
+        Label with this network instead of training one; see `predict_dataset`.
     train : bool
         False stops at refined pseudo-labels unless a checkpoint is given.
     overwrite : bool
@@ -68,7 +69,7 @@ def label_dataset(
     -----
     Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
     """
-    from umscosod.integrations.fiftyone.runs.training import checkpoint_of
+    from umscosod.integrations.fiftyone.runs.networks import checkpoint_of
     from umscosod.pipeline import label_groups
 
     config = _config_or_preset(config)
@@ -114,12 +115,13 @@ def predict_dataset(
     sample_collection, group_field, field, out_dir, config, overwrite, progress
         As for `label_dataset`.
     checkpoint : path or str
-        Key of a run of this data set that trained, or a checkpoint, a run's folder or an output folder on disk.
+        Key of a run of this data set that trained; ``DATASET/KEY`` of another, see `list_networks`; or the folder of
+        a run, an output folder or a checkpoint on disk.
 
     Raises
     ------
     CheckpointError
-        No checkpoint there, or it belongs to other backbones.
+        There is no such network, or it belongs to other backbones.
     """
     return label_dataset(
         sample_collection,
@@ -195,10 +197,14 @@ def refine_dataset(
 
     Parameters
     ----------
-    sample_collection, out_dir, config, overwrite, progress
-        As for `label_dataset`; of `config`, ``refine`` decides.
+    sample_collection, out_dir, overwrite, progress
+        As for `label_dataset`.
     source : str
         Key of a run with soft maps. Its groups are used.
+    config : PipelineConfig, optional
+        Only its part ``refine`` counts: features, device and all else are the source's own. By default the source's
+        settings altogether. An imported run has none: for it the whole of `config` counts, by default the ``fast``
+        preset.
     field : str
         Name of the new mask field and of the new run.
 
@@ -211,9 +217,9 @@ def refine_dataset(
     from umscosod.integrations.fiftyone.runs.rows import flat_images
     from umscosod.pipeline import refine_maps
 
-    config = _config_or_preset(config)
     view = flat_images(sample_collection)
     run = get_run(view._dataset, source)
+    config = _config_of_source(view._dataset, source, config)
     maps_field = f"{source}_map"
     if maps_field not in run.fields:
         raise DataError(f"the run {source!r} has no soft maps to refine; choose one made by label, predict or import")
@@ -236,6 +242,23 @@ def refine_dataset(
         return refine_maps(part.groups, maps, part.folder, config, progress=progress)
 
     return run_job(with_maps, job, work, progress)
+
+
+def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:
+    """The settings that a run was made with, its choice of features included, with the refinement asked for."""
+    from umscosod.integrations.fiftyone.runs.record import IMPORT, find_run
+
+    record = find_run(dataset, source)
+    assert record is not None, "get_run found it"
+    if record.method == IMPORT:
+        return _config_or_preset(config)
+    own = load_config(overrides=record.settings)
+    parts = (part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id)
+    used = [part.folder / "run" / "config.yaml" for part in parts]
+    found = [file for file in used if file.is_file()]
+    if found:  # as the work resolved them: by what was at hand, or by its checkpoint
+        own = replace(own, features=load_config(file=found[-1]).features)
+    return own if config is None else replace(own, refine=config.refine)
 
 
 def _config_or_preset(config: PipelineConfig | None) -> PipelineConfig:

@@ -21,8 +21,10 @@ from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.look import undress_run
 from umscosod.integrations.fiftyone.runs.parts import Part, PartState, hold_run, list_parts, remove_part
 from umscosod.integrations.fiftyone.runs.stages import read_note
+from umscosod.words import count_of
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
+IMPORT = METHODS[-1]
 RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
 """States of a run; the record says ``running`` of an interrupted one, which nobody holds."""
 
@@ -101,8 +103,9 @@ class RunSummary:
     def summary(self) -> str:
         """One line for people."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+        counts = counts or count_of(self.n_samples, "sample")
         state = f"{self.state} at {self.stopped_at}" if self.stopped_at else self.state
-        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {state}, {counts or self.n_samples} samples"
+        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {state}, {counts}"
 
 
 def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:

@@ -17,6 +17,7 @@ from umscosod.integrations.fiftyone.runs.parts import PartState, has_results, li
 from umscosod.integrations.fiftyone.runs.places import run_folder
 from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delete_run, find_run
 from umscosod.integrations.fiftyone.runs.store import every_sample
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
@@ -118,7 +119,8 @@ def _conflict(present: CoSalRunConfig, job: Job) -> str:
 def _refuse_foreign(dataset: Any, field: str) -> None:
     if dataset.has_field(field) and (count := every_sample(dataset).count(field)):
         raise DataError(
-            f"the field {field!r} holds {count} labels that no run of umscosod wrote; choose another field name"
+            f"the field {field!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
+            f"choose another field name"
         )
 
 

@@ -33,6 +33,7 @@ from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, fr
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.manifest import MANIFEST_NAME, dump_row, iter_rows
 from umscosod.types import NAMES, ImageGroup
+from umscosod.words import count_of
 
 METHOD = "umscosod/train"
 
@@ -71,8 +72,8 @@ class TrainOutcome:
     def summary(self) -> str:
         """One sentence for people."""
         return (
-            f"{self.key}: trained on {self.n_labels} masks ({self.n_reviewed} accepted by a person), "
-            f"{self.steps} steps, loss {self.final_loss:.3f}"
+            f"{self.key}: trained on {count_of(self.n_labels, 'mask')} ({self.n_reviewed} accepted by a person), "
+            f"{count_of(self.steps, 'step')}, loss {self.final_loss:.3f}"
         )
 
     @property
@@ -188,27 +189,6 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
         if other.run_id == record.run_id and other.file != part.file:
             remove_part(other)
     return outcome
-
-
-def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
-    """Find the network that is meant: a run's by its key, else a folder on disk.
-
-    Raises
-    ------
-    DataError
-        The run has no trained network.
-    """
-    from umscosod.integrations.fiftyone.runs.record import find_run, get_run
-
-    dataset = sample_collection._dataset
-    if isinstance(checkpoint, str) and checkpoint.isidentifier() and find_run(dataset, checkpoint) is not None:
-        run = get_run(dataset, checkpoint)
-        if not run.checkpoint:
-            raise DataError(
-                f"the run {checkpoint!r} ({run.method}, {run.state}) has no trained network; choose one that trained"
-            )
-        return Path(run.checkpoint)
-    return Path(checkpoint).expanduser()
 
 
 def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> bool:
