@@ -102,11 +102,11 @@ class AppJob:
     def start(self) -> None:
         """Begin; the job is listed from now on."""
         with _lock:
-            jobs = _jobs.setdefault(self.dataset_name, [])
-            ended = [job for job in jobs if job.state != RUNNING]
-            for old in ended[: max(0, len(ended) - KEPT)]:
-                jobs.remove(old)
-            jobs.append(self)
+            before = _jobs.get(self.dataset_name, [])
+            # What could not be done, or was stopped, is about to be done again.
+            kept = [job for job in before if job.uri != self.uri or job.state in (RUNNING, DONE)]
+            ended = [job for job in kept if job.state != RUNNING]
+            _jobs[self.dataset_name] = [job for job in kept if job not in ended[:-KEPT]] + [self]
         self._thread.start()
 
     def stop(self) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.app_page import AppPage, wait_for
-from umscosod.integrations.fiftyone.runs.parts import hold_run
-from umscosod.integrations.fiftyone.runs.places import run_folder
+from umscosod.config_io import load_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +27,9 @@ def show_only(app: AppPage, subject: str) -> None:
 def test_a_failure_is_seen_and_mended_and_the_filter_stays(
     app_url: str, browser: Any, pictures: Any, tmp_path: Path
 ) -> None:
+    from umscosod.integrations.fiftyone.runs.parts import hold_run
+    from umscosod.integrations.fiftyone.runs.places import run_folder
+
     app = AppPage(browser, app_url, pictures, tmp_path / "screenshots")
     show_only(app, "coffee")
     assert wait_for(lambda: app.samples_shown() == 4)
@@ -75,3 +77,40 @@ def test_a_job_is_stopped_and_goes_on(app_url: str, browser: Any, pictures: Any,
     pictures.reload()
     assert pictures.count_values("cosal_status") == {"labelled": 12}
     app.page.close()
+
+
+def test_a_network_of_another_data_set_labels_the_slice_that_is_shown(
+    app_url: str, browser: Any, toy_dataset: Any, pictures: Any, tmp_path: Path
+) -> None:
+    """Two faults in one go: networks of other data sets are offered, and no label of several sensors is lost."""
+    import fiftyone as fo
+
+    from plugin.settings import PRESETS
+    from umscosod.integrations.fiftyone import label_dataset, list_runs
+
+    config = load_config("smoke", overrides={"device": "cpu"})
+    label_dataset(toy_dataset, group_field="cls", field="elsewhere", train=True, config=config)
+    sensors = fo.Dataset("two-sensors", persistent=True)
+    sensors.add_group_field("sensor", default="left")
+    for n, (path, subject) in enumerate(zip(*pictures.values(["filepath", "subject"]), strict=True)):
+        if n % 2 == 0:
+            scene = fo.Group()
+        side = "right" if n % 2 else "left"
+        sensors.add_sample(fo.Sample(filepath=path, subject=subject, sensor=scene.element(side)))
+    try:
+        app = AppPage(browser, app_url, sensors, tmp_path / "screenshots")
+        form = app.search("predict")
+        form.get_by_text("6 images, 3 groups (2, 2, 2)").wait_for()
+        app.tick(form, "Advanced")
+        app.choose(form, "Preset", PRESETS["smoke"])
+        app.picture("predict_form")
+        app.execute(form)
+        app.page.get_by_text("predicted: 6 labelled").first.wait_for()
+        sensors.reload()
+        assert sensors.select_group_slices("left").count("predicted") == 6
+        assert sensors.select_group_slices("right").count("predicted") == 0
+        run = next(run for run in list_runs(sensors) if run.key == "predicted")
+        assert run.method == "umscosod/predict"
+        app.page.close()
+    finally:
+        fo.delete_dataset(sensors.name)

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("fiftyone")
 import fiftyone as fo
-import fiftyone.operators as foo
 
 from plugin.jobs import DONE, FAILED, RUNNING, STOPPED, AppJob, JobEnd, NextStep, Throttle, dismiss, list_jobs
+from plugin.panels.progress import Progress
 from umscosod.errors import DataError
 
 DATASET = "pictures"
@@ -105,7 +105,8 @@ class Panel:
     """The panel `progress`, called as the App calls it."""
 
     def __init__(self) -> None:
-        self.panel: Any = foo.get_operator("@umscosod/umscosod/progress")
+        self.panel: Any = Progress()  # not FiftyOne's: its plugin is another copy of the modules, with jobs of its own
+        self.panel.plugin_name = "@umscosod/umscosod"
         self.asked: list[tuple[Any, ...]] = []
 
     def context(self, **params: Any) -> Any:
@@ -115,9 +116,9 @@ class Panel:
             set_view=lambda view: self.asked.append(("view", view)),
         )
         return SimpleNamespace(
-            dataset=SimpleNamespace(name=DATASET),
+            dataset=SimpleNamespace(name=DATASET, reload=lambda: None, list_runs=lambda **given: []),
             params=params,
-            panel=SimpleNamespace(set_state=lambda name, value: None, id="one"),
+            panel=SimpleNamespace(set_state=lambda name, value: None, get_state=lambda name: None, id="one"),
             ops=ops,
             trigger=lambda name, params=None: self.asked.append(("trigger", name, params)),
             prompt=lambda uri, params: self.asked.append(("prompt", uri, params)),
@@ -129,7 +130,7 @@ class Panel:
 
         def walk(each: Any) -> None:
             if isinstance(each, dict):
-                if each.get("name") == "ButtonView" and each.get("label"):
+                if each.get("name") == "Button" and each.get("label"):
                     found.append(each["label"])
                 for value in each.values():
                     walk(value)
