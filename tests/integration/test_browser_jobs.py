@@ -65,7 +65,7 @@ def test_a_job_is_stopped_and_goes_on(app_url: str, browser: Any, pictures: Any,
     form = app.press_button("label")
     app.tick(form, "Train on these images")
     app.tick(form, "Advanced")
-    app.fill(form, "Other settings", f"{FAST}\nseed=3")
+    app.fill(form, "Other settings", f"{FAST}\ntrain.epochs=6\ntrain.min_steps=0")
     app.execute(form)
     app.page.get_by_text("training ").first.wait_for()
     app.picture("progress")
