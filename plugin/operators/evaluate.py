@@ -5,7 +5,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation.report import WORDS
+from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, WORDS
 
 from ..forms import add_group_choice, add_mask_field_choice, read_flag, read_group_field, read_text
 from .base import JobOperator, QuickOperator
@@ -45,6 +45,12 @@ class Evaluate(JobOperator):
         inputs.enum("definition", definitions.values(), view=definitions, default="cosod", label="Definition")
         if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
             inputs.bool("use_maps", default=False, label=f"Score the soft maps in {pred_field}_map, not the masks")
+        inputs.bool(
+            "all_measures",
+            default=False,
+            label="A field for each of the nine measures of an image",
+            description="Off: IoU and S-measure; all others are kept with the evaluation",
+        )
         inputs.str(
             "eval_key",
             allow_empty=True,
@@ -66,6 +72,7 @@ class Evaluate(JobOperator):
             "group_field": read_group_field(ctx),
             "definition": read_text(ctx, "definition", "cosod"),
             "use_maps": read_flag(ctx, "use_maps"),
+            "fields": tuple(WORDS) if read_flag(ctx, "all_measures") else IMAGE_FIELDS,
             "overwrite": read_flag(ctx, "overwrite"),
         }
 
@@ -78,7 +85,7 @@ class Evaluate(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say where the figures are."""
         key = _read_key(ctx)
-        return f"Figures are in the fields {key}_iou, {key}_s and so on, and in the panels Model Evaluation and {PANEL}"
+        return f"Figures are in the fields {key}_iou and {key}_s, and in the panels Model Evaluation and {PANEL}"
 
 
 class Compare(QuickOperator):

@@ -101,7 +101,7 @@ def test_a_preview_is_what_happens_first(operator: Any, calls: list[tuple[str, d
     assert name == "preview_groups"
     assert (options["n_groups"], options["into"]) == (4, "cosal_group")
     assert options["config"].features.backbone == "embedded"
-    assert ("notify", "1 groups of 2 samples proposed for the field 'cosal_group'", "success") in messages
+    assert ("notify", "1 group of 2 samples proposed for the field 'cosal_group'", "success") in messages
     done = operator.resolve_output(make_context({"by": "discovered"})).to_json()
     assert "group-01 (5), group-02 (3). Run this again" in str(done)
 
