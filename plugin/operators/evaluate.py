@@ -5,7 +5,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation.report import WORDS
+from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, WORDS
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
 from ..forms import (
@@ -51,10 +51,15 @@ class Evaluate(JobOperator):
         pred_field = _add_prediction_choice(form)
         _add_truth_choice(form)
         outlook.add_group_choice()
-        if form.flag("advanced", label="Advanced", description="Definition of the measures, name, soft maps"):
+        if form.flag("advanced", label="Advanced", description="Definition and number of measures, name, soft maps"):
             form.choice("definition", DEFINITIONS, "cosod", label="Definition")
             if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
                 form.flag("use_maps", label=f"Score the soft maps in {pred_field}_map, not the masks")
+            form.flag(
+                "all_measures",
+                label="A field for each of the nine measures of an image",
+                description="Off: IoU and S-measure; all others are kept with the evaluation",
+            )
             inputs.str(
                 "eval_key",
                 allow_empty=True,
@@ -73,6 +78,7 @@ class Evaluate(JobOperator):
             "group_field": read_group_field(ctx),
             "definition": read_text(ctx, "definition", "cosod"),
             "use_maps": read_flag(ctx, "use_maps"),
+            "fields": tuple(WORDS) if read_flag(ctx, "all_measures") else IMAGE_FIELDS,
             "overwrite": read_flag(ctx, "overwrite"),
         }
 
@@ -96,7 +102,7 @@ class Evaluate(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say where the figures are."""
         key = _read_key(ctx)
-        return f"Figures are in the fields {key}_iou, {key}_s and so on, and in the panels Model Evaluation and {PANEL}"
+        return f"Figures are in the fields {key}_iou and {key}_s, and in the panels Model Evaluation and {PANEL}"
 
 
 class Compare(QuickOperator):

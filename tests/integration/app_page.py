@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 URI = "@umscosod/umscosod"
-SHOWN_MS = 600_000
+SHOWN_MS = int(os.environ.get("DEV_MS") or 600_000)
 """Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
 DONE_S = 900
 """Longest wait for a job in the database."""
@@ -50,7 +50,7 @@ class AppPage:
         self.dataset = dataset
         self.pictures = Path(os.environ.get(SCREENSHOTS) or pictures)
         self.page = browser.new_page(viewport={"width": 1500, "height": 900})
-        self.page.set_default_timeout(int(os.environ.get("DEV_MS") or SHOWN_MS))
+        self.page.set_default_timeout(SHOWN_MS)
         # What the server refused. The page's own errors say nothing of ours: FiftyOne 1.22's grid throws some when it
         # is redrawn while it draws ("entry is loading", "detached ArrayBuffer"), and goes on.
         self.refused: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_a_job_is_stopped_and_goes_on(app_url: str, browser: Any, pictures: Any,
     app.tick(form, "Advanced")
     app.fill(form, "Other settings", f"{FAST}\ntrain.epochs=6\ntrain.min_steps=0")
     app.execute(form)
-    app.page.get_by_text("training ").first.wait_for()
+    app.page.get_by_text(re.compile(r"training [1-9]")).first.wait_for()
     app.picture("progress")
     app.page.get_by_role("button", name="Stop").click()
     app.page.get_by_text("Stopped. What was finished is kept").first.wait_for()

@@ -15,6 +15,7 @@ fo = pytest.importorskip("fiftyone")
 from tests.integration.panel_session import PanelSession  # noqa: E402
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
+from umscosod.integrations.fiftyone.evaluation import comparison  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation.comparison import (  # noqa: E402
     comparable_evaluations,
     compare_dataset,
@@ -73,6 +74,26 @@ def test_rows_groups_and_images(evaluated: Any) -> None:
         "b": f"{reports[1].dataset_scores.s:.4f}",
         "gain": f"{reports[0].dataset_scores.s - reports[1].dataset_scores.s:+.4f}",
     }
+
+
+def test_an_evaluation_of_an_earlier_version_is_read_from_its_fields(evaluated: Any) -> None:
+    for field in SHIFTS:
+        evaluate_dataset(evaluated, field, "ground_truth", eval_key=f"old_{field}", fields=MEASURES)
+        results = evaluated.load_evaluation_results(f"old_{field}")
+        results.images.clear()
+        results.save()
+    new, old = (compare_dataset(evaluated, f"{kind}_good", f"{kind}_bad", measure="mae") for kind in ("eval", "old"))
+    np.testing.assert_array_equal(new.values_a_N, old.values_a_N)
+    np.testing.assert_array_equal(new.gains_N, old.gains_N)
+
+
+def test_masks_replaced_since_are_said(evaluated: Any) -> None:
+    path = Path(evaluated.first()["good"].mask_path)
+    with Image.open(path) as opened:
+        picture = opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture.save(path)
+    found = compare_dataset(evaluated, "eval_good", "eval_bad")
+    assert found.notes == ("eval_good was made before masks of good were replaced; evaluate again",)
 
 
 @pytest.mark.parametrize("measure", ["iou", "mae"])
@@ -151,12 +172,15 @@ def test_thousands_of_images_at_once(evaluated: Any) -> None:
     import fiftyone.core.odm as odm
 
     numbers, long = np.random.default_rng(0).uniform(size=(3300, 2)), "x" * 2000
-    evaluated.add_samples(
-        [
-            fo.Sample(filepath=f"/{i}.jpg", eval_good_iou=a, eval_bad_iou=b, note=long)
-            for i, (a, b) in enumerate(numbers)
-        ]
-    )
+    ids = evaluated.add_samples([fo.Sample(filepath=f"/{i}.jpg", note=long) for i in range(len(numbers))])
+    for column, field in enumerate(SHIFTS):
+        results = evaluated.load_evaluation_results(f"eval_{field}")
+        results.images["sample_id"] += ids
+        for measure in MEASURES:
+            results.images[measure] += numbers[:, column].tolist()
+        results.save()
+    comparison._kept.clear()
+    compare_dataset(evaluated, "eval_good", "eval_bad")  # reads the results; they are kept
     database = odm.get_db_conn()
     profile = database["system.profile"]
     database.command("profile", 2)  # the database records every query and the length of its answer

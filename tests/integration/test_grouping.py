@@ -233,3 +233,16 @@ def test_the_operator_proposes_then_writes(kinds: Any) -> None:
     kinds.reload()
     assert len(set(zip(kinds.values("cls"), kinds.values("kind"), strict=True))) == 3
     assert kinds.list_saved_views() == ["by-kind"]
+
+
+def test_one_flat_folder_is_said_to_tell_nothing_apart(kinds: Any, tmp_path: Path) -> None:
+    for sample in kinds:
+        flat = tmp_path / "flat" / f"{sample.cls}-{Path(sample.filepath).name}"
+        flat.parent.mkdir(exist_ok=True)
+        flat.write_bytes(Path(sample.filepath).read_bytes())
+        sample.filepath = str(flat)
+        sample.save()
+    report = group_dataset(kinds, by="folder")
+    assert report.sizes == {"flat": 12}
+    assert report.summary.startswith("1 group of 12 samples written")
+    assert "all 12 images are in one folder: one group; if they show several things, try 'discovered'" in report.summary

@@ -14,6 +14,7 @@ from fiftyone.operators import types  # noqa: E402
 import umscosod.integrations.fiftyone as integration  # noqa: E402
 from tests.plugin.fake_evaluations import PLUGIN, make_context, put_two_evaluations  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
+from umscosod.evaluation.report import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation import dataset as evaluation  # noqa: E402
 
 
@@ -78,8 +79,11 @@ def test_evaluate_passes_the_form_on(evaluate: Any, monkeypatch: pytest.MonkeyPa
         "group_field": None,
         "definition": "cosod",
         "use_maps": True,
+        "fields": ("iou", "s"),
         "overwrite": False,
     }
+    list(evaluate.execute(make_context({"pred_field": "cosal", "gt_field": "instances", "all_measures": True})))
+    assert set(seen["fields"]) == set(MEASURES)
     assert "eval_cosal_iou" in str(evaluate.resolve_output(ctx).to_json())
 
 

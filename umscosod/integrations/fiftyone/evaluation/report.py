@@ -22,6 +22,8 @@ WORDS: dict[Measure, str] = {
     "f_adaptive": "Adaptive F-measure",
 }
 """The nine measures in words, the usual ones first."""
+IMAGE_FIELDS: tuple[Measure, ...] = ("iou", "s")
+"""Measures that each image gets a field for, unless told otherwise; its other figures are with the results."""
 LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 NAMED = 3
 """So many samples that were left out are named in one sentence."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -177,7 +178,7 @@ def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressF
     def do(part: Part) -> None:
         with noting(part, progress) as note:
             report = work(part, note)
-            rows.extend(_write_part(dataset, job, part, report))
+            rows.extend(_write_part(dataset, job, config, part, report))
         notes.extend(report.notes)
         seconds.append(note.seconds)
 
@@ -230,8 +231,11 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     return items
 
 
-def _write_part(dataset: Any, job: Job, part: Part, report: LabelReport) -> list[Labelled]:
+def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, report: LabelReport) -> list[Labelled]:
     """Write the labels of a part; this can be repeated."""
+    from umscosod.integrations.fiftyone.runs.record import update_run
+
+    update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # before: what was evaluated is of other labels now
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)

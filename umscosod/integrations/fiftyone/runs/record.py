@@ -75,6 +75,8 @@ class RunSummary:
     versions : dict of str to str
     evaluations : tuple of str
         Keys of the evaluations of its field.
+    stale : dict of str to str
+        Those of them made before the field was written anew, each in words.
     stopped_at : str
         Of an interrupted run: ``"training 7/72"``; ``""`` where nothing was begun.
     seconds : float
@@ -96,6 +98,7 @@ class RunSummary:
     settings: dict[str, Any] = field(repr=False)
     versions: dict[str, str] = field(repr=False)
     evaluations: tuple[str, ...] = ()
+    stale: dict[str, str] = field(default_factory=dict)
     stopped_at: str = ""
     seconds: float = 0.0
 
@@ -132,6 +135,8 @@ def get_run(dataset: Any, key: str) -> RunSummary:
     DataError
         There is none; the message names those there are.
     """
+    from umscosod.integrations.fiftyone.evaluation.stale import stale_evaluations
+
     config = find_run(dataset, key)
     if config is None:
         names = ", ".join(run.key for run in list_runs(dataset)) or "none"
@@ -159,7 +164,8 @@ def get_run(dataset: Any, key: str) -> RunSummary:
         seed=values["seed"],
         settings=values["settings"],
         versions=values["versions"],
-        evaluations=tuple(_evaluations_of(dataset, key)),
+        evaluations=tuple(evaluations_of(dataset, key)),
+        stale=stale_evaluations(dataset, key),
     )
 
 
@@ -220,15 +226,52 @@ def frozen_samples(dataset: Any, key: str) -> list[str]:
     return [] if results is None else list(results.sample_ids)
 
 
-def delete_run(dataset: Any, key: str) -> RunSummary:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeletedRun:
+    """What `delete_run` removed, and what of the run it left.
+
+    Attributes
+    ----------
+    run : RunSummary
+        As it was.
+    evaluations : tuple of str
+        Keys of its evaluations that were removed too.
+    kept_evaluations, kept_fields : tuple of str
+        Its evaluations that stay, and the fields of their figures.
+    """
+
+    run: RunSummary
+    evaluations: tuple[str, ...] = ()
+    kept_evaluations: tuple[str, ...] = ()
+    kept_fields: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        parts = [f"{self.run.key}: deleted with {count_of(len(self.run.fields), 'field')}"]
+        if self.evaluations:
+            parts.append(f"its evaluations too: {', '.join(self.evaluations)}")
+        if self.kept_evaluations:
+            fields = f" with the fields {', '.join(self.kept_fields)}" if self.kept_fields else ""
+            parts.append(f"evaluations that stay: {', '.join(self.kept_evaluations)}{fields}")
+        return "; ".join(parts)
+
+
+def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedRun:
     """Remove a run: its fields, its files and its record, nothing else.
 
-    Masks that a person accepted are copies in a folder of their own and stay; so do evaluations, which hold figures.
+    Masks that a person accepted are copies in a folder of their own and stay.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    key : str
+    evaluations : bool
+        Remove the evaluations of its field too, with the fields of their figures; otherwise they stay, and are named.
 
     Returns
     -------
-    RunSummary
-        Of what was removed.
+    DeletedRun
 
     Raises
     ------
@@ -241,8 +284,14 @@ def delete_run(dataset: Any, key: str) -> RunSummary:
     config = find_run(dataset, key)
     assert config is not None, "get_run found it"
     _remove(dataset, run.fields, config)  # here, as FiftyOne's own clean-up turns errors into warnings
+    for name in run.evaluations if evaluations else ():
+        dataset.delete_evaluation(name)
     CoSalRun.delete_run(dataset, key, cleanup=False)
-    return run
+    if evaluations:
+        return DeletedRun(run=run, evaluations=run.evaluations)
+    schema = dataset.get_field_schema()
+    kept = tuple(name for name in schema if name.startswith(tuple(f"{each}_" for each in run.evaluations)))
+    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=kept if run.evaluations else ())
 
 
 def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
@@ -266,7 +315,8 @@ def remove_files(folder: Path, run_id: str) -> None:
             remove_part(part)
 
 
-def _evaluations_of(dataset: Any, field_name: str) -> list[str]:
+def evaluations_of(dataset: Any, field_name: str) -> list[str]:
+    """Keys of the evaluations of a field."""
     keys = []
     for key in dataset.list_evaluations():
         config = dataset.get_evaluation_info(key).config

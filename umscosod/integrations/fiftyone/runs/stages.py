@@ -97,5 +97,6 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
     if not (fo.config.show_progress_bars if progress is None else progress):
         yield ignore_progress
         return
-    with fou.ProgressBar(progress=True, iters_str="steps") as bar:  # without a total: each stage has one of its own
+    # without a total: each stage has one of its own
+    with fou.ProgressBar(progress=True, iters_str="steps", show_remaining_time=False) as bar:
         yield lambda done, total, stage: bar.update(suffix=f"{stage_name(stage)} {done}/{total}")
