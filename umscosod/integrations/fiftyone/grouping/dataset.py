@@ -113,7 +113,7 @@ def group_dataset(
         view_name=_save_view(dataset, into),
         cohesion=cohesion,
         failures=failures,
-        notes=_notes_on_folders(sizes) if by == "folder" else (),
+        notes=(*(_notes_on_folders(sizes) if by == "folder" else ()), *(_notes_on_check(sizes) if cohesion else ())),
     )
 
 
@@ -281,6 +281,13 @@ def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
         return ()
     (count,) = sizes.values()
     return (f"all {count} images are in one folder: one group; if they show several things, try 'discovered'",)
+
+
+def _notes_on_check(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Say which group the check could not judge: it compares with the rest of the images."""
+    count = sum(sizes.values())
+    large = [name for name, size in sizes.items() if size > count / 2]
+    return tuple(f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large)
 
 
 def _sizes(names: Iterable[str]) -> dict[str, int]:
