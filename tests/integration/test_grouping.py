@@ -195,7 +195,7 @@ def test_damaged_and_repeated_files(kinds: Any) -> None:
     names = kinds.values("cosal_group")
     assert names[0] is None
     assert names[1] == names[-1]  # two samples, one file
-    assert "1 pictures cannot be read" in report.summary
+    assert "1 picture cannot be read" in report.summary
 
 
 def test_a_number_of_groups_that_cannot_be(kinds: Any) -> None:
