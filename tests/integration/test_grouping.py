@@ -246,3 +246,5 @@ def test_one_flat_folder_is_said_to_tell_nothing_apart(kinds: Any, tmp_path: Pat
     assert report.sizes == {"flat": 12}
     assert report.summary.startswith("1 group of 12 samples written")
     assert "all 12 images are in one folder: one group; if they show several things, try 'discovered'" in report.summary
+    checked = group_dataset(kinds, by="folder", check=True, config=QUICK)
+    assert "whether 'flat' is mixed cannot be told: it has more than half of the images" in checked.notes

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.record import find_run
 
 
 def mark_of(dataset: Any, field: str) -> str:
-    """What a run last wrote into a field, as a mark that changes with it; ``""`` for a field of no run."""
-    run = find_run(dataset, field) if field in dataset.list_runs() else None
+    """What a run last wrote into a field, as a mark that changes with it; ``""`` for a field of no run of ours."""
+    try:
+        run = find_run(dataset, field)
+    except DataError:
+        run = None
     return "" if run is None else f"{run.run_id}/{getattr(run, 'changed', '')}"
 
 

@@ -19,8 +19,9 @@ from umscosod.integrations.fiftyone.grouping.report import GroupingReport
 from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.record import list_runs
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.stages import Progress, showing
 from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
 from umscosod.words import count_of
 
@@ -42,7 +43,7 @@ def group_dataset(
     grouping: GroupingConfig | None = None,
     check: bool = False,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> GroupingReport:
     """Write each sample's group into a text field, and save a view with one tile a group.
 
@@ -66,8 +67,9 @@ def group_dataset(
         Look at the pictures and report mixed groups too; ``discovered`` always does.
     overwrite : bool
         Replace other values in `into`.
-    progress : callable
-        Stages ``features`` and ``embed`` where pictures are looked at, then ``groups``.
+    progress : callable or bool, optional
+        As for `umscosod.integrations.fiftyone.label_dataset`; stages ``features`` and ``embed`` where pictures are
+        looked at, then ``groups``.
 
     Returns
     -------
@@ -89,9 +91,10 @@ def group_dataset(
     cohesion: dict[str, float] = {}
     failures: dict[str, str] = {}
     if by == "discovered":
-        proposal = make_proposal(
-            dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
-        )
+        with showing(progress) as shown:
+            proposal = make_proposal(
+                dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
+            )
         names = {sample_id: name for name, ids in proposal.groups.items() for sample_id in ids}
         mixed, cohesion, failures = tuple(proposal.mixed), proposal.cohesion, proposal.failures
     else:
@@ -101,8 +104,10 @@ def group_dataset(
     old = _present_values(view, into, samples)
     _refuse_to_replace(old, names, into, overwrite=overwrite)
     if check and by != "discovered":
-        mixed, cohesion, failures = _look_at(samples, names, config, grouping, progress)
-    _write(dataset, into, old, names, progress)
+        with showing(progress) as shown:
+            mixed, cohesion, failures = _look_at(samples, names, config, grouping, shown)
+    with showing(progress) as shown:
+        _write(dataset, into, old, names, shown)
     sizes = _sizes(names.values())
     return GroupingReport(
         field=into,
@@ -113,7 +118,7 @@ def group_dataset(
         view_name=_save_view(dataset, into),
         cohesion=cohesion,
         failures=failures,
-        notes=_notes_on_folders(sizes) if by == "folder" else (),
+        notes=(*(_notes_on_folders(sizes) if by == "folder" else ()), *(_notes_on_check(sizes) if cohesion else ())),
     )
 
 
@@ -124,7 +129,7 @@ def preview_groups(
     n_groups: int | None = None,
     config: PipelineConfig | None = None,
     grouping: GroupingConfig | None = None,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> GroupingReport:
     """Find groups in the pictures and keep them as a proposal; the data set is not touched.
 
@@ -140,9 +145,10 @@ def preview_groups(
     config, grouping = _settings(config, grouping)
     samples = _read_samples(view)
     _check_into(view._dataset, into, None)
-    proposal = make_proposal(
-        view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
-    )
+    with showing(progress) as shown:
+        proposal = make_proposal(
+            view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
+        )
     return GroupingReport(
         field=into,
         sizes=proposal.sizes,
@@ -281,6 +287,13 @@ def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
         return ()
     (count,) = sizes.values()
     return (f"all {count} images are in one folder: one group; if they show several things, try 'discovered'",)
+
+
+def _notes_on_check(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Say which group the check could not judge: it compares with the rest of the images."""
+    count = sum(sizes.values())
+    large = [name for name, size in sizes.items() if size > count / 2]
+    return tuple(f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large)
 
 
 def _sizes(names: Iterable[str]) -> dict[str, int]:

@@ -124,7 +124,7 @@ def _recorded(wanted: Mapping[str, Any]) -> list[Network]:
 
     database = foo.get_db_conn()
     ours = {"config.cls": f"{CoSalRunConfig.__module__}.{CoSalRunConfig.__name__}"}
-    found = list(database.runs.find({**wanted, **ours, "config.checkpoint": {"$nin": ["", None]}}))
+    found = list(database.runs.find({**wanted, **ours, "config.checkpoint": {"$gt": ""}}))
     ids = [run["_dataset_id"] for run in found]
     names = {row["_id"]: row["name"] for row in database.datasets.find({"_id": {"$in": ids}}, {"name": True})}
     return [
