@@ -12,8 +12,10 @@ _LABELS_S = {0: 0.05, 384: 0.10, 768: 0.12}
 """Pseudo-label of an image."""
 _STEP_S = {0: 0.055, 384: 0.13, 768: 0.25}
 """One image in one step of training."""
+_PREDICT_S = {0: 0.02, 384: 0.04, 768: 0.08}
+"""One pass of the network over an image."""
 _REFINE_S = {0: 0.05, 384: 0.07, 768: 0.08}
-"""Prediction and refinement of an image."""
+"""Refinement of an image, DenseCRF included."""
 _TRAINING_PAYS_FROM = 100
 """Images; on smaller collections no gain was measured with any features (docs/accuracy.md)."""
 
@@ -39,6 +41,7 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
     if train and config.method == "ums":
         epochs = max(config.train.epochs, -(-config.train.min_steps // max(1, n_groups)))
         stages["training"] = epochs * n_images * _STEP_S[width]
+    stages["prediction"] = n_images * _PREDICT_S[width]
     return {**stages, "refinement": n_images * _REFINE_S[width]}
 
 

@@ -21,7 +21,7 @@ class Label(JobOperator):
     DESCRIPTION = "Find and segment the object that recurs in each group of images, without annotation"
     ACTION = "Label"
     BUTTON = "Label the common object"
-    STAGES = ("features", "pseudo-labels", "training", "refinement")
+    STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups, output field and training; for the rest on demand."""

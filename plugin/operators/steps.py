@@ -166,7 +166,7 @@ class Predict(JobOperator):
     DESCRIPTION = "Label a new collection with a run's network or a checkpoint on disk; nothing is trained"
     ACTION = "Label"
     ICON = "smart_toy"
-    STAGES = ("features", "refinement")
+    STAGES = ("features", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the network, groups and output field; for the rest on demand."""

@@ -72,7 +72,9 @@ def test_a_job_is_stopped_and_goes_on(app_url: str, browser: Any, pictures: Any,
     app.picture("progress")
     app.page.get_by_role("button", name="Stop").click()
     app.page.get_by_text("Stopped. What was finished is kept").first.wait_for()
-    app.page.reload(wait_until="domcontentloaded")
+    app.page.reload(wait_until="domcontentloaded")  # a job is the server's, not the tab's
+    app.page.wait_for_selector("[data-cy='looker']")
+    app.settle()
     app.page.get_by_role("button", name="Go on").click()
     app.page.get_by_text("cosal: 12 labelled").first.wait_for()
     pictures.reload()
@@ -100,7 +102,7 @@ def test_a_network_of_another_data_set_labels_the_slice_that_is_shown(
         sensors.add_sample(fo.Sample(filepath=path, subject=subject, sensor=scene.element(side)))
     try:
         app = AppPage(browser, app_url, sensors, tmp_path / "screenshots")
-        form = app.search("predict")
+        form = app.search("predict with a trained network")
         form.get_by_text("6 images, 3 groups (2, 2, 2)").wait_for()
         app.tick(form, "Advanced")
         app.choose(form, "Preset", PRESETS["smoke"])
