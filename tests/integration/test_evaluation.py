@@ -269,7 +269,7 @@ def test_instances_become_masks_once(predicted: Any, caplog: pytest.LogCaptureFi
     caplog.clear()
     with caplog.at_level("INFO", logger="umscosod"):
         evaluate_dataset(dataset, "cosal", "truth", eval_key="boxes", overwrite=True)
-    assert "1 masks made" in caplog.text
+    assert "1 mask made" in caplog.text
     rewritten = {path.stem for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert rewritten == {changed.id}
     assert not np.asarray(Image.open(folder / f"{changed.id}.png")).any()

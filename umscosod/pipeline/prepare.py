@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
 from umscosod.data.csv_list import groups_from_images
-from umscosod.data.files import LONGEST_PATH, why_unreadable
+from umscosod.data.files import LONGEST_PATH
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
+from umscosod.data.opening import check_regular
 from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
@@ -278,8 +279,10 @@ def check_detections(config: PipelineConfig) -> None:
         raise ConfigError(
             "pseudo.detections is empty: give the COCO-format file of masks, or set pseudo.proposer to hac"
         )
-    if reason := why_unreadable(Path(file)):
-        raise DataError(f"pseudo.detections {file} cannot be read: {reason}; give the COCO-format file of masks")
+    try:
+        check_regular(Path(file), "a COCO-format file")
+    except DataError as error:
+        raise DataError(f"pseudo.detections: {error}") from None
 
 
 def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:

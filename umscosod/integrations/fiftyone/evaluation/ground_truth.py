@@ -18,6 +18,7 @@ from umscosod.integrations.fiftyone.runs.places import dataset_folder
 from umscosod.integrations.fiftyone.runs.store import store_values
 from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
         )
     written += _write(dataset, field, made)
     if written:
-        logger.info("%s: %d masks made of the instances in %s, in %s", field, written, gt_field, folder)
+        logger.info("%s: %s made of the instances in %s, in %s", field, count_of(written, "mask"), gt_field, folder)
     return field, problems
 
 

@@ -36,7 +36,7 @@ def measure_fields(eval_key: str, measures: Sequence[str] = (*MEASURES, *PIXEL_M
 
     Examples
     --------
-    >>> measure_fields("eval_cosal", IMAGE_FIELDS)
+    >>> measure_fields("eval_cosal", ("iou", "s"))
     ['eval_cosal_iou', 'eval_cosal_s']
     """
     return [f"{eval_key}_{measure}" for measure in measures]
