@@ -6,6 +6,7 @@ pytest-xdist (``--dist loadgroup``): one server is enough, and starting it takes
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -128,6 +129,9 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+NUMBERS = itertools.count(1)
+
+
 @pytest.fixture
 def pictures(mongod: Mongod, tmp_path: Path) -> Iterator[Any]:
     """Twelve demo pictures of three subjects with their ground truth, as a data set that nothing was done with."""
@@ -138,7 +142,8 @@ def pictures(mongod: Mongod, tmp_path: Path) -> Iterator[Any]:
 
     subjects = ("cat", "coffee", "shuttle")
     groups = make_groups(tmp_path / "pictures", seed=1, groups=subjects, images_per_group=4, size=200)
-    dataset = fo.Dataset("holiday-pictures", persistent=True)
+    # a name of its own: the App keeps the view and the panels of a name, whatever data set has it
+    dataset = fo.Dataset(f"holiday-pictures-{next(NUMBERS)}", persistent=True)
     dataset.add_samples(
         fo.Sample(filepath=str(image), subject=group.name, ground_truth=fo.Segmentation(mask_path=str(mask)))
         for group in groups

@@ -22,6 +22,7 @@ from umscosod.evaluation.scores import Curves, Definition, Scores, check_definit
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS
+from umscosod.integrations.fiftyone.runs.look import undress
 from umscosod.integrations.fiftyone.runs.store import store_values
 
 METHOD = "cosal"
@@ -175,6 +176,7 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
         names = measure_fields(eval_key, self.config.measures)
         dataset.delete_sample_fields([name for name in names if dataset.has_sample_field(name)])
         self.cleanup_custom_metrics(samples, eval_key)
+        undress(dataset, eval_key)
 
 
 class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  # untyped base

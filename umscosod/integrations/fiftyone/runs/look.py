@@ -55,9 +55,9 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
 
-def undress_run(dataset: Any, field: str) -> None:
-    """Remove the group of a run whose fields are gone."""
-    dataset._delete_empty_sidebar_group(field)
+def undress(dataset: Any, name: str) -> None:
+    """Remove the sidebar group of a run or an evaluation whose fields are gone."""
+    dataset._delete_empty_sidebar_group(name)
 
 
 def dress_evaluation(dataset: Any, key: str) -> None:

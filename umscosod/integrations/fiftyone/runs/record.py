@@ -18,7 +18,7 @@ import fiftyone.core.runs as fors
 
 from umscosod.data.lock import is_held
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.runs.look import undress_run
+from umscosod.integrations.fiftyone.runs.look import undress
 from umscosod.integrations.fiftyone.runs.parts import Part, PartState, hold_run, list_parts, remove_part
 from umscosod.integrations.fiftyone.runs.stages import read_note
 from umscosod.words import count_of
@@ -298,7 +298,7 @@ def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     folder = Path(config.folder)
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
-        undress_run(dataset, names[0] if names else "")
+        undress(dataset, names[0] if names else "")
         remove_files(folder, config.run_id)
 
 
