@@ -92,7 +92,7 @@ def review(app: AppPage, dataset: Any) -> None:
     app.execute(app.press_button("review"))
     accept = app.page.get_by_role("button", name="Accept selected")
     app.page.get_by_text("12 open").wait_for()
-    app.page.get_by_text("SortBy", exact=True).first.wait_for()  # the grid shows the panel's list
+    app.page.locator("input[value=SortBy]").first.wait_for()  # the grid shows the panel's list
     app.select_first_sample()
     app.picture("review")
     accept.click()

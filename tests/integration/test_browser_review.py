@@ -24,7 +24,7 @@ def dataset(dataset_factory: Any) -> Any:
 def open_review(app: AppPage) -> None:
     app.open_panel(LABEL)
     app.page.get_by_role("button", name="Accept selected").wait_for()
-    app.page.get_by_text("SortBy", exact=True).first.wait_for()  # the grid shows the panel's list
+    app.page.locator("input[value=SortBy]").first.wait_for()  # the grid shows the panel's list
     app.settle()
 
 
