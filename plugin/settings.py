@@ -107,14 +107,14 @@ def add_settings(form: Form) -> None:
     add_overrides(form)
 
 
-def check_settings(form: Form) -> None:
-    """Refuse at once what cannot work, shown or not."""
+def check_settings(form: Form, section: str = "") -> None:
+    """Refuse at once what cannot work, shown or not; settings outside a `section` have no effect in some forms."""
     from umscosod.integrations.fiftyone.runs.checks import check_device, check_weights_file
 
     if weights := read_text(form.ctx, "weights"):
         form.refuse("weights_problem", check_weights_file, weights)
     form.refuse("device_problem", check_device, read_text(form.ctx, "device", "auto"))
-    form.refuse("settings_problem", lambda: load_config(overrides=_read_overrides(form.ctx)))
+    form.refuse("settings_problem", lambda: read_config(form.ctx, section=section))
 
 
 def add_overrides(form: Form, example: str = "train.epochs=30") -> None:
@@ -128,14 +128,17 @@ def add_overrides(form: Form, example: str = "train.epochs=30") -> None:
     )
 
 
-def read_config(ctx: Any, fields: dict[str, Any] | None = None) -> PipelineConfig:
+def read_config(ctx: Any, fields: dict[str, Any] | None = None, *, section: str = "") -> PipelineConfig:
     """Put the configuration together: preset, then the form's own `fields`, then what was typed in or chosen.
 
     Raises
     ------
     ConfigError
-        A setting is unknown or out of its bounds.
+        A setting is unknown, out of its bounds, or outside the only `section` that is read.
     """
+    for name in _read_overrides(ctx):
+        if not name.startswith(section):
+            raise ConfigError(f"{shorten(name)} has no effect here; settings of this form begin with {section!r}")
     chosen = {
         "features.backbone": read_text(ctx, "backbone"),
         "features.weights": read_text(ctx, "weights"),

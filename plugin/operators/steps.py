@@ -218,6 +218,8 @@ class Refine(JobOperator):
     DESCRIPTION = "Threshold, filter regions and run DenseCRF anew on a run's stored soft maps; no network is run"
     ACTION = "Refine"
     ICON = "tune"
+    SECTION = "refine."
+    """Of the settings: all others are those of the run that is refined."""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the run, output field and threshold; for the rest on demand."""
@@ -234,7 +236,7 @@ class Refine(JobOperator):
             min=0,
             max=1,
         )
-        check_settings(form)
+        check_settings(form, self.SECTION)
         if form.flag("advanced", label="Advanced", description="What else makes a mask of a map, and the folder"):
             for name, (label, description) in SWITCHES.items():
                 form.flag(name, True, label=label, description=description)
@@ -254,7 +256,7 @@ class Refine(JobOperator):
             "source": read_text(ctx, "source", "cosal"),
             "field": read_text(ctx, "field", "refined"),
             "out_dir": read_text(ctx, "out_dir") or None,
-            "config": read_config(ctx, chosen),
+            "config": read_config(ctx, chosen, section=self.SECTION),
             "overwrite": read_flag(ctx, "overwrite"),
         }
         return choose_call(ctx, read_text(ctx, "field", "refined"), options)

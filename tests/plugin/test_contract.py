@@ -151,6 +151,14 @@ def test_settings_are_checked_as_they_are_typed(operator: Any, text: str) -> Non
     assert "settings_problem" not in form_of(operator, make_context({"settings": "train.epochs=3"}))
 
 
+def test_a_setting_that_has_no_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(types.Object, "view_target", lambda self, ctx, **options: None)
+    refine = foo.get_operator(f"{MANIFEST['name']}/refine")
+    problem = form_of(refine, make_context({"settings": "train.epochs=3"}))["settings_problem"]
+    assert "'train.epochs' has no effect here" in problem.view.label
+    assert "settings_problem" not in form_of(refine, make_context({"settings": "refine.sim_th=0.6"}))
+
+
 def test_operator_can_be_shown_in_the_app(operator: Any) -> None:
     assert operator.uri == URI
     assert operator.config.execute_as_generator
