@@ -1,36 +1,28 @@
-"""From config dataclasses to form fields, so that each parameter is explained in one place only.
+"""Parts of forms that several operators share; each text that a person reads in a form is here or in its operator.
 
 Parameters reach a form raw: missing, empty, or of a type nobody asked for. The readers here take them as they come.
+What was used last on a data set becomes the default of the next form, and only of forms: calls from Python have the
+plain defaults.
 """
 
-from typing import Any, get_args, get_type_hints
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.operators import types
-from typing_extensions import Doc
 
-from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config, preset_names
-from umscosod.config_yaml import parse_yaml
-from umscosod.errors import ConfigError, shorten
+from umscosod.errors import UmscosodError
+
+logger = logging.getLogger(__name__)
 
 BY_FOLDER = "(folder)"
-METHODS: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
-BACKBONES = ("auto", "embedded", "dino_vitb8", "dino_vits8", "dinov2_vitb14_reg", "dinov2_vits14_reg", "dinov2_vits14")
-
-
-def get_help(config_class: type, name: str) -> str:
-    """Return what `config_class` says of its field `name`.
-
-    Examples
-    --------
-    >>> from umscosod.config import TrainConfig
-    >>> get_help(TrainConfig, "epochs")
-    'Passes over all groups (paper: 100).'
-    """
-    hint = get_type_hints(config_class, include_extras=True)[name]
-    notes: tuple[Any, ...] = getattr(hint, "__metadata__", ())
-    return next((note.documentation for note in notes if isinstance(note, Doc)), "")
+STORE = "umscosod/forms"
+REMEMBERED_S = 365 * 24 * 3600
+NOT_REMEMBERED = frozenset(
+    ("out_dir", "overwrite", "view_target", "interrupted", "checkpoint", "eval_key", "action", "folder", "train")
+)
+"""What belongs to one call: places, what is replaced, what is found anew each time."""
 
 
 def read_text(ctx: Any, name: str, default: str = "") -> str:
@@ -57,139 +49,154 @@ def read_group_field(ctx: Any) -> str | None:
     return None if name == BY_FOLDER else name
 
 
-def add_group_choice(inputs: Any, dataset: Any) -> None:
-    """Offer the image's folder and every text or Classification field as ``group_field``."""
-    choices = types.AutocompleteView(allow_user_input=True)
-    choices.add_choice(BY_FOLDER, label="the folder an image lies in")
-    names = {
-        *dataset.get_field_schema(ftype=fo.StringField),
-        *dataset.get_field_schema(embedded_doc_type=fo.Classification),
+def remember_values(ctx: Any, operator: str) -> None:
+    """Keep what a form was executed with: the defaults of the operator's next form on this data set."""
+    kept = {
+        name: value
+        for name, value in ctx.params.items()
+        if name not in NOT_REMEMBERED and isinstance(value, str | bool | int | float)
     }
-    for name in sorted(names - {"filepath"}):
-        choices.add_choice(name, label=name)
-    inputs.str(
-        "group_field",
-        label="Group by",
-        view=choices,
-        default=BY_FOLDER,
-        description="Images with one value are searched together for what they share",
-    )
+    if getattr(ctx, "store", None) is not None:
+        ctx.store(STORE).set(operator, kept, ttl=REMEMBERED_S)
 
 
-def add_field_choice(inputs: Any, ctx: Any, default: str) -> None:
+def recall_values(ctx: Any, operator: str) -> dict[str, Any]:
+    """What `remember_values` kept; empty where nothing was."""
+    if getattr(ctx, "store", None) is None:
+        return {}
+    kept = ctx.store(STORE).get(operator)
+    return kept if isinstance(kept, dict) else {}
+
+
+class Form:
+    """An operator's form as it is built: each method adds a field and returns its present value.
+
+    Parameters
+    ----------
+    inputs : fiftyone.operators.types.Object
+    ctx : fiftyone.operators.ExecutionContext
+    operator : str
+        Name under which the values used last were kept.
+    """
+
+    def __init__(self, inputs: Any, ctx: Any, operator: str) -> None:
+        self.inputs, self.ctx, self.dataset = inputs, ctx, ctx.dataset
+        self._last = recall_values(ctx, operator)
+
+    def last(self, name: str, default: Any) -> Any:
+        """Value used last, where it is of the default's type; else the default."""
+        value = self._last.get(name)
+        return value if type(value) is type(default) and value != "" else default
+
+    def text(self, name: str, default: str = "", **options: Any) -> str:
+        """Add a line of text."""
+        self.inputs.str(name, default=self.last(name, default) or None, **options)
+        return read_text(self.ctx, name, default)
+
+    def flag(self, name: str, default: bool = False, **options: Any) -> bool:
+        """Add a tick box."""
+        self.inputs.bool(name, default=self.last(name, default), **options)
+        return read_flag(self.ctx, name, default)
+
+    def choice(
+        self, name: str, words: Mapping[str, str], default: str, *, is_radio: bool = False, **options: Any
+    ) -> str:
+        """Add a choice of one of the keys, each shown by its words."""
+        view = types.RadioGroup(orientation="vertical") if is_radio else types.DropdownView()
+        for value, text in words.items():
+            view.add_choice(value, label=text)
+        last = self.last(name, default)
+        chosen = last if last in words else default
+        self.inputs.enum(name, list(words), view=view, default=chosen, **options)
+        value = read_text(self.ctx, name, default)
+        return value if value in words else default
+
+    def proposals(self, name: str, words: Mapping[str, str], default: str = "", **options: Any) -> str:
+        """Add a line of text with proposals; anything may be typed."""
+        view = types.AutocompleteView(allow_user_input=True)
+        for value, text in words.items():
+            view.add_choice(value, label=text)
+        last = self.last(name, default)
+        chosen = last if last in words else default
+        self.inputs.str(name, view=view, default=chosen or None, **options)
+        return read_text(self.ctx, name, default)
+
+    def notice(self, name: str, text: str) -> None:
+        """Add a remark."""
+        self.inputs.view(name, types.Notice(label=text))
+
+    def warning(self, name: str, text: str) -> None:
+        """Add a remark that asks for attention."""
+        self.inputs.view(name, types.Warning(label=text))
+
+    def error(self, name: str, text: str) -> None:
+        """Add a fault, which keeps the form from being executed."""
+        self.inputs.view(name, types.Error(label=text)).invalid = True
+
+    def refuse(self, name: str, check: Any, *values: Any) -> bool:
+        """Add as an error what a check of the library says; returns whether there is one."""
+        try:
+            check(*values)
+        except UmscosodError as error:
+            self.error(name, str(error))
+            return True
+        return False
+
+
+def names_as_words(names: Iterable[str]) -> dict[str, str]:
+    """Choices that are shown as they are, in the order of their names."""
+    return {name: name for name in sorted(names)}
+
+
+def add_field_choice(form: Form, default: str) -> str:
     """Ask for the output ``field``, refuse bad names at once, and say what will happen to one that exists."""
-    name = read_text(ctx, "field", default)
-    found = ctx.dataset.get_field(name) if name.isidentifier() else None
+    name = read_text(form.ctx, "field", default)
+    found = form.dataset.get_field(name) if name.isidentifier() else None
     problem = ""
     if not name.isidentifier() or name.startswith("_"):
         problem = "Letters, digits and '_', starting with a letter"
     elif found is not None and getattr(found, "document_type", None) is not fo.Segmentation:
         problem = f"{name!r} exists and holds something other than masks"
     # not required: beside another field that is missing, the App would call this one missing too
-    inputs.str("field", label="Output field", default=default, invalid=bool(problem), error_message=problem)
+    form.text("field", default, label="Output field", invalid=bool(problem), error_message=problem)
     if problem:
-        inputs.view("field_problem", types.Error(label=f"Output field: {problem}")).invalid = True
+        form.error("field_problem", f"Output field: {problem}")
     elif found is not None:
-        kept = (
-            "replaced, but for a person's" if read_flag(ctx, "overwrite") else "kept; only samples without one are run"
+        is_replaced = read_flag(form.ctx, "overwrite")
+        kept = "replaced, but for a person's" if is_replaced else "kept; only samples without one are run"
+        form.notice("field_note", f"{name!r} exists: its labels are {kept}")
+        form.flag(
+            "overwrite",
+            label="Replace labels that are there",
+            description="Off: samples that have a label in the output field keep it. A person's labels are always kept",
         )
-        inputs.view("field_note", types.Notice(label=f"{name!r} exists: its labels are {kept}"))
-    inputs.bool(
-        "overwrite",
-        default=False,
-        label="Replace labels that are there",
-        description="Off: samples that have a label in the output field keep it. A person's labels are always kept",
-    )
+    return name
 
 
 def add_mask_field_choice(inputs: Any, ctx: Any, name: str, label: str, *, default: str = "", **options: Any) -> None:
     """Offer the mask fields there are; `options` go to the input."""
     choices = types.AutocompleteView(allow_user_input=True)
-    for field in sorted(ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation)):
+    for field in mask_fields(ctx.dataset):
         choices.add_choice(field, label=field)
     inputs.str(name, label=label, view=choices, default=default or None, **options)
 
 
-def add_out_dir(inputs: Any) -> None:
-    """Ask for a folder, with one beside FiftyOne's own files as the default."""
-    inputs.str(
+def mask_fields(dataset: Any) -> list[str]:
+    """Fields that hold masks, by name."""
+    return sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+
+
+def add_out_dir(form: Form, key: str) -> None:
+    """Ask for a folder, with one beside FiftyOne's own files as the default; refuse one that cannot be used."""
+    from umscosod.integrations.fiftyone.runs.checks import check_out_dir, foreign_files
+
+    given = form.text(
         "out_dir",
         allow_empty=True,
         label="Folder for the files",
         description="Empty: a folder of the run's own beside FiftyOne's data. The labels point into it, so keep it",
     )
-
-
-def add_method_choice(inputs: Any) -> None:
-    """Offer every maker of maps: the whole method, its pseudo-labels alone, and methods of others."""
-    methods = types.DropdownView()
-    for name in METHODS:
-        methods.add_choice(name, label=name)
-    help_text = get_help(PipelineConfig, "method")
-    inputs.enum("method", methods.values(), view=methods, default=METHODS[0], label="Method", description=help_text)
-
-
-def add_settings(inputs: Any, ctx: Any) -> None:
-    """Ask for preset, features and any other setting, each in the words of its config class."""
-    presets = types.DropdownView()
-    for name in preset_names():
-        presets.add_choice(name, label=name)
-    inputs.enum("preset", presets.values(), view=presets, default=DEFAULT_PRESET, label="Preset")
-    backbones = types.DropdownView()
-    for name in BACKBONES:
-        backbones.add_choice(name, label=name)
-    help_text = get_help(FeaturesConfig, "backbone")
-    inputs.enum("backbone", backbones.values(), view=backbones, default="auto", label="Features", description=help_text)
-    inputs.str("weights", allow_empty=True, label="Weight file", description=get_help(FeaturesConfig, "weights"))
-    inputs.str("device", default="auto", label="Device", description=get_help(PipelineConfig, "device"))
-    add_overrides(inputs, ctx)
-
-
-def add_overrides(inputs: Any, ctx: Any, example: str = "train.epochs=30") -> None:
-    """Ask for settings by name, and refuse unknown ones and values out of bounds at once."""
-    inputs.str(
-        "settings",
-        allow_empty=True,
-        label="Other settings",
-        description=f"One a line, as on the command line: {example}",
-        view=types.TextFieldView(multiline=True),
-    )
-    try:
-        load_config(overrides=_read_overrides(ctx))
-    except ConfigError as error:
-        inputs.view("settings_problem", types.Error(label=str(error))).invalid = True
-
-
-def read_config(ctx: Any, fields: dict[str, Any] | None = None) -> PipelineConfig:
-    """Put the configuration together: preset, then the form's own `fields`, then what was typed in or chosen.
-
-    Raises
-    ------
-    ConfigError
-        A setting is unknown or out of its bounds.
-    """
-    chosen = {
-        "features.backbone": read_text(ctx, "backbone"),
-        "features.weights": read_text(ctx, "weights"),
-        "device": read_text(ctx, "device"),
-        "method": read_text(ctx, "method"),
-    }
-    given = {name: value for name, value in chosen.items() if value and value != "auto"}
-    overrides = {**(fields or {}), **_read_overrides(ctx), **given}
-    return load_config(read_text(ctx, "preset", DEFAULT_PRESET), overrides=overrides)
-
-
-def _read_overrides(ctx: Any) -> dict[str, Any]:
-    """Settings as lines ``name=value``; FiftyOne lets no mapping through."""
-    overrides: dict[str, Any] = {}
-    for line in read_text(ctx, "settings").splitlines():
-        name, sign, value = line.partition("=")
-        if not line.strip():
-            continue
-        if not sign:
-            raise ConfigError(f"{shorten(line.strip())} is no setting; write one a line: train.epochs=30")
-        try:
-            overrides[name.strip()] = parse_yaml(value)
-        except ConfigError as error:
-            raise ConfigError(f"{shorten(name.strip(), quoted=False)}: {shorten(value.strip())} is {error}") from None
-    return overrides
+    if given and not form.refuse("out_dir_problem", check_out_dir, form.dataset, key, given):
+        others = foreign_files(given)
+        if others:
+            form.warning("out_dir_note", f"The folder holds other files ({', '.join(others)}): they stay as they are")

@@ -71,8 +71,11 @@ class GroupingConfig:
         int,
         Ge(2),
         Le(100_000),
-        Doc("Images of a draw at most: what chance gives so many hardly changes with more, and time grows with them."),
-    ] = 500
+        Doc("Images of a draw at most: what chance gives so many changes little; time grows with their square."),
+    ] = 200
     mixed_quantile: Annotated[
-        float, Ge(0.001), Le(1.0), Doc("A group is mixed unless its cohesion lies above this quantile of the draws'.")
+        float,
+        Ge(0.001),
+        Le(1.0),
+        Doc("A group is mixed unless the lower quartile of its pairs lies above this quantile of the draws'."),
     ] = 0.95

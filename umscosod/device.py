@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from umscosod.errors import ConfigError
@@ -12,6 +13,21 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that a job would refuse; torch is imported only for a name that another machine may have.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if _NAME.fullmatch(name) is None:
+        raise _unknown(name)
+    if name not in ("auto", "cpu"):
+        resolve_device(name)
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -39,9 +55,9 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps") from error
+        raise _unknown(name) from error
     if str(device) != name:  # torch keeps N in 8 bits: it would read cuda:256 as cuda:0
-        raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
+        raise _unknown(name)
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
@@ -50,6 +66,10 @@ def resolve_device(name: str = "auto") -> torch.device:
     if not available.get(device.type, False):
         raise ConfigError(f"device {name!r} is not available on this machine; use --device auto or cpu")
     return device
+
+
+def _unknown(name: str) -> ConfigError:
+    return ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import UmscosodError, one_line
+from umscosod.words import count_of
 
 OLDEST_PYTHON = (3, 11)
 LOW_DISK_BYTES = 1_000_000_000
@@ -153,7 +154,9 @@ def check_cache() -> Check:
     except (UmscosodError, OSError) as error:
         return Check(name="feature cache", ok=False, message=str(error), cure="set UMSCOSOD_CACHE to a folder of yours")
     return Check(
-        name="feature cache", ok=True, message=f"{stats.root}: {stats.files} files, {format_bytes(stats.bytes)}"
+        name="feature cache",
+        ok=True,
+        message=f"{stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}",
     )
 
 
@@ -187,7 +190,7 @@ def check_weights() -> list[Check]:
 
     if problem := _import_problem("torch", "timm"):
         return [Check(name="weights", ok=None, message=f"unknown: {problem}", cure="mend torch first")]
-    from umscosod.features.weights import find_weights
+    from umscosod.features.weights_place import find_weights
 
     checks = []
     for spec in VIT_SPECS.values():

@@ -5,16 +5,21 @@ import logging
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import Cancelled, UmscosodError
-from umscosod.progress import ProgressFn
+from umscosod.estimate import estimate_stages
+from umscosod.progress import ProgressFn, WholeJob
 
-from ..progress import Throttle, describe, iter_progress
+from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
+from ..spaces import chosen_view, keep_filters, see_filters, show_panel
 
 logger = logging.getLogger(__name__)
 
+PROGRESS = "progress"
+"""Panel with the jobs of the App."""
 HERE = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
 
 
@@ -69,6 +74,7 @@ class BaseOperator(foo.Operator):
 
     def resolve_input(self, ctx: Any) -> Any:
         """Build the form; runs at every keystroke, so it asks the database for nothing but the schema."""
+        see_filters(ctx)
         inputs = types.Object()
         if ctx.dataset is None:
             inputs.view("no_dataset", types.Error(label="Open a data set first")).invalid = True
@@ -88,47 +94,110 @@ class BaseOperator(foo.Operator):
 
 
 class JobOperator(BaseOperator):
-    """A long job over samples: a form, one call with live progress, one sentence at the end.
+    """A long job over samples: a form, one call with live progress, an end that stays until it is closed.
 
-    A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``.
+    A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``. From the
+    App the work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated
+    operations the call lasts as long as the work.
+
+    Attributes
+    ----------
+    STAGES : tuple of str
+        Stages whose time is known before, see `umscosod.estimate`.
     """
 
     IS_JOB: ClassVar[bool] = True
+    STAGES: ClassVar[tuple[str, ...]] = ()
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
         raise NotImplementedError(type(self).__name__)
 
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
+    def work(self, view: Any, progress: Any, **options: Any) -> Any:
         """Call the library, once."""
         raise NotImplementedError(type(self).__name__)
 
+    def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
+        """Seconds by stage, as the head of the form says them: one bar for the whole job needs them."""
+        if not self.STAGES:
+            return {}
+        from umscosod.integrations.fiftyone import survey
+
+        groups = survey(view, options["group_field"])
+        train = options.get("train", "training" in self.STAGES)
+        found = estimate_stages(groups.n_images, options["config"], train=train, n_groups=len(groups.sizes))
+        return {name: found[name] for name in self.STAGES if name in found}
+
+    def resolve_input(self, ctx: Any) -> Any:
+        """The form, when the App asks for it; nothing, when FiftyOne asks once more before it executes.
+
+        What it finds wrong then never reaches the App (1.22): the library says it again, and the panel shows that.
+        """
+        if getattr(ctx, "spaces", None) is not None and "target" not in ctx.request_params:
+            return types.Property(types.Object())
+        return super().resolve_input(ctx)
+
     def describe_done(self, ctx: Any) -> str:
-        """Say where the result is: a generator has none of its own to show."""
+        """Say where the result is."""
         return "Done"
 
-    def execute(self, ctx: Any) -> Any:
-        """Run the work, with its progress shown as it goes."""
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """What people do next."""
+        return ()
+
+    def view_after(self, ctx: Any) -> Any:
+        """What the grid is to show at the end; None: what it shows."""
+        return None
+
+    def execute(self, ctx: Any) -> Generator[Any]:
+        """Start the work in the App, and show it; elsewhere do it."""
+        if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
+            self._do(ctx)
+            return
+        view = chosen_view(ctx) if self.ACTION else ctx.view
+        label = f"{self.LABEL.partition(': ')[2]}: {ctx.dataset.name}"
+
+        def begin(report: ProgressFn, whole: WholeJob) -> JobEnd:
+            options = self.read_options(ctx)
+            whole.expect(self.estimate(view, options))
+            return self._end(ctx, self.work(view, report, **options))
+
+        AppJob(label, ctx.dataset.name, self.uri, ctx.params, begin).start()
+        yield from show_panel(ctx, f"{self.plugin_name}/{PROGRESS}", layout="vertical")
+
+    def _do(self, ctx: Any) -> None:
         with _plain_errors():
             options = self.read_options(ctx)
-            view = ctx.target_view() if self.ACTION else ctx.view
-            if ctx.delegated:
-                outcome = self.work(view, _delegated_progress(ctx), **options)
-                ctx.set_progress(progress=1.0, label=outcome.summary)
-                return
-            outcome = yield from _show_progress(
-                ctx, iter_progress(lambda progress: self.work(view, Throttle(progress), **options))
-            )
-        # the dialog stays until it is clicked away; a generator has no result that it could show
-        yield ctx.ops.set_progress(progress=1.0, label=f"{outcome.summary}. {self.describe_done(ctx)}")
-        yield ctx.ops.notify(outcome.summary, variant="success" if outcome.is_success else "warning")
-        yield ctx.trigger("reload_dataset")  # the new fields appear in the sidebar
+            view = chosen_view(ctx) if self.ACTION else ctx.view
+            outcome = self.work(view, _delegated_progress(ctx) if ctx.delegated else None, **options)
+        if ctx.delegated:
+            ctx.set_progress(progress=1.0, label=outcome.summary)
+
+    def _end(self, ctx: Any, outcome: Any) -> JobEnd:
+        return JobEnd(
+            summary=outcome.summary,
+            details=self.describe_done(ctx),
+            is_success=outcome.is_success,
+            steps=self.next_steps(ctx) if outcome.is_success else (),
+            view=self.view_after(ctx),
+        )
 
     def resolve_output(self, ctx: Any) -> Any:
-        """Show `describe_done`."""
+        """Show `describe_done`; in the App the panel does."""
         outputs = types.Object()
         outputs.view("done", types.Notice(label=self.describe_done(ctx)))
         return types.Property(outputs, view=types.View(label=self.LABEL))
+
+
+def steps_after_masks(ctx: Any, field: str) -> tuple[NextStep, ...]:
+    """What people do with masks that are there."""
+    ctx.dataset.reload()  # the field was made in another thread
+    steps = [NextStep(label="Review the worst", operator="review", params={"field": field}, has_form=False)]
+    truths = set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+    truths |= set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Detections))
+    if any(ctx.dataset.get_field(f"{name}_status") is None for name in truths - {field, "reviewed"}):
+        steps.append(NextStep(label="Evaluate", operator="evaluate", params={"pred_field": field}))
+    return (*steps, NextStep(label="Export", operator="export", params={"field": field}))
 
 
 class QuickOperator(BaseOperator):
@@ -151,9 +220,11 @@ class QuickOperator(BaseOperator):
 
     def execute(self, ctx: Any) -> Any:
         """Do it, and let the App show what changed."""
+        see_filters(ctx)
         with _plain_errors():
             result = self.perform(ctx)
         if self.CHANGES_DATASET:
+            list(keep_filters(ctx))
             ctx.trigger("reload_dataset")
         return result
 
@@ -180,7 +251,7 @@ def _delegated_progress(ctx: Any) -> Callable[[int, int, str], None]:
     def report(done: int, total: int, stage: str) -> None:
         if _was_cancelled(ctx):
             raise Cancelled("stopped by 'fiftyone delegated fail'; run it again to go on")
-        ctx.set_progress(**describe(done, total, stage))
+        ctx.set_progress(progress=done / total if total else 0.0, label=describe(done, total, stage))
 
     return Throttle(report)
 
@@ -197,14 +268,3 @@ def _was_cancelled(ctx: Any) -> bool:
     except PyMongoError as error:  # as for FiftyOne's own reports: a database away for a moment ends no long job
         logger.warning("cannot ask whether the operation is to stop: %s", error)
         return False
-
-
-def _show_progress(ctx: Any, reports: Generator[tuple[int, int, str], None, Any]) -> Generator[Any, None, Any]:
-    """Turn reports into the App's progress bar; return what the work returned."""
-    with contextlib.closing(reports):  # closing this one stops the work too
-        while True:
-            try:
-                report = next(reports)
-            except StopIteration as end:
-                return end.value
-            yield ctx.ops.set_progress(**describe(*report))

@@ -5,18 +5,31 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation.report import WORDS
+from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, WORDS
+from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
-from ..forms import add_group_choice, add_mask_field_choice, read_flag, read_group_field, read_text
+from ..forms import (
+    Form,
+    mask_fields,
+    names_as_words,
+    read_flag,
+    read_group_field,
+    read_text,
+    remember_values,
+)
+from ..jobs import NextStep
+from ..outlook import open_form
+from ..spaces import show_panel
 from .base import JobOperator, QuickOperator
 
 PANEL = "compare_models"
 STORE = "umscosod/compare"
 STORED_FOR_S = 60
 """How long the panel may take to open and look for what it is to show."""
+USUAL_TRUTHS = ("ground_truth", "gt", "truth", "groundtruth")
 DEFINITIONS = {
-    "cosod": "cosod: eval-co-sod, the figures of papers on co-saliency",
-    "sod": "sod: PySODMetrics, the figures of papers on saliency",
+    "cosod": "As in papers on co-saliency (eval-co-sod)",
+    "sod": "As in papers on saliency (PySODMetrics)",
 }
 
 
@@ -32,33 +45,32 @@ class Evaluate(JobOperator):
     RISK = "LOW"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the two fields, the groups and the name."""
-        add_mask_field_choice(
-            inputs, ctx, "pred_field", "Predicted masks", default=_guess_prediction(ctx.dataset), required=True
-        )
-        _add_truth_choice(inputs, ctx)
-        add_group_choice(inputs, ctx.dataset)
-        pred_field, key = read_text(ctx, "pred_field"), _read_key(ctx)
-        definitions = types.DropdownView()
-        for name, label in DEFINITIONS.items():
-            definitions.add_choice(name, label=label)
-        inputs.enum("definition", definitions.values(), view=definitions, default="cosod", label="Definition")
-        if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
-            inputs.bool("use_maps", default=False, label=f"Score the soft maps in {pred_field}_map, not the masks")
-        inputs.str(
-            "eval_key",
-            allow_empty=True,
-            label="Name of the evaluation",
-            description=f"Empty: {'eval_' + pred_field if pred_field else 'made of the name of the field'}",
-        )
-        if key and key in ctx.dataset.list_evaluations():
-            inputs.bool("overwrite", default=False, label=f"Replace the evaluation {key!r}")
-            if not read_flag(ctx, "overwrite"):
-                text = f"{key!r} exists: tick the box to replace it, or type another name"
-                inputs.view("key_problem", types.Error(label=text)).invalid = True
+        """Ask for the two fields and the groups; for definition and name on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline()
+        pred_field = _add_prediction_choice(form)
+        _add_truth_choice(form)
+        outlook.add_group_choice()
+        if form.flag("advanced", label="Advanced", description="Definition and number of measures, name, soft maps"):
+            form.choice("definition", DEFINITIONS, "cosod", label="Definition")
+            if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
+                form.flag("use_maps", label=f"Score the soft maps in {pred_field}_map, not the masks")
+            form.flag(
+                "all_measures",
+                label="A field for each of the nine measures of an image",
+                description="Off: IoU and S-measure; all others are kept with the evaluation",
+            )
+            inputs.str(
+                "eval_key",
+                allow_empty=True,
+                label="Name of the evaluation",
+                description=f"Empty: {'eval_' + pred_field if pred_field else 'made of the name of the field'}",
+            )
+        _add_key_check(form)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Arguments of `evaluate_dataset`."""
+        remember_values(ctx, self.NAME)
         return {
             "pred_field": read_text(ctx, "pred_field"),
             "gt_field": read_text(ctx, "gt_field"),
@@ -66,6 +78,7 @@ class Evaluate(JobOperator):
             "group_field": read_group_field(ctx),
             "definition": read_text(ctx, "definition", "cosod"),
             "use_maps": read_flag(ctx, "use_maps"),
+            "fields": tuple(WORDS) if read_flag(ctx, "all_measures") else IMAGE_FIELDS,
             "overwrite": read_flag(ctx, "overwrite"),
         }
 
@@ -75,10 +88,21 @@ class Evaluate(JobOperator):
 
         return evaluate_dataset(view, **options, progress=progress)
 
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Compare, where there is something to compare with."""
+        from umscosod.integrations.fiftyone import comparable_evaluations
+
+        ctx.dataset.reload()  # the evaluation was made in another thread
+        keys, _ = comparable_evaluations(ctx.dataset)
+        others = [key for key in keys if key != _read_key(ctx)]
+        if not others:
+            return ()
+        return (NextStep(label="Compare", operator=Compare.NAME, params={"a": _read_key(ctx), "b": others[-1]}),)
+
     def describe_done(self, ctx: Any) -> str:
         """Say where the figures are."""
         key = _read_key(ctx)
-        return f"Figures are in the fields {key}_iou, {key}_s and so on, and in the panels Model Evaluation and {PANEL}"
+        return f"Figures are in the fields {key}_iou and {key}_s, and in the panels Model Evaluation and {PANEL}"
 
 
 class Compare(QuickOperator):
@@ -123,10 +147,7 @@ class Compare(QuickOperator):
         measure: Any = read_text(ctx, "measure", "iou")
         found = compare_dataset(ctx.dataset, a, b, measure=measure)
         ctx.store(STORE).set("choice", {"a": a, "b": b, "measure": found.measure}, ttl=STORED_FOR_S)
-        for panel_id in _open_panels(getattr(ctx, "spaces", None)):
-            # one that is open would keep what it shows: opening it only brings it to the front
-            ctx.trigger(f"{self.plugin_name}/{PANEL}", {"panel_id": panel_id, "__method__": "on_load"})
-        ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+        list(show_panel(ctx, f"{self.plugin_name}/{PANEL}"))
         groups = [
             {"group": row.group, "n_a": row.n_a, "n_b": row.n_b, "a": row.a, "b": row.b, "gain": row.gain}
             for row in found.groups
@@ -137,38 +158,35 @@ class Compare(QuickOperator):
         """No dialog: it would hide the panel, which shows it all."""
 
 
-def _open_panels(space: Any) -> list[str]:
-    """Ids of our panels in the App's layout; None (a call from Python) has none."""
-    if getattr(space, "type", None) == PANEL:
-        return [str(space.component_id)]
-    return [panel for child in getattr(space, "children", None) or [] for panel in _open_panels(child)]
-
-
 def _read_key(ctx: Any) -> str:
     pred_field = read_text(ctx, "pred_field")
     return read_text(ctx, "eval_key") or (f"eval_{pred_field}" if pred_field else "")
 
 
-def _guess_prediction(dataset: Any) -> str:
-    """First mask field that a run wrote: those have a status beside them."""
-    masks = sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
-    return next((name for name in masks if dataset.get_field(f"{name}_status") is not None), "")
+def _add_prediction_choice(form: Form) -> str:
+    """Offer the mask fields; one that a run wrote is chosen: those have a status beside them."""
+    names = mask_fields(form.dataset)
+    ours = [name for name in names if form.dataset.get_field(f"{name}_status") is not None]
+    default = "cosal" if "cosal" in ours else next(iter(ours), "")
+    words = names_as_words(names)
+    return form.proposals("pred_field", words, default, label="Predicted masks", required=True)
 
 
-def _add_truth_choice(inputs: Any, ctx: Any) -> None:
-    """Offer fields of masks and of instances, the usual name first."""
-    dataset = ctx.dataset
-    masks = sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
-    instances = sorted(dataset.get_field_schema(embedded_doc_type=fo.Detections))
-    choices = types.AutocompleteView(allow_user_input=True)
-    for name in masks:
-        choices.add_choice(name, label=name)
-    for name in instances:
-        choices.add_choice(name, label=f"{name} (instances: their union)")
-    inputs.str(
-        "gt_field",
-        label="Ground truth",
-        view=choices,
-        default="ground_truth" if "ground_truth" in (*masks, *instances) else None,
-        required=True,
-    )
+def _add_truth_choice(form: Form) -> None:
+    """Offer fields of masks and of instances; the usual name is chosen, else the only one that no run wrote."""
+    masks = mask_fields(form.dataset)
+    instances = sorted(form.dataset.get_field_schema(embedded_doc_type=fo.Detections))
+    words = {**names_as_words(masks), **{name: f"{name} (instances: their union)" for name in instances}}
+    others = [name for name in words if form.dataset.get_field(f"{name}_status") is None and name != REVIEWED]
+    usual = next((name for name in USUAL_TRUTHS if name in words), "")
+    default = usual or (others[0] if len(others) == 1 else "")
+    form.proposals("gt_field", words, default, label="Ground truth", required=True)
+
+
+def _add_key_check(form: Form) -> None:
+    """Replace an evaluation only where that is wanted."""
+    key = _read_key(form.ctx)
+    if not key or key not in form.dataset.list_evaluations():
+        return
+    if not form.flag("overwrite", label=f"Replace the evaluation {key!r}"):
+        form.error("key_problem", f"{key!r} exists: tick the box to replace it, or give another name (Advanced)")

@@ -3,11 +3,14 @@
 from typing import Any
 
 import fiftyone as fo
-from fiftyone.operators import types
 
+from umscosod.integrations.fiftyone import group_fields
 from umscosod.progress import ProgressFn
 
-from ..forms import add_settings, read_config, read_flag, read_number, read_text
+from ..forms import BY_FOLDER, Form, names_as_words, read_flag, read_number, read_text, remember_values
+from ..jobs import NextStep
+from ..outlook import Outlook, open_form
+from ..settings import add_settings, check_settings, read_config
 from .base import JobOperator
 
 FIELD, FOLDER, TAG, DISCOVERED = "field", "folder", "tag", "discovered"
@@ -18,7 +21,10 @@ WAYS = {
     DISCOVERED: "The pictures themselves: what looks alike",
 }
 PREVIEW, WRITE = "preview", "write"
-ACTIONS = {PREVIEW: "Preview only: propose groups, change nothing", WRITE: "Write the groups into the field"}
+ACTIONS = {
+    PREVIEW: "Look at them first: one image a group in the grid, nothing is changed",
+    WRITE: "Write these groups",
+}
 INTO = "cosal_group"
 _SHOWN = 30
 
@@ -31,36 +37,43 @@ class GroupByClass(JobOperator):
     DESCRIPTION = "Write which images show the same kind of thing, from a field, folder, tags or the pictures"
     ACTION = "Group"
     ICON = "workspaces"
+    BUTTON = "Group images"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask where groups come from and where they go."""
-        way = _read_way(ctx)
-        _add_choice(inputs, "by", WAYS, FIELD, "Groups from")
+        """Ask where groups come from and where they go; for names and features on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        if outlook.problem:
+            form.error("groups_problem", outlook.problem)
+        way = form.choice("by", WAYS, _start(outlook), is_radio=True, label="Groups from")
         if way == FIELD:
-            _add_source_choice(inputs, ctx.dataset)
+            _add_source_choice(form, outlook.likely)
         elif way == TAG:
-            inputs.str("tags", allow_empty=True, label="Tags", description="Separated by commas; empty: every tag")
-        _add_into(inputs, ctx)
-        if way == DISCOVERED:
-            _add_discovery(inputs, ctx)
-            add_settings(inputs, ctx)
+            form.text("tags", allow_empty=True, label="Tags", description="Separated by commas; empty: every tag")
+        elif way == DISCOVERED:
+            _add_discovery(form)
+        else:
+            outlook.add_headline()
+        _check_into(form)
+        check_settings(form)
+        if not form.flag("advanced", label="Advanced", description="Output field, features, device"):
             return
-        inputs.bool(
+        form.text("into", INTO, label="Output field")
+        is_looked_at = way == DISCOVERED or form.flag(
             "check",
-            default=False,
             label="Look at the pictures",
             description="Encodes them, and reports groups that are no more alike than images drawn at random",
         )
-        if read_flag(ctx, "check"):
-            add_settings(inputs, ctx)
+        if is_looked_at:
+            add_settings(form)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `group_dataset`, and of `preview_groups` where nothing is to be written."""
+        remember_values(ctx, self.NAME)
         way = _read_way(ctx)
         options = {"into": read_text(ctx, "into", INTO), "config": read_config(ctx)}
         if way == DISCOVERED:
             options["n_groups"] = _read_count(ctx)
-            if _read_action(ctx) == PREVIEW:
+            if _is_preview(ctx):
                 return {"is_preview": True, **options}
         source: Any = read_text(ctx, "source") or None
         if way == TAG:
@@ -83,9 +96,32 @@ class GroupByClass(JobOperator):
     def describe_done(self, ctx: Any) -> str:
         """Say what there is now."""
         into = read_text(ctx, "into", INTO)
-        if _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW:
-            return f"{_list_sizes(ctx, into)}. Run this again with the same settings and 'Write' to keep them"
+        if _is_preview(ctx):
+            shown = f"{_list_sizes(ctx, into)}. The grid shows one image of each"
+            return f"{shown}. Run this again with the same settings and 'Write these groups' to keep them"
         return f"Groups are in the field {into!r}; the saved view 'by-{into}' shows one tile a group"
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Write what was looked at, or label by it."""
+        into = read_text(ctx, "into", INTO)
+        if _is_preview(ctx):
+            params = {**ctx.params, "action": WRITE}
+            return (NextStep(label="Write these groups", operator=self.NAME, params=params),)
+        return (NextStep(label="Label by these groups", operator="label", params={"group_field": into}),)
+
+    def view_after(self, ctx: Any) -> Any:
+        """One image of each proposed group; after writing, one tile a group."""
+        from umscosod.integrations.fiftyone import preview_view
+
+        into = read_text(ctx, "into", INTO)
+        if _is_preview(ctx):
+            return preview_view(ctx.dataset, into)
+        ctx.dataset.reload()
+        return ctx.dataset.exists(into).group_by(into)
+
+
+def _is_preview(ctx: Any) -> bool:
+    return _read_way(ctx) == DISCOVERED and _read_action(ctx) == PREVIEW
 
 
 def _read_way(ctx: Any) -> str:
@@ -104,54 +140,47 @@ def _read_count(ctx: Any) -> int | None:
     return int(value) if value.is_integer() and value >= 1 else None
 
 
-def _add_choice(inputs: Any, name: str, words: dict[str, str], default: str, label: str) -> None:
-    choices = types.RadioGroup(orientation="vertical")
-    for value, text in words.items():
-        choices.add_choice(value, label=text)
-    inputs.enum(name, choices.values(), view=choices, default=default, label=label)
+def _start(outlook: Outlook) -> str:
+    """Way to begin with: a field that is there, else folders, else the pictures."""
+    if outlook.likely != BY_FOLDER:
+        return FIELD
+    return DISCOVERED if outlook.groups is not None and len(outlook.groups.sizes) == 1 else FOLDER
 
 
-def _add_source_choice(inputs: Any, dataset: Any) -> None:
+def _add_source_choice(form: Form, likely: str) -> None:
     """Offer every field with one value a sample."""
-    choices = types.AutocompleteView(allow_user_input=True)
-    names = set(dataset.get_field_schema(embedded_doc_type=fo.Classification))
-    for kind in (fo.StringField, fo.IntField, fo.FloatField, fo.BooleanField):
-        names.update(dataset.get_field_schema(ftype=kind))
-    for name in sorted(names - {"filepath"}):
-        choices.add_choice(name, label=name)
-    inputs.str("source", label="Field", view=choices, required=True)
+    names = set(group_fields(form.dataset))
+    for kind in (fo.IntField, fo.FloatField, fo.BooleanField):
+        names.update(form.dataset.get_field_schema(ftype=kind))
+    default = "" if likely in (BY_FOLDER, INTO) else likely
+    form.proposals("source", names_as_words(names), default, label="Field", required=True)
 
 
-def _add_into(inputs: Any, ctx: Any) -> None:
-    """Ask for the field that receives the groups, refuse what cannot, and say what happens to one that exists."""
-    name = read_text(ctx, "into", INTO)
-    found = ctx.dataset.get_field(name) if name.isidentifier() else None
+def _check_into(form: Form) -> None:
+    """Refuse a field that cannot receive the groups, and say what happens to one that exists."""
+    name = read_text(form.ctx, "into", INTO)
+    found = form.dataset.get_field(name) if name.isidentifier() else None
     problem = ""
     if not name.isidentifier() or name.startswith("_"):
         problem = "Letters, digits and '_', starting with a letter"
     elif name in ("id", "filepath") or not (found is None or type(found) is fo.StringField):
         problem = f"{name!r} exists and is no text field for groups"
-    elif _read_way(ctx) == FIELD and name == read_text(ctx, "source"):
+    elif read_text(form.ctx, "by", FIELD) == FIELD and name == read_text(form.ctx, "source"):
         problem = "This is the field that is read"
-    inputs.str("into", label="Output field", default=INTO, invalid=bool(problem), error_message=problem)
     if problem:
-        inputs.view("into_problem", types.Error(label=f"Output field: {problem}")).invalid = True
+        form.error("into_problem", f"Output field (Advanced): {problem}")
     elif found is not None:
-        done = "are replaced" if read_flag(ctx, "overwrite") else "stay; other ones stop the work before it begins"
-        inputs.view("into_note", types.Notice(label=f"{name!r} exists: its values {done}"))
-    inputs.bool("overwrite", default=False, label="Replace other values in it")
+        done = "are replaced" if read_flag(form.ctx, "overwrite") else "stay; other ones stop the work before it begins"
+        form.notice("into_note", f"{name!r} exists: its values {done}")
+        form.flag("overwrite", label="Replace other values in it")
 
 
-def _add_discovery(inputs: Any, ctx: Any) -> None:
+def _add_discovery(form: Form) -> None:
     """Ask for the number of groups and whether to write, and show what was proposed last."""
-    inputs.int("n_groups", label="Number of groups", min=1, description="Empty: chosen by how well they are apart")
-    inputs.view("sizes", types.Notice(label=_describe_proposal(ctx, read_text(ctx, "into", INTO))))
-    _add_choice(inputs, "action", ACTIONS, PREVIEW, "What to do")
-
-
-def _describe_proposal(ctx: Any, into: str) -> str:
-    sizes = _list_sizes(ctx, into)
-    return f"Proposed last for {into!r}: {sizes}" if sizes else f"No groups were proposed for {into!r} yet"
+    sizes = _list_sizes(form.ctx, read_text(form.ctx, "into", INTO))
+    form.inputs.int("n_groups", label="Number of groups", min=1, description="Empty: chosen by how well they are apart")
+    form.notice("sizes", f"Proposed last: {sizes}" if sizes else "No groups were proposed yet: look at them first")
+    form.choice("action", ACTIONS, WRITE if sizes else PREVIEW, is_radio=True, label="What to do")
 
 
 def _list_sizes(ctx: Any, into: str) -> str:

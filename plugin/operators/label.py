@@ -2,20 +2,15 @@
 
 from typing import Any
 
+from umscosod.estimate import first_width, training_pays
 from umscosod.progress import ProgressFn
 
-from ..forms import (
-    add_field_choice,
-    add_group_choice,
-    add_method_choice,
-    add_out_dir,
-    add_settings,
-    read_config,
-    read_flag,
-    read_group_field,
-    read_text,
-)
-from .base import JobOperator
+from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field, read_text, remember_values
+from ..interrupted import add_interrupted, call_library, choose_call
+from ..jobs import NextStep
+from ..outlook import Outlook, config_or_none, open_form
+from ..settings import add_method_choice, add_settings, check_settings, is_advanced, read_config
+from .base import JobOperator, steps_after_masks
 
 
 class Label(JobOperator):
@@ -26,39 +21,70 @@ class Label(JobOperator):
     DESCRIPTION = "Find and segment the object that recurs in each group of images, without annotation"
     ACTION = "Label"
     BUTTON = "Label the common object"
+    STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, output field, method, training and settings."""
-        add_group_choice(inputs, ctx.dataset)
-        add_field_choice(inputs, ctx, "cosal")
-        add_method_choice(inputs)
-        inputs.bool(
-            "train",
-            default=True,
-            label="Train on these images",
-            description="Off: stop at refined pseudo-labels, which is much faster",
-        )
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for groups, output field and training; for the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        pays, why = _advise_training(ctx, outlook)
+        outlook.add_headline(stages=self.STAGES, train=read_flag(ctx, "train", pays))
+        outlook.add_group_choice()
+        field = add_field_choice(form, "cosal")
+        if add_interrupted(form, field):
+            return
+        form.flag("train", pays, label="Train on these images", description=why)
+        check_settings(form)
+        if is_advanced(form, "Method. "):
+            add_method_choice(form)
+            add_settings(form)
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `label_dataset`."""
-        return {
+        remember_values(ctx, self.NAME)
+        field = read_text(ctx, "field", "cosal")
+        options = {
             "group_field": read_group_field(ctx),
-            "field": read_text(ctx, "field", "cosal"),
+            "field": field,
             "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx),
             "train": read_flag(ctx, "train", True),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, field, options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `label_dataset`."""
         from umscosod.integrations.fiftyone import label_dataset
 
-        return label_dataset(view, **options, progress=progress)
+        return call_library(label_dataset, view, progress, **options)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away; and train where that was left out."""
+        field = read_text(ctx, "field", "cosal")
+        steps = steps_after_masks(ctx, field)
+        if read_flag(ctx, "train", True):
+            return steps
+        again = {**ctx.params, "train": True, "field": f"{field}_trained", "overwrite": False}
+        return (*steps, NextStep(label="Train for better masks", operator=self.NAME, params=again))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which fields the result is."""
         field = read_text(ctx, "field", "cosal")
         return f"Masks are in the field {field!r}, soft maps in '{field}_map', confidence in '{field}_confidence'"
+
+
+def _advise_training(ctx: Any, outlook: Outlook) -> tuple[bool, str]:
+    """Whether to train by default, and why."""
+    config = config_or_none(ctx)
+    if config is None or training_pays(outlook.n_images, config):
+        return True, "A network learns from the masks found so far and often betters them. Off: much faster"
+    if not first_width(config.features):
+        return False, (
+            "Off by default here: with weight-free features training adds nothing measurable "
+            "(mean IoU .646 with it, .651 without). You can train later"
+        )
+    return False, (
+        f"Off by default here: training was seen to help from 100 images on, and these are {outlook.n_images}. "
+        "You can train later"
+    )

@@ -1,12 +1,12 @@
 """Operators for a person's decisions about masks: one with a form, three that act at once on what is looked at."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.review.listing import list_review_fields
+from umscosod.integrations.fiftyone.review.listing import list_review_fields, next_for_review
 
 from ..forms import add_mask_field_choice, read_flag, read_text
 from .base import QuickOperator
@@ -41,6 +41,21 @@ def decide(sample_collection: Any, verb: str, field: str, **options: Any) -> Any
 def looked_at(ctx: Any) -> list[str]:
     """Ids a decision without a form is about: the sample that is open, else the selection."""
     return [ctx.current_sample] if ctx.current_sample else list(ctx.selected)
+
+
+def opens_next(ctx: Any) -> bool:
+    """Whether the next undecided mask opens after a decision about the open one."""
+    return ctx.store(STORE).get("open_next") is not False
+
+
+def go_on(ctx: Any, field: str) -> Callable[[], None]:
+    """Look up, before the open sample is decided about, which one is next in the grid; call to open it."""
+    if not (ctx.current_sample and opens_next(ctx)):
+        return lambda: None
+    following = next_for_review(ctx.view, field, ctx.current_sample)
+    if following is None:
+        return lambda: ctx.ops.close_sample()
+    return lambda: ctx.ops.open_sample(id=following)
 
 
 def remember_field(ctx: Any, field: str) -> None:
@@ -149,10 +164,13 @@ class DecideAtOnce(QuickOperator):
         ids = looked_at(ctx)
         if not ids:
             raise ValueError("Select masks in the grid, or open one")
+        open_next = go_on(ctx, field)
         report = decide(ctx.dataset, self.VERB, field, ids=ids)
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
         if not ctx.current_sample:  # a selection behind the open sample was not meant, and stays
             ctx.ops.clear_selected_samples()
+        elif report.is_success:
+            open_next()
         return {"summary": report.summary}
 
     def resolve_output(self, ctx: Any) -> None:

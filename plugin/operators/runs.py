@@ -54,11 +54,11 @@ class ListRuns(QuickOperator):
             row = {
                 "key": run.key,
                 "method": run.method.removeprefix("umscosod/"),
-                "state": run.state,
+                "state": f"{run.state} at {run.stopped_at}" if run.stopped_at else run.state,
                 "created": run.created,
                 "counts": ", ".join(f"{count} {status}" for status, count in run.counts.items()),
                 "backbones": ", ".join(run.backbones),
-                "evaluations": ", ".join(run.evaluations),
+                "evaluations": ", ".join(f"{each} (old)" if each in run.stale else each for each in run.evaluations),
                 "folder": str(run.folder),
             }
             rows.append(row)
@@ -82,10 +82,12 @@ class DeleteRun(QuickOperator):
     DESCRIPTION = "Remove a run's fields and files and nothing else; masks a person accepted stay"
     ICON = "delete"
     RISK = "DANGEROUS"
-    OUTPUTS = (("deleted", "Deleted"), ("fields", "Fields removed"), ("folder", "Folder"))
+    OUTPUTS = (("deleted", "Deleted"), ("fields", "Fields removed"), ("folder", "Folder"), ("report", "In short"))
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask which, and to be sure."""
+        from umscosod.integrations.fiftyone.runs.record import evaluations_of
+
         choices = types.DropdownView()
         for key in sorted(ctx.dataset.list_runs()):
             choices.add_choice(key, label=key)
@@ -94,6 +96,8 @@ class DeleteRun(QuickOperator):
         if key:
             text = f"The fields and files of {key!r} are removed. Masks that a person accepted stay"
             inputs.view("warning", types.Warning(label=text))
+            if names := evaluations_of(ctx.dataset, key):
+                inputs.bool("evaluations", default=False, label=f"Its evaluations too: {', '.join(names)}")
         inputs.bool("sure", label="Yes, delete it", default=False, required=True)
         if key and not read_flag(ctx, "sure"):
             inputs.view("unsure", types.Error(label="Tick the box to delete")).invalid = True
@@ -102,5 +106,7 @@ class DeleteRun(QuickOperator):
         """Call `delete_run`."""
         from umscosod.integrations.fiftyone import delete_run
 
-        run = delete_run(ctx.dataset, read_text(ctx, "key"))
-        return {"deleted": run.summary, "fields": ", ".join(run.fields) or "none", "folder": str(run.folder)}
+        told = delete_run(ctx.dataset, read_text(ctx, "key"), evaluations=read_flag(ctx, "evaluations"))
+        run = told.run
+        fields = ", ".join(run.fields) or "none"
+        return {"deleted": run.summary, "fields": fields, "folder": str(run.folder), "report": told.summary}

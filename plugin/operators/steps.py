@@ -2,29 +2,40 @@
 
 from typing import Any
 
-import fiftyone as fo
-from fiftyone.operators import types
-
-from umscosod.config import CrfConfig, PseudoConfig, RefineConfig
+from umscosod.config import RefineConfig
 from umscosod.progress import ProgressFn
 
 from ..forms import (
+    Form,
     add_field_choice,
-    add_group_choice,
-    add_mask_field_choice,
     add_out_dir,
-    add_overrides,
-    add_settings,
-    get_help,
-    read_config,
     read_flag,
     read_group_field,
     read_number,
     read_text,
+    remember_values,
 )
-from .base import JobOperator
+from ..interrupted import add_interrupted, call_library, choose_call
+from ..jobs import NextStep
+from ..outlook import open_form
+from ..settings import add_overrides, add_settings, check_settings, is_advanced, read_config
+from .base import JobOperator, steps_after_masks
+from .step_fields import (
+    CLUSTERING,
+    COCO_FILE,
+    FIELD,
+    add_lessons,
+    add_maker,
+    add_network_choice,
+    add_source,
+    add_use_reviewed,
+)
 
-CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
+SWITCHES = {
+    "adaptive": ("Adapt the threshold to each image", "Off: the same threshold for all"),
+    "region_filter": ("Drop regions unlike the group's object", "Off: all that lies above the threshold stays"),
+    "crf": ("Follow the borders in the picture (DenseCRF)", "Off: faster, with rougher borders"),
+}
 
 
 class GeneratePseudoMasks(JobOperator):
@@ -35,39 +46,28 @@ class GeneratePseudoMasks(JobOperator):
     DESCRIPTION = "Make the pseudo-labels of each group (CM-SPLG), to look at and to train on"
     ACTION = "Make pseudo-masks of"
     ICON = "auto_fix_high"
+    STAGES = ("features", "pseudo-labels")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, output field, the maker of instance masks, and settings."""
-        add_group_choice(inputs, ctx.dataset)
-        add_field_choice(inputs, ctx, "pseudo")
-        makers = types.RadioGroup()
-        makers.add_choice(CLUSTERING, label="Cluster the features of each image")
-        makers.add_choice(COCO_FILE, label="Read a COCO file, such as HASSOD's results")
-        makers.add_choice(FIELD, label="Take a detections field with masks")
-        inputs.enum(
-            "proposer",
-            makers.values(),
-            view=makers,
-            default=CLUSTERING,
-            label="Instance masks",
-            description="How objects are cut out of single images, before groups are looked at",
-        )
-        chosen = read_text(ctx, "proposer", CLUSTERING)
-        if chosen == COCO_FILE:
-            inputs.str("detections", label="COCO file", required=True, description=get_help(PseudoConfig, "detections"))
-        elif chosen == FIELD:
-            choices = types.DropdownView()
-            for name in sorted(ctx.dataset.get_field_schema(embedded_doc_type=fo.Detections)):
-                choices.add_choice(name, label=name)
-            inputs.enum("detections_field", choices.values(), view=choices, label="Detections field", required=True)
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for groups and output field; for the maker of instance masks and the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES)
+        outlook.add_group_choice()
+        field = add_field_choice(form, "pseudo")
+        if add_interrupted(form, field):
+            return
+        check_settings(form)
+        if is_advanced(form, "Where single objects come from. "):
+            add_maker(form)
+            add_settings(form)
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `pseudo_label_dataset`."""
+        remember_values(ctx, self.NAME)
         proposer = read_text(ctx, "proposer", CLUSTERING)
         file = {"pseudo.proposer": "coco-json", "pseudo.detections": read_text(ctx, "detections")}
-        return {
+        options = {
             "group_field": read_group_field(ctx),
             "field": read_text(ctx, "field", "pseudo"),
             "out_dir": read_text(ctx, "out_dir") or None,
@@ -75,12 +75,19 @@ class GeneratePseudoMasks(JobOperator):
             "detections_field": read_text(ctx, "detections_field") or None if proposer == FIELD else None,
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "pseudo"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `pseudo_label_dataset`."""
         from umscosod.integrations.fiftyone import pseudo_label_dataset
 
-        return pseudo_label_dataset(view, **options, progress=progress)
+        return call_library(pseudo_label_dataset, view, progress, **options)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review, and train on them."""
+        field = read_text(ctx, "field", "pseudo")
+        train = NextStep(label="Train on them", operator="train", params={"labels": field})
+        return (*steps_after_masks(ctx, field), train)
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
@@ -95,35 +102,33 @@ class Train(JobOperator):
     DESCRIPTION = "Train on pseudo-masks, on masks that a person accepted, or on both; the network becomes a run"
     ACTION = "Train on"
     ICON = "model_training"
+    STAGES = ("features", "training")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, masks to learn from, a name and settings."""
-        add_group_choice(inputs, ctx.dataset)
-        add_mask_field_choice(
-            inputs,
-            ctx,
-            "labels",
-            "Masks to learn from",
-            default="pseudo",
-            description="Such as pseudo-masks; samples with a rejected mask are left out. '-': accepted masks alone",
-        )
-        inputs.bool(
-            "use_reviewed",
-            default=True,
-            label="Use accepted masks",
-            description="Masks in the field 'reviewed' take the place of the others, with full weight",
-        )
-        inputs.str("key", label="Name of the network", default="network", required=True)
-        inputs.bool("overwrite", default=False, label="Replace a network of that name")
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for groups, masks to learn from and a name; for the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES, train=True)
+        outlook.add_group_choice()
+        has_reviewed = add_lessons(form)
+        key = form.text("key", "network", label="Name of the network")
+        if add_interrupted(form, key):
+            return
+        if key in ctx.dataset.list_runs():
+            form.flag("overwrite", label=f"Replace the network {key!r}", description="Off: a finished one stays")
+        check_settings(form)
+        if is_advanced(form):
+            if has_reviewed:
+                add_use_reviewed(form)
+            add_settings(form)
+            add_out_dir(form, key)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `train_dataset`."""
+        remember_values(ctx, self.NAME)
         from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
-        return {
+        options = {
             "group_field": read_group_field(ctx),
             "labels": None if labels == "-" else labels,
             "reviewed": REVIEWED if read_flag(ctx, "use_reviewed", True) else None,
@@ -132,12 +137,21 @@ class Train(JobOperator):
             "config": read_config(ctx),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "key", "network"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `train_dataset`."""
         from umscosod.integrations.fiftyone import train_dataset
 
-        return train_dataset(view, **options, progress=progress)
+        return call_library(train_dataset, view, progress, **options)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Label with the network."""
+        return (
+            NextStep(
+                label="Label with it", operator="predict", params={"checkpoint": read_text(ctx, "key", "network")}
+            ),
+        )
 
     def describe_done(self, ctx: Any) -> str:
         """Say how to use the network."""
@@ -152,27 +166,26 @@ class Predict(JobOperator):
     DESCRIPTION = "Label a new collection with a run's network or a checkpoint on disk; nothing is trained"
     ACTION = "Label"
     ICON = "smart_toy"
+    STAGES = ("features", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the network, groups, output field and settings."""
-        choices = types.AutocompleteView(allow_user_input=True)
-        for key in sorted(ctx.dataset.list_runs()):
-            choices.add_choice(key, label=key)
-        inputs.str(
-            "checkpoint",
-            label="Network",
-            view=choices,
-            required=True,
-            description="A run that trained, or the path of a checkpoint or of an output folder",
-        )
-        add_group_choice(inputs, ctx.dataset)
-        add_field_choice(inputs, ctx, "predicted")
-        add_out_dir(inputs)
-        add_settings(inputs, ctx)
+        """Ask for the network, groups and output field; for the rest on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline(stages=self.STAGES)
+        add_network_choice(form)
+        outlook.add_group_choice()
+        field = add_field_choice(form, "predicted")
+        if add_interrupted(form, field):
+            return
+        check_settings(form)
+        if is_advanced(form):
+            add_settings(form)
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `predict_dataset`."""
-        return {
+        remember_values(ctx, self.NAME)
+        options = {
             "checkpoint": read_text(ctx, "checkpoint"),
             "group_field": read_group_field(ctx),
             "field": read_text(ctx, "field", "predicted"),
@@ -180,12 +193,17 @@ class Predict(JobOperator):
             "config": read_config(ctx),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "predicted"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `predict_dataset`."""
         from umscosod.integrations.fiftyone import predict_dataset
 
-        return predict_dataset(view, **options, progress=progress)
+        return call_library(predict_dataset, view, progress, **options)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "predicted"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
@@ -200,48 +218,58 @@ class Refine(JobOperator):
     DESCRIPTION = "Threshold, filter regions and run DenseCRF anew on a run's stored soft maps; no network is run"
     ACTION = "Refine"
     ICON = "tune"
+    SECTION = "refine."
+    """Of the settings: all others are those of the run that is refined."""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the run, output field and what to change."""
-        choices = types.AutocompleteView(allow_user_input=True)
-        schema = ctx.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
-        for name in sorted(name.removesuffix("_map") for name in schema if name.endswith("_map")):
-            choices.add_choice(name, label=name)
-        inputs.str("source", label="Run", view=choices, default="cosal")
-        add_field_choice(inputs, ctx, "refined")
-        for name, label, default in (
-            ("adaptive", "Threshold per image", True),
-            ("region_filter", "Filter regions", True),
-            ("crf", "DenseCRF", True),
-        ):
-            section, attribute = (CrfConfig, "enabled") if name == "crf" else (RefineConfig, name)
-            inputs.bool(name, default=default, label=label, description=get_help(section, attribute))
-        th0_help = get_help(RefineConfig, "th0")
-        inputs.float("th0", label="Threshold", default=RefineConfig().th0, description=th0_help, min=0, max=1)
-        add_out_dir(inputs)
-        add_overrides(inputs, ctx, example="refine.sim_th=0.6")
+        """Ask for the run, output field and threshold; for the rest on demand."""
+        form = Form(inputs, ctx, self.NAME)
+        add_source(form)
+        field = add_field_choice(form, "refined")
+        if add_interrupted(form, field):
+            return
+        inputs.float(
+            "th0",
+            label="Threshold",
+            default=form.last("th0", RefineConfig().th0),
+            description="Of the soft map, 0 to 1: what lies above belongs to the object. Higher: smaller masks",
+            min=0,
+            max=1,
+        )
+        check_settings(form, self.SECTION)
+        if form.flag("advanced", label="Advanced", description="What else makes a mask of a map, and the folder"):
+            for name, (label, description) in SWITCHES.items():
+                form.flag(name, True, label=label, description=description)
+            add_overrides(form, example="refine.sim_th=0.6")
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `refine_dataset`."""
+        remember_values(ctx, self.NAME)
         chosen = {
             "refine.adaptive": read_flag(ctx, "adaptive", True),
             "refine.region_filter": read_flag(ctx, "region_filter", True),
             "refine.crf.enabled": read_flag(ctx, "crf", True),
             "refine.th0": read_number(ctx, "th0", RefineConfig().th0),
         }
-        return {
+        options = {
             "source": read_text(ctx, "source", "cosal"),
             "field": read_text(ctx, "field", "refined"),
             "out_dir": read_text(ctx, "out_dir") or None,
-            "config": read_config(ctx, chosen),
+            "config": read_config(ctx, chosen, section=self.SECTION),
             "overwrite": read_flag(ctx, "overwrite"),
         }
+        return choose_call(ctx, read_text(ctx, "field", "refined"), options)
 
     def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
         """Call `refine_dataset`."""
         from umscosod.integrations.fiftyone import refine_dataset
 
-        return refine_dataset(view, **options, progress=progress)
+        return call_library(refine_dataset, view, progress, **options)
+
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "refined"))
 
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""

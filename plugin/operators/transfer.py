@@ -3,23 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-import fiftyone as fo
-from fiftyone.operators import types
-
 from umscosod.errors import ConfigError
+from umscosod.integrations.fiftyone import group_fields
 from umscosod.progress import ProgressFn
 
 from ..forms import (
+    Form,
     add_field_choice,
-    add_group_choice,
-    add_mask_field_choice,
     add_out_dir,
+    mask_fields,
+    names_as_words,
     read_flag,
     read_group_field,
     read_number,
     read_text,
+    remember_values,
 )
-from .base import JobOperator
+from ..jobs import NextStep
+from ..outlook import open_form
+from .base import JobOperator, steps_after_masks
 
 KINDS = {
     "auto": "find out: masks if the pictures hold two values only",
@@ -46,7 +48,9 @@ class ImportPredictions(JobOperator):
     ICON = "file_download"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the folder, the groups, what the pictures are, and the output field."""
+        """Ask for folder, groups and output field; for what the pictures are on demand."""
+        form, outlook = open_form(self, inputs, ctx)
+        outlook.add_headline()
         folder = read_text(ctx, "folder")
         is_wrong = bool(folder) and not Path(folder).expanduser().is_dir()
         inputs.str(
@@ -58,23 +62,24 @@ class ImportPredictions(JobOperator):
             description="FOLDER/GROUP/NAME.png, FOLDER/NAME.png, or an output folder of 'umscosod label'; it is copied",
         )
         if is_wrong:
-            inputs.view("folder_problem", types.Error(label=f"There is no folder {folder}")).invalid = True
-        add_group_choice(inputs, ctx.dataset)
-        _add_choice(inputs, "kind", KINDS, "auto", "The pictures are")
-        if read_text(ctx, "kind", "auto") != "mask":
-            inputs.float(
-                "threshold",
-                default=0.5,
-                min=0.0,
-                max=1.0,
-                label="Threshold of maps",
-                description="Value of a map, 0 to 1, from which on a pixel belongs to the mask",
-            )
-        add_field_choice(inputs, ctx, "imported")
-        add_out_dir(inputs)
+            form.error("folder_problem", f"There is no folder {folder}")
+        outlook.add_group_choice()
+        field = add_field_choice(form, "imported")
+        if form.flag("advanced", label="Advanced", description="Kind of pictures, threshold, folder"):
+            if form.choice("kind", KINDS, "auto", label="The pictures are") != "mask":
+                inputs.float(
+                    "threshold",
+                    default=form.last("threshold", 0.5),
+                    min=0.0,
+                    max=1.0,
+                    label="Threshold of maps",
+                    description="Value of a map, 0 to 1, from which on a pixel belongs to the mask",
+                )
+            add_out_dir(form, field)
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `import_predictions`."""
+        remember_values(ctx, self.NAME)
         folder = read_text(ctx, "folder")
         if not folder:
             raise ConfigError("Choose the folder of predictions")
@@ -94,6 +99,10 @@ class ImportPredictions(JobOperator):
 
         return import_predictions(view, **options, progress=progress)
 
+    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
+        """Review the worst, score, take away."""
+        return steps_after_masks(ctx, read_text(ctx, "field", "imported"))
+
     def describe_done(self, ctx: Any) -> str:
         """Say in which field the result is."""
         return f"Predictions are in the field {read_text(ctx, 'field', 'imported')!r}, as a run of that name"
@@ -109,42 +118,34 @@ class Export(JobOperator):
     ICON = "file_upload"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for field, format, categories and folder."""
-        masks = ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
-        default = _default_field(ctx.dataset)
-        add_mask_field_choice(inputs, ctx, "field", "Masks", default=default)
-        field = read_text(ctx, "field", default)
+        """Ask for field, format and folder; for categories and the rest on demand."""
+        form = Form(inputs, ctx, self.NAME)
+        masks = mask_fields(ctx.dataset)
+        field = form.proposals("field", names_as_words(masks), _default_field(ctx.dataset), label="Masks")
         if field not in masks:
             problem = f"There is no mask field {field!r}" if masks else "This data set has no masks yet"
-            inputs.view("field_problem", types.Error(label=problem)).invalid = True
-        inputs.bool(
+            form.error("field_problem", problem)
+        form.flag(
             "only_accepted",
-            default=False,
             label="Only masks that a person accepted",
             description="Of a corrected mask the correction is taken",
         )
-        form = read_text(ctx, "format", "coco")
-        _add_choice(inputs, "format", FORMATS, "coco", "Format")
-        if form != "png":
-            inputs.str("category", default="co-salient", label="Name of the category")
-            _add_category_field(inputs, ctx.dataset)
-        if form not in WITHOUT_REGIONS:
-            inputs.bool(
-                "per_region",
-                default=False,
-                label="One object for each region",
-                description="Off: one an image, however many pieces it has",
-            )
-        inputs.str("out_dir", label="Folder for the export", required=True, description="A new or an empty one")
-        inputs.bool(
-            "overwrite",
-            default=False,
-            label="Replace an earlier export there",
-            description="Only files that an export wrote are ever replaced",
-        )
+        kind = form.choice("format", FORMATS, "coco", label="Format")
+        _add_target(form)
+        if kind != "png" and form.flag("advanced", label="Advanced", description="Names of categories, regions"):
+            form.text("category", "co-salient", label="Name of the category")
+            words = {ONE_CATEGORY: "one category for all", **names_as_words(group_fields(ctx.dataset))}
+            form.proposals("category_field", words, ONE_CATEGORY, label="Categories")
+            if kind not in WITHOUT_REGIONS:
+                form.flag(
+                    "per_region",
+                    label="One object for each region",
+                    description="Off: one an image, however many pieces it has",
+                )
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `export_dataset`."""
+        remember_values(ctx, self.NAME)
         out_dir = read_text(ctx, "out_dir")
         if not out_dir:
             raise ConfigError("Choose a folder for the export")
@@ -174,25 +175,19 @@ class Export(JobOperator):
 
 def _default_field(dataset: Any) -> str:
     """Mask field to start from: what `label` writes, else the first there is."""
-    masks = sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
+    masks = mask_fields(dataset)
     return "cosal" if "cosal" in masks or not masks else masks[0]
 
 
-def _add_choice(inputs: Any, name: str, choices: dict[str, str], default: str, label: str) -> None:
-    view = types.DropdownView()
-    for value, meaning in choices.items():
-        view.add_choice(value, label=meaning)
-    inputs.enum(name, list(choices), view=view, default=default, label=label)
+def _add_target(form: Form) -> None:
+    """Ask for the folder, and refuse one that cannot take an export."""
+    from umscosod.integrations.fiftyone.runs.checks import check_folder
 
-
-def _add_category_field(inputs: Any, dataset: Any) -> None:
-    """Offer text and Classification fields whose values name the categories."""
-    view = types.AutocompleteView(allow_user_input=True)
-    view.add_choice(ONE_CATEGORY, label="one category for all")
-    names = {
-        *dataset.get_field_schema(ftype=fo.StringField),
-        *dataset.get_field_schema(embedded_doc_type=fo.Classification),
-    }
-    for name in sorted(names - {"filepath"}):
-        view.add_choice(name, label=name)
-    inputs.str("category_field", label="Categories", view=view, default=ONE_CATEGORY)
+    form.inputs.str("out_dir", label="Folder for the export", required=True, description="A new or an empty one")
+    if folder := read_text(form.ctx, "out_dir"):
+        form.refuse("out_dir_problem", check_folder, folder, "export")
+    form.flag(
+        "overwrite",
+        label="Replace an earlier export there",
+        description="Only files that an export wrote are ever replaced",
+    )

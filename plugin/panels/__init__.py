@@ -1,6 +1,7 @@
 """Panels: what the built-in ones lack."""
 
 from .compare import CompareModels
+from .progress import Progress
 from .review import ReviewMasks
 
-PANELS: tuple[type, ...] = (CompareModels, ReviewMasks)
+PANELS: tuple[type, ...] = (CompareModels, Progress, ReviewMasks)

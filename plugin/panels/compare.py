@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import UmscosodError
 from umscosod.integrations.fiftyone.evaluation.report import WORDS
+from umscosod.integrations.fiftyone.runs.rows import flat_images
 
 from ..operators.evaluate import PANEL, STORE
+from .own_view import base_view, note_base, restore_base, show_own
 
 BUILT_IN = "model_evaluation_panel_builtin"
 LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
@@ -47,6 +50,8 @@ class CompareModels(foo.Panel):
 
     def on_load(self, ctx: Any) -> None:
         """Take what the operator `compare` asks for, or what was chosen before, else the two newest evaluations."""
+        if ctx.dataset is not None:
+            note_base(ctx)
         keys, wanted = _keys(ctx), _take_wanted(ctx)
         newest = keys[-2:] if len(keys) > 1 else (None, None)
         for name, default in zip(("a", "b"), newest, strict=True):
@@ -60,6 +65,16 @@ class CompareModels(foo.Panel):
         """Begin anew: evaluations belong to a data set."""
         self.on_load(ctx)
 
+    def on_change_view(self, ctx: Any) -> None:
+        """Take the view that the user chose while the panel is open as the one to go back to."""
+        if ctx.dataset is not None:
+            note_base(ctx)
+
+    def on_unload(self, ctx: Any) -> None:
+        """Leave the grid as it was."""
+        if ctx.dataset is not None:
+            restore_base(ctx)
+
     def change(self, ctx: Any) -> None:
         """Another evaluation or measure was chosen."""
         self._update(ctx)
@@ -72,9 +87,17 @@ class CompareModels(foo.Panel):
         """Filter the grid to the images where B is better."""
         self._show(ctx, lambda found: found.ids_where("b"), "B is better in no image")
 
-    def show_all(self, ctx: Any) -> None:
-        """Back to the whole data set."""
-        ctx.ops.clear_view()
+    def show_base(self, ctx: Any) -> None:
+        """Back to the view that was there before."""
+        restore_base(ctx)
+
+    def draw(self, ctx: Any) -> None:
+        """Draw the masks that are ticked and no others: two on top of each other cannot be told apart."""
+        kinds = (fo.Segmentation, fo.Heatmap, fo.Detections)
+        masks = {name for kind in kinds for name in ctx.dataset.get_field_schema(embedded_doc_type=kind)}
+        rest = [name for name in (getattr(ctx, "active_fields", None) or []) if name not in masks]
+        drawn = [name for side, name in _drawable(ctx).items() if ctx.panel.get_state(f"draw.{side}")]
+        ctx.ops.set_active_fields([*rest, *dict.fromkeys(drawn)])
 
     def show_bar(self, ctx: Any) -> None:
         """Filter the grid to the images of a bar of the histogram."""
@@ -116,14 +139,14 @@ class CompareModels(foo.Panel):
         ctx.panel.set_data({"gains": _bars(found), "f_curves": _f_curves(found), "pr_curves": _pr_curves(found)})
 
     def _show(self, ctx: Any, choose: Any, otherwise: str) -> None:
-        """Put chosen images into the grid; always out of all images, whatever the grid shows now."""
+        """Put chosen images of the user's view into the grid."""
         found = self._compare(ctx)
         if found is None:
             ctx.ops.notify(ctx.panel.get_state("problem"), variant="error")
             return
         ids = choose(found)
         if ids:
-            ctx.ops.set_view(ctx.dataset.select(ids, ordered=True))
+            show_own(ctx, flat_images(base_view(ctx)).select(ids, ordered=True))
         else:
             ctx.ops.notify(otherwise, variant="info")
 
@@ -144,8 +167,9 @@ class CompareModels(foo.Panel):
         buttons = panel.h_stack("buttons", gap=1)
         buttons.btn("show_a", label="Where A beats B", on_click=self.show_a, variant="contained")
         buttons.btn("show_b", label="Where B beats A", on_click=self.show_b, variant="contained")
-        buttons.btn("show_all", label="Show all", on_click=self.show_all, variant="outlined")
+        buttons.btn("show_base", label="Back to your view", on_click=self.show_base, variant="outlined")
         buttons.btn("built_in", label="Model Evaluation", on_click=self.open_built_in, variant="outlined")
+        _add_drawing(panel, self, ctx)
         measure: Any = _choice(ctx, "measure")
         _add_figures(panel, self, WORDS.get(measure, ""))
         return types.Property(panel, view=types.GridView(**LAYOUT))
@@ -182,6 +206,21 @@ def _about_others(ctx: Any) -> str:
 
 def _choice(ctx: Any, name: str) -> str:
     return str(ctx.panel.get_state(f"choice.{name}") or "")
+
+
+def _drawable(ctx: Any) -> dict[str, str]:
+    """Fields that can be drawn: what A and B are masks of, and the ground truth of A."""
+    a, b = (ctx.dataset.get_evaluation_info(_choice(ctx, side)).config for side in ("a", "b"))
+    return {"a": a.pred_field, "b": b.pred_field, "truth": a.gt_field}
+
+
+def _add_drawing(panel: Any, own: CompareModels, ctx: Any) -> None:
+    labels = {"a": "Show A", "b": "Show B", "truth": "Show ground truth"}
+    draw = types.Object()
+    for side, field in _drawable(ctx).items():
+        label = f"{labels[side]} ({field})"
+        draw.bool(side, default=False, label=label, view=types.CheckboxView(), on_change=own.draw)
+    panel.define_property("draw", draw, view=types.GridView(orientation="horizontal", columns=3, gap=2))
 
 
 def _add_choices(panel: Any, own: CompareModels, keys: list[str]) -> None:

@@ -8,18 +8,17 @@ from fiftyone.operators import types
 from umscosod.errors import UmscosodError
 from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
-from ..operators.review import PANEL, decide, guess_field, looked_at, remember_field
+from ..operators.review import PANEL, STORE, STORED_FOR_S, decide, guess_field, looked_at, opens_next, remember_field
+from .own_view import base_view, note_base, restore_base, show_own, shown_view
+from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
 
 PAGE = 10
 """Masks in the table, and how many Next goes on by."""
-SURE = 0.9
-"""Where the slider for accepting many at once begins."""
-UNDECIDED, ALL = "undecided", "all"
-COLUMNS = (("name", "Image"), ("group", "Group"), ("confidence", "Confidence"), ("status", "Status"))
+SURE = 0.75
+"""Share of the undecided masks that are less certain than where the slider for accepting many at once begins."""
+OPEN_TILE = "Open the first mask by its tile in the grid: the page may be older than this run, and not draw its masks"
+"""The App draws, on a sample that a panel opens, only fields known when the page was loaded or a tile was opened."""
 LAYOUT = {"orientation": "vertical", "columns": 1, "gap": 2, "px": 2, "py": 2}
-SLIDER = {"label_position": "top", "value_precision": 2, "value_label_display": "auto"}
-FITTING = {"table": {"sx": {"minWidth": 0}}}
-"""Lets a table be as narrow as the panel: it is cut off otherwise."""
 HELP = """Masks of a run, the least certain first; empty and failed images are among them.
 
 Accepted masks are copied into the field `reviewed`: no run writes there, and training can use them. Rejected samples
@@ -45,7 +44,11 @@ class ReviewMasks(foo.Panel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take the run last reviewed, or the first one."""
+        """Take the run last reviewed, or the first one; the list lies within the view that is there."""
+        if ctx.dataset is None:
+            return
+        note_base(ctx)
+        ctx.panel.set_state("open_next", opens_next(ctx))
         fields = _fields(ctx)
         if _run(ctx) not in fields:
             guessed = guess_field(ctx) if fields else ""
@@ -56,17 +59,45 @@ class ReviewMasks(foo.Panel):
         """Begin anew: runs belong to a data set."""
         self.on_load(ctx)
 
+    def on_unload(self, ctx: Any) -> None:
+        """Leave the grid as it was."""
+        if ctx.dataset is not None:
+            restore_base(ctx)
+
+    def on_change_view(self, ctx: Any) -> None:
+        """List within the view that the user chose while the panel is open."""
+        if ctx.dataset is not None and note_base(ctx):
+            self._start(ctx)
+
     def on_change_selected(self, ctx: Any) -> None:
         """Count anew: a decision made without the panel ends with an empty selection."""
         self._refresh(ctx)
 
     def on_change_current_sample(self, ctx: Any) -> None:
-        """Count anew: a sample was opened or closed, so one may have been decided about."""
+        """Draw the run's mask on the open sample; count anew, as one may have been decided about."""
+        if ctx.current_sample and _run(ctx):
+            ctx.panel.state.drawn = _run(ctx)  # by its tile, or the page knew the run before
+            self._say_why(ctx)
         self._refresh(ctx)
 
+    def _say_why(self, ctx: Any) -> None:
+        """Say, over the open sample, how certain the run was and why."""
+        from umscosod.integrations.fiftyone.review.listing import read_review_items
+
+        if _run(ctx) not in _fields(ctx):
+            return
+        for item in read_review_items(ctx.dataset.select(ctx.current_sample), _run(ctx), limit=1):
+            words = (_cells(item)[name] for name in ("group", "confidence", "status", "reason"))
+            ctx.ops.notify(" · ".join(word for word in words if word), variant="info")
+
+    def change_open_next(self, ctx: Any) -> None:
+        """Keep, for the buttons beside an open sample, whether they open the next one."""
+        ctx.store(STORE).set("open_next", bool(ctx.params.get("value")), ttl=STORED_FOR_S)
+
     def change_list(self, ctx: Any) -> None:
-        """Another run, limit or kind of list was chosen."""
-        self._start(ctx)
+        """Another run, limit or kind of list was chosen; the App also says so of each input that it draws first."""
+        if ctx.panel.state.listed != _chosen(ctx):
+            self._start(ctx)
 
     def go_on(self, ctx: Any) -> None:
         """Pass over the masks of the table; from the end the list begins again."""
@@ -92,7 +123,7 @@ class ReviewMasks(foo.Panel):
     def accept_sure(self, ctx: Any) -> None:
         """Accept all of the list that are at least this certain."""
         if _run(ctx):
-            self._decide(ctx, "accept", _sure(ctx, _list(ctx)))
+            self._decide(ctx, "accept", _sure(ctx, _list(ctx, shown_view(ctx))))
 
     def change_least(self, ctx: Any) -> None:
         """Say how many would be accepted."""
@@ -101,8 +132,24 @@ class ReviewMasks(foo.Panel):
     def open_row(self, ctx: Any) -> None:
         """Open a mask of the table, large."""
         rows, row = ctx.panel.state.table or [], ctx.params.get("row")
+        if not isinstance(row, int) or row >= len(rows):
+            return
+        if ctx.panel.state.drawn != _run(ctx):
+            ctx.ops.notify(OPEN_TILE, variant="warning")
+            return
+        ctx.ops.open_sample(id=rows[row]["id"])
+
+    def open_group(self, ctx: Any) -> None:
+        """Show all images of a group, decided or not: its masks are judged beside each other."""
+        from umscosod.integrations.fiftyone.review.listing import list_group
+
+        rows, row = ctx.panel.state.groups or [], ctx.params.get("row")
         if isinstance(row, int) and row < len(rows):
-            ctx.ops.open_sample(id=rows[row]["id"])
+            show_own(ctx, list_group(base_view(ctx), _run(ctx), rows[row]["group"]))
+
+    def show_list(self, ctx: Any) -> None:
+        """Back from a group to the list."""
+        self._show(ctx)
 
     def open_refine(self, ctx: Any) -> None:
         """Open the form that makes masks at another threshold from the stored soft maps."""
@@ -110,11 +157,24 @@ class ReviewMasks(foo.Panel):
 
     def _start(self, ctx: Any) -> None:
         """Show the list from its beginning."""
+        is_same_run, ctx.panel.state.listed = (ctx.panel.state.listed or [""])[0] == _run(ctx), _chosen(ctx)
+        if not is_same_run and _run(ctx) in (getattr(ctx, "active_fields", None) or []):
+            ctx.panel.state.drawn = _run(ctx)  # asked before the grid's fields are read anew: the page knows the run
         ctx.panel.state.passed = 0
         if _run(ctx):
             remember_field(ctx, _run(ctx))
             _show_only(ctx, _run(ctx))
+            self._begin_sure(ctx)
         self._show(ctx)
+
+    def _begin_sure(self, ctx: Any) -> None:
+        """Begin the slider for many at once at a run's own figures: what is certain differs from run to run."""
+        from umscosod.integrations.fiftyone.review.listing import undecided_quantile
+
+        if ctx.panel.state.least_of == _run(ctx) or not _fields(ctx):
+            return
+        ctx.panel.state.least_of = _run(ctx)
+        ctx.panel.state.least = undecided_quantile(ctx.dataset, _run(ctx), SURE)
 
     def _decide_selected(self, ctx: Any, verb: str) -> None:
         ids = looked_at(ctx)
@@ -138,27 +198,34 @@ class ReviewMasks(foo.Panel):
         """Put the list into the grid and its beginning into the table."""
         view = self._refresh(ctx)
         if view is not None:
-            ctx.ops.set_view(view)
+            show_own(ctx, view)
 
     def _refresh(self, ctx: Any) -> Any:
-        """Read counts and table again; returns what is left of the list, None without a run."""
-        from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts
+        """Read counts and tables again; returns what is left of the list, None without a run."""
+        from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts, review_groups
 
         run = _run(ctx)
         if run not in _fields(ctx):
             return None
-        view = _list(ctx)
+        within = shown_view(ctx)
+        try:
+            view = _list(ctx, within)
+        except UmscosodError as error:  # the user's view leaves the field out
+            ctx.panel.state.counts = f"**{error}**"
+            ctx.panel.state.table, ctx.panel.state.groups, ctx.panel.state.sure = [], [], 0
+            return None
         passed = int(ctx.panel.state.passed or 0)
         left = view.skip(passed) if passed else view
         items = read_review_items(left, run, limit=PAGE)
         if not items and passed:  # the end: begin again
-            ctx.panel.state.passed = 0
-            left, items = view, read_review_items(view, run, limit=PAGE)
-        counts = review_counts(ctx.dataset, run)
+            passed = ctx.panel.state.passed = 0
+            items = read_review_items(view, run, limit=PAGE)
+        counts = review_counts(within, run)
         ctx.panel.state.counts = " · ".join(f"**{count}** {word}" for word, count in counts.items())
         ctx.panel.state.sure = len(_sure(ctx, view))
         ctx.panel.state.table = [_cells(item) for item in items]
-        return left
+        ctx.panel.state.groups = [_group_cells(group) for group in review_groups(within, run)]
+        return left if passed else _list(ctx, base_view(ctx))  # the App adds the side bar's filters itself
 
     def render(self, ctx: Any) -> Any:
         """Lay out the panel."""
@@ -167,71 +234,13 @@ class ReviewMasks(foo.Panel):
         if not fields:
             panel.md("### Nothing to review yet\nRun *label* or *predict* first: it writes a mask field.", name="none")
             return types.Property(panel, view=types.GridView(**LAYOUT))
-        _add_choices(panel, self, ctx, fields)
+        add_choices(panel, self, fields, _limit(ctx))
         panel.md(ctx.panel.state.counts or "", name="counts_text")
-        _add_decisions(panel, self)
-        _add_table(panel, self)
-        _add_sure(panel, self, ctx)
+        add_decisions(panel, self)
+        add_switch(panel, self)
+        add_tables(panel, self)
+        add_sure(panel, self, _least(ctx), ctx.panel.state.sure or 0)
         return types.Property(panel, view=types.GridView(**LAYOUT))
-
-
-def _add_choices(panel: Any, own: ReviewMasks, ctx: Any, fields: list[str]) -> None:
-    runs, kinds = types.DropdownView(), types.DropdownView()
-    for field in fields:
-        runs.add_choice(field, label=field)
-    kinds.add_choice(UNDECIDED, label="nobody decided about")
-    kinds.add_choice(ALL, label="decided or not")
-    choice = types.Object()
-    choice.enum("run", runs.values(), view=runs, label="Masks of the run", on_change=own.change_list)
-    choice.enum("kind", kinds.values(), view=kinds, default=UNDECIDED, label="that", on_change=own.change_list)
-    panel.define_property("choice", choice, view=types.GridView(orientation="horizontal", columns=2, gap=2))
-    panel.float(
-        "limit",
-        min=0,
-        max=1,
-        default=1.0,
-        view=types.SliderView(**SLIDER),
-        label=f"Show masks with a confidence of at most {_limit(ctx):.2f}",
-        on_change=own.change_list,
-    )
-
-
-def _add_decisions(panel: Any, own: ReviewMasks) -> None:
-    decisions = panel.h_stack("decisions", gap=1)
-    decisions.btn("accept", label="Accept selected", on_click=own.accept_selected, variant="contained")
-    decisions.btn("reject", label="Reject selected", on_click=own.reject_selected, variant="outlined")
-    decisions.btn("send_back", label="Send back selected", on_click=own.send_back_selected, variant="outlined")
-    decisions.btn("undo", label="Undo selected", on_click=own.undo_selected, variant="outlined")
-    moves = panel.h_stack("moves", gap=1)
-    moves.btn("next", label="Next", on_click=own.go_on, variant="outlined")
-    moves.btn("refine", label="Masks at another threshold", on_click=own.open_refine, variant="outlined")
-
-
-def _add_sure(panel: Any, own: ReviewMasks, ctx: Any) -> None:
-    panel.float(
-        "least",
-        min=0,
-        max=1,
-        default=SURE,
-        view=types.SliderView(**SLIDER),
-        label=f"Accept all of the list with a confidence of at least {_least(ctx):.2f}",
-        on_change=own.change_least,
-    )
-    count = ctx.panel.state.sure or 0
-    panel.btn(
-        "accept_sure",
-        label=f"Accept {count} of the list",
-        disabled=not count,
-        on_click=own.accept_sure,
-        variant="outlined",
-    )
-
-
-def _add_table(panel: Any, own: ReviewMasks) -> None:
-    table = types.TableView(componentsProps=FITTING, on_click_row=own.open_row)
-    for column, label in COLUMNS:
-        table.add_column(column, label=label)
-    panel.list("table", types.Object(), view=table, label="Next masks: click one to see it large")
 
 
 def _fields(ctx: Any) -> list[str]:
@@ -242,11 +251,11 @@ def _run(ctx: Any) -> str:
     return str(ctx.panel.get_state("choice.run") or "")
 
 
-def _list(ctx: Any) -> Any:
+def _list(ctx: Any, within: Any) -> Any:
     from umscosod.integrations.fiftyone.review.listing import list_for_review
 
     return list_for_review(
-        ctx.dataset,
+        within,
         _run(ctx),
         max_confidence=_limit(ctx) if _limit(ctx) < 1 else None,
         include_reviewed=ctx.panel.get_state("choice.kind") == ALL,
@@ -260,12 +269,17 @@ def _sure(ctx: Any, view: Any) -> Any:
     return list_certain(view, _run(ctx), _least(ctx))
 
 
+def _chosen(ctx: Any) -> list[Any]:
+    """What the list depends on."""
+    return [_run(ctx), ctx.panel.get_state("choice.kind") or UNDECIDED, _limit(ctx)]
+
+
 def _limit(ctx: Any) -> float:
     return _number(ctx.panel.state.limit, 1.0)
 
 
 def _least(ctx: Any) -> float:
-    return _number(ctx.panel.state.least, SURE)
+    return _number(ctx.panel.state.least, 1.0)
 
 
 def _number(value: Any, default: float) -> float:
@@ -274,18 +288,25 @@ def _number(value: Any, default: float) -> float:
 
 def _cells(item: Any) -> dict[str, str]:
     """One row of the table; its cells are text."""
-    words = (item.state, item.status, item.reason)
+    words = (item.state, item.status)
     return {
         "id": item.sample_id,
         "name": item.name,
         "group": item.group,
         "confidence": "" if item.confidence is None else f"{item.confidence:.3f}",
         "status": ": ".join(word for word in words if word),
+        "reason": item.reason,
     }
 
 
+def _group_cells(group: Any) -> dict[str, str]:
+    """One row of the table of groups; its cells are text."""
+    confidence = "" if group.confidence is None else f"{group.confidence:.3f}"
+    return {"group": group.name, "open": f"{group.n_open} of {group.n}", "confidence": confidence}
+
+
 def _show_only(ctx: Any, field: str) -> None:
-    """Draw this run's masks and no other run's: two on top of each other cannot be judged."""
-    others = {f"{other}{suffix}" for other in _fields(ctx) for suffix in ("", "_map")}
-    shown = [name for name in (getattr(ctx, "active_fields", None) or []) if name not in others]
-    ctx.ops.set_active_fields([*shown, field])
+    """Draw this run's masks and no others: two on top of each other cannot be judged."""
+    from umscosod.integrations.fiftyone.runs.look import shown_fields
+
+    ctx.ops.set_active_fields(shown_fields(ctx.dataset, field, getattr(ctx, "active_fields", None) or []))

@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Any
 
 URI = "@umscosod/umscosod"
-SHOWN_MS = 600_000
+SHOWN_MS = int(os.environ.get("DEV_MS") or 600_000)
 """Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
 DONE_S = 900
 """Longest wait for a job in the database."""
-SETTLE_MS = 400
-"""Pause in which nothing was asked of the server, after which a form counts as settled (it waits 100 ms itself)."""
-SETTLED_S = 20
-"""Longest wait for the App to settle: closing a sample leaves requests that never end."""
+QUIET_MS = 150
+"""The page is settled after so long without a change: the App's forms wait 100 ms before they ask the server."""
+SETTLED_S = 10
+"""Longest wait for that: a grid that was covered while it drew may show its progress for ever."""
+QUIET = """quietMs => performance.now() - window.changedMs >= quietMs
+    && (document.querySelector("[data-cy='modal']")
+        || !document.querySelector("[data-cy='panel-tab-samples'] [role='progressbar']"))"""
+"""Behind an open sample the grid may stay half drawn."""
+WATCH = """
+localStorage.setItem("fiftyone-enterprise-tooltip-seen", "true");  // a notice of the vendor's over the grid
+window.changedMs = performance.now();
+new MutationObserver(() => { window.changedMs = performance.now(); }).observe(
+    document, {attributes: true, characterData: true, childList: true, subtree: true});
+"""
+"""Runs before the App does."""
 ASKED = ("/operators", "/graphql", "/samples", "/geo", "/tag", "/media")
 """What the App asks the server for while a form, the grid or a panel builds up."""
 SCREENSHOTS = "UMSCOSOD_SCREENSHOTS"
@@ -35,7 +46,7 @@ def wait_for(probe: Callable[[], Any], timeout_s: float = DONE_S) -> Any:
 class AppPage:
     """One data set in one tab."""
 
-    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path) -> None:
+    def __init__(self, browser: Any, url: str, dataset: Any, pictures: Path, view: str = "") -> None:
         self.dataset = dataset
         self.pictures = Path(os.environ.get(SCREENSHOTS) or pictures)
         self.page = browser.new_page(viewport={"width": 1500, "height": 900})
@@ -45,17 +56,15 @@ class AppPage:
         self.refused: list[str] = []
         self.page.on("response", self._note_failure)
         self._asked: set[Any] = set()
-        self._busy_s = time.monotonic()
         self.page.on("request", self._note_request)
-        self.page.on("requestfinished", self._note_answer)
-        self.page.on("requestfailed", self._note_answer)
+        # Not "requestfinished": nobody reads the rest of an answer for a sample that was closed meanwhile.
+        self.page.on("response", lambda response: self._asked.discard(response.request))
+        self.page.on("requestfailed", lambda request: self._asked.discard(request))
+        self.page.add_init_script(WATCH)
         # Not "networkidle": the App keeps a stream open.
-        self.page.goto(f"{url}/datasets/{dataset.name}", wait_until="domcontentloaded")
+        address = f"{url}/datasets/{dataset.name}" + (f"?view={view}" if view else "")
+        self.page.goto(address, wait_until="domcontentloaded")
         self.page.wait_for_selector("[data-cy='looker']")
-        from playwright.sync_api import TimeoutError as NotThere
-
-        with contextlib.suppress(NotThere):  # a notice of the vendor's, once a browser profile
-            self.page.get_by_text("Dismiss", exact=True).click(timeout=3_000)
 
     def _note_failure(self, response: Any) -> None:
         if response.status >= 400:
@@ -64,23 +73,16 @@ class AppPage:
     def _note_request(self, request: Any) -> None:
         if any(part in request.url for part in ASKED):
             self._asked.add(request)
-            self._busy_s = time.monotonic()
-
-    def _note_answer(self, request: Any) -> None:
-        if request in self._asked:
-            self._asked.remove(request)
-            self._busy_s = time.monotonic()
 
     def settle(self) -> None:
-        """Wait until the App asks for nothing and draws nothing: forms are resolved at every change."""
-        self.page.wait_for_timeout(SETTLE_MS)
-        end = time.monotonic() + SETTLED_S
-        while self._is_busy() and time.monotonic() < end:
-            self.page.wait_for_timeout(50)
+        """Wait until the App asks for nothing and changes nothing: forms are resolved at every change."""
+        from playwright.sync_api import TimeoutError as NotQuiet
 
-    def _is_busy(self) -> bool:
-        is_drawing = self.page.locator("[data-cy='panel-tab-samples'] [role='progressbar']").count() > 0
-        return is_drawing or bool(self._asked) or time.monotonic() - self._busy_s < SETTLE_MS / 1000
+        end = time.monotonic() + SETTLED_S
+        with contextlib.suppress(NotQuiet):
+            self.page.wait_for_function(QUIET, arg=QUIET_MS, timeout=SETTLED_S * 1000)
+            while self._asked and time.monotonic() < end:  # an answer changes the page
+                self.page.wait_for_function(QUIET, arg=QUIET_MS, timeout=SETTLED_S * 1000)
 
     def press_button(self, operator: str) -> Any:
         """Press the operator's button above the grid; returns its form."""
@@ -110,20 +112,27 @@ class AppPage:
         self.page.get_by_role("option", name=wanted, exact=True).click()
         self.settle()
 
+    def fill(self, form: Any, label: str, text: str) -> None:
+        """Type into the box under a label."""
+        path = f"xpath=.//*[normalize-space(text())='{label}']/following::*[self::input or self::textarea][1]"
+        form.locator(path).first.fill(text)
+        self.settle()
+
+    def tick(self, form: Any, label: str) -> None:
+        """Tick or untick a box by its label."""
+        form.get_by_text(label, exact=True).click()
+        self.settle()
+
     def execute(self, form: Any) -> None:
         """Run what the form asks for."""
         form.get_by_role("button", name="Execute").click()
 
-    def leave_dialog(self, words: str) -> None:
-        """Wait for the dialog at the end of a job, which says these words, and click it away.
-
-        Its button is there from the first report on, so it says nothing about the end.
-        """
+    def leave_job(self, words: str) -> None:
+        """Wait for the end of a job, which says these words, and close the panel that shows it."""
         self.page.get_by_text(words).first.wait_for()
         self.settle()
-        done = self.page.get_by_role("button", name="Done")
-        done.click()
-        done.wait_for(state="hidden")
+        self.page.get_by_role("button", name="Done").click()
+        self.page.locator("[data-cy='panel-tab-progress']").wait_for(state="hidden")
 
     def open_panel(self, label: str) -> None:
         """Open a panel beside the grid by the menu of panels."""
@@ -137,15 +146,28 @@ class AppPage:
         tab.wait_for(state="hidden")
 
     def select_first_sample(self) -> None:
-        """Tick the box of the first sample, which is shown where the mouse is."""
+        """Tick the box of the first sample, which is shown where the mouse is; a redraw may take a click away."""
+        assert wait_for(self._has_ticked_first), "the first sample cannot be selected"
+
+    def open_first_tile(self) -> None:
+        """Open the first sample, large."""
         self.settle()
+        self._first_tile().click()
+        self.page.locator("[data-cy='modal']").wait_for()
+
+    def _first_tile(self) -> Any:
         tiles = [(tile.bounding_box(), tile) for tile in self.page.locator("[data-cy='looker']").all()]
         # By place: the order in the page is another, as tiles are used again when the view changes.
         first = min((box["y"], box["x"], place) for place, (box, _) in enumerate(tiles) if box)
-        tile = tiles[first[2]][1]
+        return tiles[first[2]][1]
+
+    def _has_ticked_first(self) -> bool:
+        self.settle()
+        tile = self._first_tile()
         tile.hover()
         tile.click(position={"x": 19, "y": 20})
         self.settle()
+        return bool(tile.locator("input[type='checkbox']").is_checked())
 
     def samples_shown(self) -> int:
         """Number the App shows above the grid; -1 while it counts."""

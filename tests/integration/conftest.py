@@ -6,6 +6,7 @@ pytest-xdist (``--dist loadgroup``): one server is enough, and starting it takes
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -126,3 +127,33 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=program, headless=True, args=flags)
         yield chromium
         chromium.close()
+
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def pictures(mongod: Mongod, tmp_path: Path) -> Iterator[Any]:
+    """Twelve demo pictures of three subjects with their ground truth, as a data set that nothing was done with."""
+    mongod.start()
+    import fiftyone as fo
+
+    from umscosod.demo.compose import make_groups
+
+    subjects = ("cat", "coffee", "shuttle")
+    groups = make_groups(tmp_path / "pictures", seed=1, groups=subjects, images_per_group=4, size=200)
+    # a name of its own: the App keeps the view and the panels of a name, whatever data set has it
+    dataset = fo.Dataset(f"holiday-pictures-{next(NUMBERS)}", persistent=True)
+    dataset.add_samples(
+        fo.Sample(filepath=str(image), subject=group.name, ground_truth=fo.Segmentation(mask_path=str(mask)))
+        for group in groups
+        for image, mask in zip(group.images, group.masks, strict=True)
+    )
+    # without these the App draws lots
+    colours = {"cosal": "#4c9be8", "cosal_quick": "#f0883e", "ground_truth": "#2ea043", "reviewed": "#cc79a7"}
+    dataset.app_config.color_scheme = fo.ColorScheme(
+        color_by="field", fields=[{"path": path, "fieldColor": colour} for path, colour in colours.items()]
+    )
+    dataset.save()
+    yield dataset
+    fo.delete_dataset(dataset.name)

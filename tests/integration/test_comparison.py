@@ -12,8 +12,10 @@ from PIL import Image
 
 fo = pytest.importorskip("fiftyone")
 
+from tests.integration.panel_session import PanelSession  # noqa: E402
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation.report import MEASURES  # noqa: E402
+from umscosod.integrations.fiftyone.evaluation import comparison  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation.comparison import (  # noqa: E402
     comparable_evaluations,
     compare_dataset,
@@ -72,6 +74,26 @@ def test_rows_groups_and_images(evaluated: Any) -> None:
         "b": f"{reports[1].dataset_scores.s:.4f}",
         "gain": f"{reports[0].dataset_scores.s - reports[1].dataset_scores.s:+.4f}",
     }
+
+
+def test_an_evaluation_of_an_earlier_version_is_read_from_its_fields(evaluated: Any) -> None:
+    for field in SHIFTS:
+        evaluate_dataset(evaluated, field, "ground_truth", eval_key=f"old_{field}", fields=MEASURES)
+        results = evaluated.load_evaluation_results(f"old_{field}")
+        results.images.clear()
+        results.save()
+    new, old = (compare_dataset(evaluated, f"{kind}_good", f"{kind}_bad", measure="mae") for kind in ("eval", "old"))
+    np.testing.assert_array_equal(new.values_a_N, old.values_a_N)
+    np.testing.assert_array_equal(new.gains_N, old.gains_N)
+
+
+def test_masks_replaced_since_are_said(evaluated: Any) -> None:
+    path = Path(evaluated.first()["good"].mask_path)
+    with Image.open(path) as opened:
+        picture = opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    picture.save(path)
+    found = compare_dataset(evaluated, "eval_good", "eval_bad")
+    assert found.notes == ("eval_good was made before masks of good were replaced; evaluate again",)
 
 
 @pytest.mark.parametrize("measure", ["iou", "mae"])
@@ -150,12 +172,15 @@ def test_thousands_of_images_at_once(evaluated: Any) -> None:
     import fiftyone.core.odm as odm
 
     numbers, long = np.random.default_rng(0).uniform(size=(3300, 2)), "x" * 2000
-    evaluated.add_samples(
-        [
-            fo.Sample(filepath=f"/{i}.jpg", eval_good_iou=a, eval_bad_iou=b, note=long)
-            for i, (a, b) in enumerate(numbers)
-        ]
-    )
+    ids = evaluated.add_samples([fo.Sample(filepath=f"/{i}.jpg", note=long) for i in range(len(numbers))])
+    for column, field in enumerate(SHIFTS):
+        results = evaluated.load_evaluation_results(f"eval_{field}")
+        results.images["sample_id"] += ids
+        for measure in MEASURES:
+            results.images[measure] += numbers[:, column].tolist()
+        results.save()
+    comparison._kept.clear()
+    compare_dataset(evaluated, "eval_good", "eval_bad")  # reads the results; they are kept
     database = odm.get_db_conn()
     profile = database["system.profile"]
     database.command("profile", 2)  # the database records every query and the length of its answer
@@ -189,3 +214,47 @@ def test_bars_hold_what_a_click_shows(evaluated: Any) -> None:
     assert [len(found.ids_between(low, high)) for low, high in itertools.pairwise(edges)] == counts.tolist()
     same = compare_dataset(evaluated, "eval_good", "eval_bad", view=evaluated.skip(3).limit(2))
     assert same.histogram(3)[1].tolist() == [0, 2, 0], "no difference is in the middle"
+
+
+def test_the_panel_shows_images_of_the_users_view_and_gives_it_back(evaluated: Any) -> None:
+    session = PanelSession(evaluated, "compare_models")
+    mine = evaluated.skip(1)
+    session.send("on_load", view=mine)
+    ids = evaluated.values("id")
+
+    def shown() -> list[str]:
+        return list(fo.DatasetView._build(evaluated, dict(session.asked)["set_view"]["view"]).values("id"))
+
+    session.send("show_a")
+    assert set(shown()) == {ids[index] for index in (2, 5, 6, 7)}, "image 0 is not in the user's view"
+    session.send("show_b")
+    assert shown() == [ids[1]]
+    bars = []
+    for place in range(31):
+        session.send("show_bar", idx=place)
+        bars += shown() if "set_view" in dict(session.asked) else []
+    assert set(bars) == set(ids[1:])
+    for junk in ({}, {"idx": None}, {"idx": "3"}, {"idx": 999}):
+        assert "set_view" not in session.send("show_bar", **junk)
+    session.send("show_b")
+    own = fo.DatasetView._build(evaluated, dict(session.asked)["set_view"]["view"])
+    for event in ("show_base", "on_unload"):
+        session.send(event, view=own)
+        assert shown() == ids[1:]
+
+
+def test_the_panel_draws_just_what_is_ticked(evaluated: Any) -> None:
+    session = PanelSession(evaluated, "compare_models")
+    session.send("on_load")
+    session.state["draw"] = {"b": True}
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "bad"]
+    session.state["draw"] = {"a": True, "truth": True}
+    assert session.send("draw")["set_active_fields"]["fields"] == ["cls", "other", "cosal", "good", "ground_truth"]
+
+
+def test_figures_lie_in_a_collapsed_group(evaluated: Any) -> None:
+    group = next(group for group in evaluated.app_config.sidebar_groups if group.name == "eval_good")
+    assert not group.expanded
+    assert "eval_good_iou" in group.paths
+    evaluated.delete_evaluation("eval_good")
+    assert "eval_good" not in [group.name for group in evaluated.app_config.sidebar_groups]

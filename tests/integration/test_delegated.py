@@ -148,7 +148,7 @@ def test_a_delegated_job_killed_in_training_goes_on_and_others_follow(
     stopped = sorted(folder.name for folder in (part / "run" / "checkpoints").iterdir())[-1]
     assert stopped < "step-00000200"
     dataset.reload()
-    assert ours.get_run(dataset, "network").state == "running"
+    assert ours.get_run(dataset, "network").state == "interrupted"
 
     # ---- a new worker leaves the dead operation alone; a rerun goes on where it stopped
     queue.launch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,9 @@ def test_other_data_sets_of_that_name_are_left_alone(pictures: Path, tmp_path: P
     with pytest.raises(DataError):
         build_demo(tmp_path / "nowhere", config=SMOKE)
     assert not fo.dataset_exists("umscosod-nowhere")
+
+
+def test_help_names_the_module_that_is_run() -> None:
+    line = [sys.executable, "-m", "umscosod.integrations.fiftyone.demo", "--help"]
+    told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("usage: python -m umscosod.integrations.fiftyone.demo [")

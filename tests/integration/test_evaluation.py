@@ -78,6 +78,7 @@ def test_figures_equal_the_command_line(predicted: Any, definition: Any, use_map
         "ground_truth",
         definition=definition,
         use_maps=use_maps,
+        fields=MEASURES,
         progress=lambda *step: seen.append(step),
     )
     wanted = evaluate(pred_root / ("maps" if use_maps else "masks"), gt_root, definition=definition)
@@ -126,8 +127,10 @@ def test_built_in_panel_gets_what_fiftyone_itself_would_give(predicted: Any) -> 
     )
     assert (list(ours.classes), ours.missing) == (list(theirs.classes), theirs.missing)
     assert ours.report() == theirs.report()
+    options = {"eval_key": "direct", "method": CoSalEvaluationConfig, "mask_targets": targets}
+    dataset.evaluate_segmentations("cosal", "ground_truth", **options)
     for name in ("accuracy", "precision", "recall"):
-        assert dataset.values(f"eval_cosal_{name}") == pytest.approx(dataset.values(f"plain_{name}"))
+        assert dataset.values(f"direct_{name}") == pytest.approx(dataset.values(f"plain_{name}"))
     assert ours.metrics()["accuracy"] == theirs.metrics()["accuracy"]
     lower = {metric["key"]: metric["lower_is_better"] for metric in ours.custom_metrics.values()}
     assert lower == {measure: measure == "mae" for measure in MEASURES}
@@ -140,15 +143,17 @@ def test_fields_come_rename_and_go(predicted: Any) -> None:
     dataset, _, _ = predicted
     before = set(dataset.get_field_schema())
     evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="first")
-    assert set(dataset.get_field_schema()) - before == {
-        f"first_{name}" for name in (*MEASURES, "accuracy", "precision", "recall")
-    }
+    assert set(dataset.get_field_schema()) - before == {"first_iou", "first_s"}
     assert dataset.list_evaluations(type="segmentation", method="cosal") == ["first"]
     dataset.rename_evaluation("first", "second")
     assert dataset.values("second_iou")
     assert not dataset.has_field("first_iou")
     dataset.delete_evaluation("second")
     assert set(dataset.get_field_schema()) == before
+    evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="all", fields=MEASURES)
+    assert set(dataset.get_field_schema()) - before == {f"all_{name}" for name in MEASURES}
+    with pytest.raises(ConfigError, match="'dice'"):
+        evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="odd", fields=("dice",))  # type: ignore[arg-type]
 
 
 def test_a_key_is_replaced_only_when_asked(predicted: Any) -> None:
@@ -159,8 +164,8 @@ def test_a_key_is_replaced_only_when_asked(predicted: Any) -> None:
     half = evaluate_dataset(dataset.limit(4), "cosal", "ground_truth", overwrite=True, use_maps=True)
     assert (first.n, half.n) == (8, 4)
     assert sum(value is not None for value in dataset.values("eval_cosal_iou")) == 4
-    dataset.add_sample_field("mine_mae", fo.FloatField)
-    with pytest.raises(DataError, match="'mine_mae'"):
+    dataset.add_sample_field("mine_iou", fo.FloatField)
+    with pytest.raises(DataError, match="'mine_iou'"):
         evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="mine")
     with pytest.raises(DataError, match="two words"):
         evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="two words")
@@ -169,7 +174,7 @@ def test_a_key_is_replaced_only_when_asked(predicted: Any) -> None:
 def test_a_stopped_call_leaves_what_was_there(predicted: Any) -> None:
     dataset, _, _ = predicted
     evaluate_dataset(dataset, "cosal", "ground_truth")
-    before = dataset.values("eval_cosal_mae")
+    before = dataset.values("eval_cosal_iou")
 
     def stop(done: int, total: int, stage: str) -> None:
         if done == 3:
@@ -180,8 +185,8 @@ def test_a_stopped_call_leaves_what_was_there(predicted: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="other", progress=stop)
     assert dataset.list_evaluations() == ["eval_cosal"]
-    assert dataset.values("eval_cosal_mae") == before
-    assert not dataset.has_field("other_mae")
+    assert dataset.values("eval_cosal_iou") == before
+    assert not dataset.has_field("other_iou")
 
 
 def test_what_cannot_be_scored_is_left_out_and_named(predicted: Any) -> None:
@@ -264,7 +269,7 @@ def test_instances_become_masks_once(predicted: Any, caplog: pytest.LogCaptureFi
     caplog.clear()
     with caplog.at_level("INFO", logger="umscosod"):
         evaluate_dataset(dataset, "cosal", "truth", eval_key="boxes", overwrite=True)
-    assert "1 masks made" in caplog.text
+    assert "1 mask made" in caplog.text
     rewritten = {path.stem for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert rewritten == {changed.id}
     assert not np.asarray(Image.open(folder / f"{changed.id}.png")).any()

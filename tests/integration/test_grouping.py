@@ -49,7 +49,7 @@ def test_by_field_with_a_view_of_one_tile_a_group(kinds: Any) -> None:
     assert len(view) == 3
     assert sorted(len(group) for group in view.iter_dynamic_groups()) == [3, 4, 4]
     assert report.summary == (
-        "3 groups of 11 samples written to the field 'cosal_group'; 1 samples have no group; "
+        "3 groups of 11 samples written to the field 'cosal_group'; 1 sample without a group; "
         "saved view 'by-cosal_group'"
     )
 
@@ -195,7 +195,7 @@ def test_damaged_and_repeated_files(kinds: Any) -> None:
     names = kinds.values("cosal_group")
     assert names[0] is None
     assert names[1] == names[-1]  # two samples, one file
-    assert "1 pictures cannot be read" in report.summary
+    assert "1 picture cannot be read" in report.summary
 
 
 def test_a_number_of_groups_that_cannot_be(kinds: Any) -> None:
@@ -233,3 +233,18 @@ def test_the_operator_proposes_then_writes(kinds: Any) -> None:
     kinds.reload()
     assert len(set(zip(kinds.values("cls"), kinds.values("kind"), strict=True))) == 3
     assert kinds.list_saved_views() == ["by-kind"]
+
+
+def test_one_flat_folder_is_said_to_tell_nothing_apart(kinds: Any, tmp_path: Path) -> None:
+    for sample in kinds:
+        flat = tmp_path / "flat" / f"{sample.cls}-{Path(sample.filepath).name}"
+        flat.parent.mkdir(exist_ok=True)
+        flat.write_bytes(Path(sample.filepath).read_bytes())
+        sample.filepath = str(flat)
+        sample.save()
+    report = group_dataset(kinds, by="folder")
+    assert report.sizes == {"flat": 12}
+    assert report.summary.startswith("1 group of 12 samples written")
+    assert "all 12 images are in one folder: one group; if they show several things, try 'discovered'" in report.summary
+    checked = group_dataset(kinds, by="folder", check=True, config=QUICK)
+    assert "whether 'flat' is mixed cannot be told: it has more than half of the images" in checked.notes

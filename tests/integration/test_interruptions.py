@@ -23,11 +23,12 @@ from tests.integration.interrupted import (
 from tests.integration.servers import Mongod
 from tests.integration.toys import DatasetFactory
 from tests.jobs import quick_config
+from tests.processes import PATIENCE_S
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, DataError
 from umscosod.integrations import fiftyone as ours
 from umscosod.integrations.fiftyone.runs import fields
-from umscosod.progress import stage_name
+from umscosod.progress import ProgressFn, stage_name
 
 pytestmark = pytest.mark.mongod
 
@@ -71,7 +72,7 @@ def test_a_call_cancelled_in_each_stage_is_finished_by_the_same_call(
     for stage in stages:
         with pytest.raises(Cancelled):
             call(dataset, config, progress=stop_at(stage))
-        assert ours.get_run(dataset, field).state == "running"
+        assert ours.get_run(dataset, field).state == "interrupted"
         assert all(status is None for *_, status in read_labels(dataset, field).values())
         if "training" in stages and stages.index(stage) > stages.index("training"):
             trained.append(checkpoint_times(ours.get_run(dataset, field).folder))
@@ -200,34 +201,40 @@ def test_a_database_that_stops_while_labels_are_written(
     assert read_labels(dataset, "cosal") == read_labels(whole, "cosal")
 
 
-# ---- the tab is closed
+# ---- the job is stopped in the App
 
 
-def test_a_closed_tab_stops_the_job_and_a_second_click_is_turned_away(
+def test_a_stopped_job_goes_on_and_a_second_click_is_turned_away(
     make: Callable[[], Any], config: PipelineConfig
 ) -> None:
-    import fiftyone.operators as foo
-    from fiftyone.operators.executor import ExecutionContext, Executor
+    from plugin.jobs import AppJob, JobEnd
 
     whole, dataset = make(), make()
     label(whole, config)
-    operator = foo.get_operator("@umscosod/umscosod/label")
-    settings = f"train.epochs={config.train.epochs}\nfeatures.cache_dir={config.features.cache_dir}"
-    params = {"group_field": "cls", "field": "cosal", "preset": "smoke", "device": "cpu", "settings": settings}
-    request = {"dataset_name": dataset.name, "params": params}
-    reports = operator.execute(ExecutionContext(request_params=request, executor=Executor()))
-    while not next(reports).body.params["label"].startswith("pseudo-labels"):
-        pass
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(report: ProgressFn, whole_job: Any) -> JobEnd:
+        def tell(done: int, total: int, stage: str) -> None:
+            if stage.startswith("pseudo-labels"):
+                begun.set()
+                go_on.wait(PATIENCE_S)
+            report(done, total, stage)
+
+        return JobEnd(summary=label(dataset, config, progress=tell).summary)
+
+    job = AppJob("label", dataset.name, "@umscosod/umscosod/label", {}, work)
+    job.start()
+    assert begun.wait(PATIENCE_S)
     with pytest.raises(DataError, match="is being worked on by another process"):
         label(dataset, config)
-    reports.close()
-    for thread in threading.enumerate():
-        if thread.name == "umscosod-operator":
-            thread.join()
+    job.stop()
+    go_on.set()
+    job.join(PATIENCE_S)
+    assert job.message.startswith("Stopped.")
     dataset.reload()
     assert all(status is None for *_, status in read_labels(dataset, "cosal").values())
-    assert ours.get_run(dataset, "cosal").state == "running"
-    foo.execute_operator(operator.uri, {"dataset": dataset, "params": params})
+    assert ours.get_run(dataset, "cosal").state == "interrupted"
+    assert label(dataset, config).is_success
     dataset.reload()
     assert ours.get_run(dataset, "cosal").state == "complete"
     assert read_labels(dataset, "cosal") == read_labels(whole, "cosal")

@@ -11,33 +11,13 @@ fo = pytest.importorskip("fiftyone")
 import fiftyone.operators as foo  # noqa: E402
 from fiftyone.operators.executor import ExecutionContext, Executor  # noqa: E402
 
+from tests.integration.panel_session import URI, PanelSession  # noqa: E402
+from tests.integration.toy_runs import add_run  # noqa: E402
 from umscosod.integrations.fiftyone.review.listing import list_for_review, review_counts  # noqa: E402
-from umscosod.integrations.fiftyone.runs.fields import LabelItem, declare_fields, write_labels  # noqa: E402
-from umscosod.types import Status  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 
-URI = "@umscosod/umscosod"
 N_IMAGES = 12
-
-
-def add_run(dataset: Any, field: str = "cosal") -> list[str]:
-    """The ground truth as a run's masks; the first sample is the least certain."""
-    declare_fields(dataset, field, has_maps=False)
-    ids, paths = dataset.values(["id", "ground_truth.mask_path"])
-    items = [
-        LabelItem(
-            sample_id=sample_id,
-            mask_path=Path(path),
-            map_path=None,
-            confidence=(n + 1) / len(ids),
-            status=Status.LABELLED,
-            reason="",
-        )
-        for n, (sample_id, path) in enumerate(zip(ids, paths, strict=True))
-    ]
-    write_labels(dataset, field, field, items, has_maps=False)
-    return list(ids)
 
 
 @pytest.fixture
@@ -48,39 +28,6 @@ def dataset(dataset_factory: Any) -> Any:
 @pytest.fixture
 def ids(dataset: Any) -> list[str]:
     return add_run(dataset)
-
-
-class PanelSession:
-    """An open panel: its state lives on from event to event, as the App keeps it."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        self.panel = foo.get_operator(f"{URI}/review_masks")
-        self.state: dict[str, Any] = {}
-        self.asked: dict[str, Any] = {}
-
-    def send(self, event: str, selected: tuple[str, ...] = (), current_sample: str | None = None, **params: Any) -> Any:
-        """Call one event; `asked` then holds what the panel wants of the App."""
-        self.dataset.reload()
-        executor = Executor()
-        request = {
-            "dataset_name": self.dataset.name,
-            "selected": list(selected),
-            "current_sample": current_sample,
-            "active_fields": ["cls", "other", "ground_truth", "cosal"],
-            "params": {"panel_id": "one", "panel_state": self.state, "__method__": event, **params},
-        }
-        ctx = ExecutionContext(request, executor=executor, operator_uri=self.panel.uri)
-        self.panel.execute(ctx)
-        self.state = ctx.panel_state
-        self.asked = [
-            (each["operator_uri"].rpartition("/")[2], each["params"]) for each in executor.to_json()["requests"]
-        ]
-        return dict(self.asked)
-
-    @property
-    def names(self) -> list[str]:
-        return [row["name"] for row in self.state["table"]]
 
 
 def names_of(dataset: Any, view: Any) -> list[str]:
@@ -138,9 +85,10 @@ def test_the_panel_shows_the_least_certain_first(dataset: Any, ids: list[str]) -
         "group": "disk-0",
         "confidence": "0.083",
         "status": "labelled",
+        "reason": "",
     }
     assert session.state["counts"] == f"**{N_IMAGES}** open · **0** accepted · **0** rejected · **0** sent back"
-    assert asked["set_active_fields"]["fields"] == ["cls", "ground_truth", "cosal"]  # no other run's masks on top
+    assert asked["set_active_fields"]["fields"] == ["cls", "cosal", "cosal_confidence"]  # no other masks on top
     shown = fo.DatasetView._build(dataset, asked["set_view"]["view"])
     assert shown.values("id") == ids
 
@@ -173,6 +121,7 @@ def test_the_panel_goes_on_to_what_is_left(dataset: Any, ids: list[str]) -> None
 def test_the_panel_accepts_the_certain_ones_of_the_list(dataset: Any, ids: list[str]) -> None:
     session = PanelSession(dataset)
     session.send("on_load")
+    assert session.state["least"] == pytest.approx(0.771, abs=1e-3)  # three quarters of the masks are less certain
     session.state |= {"limit": 0.8, "least": 0.5}
     session.send("change_list")
     assert (len(session.state["table"]), session.state["sure"]) == (9, 4)  # 6/12 to 9/12
@@ -188,6 +137,16 @@ def test_the_panel_opens_a_mask_and_the_form_for_another_threshold(dataset: Any,
     session = PanelSession(dataset)
     session.send("on_load")
     assert session.send("open_row", row=1)["open_sample"]["id"] == ids[1]
+    add_run(dataset, "newer")  # while the page is open
+    session.state["choice"]["run"] = "newer"
+    session.send("change_list")
+    asked = session.send("open_row", row=1)
+    assert "open_sample" not in asked  # it would show another run's mask
+    assert "by its tile" in asked["notify"]["message"]
+    asked = session.send("on_change_current_sample", current_sample=ids[1])
+    assert asked["notify"]["message"] == "disk-0 · 0.167 · labelled"
+    assert session.send("open_row", row=1)["open_sample"]["id"] == ids[1]
+    session.state["choice"]["run"] = "cosal"
     assert "open_sample" not in session.send("open_row", row=99)
     prompt = session.send("open_refine")["prompt_user_for_operation"]
     assert (prompt["operator_uri"], prompt["params"]) == (f"{URI}/refine", {"source": "cosal"})
@@ -199,3 +158,73 @@ def test_the_panel_of_a_data_set_without_masks(dataset: Any) -> None:
     for event in ("on_load", "on_change_selected", "accept_sure", "go_on", "change_list"):
         session.send(event)
     assert "set_view" not in session.asked
+
+
+def test_the_list_lies_within_the_users_view_and_gives_it_back(dataset: Any, ids: list[str]) -> None:
+    session = PanelSession(dataset)
+    mine = dataset.match({"cls": "square-1"})
+    asked = session.send("on_load", view=mine)
+    own = fo.DatasetView._build(dataset, asked["set_view"]["view"])
+    assert own.values("id") == ids[6:]
+    assert session.state["counts"].startswith("**6** open")
+    assert [row["group"] for row in session.state["groups"]] == ["square-1"]
+    assert "set_view" not in session.send("on_change_view", view=own)  # that is ours
+    asked = session.send("on_change_view", view=dataset.select(ids[2:4]))  # the user's own
+    own = fo.DatasetView._build(dataset, asked["set_view"]["view"])
+    assert own.values("id") == ids[2:4]
+    asked = session.send("on_unload", view=own)
+    assert fo.DatasetView._build(dataset, asked["set_view"]["view"]).values("id") == ids[2:4]
+
+
+def test_without_a_view_of_his_own_the_user_gets_the_whole_data_set_back(dataset: Any, ids: list[str]) -> None:
+    session = PanelSession(dataset)
+    asked = session.send("on_load")
+    assert "clear_view" in session.send("on_unload", view=fo.DatasetView._build(dataset, asked["set_view"]["view"]))
+    assert "clear_view" not in session.send("on_unload", view=dataset.limit(1))  # the user's own
+    dataset.save_view("disks", dataset.match({"cls": "disk-0"}))
+    asked = session.send("on_load", view_name="disks")
+    assert session.names == [f"0{n}.jpg" for n in range(6)]
+    own = fo.DatasetView._build(dataset, asked["set_view"]["view"])
+    assert "set_view" not in session.send("on_change_view", view=own, view_name="disks")  # told late
+    assert session.send("on_unload", view=own)["set_view"]["name"] == "disks"
+
+
+def test_side_bar_filters_narrow_the_table(dataset: Any, ids: list[str]) -> None:
+    session = PanelSession(dataset)
+    filters = {"cls": {"values": ["square-1"], "exclude": False, "isMatching": True}}
+    asked = session.send("on_load", filters=filters)
+    assert [row["id"] for row in session.state["table"]] == ids[6:]
+    assert len(fo.DatasetView._build(dataset, asked["set_view"]["view"])) == N_IMAGES  # the App filters by itself
+
+
+def test_a_group_is_shown_whole(dataset: Any, ids: list[str]) -> None:
+    foo.get_operator(f"{URI}/reject_mask")(dataset, ids=ids[:5])
+    session = PanelSession(dataset)
+    session.send("on_load")
+    assert session.state["groups"] == [
+        {"group": "disk-0", "open": "1 of 6", "confidence": "0.292"},
+        {"group": "square-1", "open": "6 of 6", "confidence": "0.792"},
+    ]
+    shown = fo.DatasetView._build(dataset, session.send("open_group", row=0)["set_view"]["view"])
+    assert shown.values("id") == ids[:6]
+
+
+def test_the_next_undecided_mask_opens(dataset: Any, ids: list[str]) -> None:
+    session = PanelSession(dataset)
+    session.send("on_load")
+    reject = foo.get_operator(f"{URI}/reject_mask")
+
+    def opened_after(sample_id: str) -> list[tuple[str, Any]]:
+        executor = Executor()
+        request = {"dataset_name": dataset.name, "current_sample": sample_id, "params": {}}
+        reject.execute(ExecutionContext(request, executor=executor, operator_uri=reject.uri))
+        asked = [(each["operator_uri"].rpartition("/")[2], each["params"]) for each in executor.to_json()["requests"]]
+        return [each for each in asked if each[0] in ("open_sample", "close_sample")]
+
+    assert opened_after(ids[3])[0][1]["id"] == ids[4]
+    assert opened_after(ids[-1])[0][1]["id"] == ids[0], "after the last comes the first"
+    session.send("change_open_next", value=False)
+    assert opened_after(ids[5]) == []
+    session.send("change_open_next", value=True)
+    reject(dataset, ids=ids[1:])
+    assert [name for name, _ in opened_after(ids[0])] == ["close_sample"], "none is left"

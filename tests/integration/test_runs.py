@@ -322,3 +322,85 @@ def test_a_vanished_run_folder_is_made_again(toy_dataset: Any, config: PipelineC
     shutil.rmtree(report.out)
     assert label(toy_dataset, config, overwrite=True).counts["labelled"] == 8
     assert all(Path(path).is_file() for path in mask_paths(toy_dataset))
+
+
+def test_samples_without_a_group_are_told_apart(toy_dataset: Any, config: PipelineConfig) -> None:
+    sample = toy_dataset.first()
+    sample["cls"] = None
+    sample.save()
+    report = label(toy_dataset, config)
+    assert (report.kept, report.ungrouped) == (0, 1)
+    assert report.summary == "cosal: 7 labelled, 1 without a group"
+    assert label(toy_dataset, config).summary == "cosal: 7 kept, 1 without a group"
+
+
+def test_refinement_uses_the_features_of_its_source(toy_dataset: Any, config: PipelineConfig) -> None:
+    from dataclasses import replace
+
+    label(toy_dataset, config)
+    other = replace(
+        config, features=replace(config.features, size_px=224), refine=replace(config.refine, th0=0.9, adaptive=False)
+    )
+    report = ours.refine_dataset(toy_dataset, "cosal", field="strict", config=other)
+    assert ours.get_run(toy_dataset, "strict").backbones == ours.get_run(toy_dataset, "cosal").backbones
+    settings = ours.get_run(toy_dataset, "strict").settings
+    assert (settings["features"]["size_px"], settings["refine"]["th0"]) == (config.features.size_px, 0.9)
+    ours.refine_dataset(toy_dataset, "cosal", field="same")
+    for old, new in zip(mask_paths(toy_dataset), mask_paths(toy_dataset, "same"), strict=True):
+        assert (read(old) == read(new)).mean() > 0.98  # stored maps have 256 levels
+    assert report.seconds > 0
+
+
+def test_fiftyones_progress_bar_is_shown_where_it_is_on(
+    toy_dataset: Any, config: PipelineConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fiftyone as fo
+
+    monkeypatch.setattr(fo.config, "show_progress_bars", False)
+    label(toy_dataset, config, field="quiet")
+    assert "features" not in capsys.readouterr().out
+    label(toy_dataset, config, field="told", progress=True)
+    assert "features 0/8" in capsys.readouterr().out
+    monkeypatch.setattr(fo.config, "show_progress_bars", True)
+    label(toy_dataset, config, field="asked", progress=False)
+    assert "features" not in capsys.readouterr().out
+    label(toy_dataset, config, field="usual")
+    assert "features 0/8" in capsys.readouterr().out
+
+
+def test_an_evaluation_of_labels_that_are_no_more_is_stale(toy_dataset: Any, config: PipelineConfig) -> None:
+    def evaluate(**options: Any) -> None:
+        ours.evaluate_dataset(toy_dataset, "cosal", "ground_truth", group_field="cls", **options)
+
+    label(toy_dataset, config)
+    label(toy_dataset, config, field="other")
+    evaluate()
+    ours.evaluate_dataset(toy_dataset, "other", "ground_truth", group_field="cls")
+    label(toy_dataset, config)  # has nothing to do
+    assert ours.stale_evaluations(toy_dataset) == {}
+    assert ours.compare_dataset(toy_dataset, "eval_cosal", "eval_other").notes == ()
+    label(toy_dataset, config, overwrite=True)
+    words = "eval_cosal was made before cosal was labelled anew; evaluate again"
+    assert ours.stale_evaluations(toy_dataset) == {"eval_cosal": words}
+    run = ours.get_run(toy_dataset, "cosal")
+    assert (run.evaluations, run.stale) == (("eval_cosal",), {"eval_cosal": words})
+    assert ours.compare_dataset(toy_dataset, "eval_cosal", "eval_other").notes == (words,)
+    evaluate(overwrite=True)
+    assert ours.stale_evaluations(toy_dataset) == {}
+
+
+def test_evaluations_of_a_deleted_run_stay_unless_told(toy_dataset: Any, config: PipelineConfig) -> None:
+    before = set(toy_dataset.get_field_schema())
+    for field in ("cosal", "other"):
+        label(toy_dataset, config, field=field)
+        ours.evaluate_dataset(toy_dataset, field, "ground_truth", group_field="cls")
+    told = ours.delete_run(toy_dataset, "cosal")
+    assert told.summary == (
+        "cosal: deleted with 6 fields; evaluations that stay: eval_cosal with the fields eval_cosal_iou, eval_cosal_s"
+    )
+    assert ours.stale_evaluations(toy_dataset) == {"eval_cosal": "eval_cosal was made of cosal, which is deleted"}
+    told = ours.delete_run(toy_dataset, "other", evaluations=True)
+    assert (told.evaluations, told.kept_evaluations) == (("eval_other",), ())
+    assert toy_dataset.list_evaluations() == ["eval_cosal"]
+    toy_dataset.delete_evaluation("eval_cosal")
+    assert set(toy_dataset.get_field_schema()) == before

@@ -118,7 +118,7 @@ def test_what_fits_nothing_is_told_and_can_come_later(toy_dataset: Any, tmp_path
         "failed": 1,
         "skipped": 1,
     }
-    assert any("1 predictions fit no sample: stray.png" in note for note in report.notes)
+    assert any("1 prediction fits no sample: stray.png" in note for note in report.notes)
     assert any(f"no prediction {group_and_name(missing.filepath)}" in note for note in report.notes)
     assert toy_dataset[missing.id]["other_status"] is None
     assert "cannot read" in toy_dataset[broken.id]["other_reason"]
@@ -137,7 +137,7 @@ def test_a_stopped_import_is_finished_by_the_next_call(toy_dataset: Any, tmp_pat
 
     with pytest.raises(Cancelled):
         ours.import_predictions(toy_dataset, tmp_path / "theirs", "other", progress=stop)
-    assert ours.get_run(toy_dataset, "other").state == "running"
+    assert ours.get_run(toy_dataset, "other").state == "interrupted"
     report = ours.import_predictions(toy_dataset.limit(1), tmp_path / "theirs", "other")
     assert report.counts[Status.LABELLED] == 8
     assert ours.get_run(toy_dataset, "other").state == "complete"

@@ -25,17 +25,31 @@ FIELDS = {
 }
 
 
-class FakeDataset:
-    """The schema, the names of evaluations, and two columns of IoU."""
+VIEWS = "umscosod/views"
+"""Store of the user's view; what panels do with it is tested on a real data set."""
+IMAGES = {
+    "a": {"sample_id": ["w", "x", "y"], "iou": [0.9, 0.5, 0.5]},
+    "b": {"sample_id": ["w", "x", "y", "z"], "iou": [0.4, 0.7, 0.5, 0.1]},
+}
 
-    values_a = (0.9, 0.5, 0.5, None)
-    values_b = (0.4, 0.7, 0.5, 0.1)
+
+class FakeDataset:
+    """The schema, the names of evaluations, and four samples."""
+
+    name = "toy"
+    media_type = "image"
 
     def __init__(self, evaluations: tuple[str, ...] = ()) -> None:
         self.evaluations = evaluations
 
     def list_evaluations(self, **given: Any) -> list[str]:
         return list(self.evaluations)
+
+    def get_evaluation_info(self, key: str) -> Any:
+        return SimpleNamespace(config=SimpleNamespace(pred_field=key, made_of={}, gt_field="ground_truth"))
+
+    def has_field(self, name: str) -> bool:
+        return name in FIELDS
 
     def get_field(self, name: str) -> Any:
         return FIELDS.get(name)
@@ -47,9 +61,8 @@ class FakeDataset:
             if embedded_doc_type is getattr(field, "document_type", object()) or (ftype and isinstance(field, ftype))
         }
 
-    def values(self, names: list[str]) -> list[list[Any]]:
-        columns = {"id": ["w", "x", "y", "z"], "a_iou": [*self.values_a], "b_iou": [*self.values_b]}
-        return [columns[name] for name in names]
+    def values(self, name: str) -> list[Any]:
+        return {"id": ["w", "x", "y", "z"]}[name]
 
     def select(self, ids: list[str], ordered: bool = False) -> Any:
         return ("select", ids, ordered)
@@ -71,6 +84,8 @@ def evaluated(key: str, offset: float) -> Evaluated:
         dataset=scores(3),
         groups={"cat": scores(2), f"only-{key}": scores(1)},
         curves=curves,
+        images=IMAGES[key],
+        made=0.0,
     )
 
 
@@ -99,13 +114,15 @@ def make_context(params: dict[str, Any] | None = None, evaluations: tuple[str, .
         get=stored.get,
         delete=lambda key: stored.pop(key, None),
     )
+    others = SimpleNamespace(set=lambda *args, **given: None, get=lambda key: None)
     return SimpleNamespace(
         params=params or {},
         dataset=FakeDataset(evaluations),
         ops=Recorder(),
         calls=calls,
         stored=stored,
-        store=lambda name: store,
+        store=lambda name: others if name == VIEWS else store,
+        request_params={},
         spaces=spaces,
         delegated=False,
         trigger=lambda name, given=None: calls.append(("trigger", name, given)),

@@ -120,35 +120,6 @@ def test_tables_bars_and_curves(panel: Any) -> None:
     assert data["pr_curves"][1]["x"] == [0.0, 0.5, 1.0]
 
 
-@pytest.mark.parametrize(("button", "ids"), [("show_a", ["w"]), ("show_b", ["x"])])
-def test_buttons_filter_the_grid(panel: Any, button: str, ids: list[str]) -> None:
-    ctx = opened(panel)
-    getattr(panel, button)(ctx)
-    assert ctx.calls == [("set_view", ("select", ids, True), {})]
-    panel.show_all(ctx)
-    assert ctx.calls[-1] == ("clear_view", {})
-    panel.open_built_in(ctx)
-    assert ctx.calls[-1][:2] == ("open_panel", "model_evaluation_panel_builtin")
-
-
-def test_a_click_on_a_bar_shows_its_images(panel: Any) -> None:
-    ctx = opened(panel)
-    counts = ctx.panel.data["gains"][0]["y"]
-    shown = []
-    for place, count in enumerate(counts):
-        ctx.params = {"idx": place}
-        ctx.calls.clear()
-        panel.show_bar(ctx)
-        if count:
-            shown += ctx.calls[0][1][1]
-        else:
-            assert ctx.calls[0][0] == "notify"
-    assert shown == ["x", "y", "w"]  # from where B gains most to where A does
-    for junk in ({}, {"idx": None}, {"idx": "3"}, {"idx": 999}):
-        ctx.params = junk
-        panel.show_bar(ctx)
-
-
 def test_a_comparison_that_cannot_be_made_says_why(panel: Any) -> None:
     ctx = opened(panel)
     ctx.panel.set_state("choice.b", "a")

@@ -14,6 +14,7 @@ from fiftyone.operators import types  # noqa: E402
 import umscosod.integrations.fiftyone as integration  # noqa: E402
 from tests.plugin.fake_evaluations import PLUGIN, make_context, put_two_evaluations  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
+from umscosod.evaluation.report import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation import dataset as evaluation  # noqa: E402
 
 
@@ -43,10 +44,11 @@ def test_evaluate_offers_masks_and_instances(evaluate: Any) -> None:
     assert form["pred_field"].default == "cosal"  # the one that a run wrote
     assert form["gt_field"].default == "ground_truth"
     assert [choice.value for choice in form["gt_field"].view.choices] == ["cosal", "ground_truth", "instances"]
-    assert form["definition"].type.values == ["cosod", "sod"]
-    assert "use_maps" not in form
-    assert "use_maps" in form_of(evaluate, make_context({"pred_field": "cosal"}))
-    assert "use_maps" not in form_of(evaluate, make_context({"pred_field": "ground_truth"}))
+    assert "definition" not in form
+    shown = {"advanced": True}
+    assert form_of(evaluate, make_context(shown))["definition"].type.values == ["cosod", "sod"]
+    assert "use_maps" in form_of(evaluate, make_context({"pred_field": "cosal", **shown}))
+    assert "use_maps" not in form_of(evaluate, make_context({"pred_field": "ground_truth", **shown}))
 
 
 def test_evaluate_replaces_only_when_ticked(evaluate: Any) -> None:
@@ -77,9 +79,11 @@ def test_evaluate_passes_the_form_on(evaluate: Any, monkeypatch: pytest.MonkeyPa
         "group_field": None,
         "definition": "cosod",
         "use_maps": True,
+        "fields": ("iou", "s"),
         "overwrite": False,
     }
-    assert ("notify", "eval_cosal: fine", {"variant": "success"}) in ctx.calls
+    list(evaluate.execute(make_context({"pred_field": "cosal", "gt_field": "instances", "all_measures": True})))
+    assert set(seen["fields"]) == set(MEASURES)
     assert "eval_cosal_iou" in str(evaluate.resolve_output(ctx).to_json())
 
 

@@ -1,21 +1,20 @@
-"""The form of `label` offers every method of the setting, and passes the choice on."""
+"""The form of `label` offers every method, preset and backbone there is, and passes the choice on."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from fiftyone.operators import types
+from plugin.settings import BACKBONES, METHODS, PRESETS, method_names, read_config
+from umscosod.config_io import preset_names
+from umscosod.features.registry import backbone_names
 
-from plugin.forms import METHODS, add_method_choice, read_config
 
-
-def test_every_method_is_offered_in_the_words_of_its_setting() -> None:
-    inputs = types.Object()
-    add_method_choice(inputs)
-    field = inputs.to_json()["properties"]["method"]
-    assert field["type"]["values"] == list(METHODS)
-    assert field["default"] == "ums"
-    assert "method of others" in field["view"]["description"]
+def test_every_method_preset_and_backbone_has_words() -> None:
+    assert sorted(METHODS) == sorted(method_names())
+    assert sorted(PRESETS) == sorted(preset_names())
+    assert sorted(BACKBONES) == sorted(backbone_names())
+    for words in (METHODS, PRESETS, BACKBONES):
+        assert all(" " in text for text in words.values())
 
 
 def test_the_choice_reaches_the_settings() -> None:

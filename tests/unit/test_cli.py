@@ -146,7 +146,7 @@ def test_export_writes_what_was_labelled_and_says_what_was_left_out(
     write_report(tmp_path / "out" / "report.json", rows, {})
     line = ["export", str(tmp_path / "out"), "--to", str(tmp_path / "coco"), "--format", "coco", "--category", "bird"]
     assert cli.main(line) == 0
-    assert f"1 images with 1 objects exported to {tmp_path / 'coco'}" in capsys.readouterr().out
+    assert f"1 image with 1 object exported to {tmp_path / 'coco'}" in capsys.readouterr().out
     assert json.loads((tmp_path / "coco" / "instances.json").read_text())["categories"][0]["name"] == "bird"
     assert cli.main(line) == 2  # the folder is in use
     failed = Labelled(image_id="b.jpg", group="g", output="b.png", status=Status.FAILED, reason="no image")
@@ -478,7 +478,7 @@ def test_features_are_estimated_encoded_and_pruned(tmp_path: Path, capsys: pytes
     flags = ["--preset", "smoke", "--config.features.cache-dir", str(cache)]
     assert cli.main(["features", "estimate", str(photos), *flags]) == 0
     estimated = capsys.readouterr().out
-    assert "2 images in 1 groups" in estimated
+    assert "2 images in 1 group" in estimated
     assert not cache.exists()
     (photos / "cat" / "torn.jpg").write_bytes(b"")
     assert cli.main(["features", "encode", str(photos), *flags]) == 1

@@ -28,6 +28,7 @@ from umscosod.features.registry import build_backbones
 from umscosod.pipeline import LabelReport, label_groups, refine_maps
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import Status
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def run_bench(
         encoding[name] = dataset.encoding_s
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
         if dataset.unreadable:
-            notes.append(f"{name}: {len(dataset.unreadable)} images cannot be read and are scored for no method")
+            notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
         failed: set[str] = set()
         for entry in methods:
             if entry.network_of in failed:
@@ -206,7 +207,7 @@ def _refuse_gaps(report: LabelReport, dataset: BenchDataset) -> None:
     """A method that failed on images others could do must not look good on the rest."""
     failed = [row for row in report.rows if row.status is Status.FAILED and row.image_id not in dataset.unreadable]
     if failed:
-        raise DataError(f"{len(failed)} images failed, such as {failed[0].image_id}: {failed[0].reason}")
+        raise DataError(f"{count_of(len(failed), 'image')} failed, such as {failed[0].image_id}: {failed[0].reason}")
 
 
 def _find_maps(dataset: BenchDataset, folder: Path) -> dict[str, Path]:

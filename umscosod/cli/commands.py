@@ -19,6 +19,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config_io import dump_config, load_config, preset_names, preset_values
 from umscosod.errors import ConfigError
 from umscosod.types import Status
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.features.cache import FeatureCache
@@ -179,8 +180,11 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     stats = _cache(config).stats()
     say("\n".join(pair.notes))
     total = format_bytes(each * len(images))
-    say(f"{len(images)} images in {len(groups)} groups, {format_bytes(each)} each: {total}")
-    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}; {format_bytes(stats.free_bytes)} free")
+    say(f"{count_of(len(images), 'image')} in {count_of(len(groups), 'group')}, {format_bytes(each)} each: {total}")
+    say(
+        f"cache {stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}; "
+        f"{format_bytes(stats.free_bytes)} free"
+    )
     return 0
 
 
@@ -201,8 +205,8 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
         say(f"failed: {image_id}: {reason}")
     stats = collection.cache.stats()
     say("\n".join(pair.notes))
-    say(f"{total - len(collection.failures)} of {total} images encoded")
-    say(f"cache {stats.root}: {stats.files} files, {format_bytes(stats.bytes)}")
+    say(f"{total - len(collection.failures)} of {count_of(total, 'image')} encoded")
+    say(f"cache {stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}")
     if len(collection.failures) == total:
         return 3
     return int(bool(collection.failures))
@@ -216,7 +220,11 @@ def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
         raise ConfigError(f"--max-gb must be a number of GB from 0 to 1e9, got {command.max_gb}")
     cache = FeatureCache(command.cache_dir)
     report = cache.prune(int(command.max_gb * _GB))
-    say(f"cache {cache.root}: {report.removed_files} files removed ({format_bytes(report.removed_bytes)}), ", end="")
+    say(
+        f"cache {cache.root}: {count_of(report.removed_files, 'file')} removed "
+        f"({format_bytes(report.removed_bytes)}), ",
+        end="",
+    )
     say(f"{report.kept_files} kept ({format_bytes(report.kept_bytes)})")
     return 0
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from umscosod.errors import UmscosodError, one_line
 from umscosod.progress import stage_name
 from umscosod.types import Labelled, Status
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport, TrainReport
@@ -156,7 +157,7 @@ def format_label_report(report: LabelReport) -> str:
         lines += _list_rows(report.rows, status)
     summary = ", ".join(f"{counts.get(status, 0)} {status.value}" for status in Status)
     speed = f"; {report.seconds:.1f} s, {report.seconds / total:.2f} s an image" if total else ""
-    lines.append(f"{summary} of {total} images{speed}")
+    lines.append(f"{summary} of {count_of(total, 'image')}{speed}")
     doubted = sum(row.status is Status.LABELLED and bool(row.reason) for row in report.rows)
     if doubted:
         lines.append(f"{doubted} labelled with low confidence: reasons in report.json and the contact sheet")
@@ -170,7 +171,7 @@ def format_train_report(report: TrainReport) -> str:
     lines = [f"note: {note}" for note in report.notes]
     for status in (Status.FAILED, Status.SKIPPED):
         lines += _list_rows(report.rows, status)
-    lines.append(f"{report.steps} steps, final loss {report.final_loss:.4f}")
+    lines.append(f"{count_of(report.steps, 'step')}, final loss {report.final_loss:.4f}")
     lines.append(f"checkpoint     {report.checkpoint}")
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.places import check_place
 from umscosod.errors import DataError
 from umscosod.types import ImageRef
+from umscosod.words import count_of
 
 _LISTED = 20
 
@@ -38,7 +39,7 @@ def discover(command: args.Discover, config: PipelineConfig) -> int:
         say(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
     say(_describe_leftover(found.leftover), end="")
     grouped = sum(len(group.images) for group in found.groups)
-    say(f"{grouped} images in {len(found.groups)} groups: {path}")
+    say(f"{count_of(grouped, 'image')} in {count_of(len(found.groups), 'group')}: {path}")
     return int(bool(found.failures))
 
 

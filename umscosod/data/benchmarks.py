@@ -24,6 +24,7 @@ from umscosod.data.naming import natural_key
 from umscosod.data.walk import walk_files
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +98,9 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
             f"{root}: none of the {len(found)} images has a mask in {layouts[0].mask_dir}; "
             "masks must have the folder and file names of their images"
         )
-    _warn_of_gaps(root, [image.name for image in found if image.name not in masks], "images without a mask")
+    _warn_of_gaps(root, [image.name for image in found if image.name not in masks], "image", "without a mask")
     spare = [str(path) for index in indices.values() for path in index.values() if path not in used]
-    _warn_of_gaps(root, sorted(set(spare), key=natural_key), "masks without an image")
+    _warn_of_gaps(root, sorted(set(spare), key=natural_key), "mask", "without an image")
     return Benchmark(name=root.resolve().name, groups=tuple(groups_of(found, root)), masks=masks)
 
 
@@ -133,7 +134,7 @@ def _mask_rank(name: str) -> int:
     return _MASK_EXTENSIONS.index(suffix) if suffix in _MASK_EXTENSIONS else len(_MASK_EXTENSIONS)
 
 
-def _warn_of_gaps(root: Path, names: Sequence[str], what: str) -> None:
+def _warn_of_gaps(root: Path, names: Sequence[str], noun: str, what: str) -> None:
     if names:
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-        logger.warning("%s: %d %s: %s", root, len(names), what, shown)
+        logger.warning("%s: %s %s: %s", root, count_of(len(names), noun), what, shown)

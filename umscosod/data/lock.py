@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from pathlib import Path
 from umscosod.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE_S, _PAUSE_S = 0.25, 0.02
+"""So long, and so often, a lock is tried: `is_held` holds one for a moment."""
 
 
 @contextmanager
@@ -40,6 +44,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)  # which lets go of the lock
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody, this process included, holds a folder now; also where folders cannot be locked: nobody knows.
+
+    A folder that does not exist is held by nobody.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl  # not on Windows
+
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # held, or no such locks
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _acquire(folder: Path) -> int | None:
@@ -74,16 +100,21 @@ def _lock(descriptor: int, folder: Path) -> bool:
     """Lock an open folder; False, with a warning, where there are no such locks."""
     import fcntl  # not on Windows
 
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DataError(
-            f"{folder} is being worked on by another process (or an earlier click); wait for it or stop it"
-        ) from error
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s); never start two jobs on it", folder, error.strerror)
-        return False
-    return True
+    last_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= last_s:
+                raise DataError(
+                    f"{folder} is being worked on by another process (or an earlier click); wait for it or stop it"
+                ) from error
+            time.sleep(_PAUSE_S)
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s); never start two jobs on it", folder, error.strerror)
+            return False
+        else:
+            return True
 
 
 def _is_still(descriptor: int, folder: Path) -> bool:

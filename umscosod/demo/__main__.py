@@ -8,13 +8,17 @@ from pathlib import Path
 
 from umscosod.demo.compose import DemoGroup, make_groups
 from umscosod.errors import UmscosodError
+from umscosod.words import count_of
 
 
 def main(out: Path, seed: int = 0) -> list[DemoGroup]:
     """Write the default groups and say where they are (see `make_groups` for arguments and errors)."""
     made = make_groups(out, seed=seed)
     count = sum(len(group.images) for group in made)
-    sys.stdout.write(f"{count} pictures in {len(made)} groups: {out / 'image'}\nmasks to score against: {out / 'gt'}\n")
+    sys.stdout.write(
+        f"{count_of(count, 'picture')} in {count_of(len(made), 'group')}: {out / 'image'}\n"
+        f"masks to score against: {out / 'gt'}\n"
+    )
     return made
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from umscosod.errors import ConfigError
 from umscosod.evaluation.scores import ImageScores, Scores
 from umscosod.evaluation.scoring import Evaluation
+from umscosod.words import count_of
 
 Measure = Literal["mae", "f_max", "f_mean", "f_adaptive", "e_max", "e_mean", "e_adaptive", "s", "iou"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -35,9 +36,12 @@ def format_table(evaluation: Evaluation) -> str:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
     if evaluation.dataset.undefined_s:
-        lines += ["", f"S: {evaluation.dataset.undefined_s} images where the tool gives NaN were scored NaN-safe"]
+        lines += [
+            "",
+            f"S: {count_of(evaluation.dataset.undefined_s, 'image')} where the tool gives NaN, scored NaN-safe",
+        ]
     if evaluation.extra_predictions:
-        lines += ["", f"not scored: {evaluation.extra_predictions} predictions without a ground truth"]
+        lines += ["", f"not scored: {count_of(evaluation.extra_predictions, 'prediction')} without a ground truth"]
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from umscosod.export.names import clean_markup
 from umscosod.export.tally import Tally
 from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import ByteArray, Labelled, Status
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ def _trouble(labelled: Labelled, number: int) -> str:
 
 def _group_counts(tally: Tally) -> str:
     totals = tally.as_dict()
-    parts = [f"{totals['images']} images" if totals["images"] != 1 else "1 image"]
+    parts = [count_of(totals["images"], "image")]
     parts += [f"{totals[status.value]} {status.value}" for status in Status if totals[status.value]]
     parts += [f"from {source}" for source in totals["sources"]]
     if totals["mixed_groups"]:
@@ -261,7 +262,7 @@ def _head(
         yield "\n".join(troubles)
         yield "</ul></details>\n"
     is_open = " open" if len(contents) <= _OPEN_GROUPS else ""
-    yield f'<details{is_open}><summary>{len(contents)} groups</summary><ul class="contents">'
+    yield f'<details{is_open}><summary>{count_of(len(contents), "group")}</summary><ul class="contents">'
     yield "\n".join(contents)
     yield '</ul></details>\n</header>\n<main id="main">\n'
 

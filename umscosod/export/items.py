@@ -11,6 +11,7 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import read_mask, warn_of_faint
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, check_relative
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,16 +100,16 @@ class ExportReport:
         >>> ExportReport(out=Path("coco"), n_images=3, n_objects=2, n_empty=1, skipped=("a.png: no such file",)).summary
         '3 images with 2 objects (1 without) exported to coco; 1 left out: a.png: no such file'
         """
-        text = f"{self.n_images} images with {self.n_objects} objects"
+        text = f"{count_of(self.n_images, 'image')} with {count_of(self.n_objects, 'object')}"
         if self.n_empty:
             text += f" ({self.n_empty} without)"
         text += f" exported to {self.out}"
         if self.n_unlabelled:
-            text += f"; {self.n_unlabelled} have no mask"
+            text += f"; {self.n_unlabelled} without a mask"
         if self.n_dropped:
-            text += f"; {self.n_dropped} regions were too small for a polygon"
+            text += f"; {count_of(self.n_dropped, 'region')} too small for a polygon"
         if self.n_turned:
-            text += f"; {self.n_turned} images have a rotated EXIF orientation, the masks fit them upright"
+            text += f"; {count_of(self.n_turned, 'image')} with a rotated EXIF orientation, which the masks fit upright"
         if self.skipped:
             more = len(self.skipped) - _NAMED_IN_SUMMARY
             text += f"; {len(self.skipped)} left out: {'; '.join(self.skipped[:_NAMED_IN_SUMMARY])}"
@@ -170,9 +171,9 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[Ex
     warn_of_faint(faint)
     if counts.n_turned:
         logger.warning(
-            "%d images have a rotated EXIF orientation: the masks fit them upright, not as readers see them who ignore "
+            "%s with a rotated EXIF orientation: the masks fit them upright, not as readers see them who ignore "
             "EXIF; turn the files themselves to be safe",
-            counts.n_turned,
+            count_of(counts.n_turned, "image"),
         )
 
 

@@ -75,9 +75,20 @@ def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePai
     WeightsError
         Weights that were asked for by name or by file are missing or do not fit.
     """
-    for option, name in (("backbone", config.backbone), ("second_backbone", config.second_backbone)):
-        _check_name(option, name)
     return _Builder(config, device).build()
+
+
+def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
+    """Refuse names and weight files that `build_backbones` would refuse, without building anything.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown.
+    WeightsError
+        Weights that were asked for by name or by file are missing.
+    """
+    _Builder(config, device, is_quiet=True).check()
 
 
 @dataclass
@@ -86,12 +97,21 @@ class _Builder:
 
     config: FeaturesConfig
     device: torch.device
+    is_quiet: bool = False
     notes: list[str] = field(default_factory=list)
     loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
 
+    def check(self) -> None:
+        first, second = self._names()
+        self._tell_of_unused_files(first, second)
+        if first in VIT_SPECS:
+            self._obtain(first, self.config.weights, "--weights")
+        if second in VIT_SPECS:
+            self._obtain(second, *self._second_file(second, first))
+
     def build(self) -> BackbonePair:
         first_name, second_name = self._names()
-        self._warn_of_unused_files(first_name, second_name)
+        self._tell_of_unused_files(first_name, second_name)
         first = self._first(first_name)
         second = self._second(second_name, first_name)
         self._note(f"backbones: {_describe(first)} and {_describe(second)}")
@@ -100,6 +120,8 @@ class _Builder:
     def _names(self) -> tuple[str, str]:
         """Resolve ``auto`` and an empty second name to ``embedded`` or names of `VIT_SPECS`."""
         first, second = self.config.backbone, self.config.second_backbone
+        _check_name("backbone", first)
+        _check_name("second_backbone", second)
         if second == AUTO:
             second = ""
         if not second and self.config.second_weights:
@@ -140,12 +162,17 @@ class _Builder:
             return str(error)
         return ""
 
-    def _warn_of_unused_files(self, first: str, second: str) -> None:
-        if self.config.weights and first == EMBEDDED:
-            self._note(f"--weights {self.config.weights} is not used: {EMBEDDED} has no weights", logging.WARNING)
-        if self.config.second_weights and second == EMBEDDED:
-            unused = f"--config.features.second-weights {self.config.second_weights}"
-            self._note(f"{unused} is not used: {EMBEDDED} has no weights", logging.WARNING)
+    def _tell_of_unused_files(self, first: str, second: str) -> None:
+        """A file that is given in vain is said; one that is not there was never meant so."""
+        from umscosod.features.weights_file import check_regular_file, expand_user
+
+        for name, file, option in (
+            (first, self.config.weights, "--weights"),
+            (second, self.config.second_weights, "--config.features.second-weights"),
+        ):
+            if file and name == EMBEDDED:
+                check_regular_file(expand_user(file), cure=f"check {option}")
+                self._note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
 
     def _first(self, name: str) -> Backbone:
         if name == EMBEDDED:
@@ -157,27 +184,33 @@ class _Builder:
         size_px = self.config.size_px
         if name == EMBEDDED:
             return _embedded(self.config, 2 * _CELL_PX)
-        file, option = self.config.second_weights, "--config.features.second-weights"
-        if name == first_name:
-            if not file:
-                file, option = self.config.weights, "--weights"
-            if VIT_SPECS[name].patch_px <= _CELL_PX:
-                size_px //= 2  # at its full size it would be the first stream over again
-        return self._vit(name, file, option, size_px)
+        if name == first_name and VIT_SPECS[name].patch_px <= _CELL_PX:
+            size_px //= 2  # at its full size it would be the first stream over again
+        return self._vit(name, *self._second_file(name, first_name), size_px)
+
+    def _second_file(self, name: str, first_name: str) -> tuple[str, str]:
+        """Weight file of the second stream, and the option that gives it."""
+        if name == first_name and not self.config.second_weights:
+            return self.config.weights, "--weights"
+        return self.config.second_weights, "--config.features.second-weights"
+
+    def _obtain(self, name: str, file: str, option: str) -> Path:
+        from umscosod.features.weights import obtain_weights
+
+        return obtain_weights(VIT_SPECS[name], file, allow_download=self.config.allow_download, option=option)
 
     def _vit(self, name: str, file: str, option: str, size_px: int) -> Backbone:
         from umscosod.features.vit import VitBackbone, load_vit
-        from umscosod.features.weights import obtain_weights
 
-        spec = VIT_SPECS[name]
-        path = obtain_weights(spec, file, allow_download=self.config.allow_download, option=option)
+        spec, path = VIT_SPECS[name], self._obtain(name, file, option)
         if (name, path) not in self.loaded:
             self.loaded[name, path] = load_vit(spec, path, self.device)
         vit = self.loaded[name, path]
         return VitBackbone(vit, size_px=size_px, device=self.device, batch_size=self.config.batch_size)
 
     def _note(self, text: str, level: int = logging.INFO) -> None:
-        logger.log(level, text)
+        if not self.is_quiet:
+            logger.log(level, text)
         self.notes.append(text)
 
 
@@ -198,7 +231,7 @@ def _check_name(option: str, name: str) -> None:
 
 def _recognised(file: str, option: str) -> VitSpec:
     from umscosod.features.weights import recognise
-    from umscosod.features.weights_file import check_regular_file, expand_user
+    from umscosod.features.weights_check import check_regular_file, expand_user
 
     path = expand_user(file)
     check_regular_file(path, cure=f"check {option}")

@@ -18,39 +18,11 @@ from umscosod.errors import WeightsError, one_line, shorten
 from umscosod.features.cache import file_sha256
 from umscosod.features.position_embedding import square_side
 from umscosod.features.vit_specs import VIT_SPECS, VitSpec
-from umscosod.features.weights_file import (
-    StateDict,
-    check_regular_file,
-    dtype_name,
-    expand_user,
-    read_state_dict,
-)
+from umscosod.features.weights_check import check_regular_file, expand_user
+from umscosod.features.weights_file import StateDict, dtype_name, read_state_dict
+from umscosod.features.weights_place import HUB_FILES, find_weights, hub_repository
 
 logger = logging.getLogger(__name__)
-
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def find_weights(spec: VitSpec) -> Path | None:
-    """Look for weights on this machine, without network.
-
-    Parameters
-    ----------
-    spec : VitSpec
-
-    Returns
-    -------
-    Path or None
-        A file in the Hugging Face cache that timm fills, or the authors' file in torch.hub's folder; None: neither.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in _HUB_FILES:
-        found = try_to_load_from_cache(_hub_repository(spec), name)
-        if isinstance(found, str):  # neither None nor the marker of a file known to be absent
-            return Path(found)
-    original = Path(torch.hub.get_dir()) / "checkpoints" / spec.original_file
-    return original if original.is_file() else None
 
 
 def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = False, option: str = "--weights") -> Path:
@@ -86,11 +58,11 @@ def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = Fals
         raise WeightsError(f"no weights of {spec.name} on this machine; {cure}")
     from huggingface_hub import hf_hub_download
 
-    repository = _hub_repository(spec)
+    repository = hub_repository(spec)
     logger.info("fetching the weights of %s from the hub (%s)", spec.name, repository)
     try:
         # safetensors, whose shapes are checked and whose hash is part of every result
-        downloaded = hf_hub_download(repository, _HUB_FILES[0])  # nosec B615
+        downloaded = hf_hub_download(repository, HUB_FILES[0])  # nosec B615
     except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
         raise WeightsError(
             f"weights of {spec.name} could not be fetched from the hub ({repository}): {one_line(str(error))}; "
@@ -191,10 +163,6 @@ def _recognise(state: StateDict) -> VitSpec | None:
     registers = reg_1RD.shape[1] if reg_1RD is not None and reg_1RD.ndim == 3 else 0
     found = (projection.shape[0], projection.shape[2], 1 + registers)
     return next((s for s in VIT_SPECS.values() if found == (s.dim, s.patch_px, s.prefix_tokens)), None)
-
-
-def _hub_repository(spec: VitSpec) -> str:
-    return f"timm/{spec.timm_name}"
 
 
 def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:

@@ -14,19 +14,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from umscosod.data.files import why_unreadable
 from umscosod.errors import WeightsError, reason_of, shorten
+from umscosod.features.weights_check import CURE, check_ending
+from umscosod.features.weights_check import check_regular_file as check_regular_file
+from umscosod.features.weights_check import expand_user as expand_user
 
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
 
-_PICKLED = (".pth", ".pt", ".bin")
 # A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
 _WRAPPERS = ("teacher", "student", "state_dict", "model")
 _MAX_WRAPPERS = 8  # a pickle may contain itself
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_CURE = "fetch the file again, or save its tensors as .safetensors"
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -41,35 +41,13 @@ def read_state_dict(path: Path) -> StateDict:
         The file is absent, not a regular file, unreadable, of an unknown kind, or holds anything but named, dense
         tensors with values of their own. One line.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *_PICKLED):
-        raise WeightsError(f"weights {path}: unknown ending {suffix!r}; expected .safetensors, {', '.join(_PICKLED)}")
+    check_ending(path)
     check_regular_file(path)
     try:
-        content: object = load_file(path) if suffix == ".safetensors" else _load_pickle(path)
+        content: object = load_file(path) if path.suffix.lower() == ".safetensors" else _load_pickle(path)
     except Exception as error:  # damaged files raise pickle, zip, json, OS and runtime errors alike
-        raise WeightsError(f"weights {path} cannot be read: {_reason(error)}; {_CURE}") from None
+        raise WeightsError(f"weights {path} cannot be read: {_reason(error)}; {CURE}") from None
     return _named_tensors(_unwrap(content, path), path)
-
-
-def check_regular_file(path: Path, what: str = "no weights at", cure: str = "check the path") -> None:
-    """Refuse what is missing or not a regular file, so that a FIFO or a device is never waited for.
-
-    Raises
-    ------
-    WeightsError
-        `what`, the path, the reason, `cure`.
-    """
-    if reason := why_unreadable(path):
-        raise WeightsError(f"{what} {path} ({reason}); {cure}")
-
-
-def expand_user(file: str) -> Path:
-    """Replace a leading ``~``; WeightsError where there is no such user."""
-    try:
-        return Path(file).expanduser()
-    except RuntimeError as error:
-        raise WeightsError(f"weights {file}: {error}; write the whole path") from None
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
@@ -107,20 +85,20 @@ def _unwrap(content: object, path: Path) -> object:
         assert isinstance(content, Mapping)
         logger.info("weights %s: taking the entry %r", path, wrapper)
         content = content[wrapper]
-    raise WeightsError(f"weights {path}: dictionaries in dictionaries, more than {_MAX_WRAPPERS} deep; {_CURE}")
+    raise WeightsError(f"weights {path}: dictionaries in dictionaries, more than {_MAX_WRAPPERS} deep; {CURE}")
 
 
 def _named_tensors(content: object, path: Path) -> StateDict:
     if not isinstance(content, Mapping):
-        raise WeightsError(f"weights {path}: expected named tensors, got {type(content).__name__}; {_CURE}")
+        raise WeightsError(f"weights {path}: expected named tensors, got {type(content).__name__}; {CURE}")
     if not content:
-        raise WeightsError(f"weights {path}: expected named tensors, found none; {_CURE}")
+        raise WeightsError(f"weights {path}: expected named tensors, found none; {CURE}")
     for name, value in content.items():
         if not isinstance(name, str):
-            raise WeightsError(f"weights {path}: entry {shorten(name)} has no text for a name; {_CURE}")
+            raise WeightsError(f"weights {path}: entry {shorten(name)} has no text for a name; {CURE}")
         shown = shorten(name, quoted=False)
         if not isinstance(value, torch.Tensor):
-            raise WeightsError(f"weights {path}: entry {shown} is {type(value).__name__}, expected a tensor; {_CURE}")
+            raise WeightsError(f"weights {path}: entry {shown} is {type(value).__name__}, expected a tensor; {CURE}")
         if odd := _oddness(value):
             raise WeightsError(f"weights {path}: {shown} {odd}; save it as a plain tensor")
     return dict(content)

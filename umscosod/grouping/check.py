@@ -15,6 +15,7 @@ from umscosod.grouping.embed import embed_images
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray
+from umscosod.words import count_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +46,12 @@ class GroupCheck:
 def check_group(
     members_NE: FloatArray, collection_ME: FloatArray, config: GroupingConfig | None = None, *, seed: int = 0
 ) -> GroupCheck:
-    """Compare a group's cohesion with that of as many images drawn at random from the collection.
+    """Compare the pairs of a group with those of as many images drawn at random from the collection.
 
     Objects share no measure of likeness that holds for all features and things; what chance gives in this collection
-    does. Of a group that is more than half of the collection this says nothing, as every draw is mostly that group.
+    does. The lower quartile of the pairs' cosines is compared, not their mean: where three things are thrown together,
+    a third of the pairs show one thing, and lift the mean above chance. Of a group that is more than half of the
+    collection this says nothing, as every draw is mostly that group.
 
     Parameters
     ----------
@@ -80,12 +83,13 @@ def check_group(
     config = config or GroupingConfig()
     size, cohesion = len(members_NE), cohesion_of(members_NE)
     is_small = size < config.min_size
-    is_mixed = 1 < size <= len(collection_ME) / 2 and cohesion <= _chance(
-        min(size, config.mixed_images), collection_ME, config, seed
-    )
+    looked_at = min(size, config.mixed_images)
+    is_mixed = 1 < size <= len(collection_ME) / 2 and _lower_quartile(
+        members_NE[_rng(seed, size).choice(size, looked_at, replace=False)]
+    ) <= _chance(looked_at, collection_ME, config, seed)
     reasons = []
     if is_small:
-        reasons.append(f"{size} {'image' if size == 1 else 'images'} only")
+        reasons.append(f"{count_of(size, 'image')} only")
     if is_mixed:
         reasons.append("no more alike than images drawn at random")
     return GroupCheck(
@@ -132,8 +136,19 @@ def check_groups(
 
 
 def _chance(size: int, collection_ME: FloatArray, config: GroupingConfig, seed: int) -> float:
-    """Quantile of the cohesion of random draws of `size` images."""
-    rng = numpy_generator(seed, "grouping", "check", size)
+    """Quantile, over random draws of `size` images, of what `_lower_quartile` gives."""
+    rng = _rng(seed, size)
     drawn = (rng.choice(len(collection_ME), size, replace=False) for _ in range(config.mixed_draws))
-    value = float(np.quantile([cohesion_of(collection_ME[rows]) for rows in drawn], config.mixed_quantile))
+    value = float(np.quantile([_lower_quartile(collection_ME[rows]) for rows in drawn], config.mixed_quantile))
     return value if math.isfinite(value) else -1.0
+
+
+def _lower_quartile(vectors_NE: FloatArray) -> float:
+    """Lower quartile of the cosines of all pairs; of two images or more."""
+    wide = np.asarray(vectors_NE, np.float64)
+    cosines_NN = wide @ wide.T
+    return float(np.quantile(cosines_NN[np.triu_indices(len(wide), 1)], 0.25))
+
+
+def _rng(seed: int, size: int) -> np.random.Generator:
+    return numpy_generator(seed, "grouping", "check", size)

@@ -20,6 +20,7 @@ from umscosod.errors import ConfigError
 from umscosod.grouping.embed import unit_rows
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray
+from umscosod.words import count_of
 
 Labels = npt.NDArray[np.int64]
 LEFT_OVER = -1
@@ -110,8 +111,11 @@ def check_count(count: int, config: GroupingConfig, n_groups: int | None) -> Non
     if n_groups is not None and n_groups < 1:
         raise ConfigError(f"the number of groups must be at least 1, got {n_groups}")
     if count < config.min_size * (n_groups or 1):
-        wanted = f"{n_groups or 1} groups of {config.min_size}"
-        raise ConfigError(f"{count} images make no {wanted}; ask for fewer groups, or lower grouping.min_size")
+        wanted = f"{count_of(n_groups or 1, 'group')} of {config.min_size}"
+        raise ConfigError(
+            f"{count_of(count, 'image makes', 'images make')} no {wanted}; "
+            f"ask for fewer groups, or lower grouping.min_size"
+        )
 
 
 def mean_silhouette(vectors_NE: FloatArray, labels_N: Labels) -> float:

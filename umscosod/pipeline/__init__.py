@@ -10,16 +10,16 @@ from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.data.places import check_place, real_path
-from umscosod.errors import ConfigError, DataError
+from umscosod.errors import DataError
 from umscosod.features.registry import BackbonePair
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
-    adopt_checkpoint,
     calibrate,
     check_fits,
     find_probe,
     hash_checkpoint,
     load_whitenings,
+    take_checkpoint,
 )
 from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.outputs import finish_job
@@ -39,7 +39,6 @@ from umscosod.pipeline.stages import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.probe import LinearProbe
-from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
 from umscosod.training.targets import compute_fingerprint
 from umscosod.types import Labelled, PseudoLabel
@@ -156,13 +155,10 @@ def predict(
         ``method`` names a maker of maps that uses no network.
     """
     started = time.monotonic()
-    if config is not None and config.method != "ums":
-        raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
     check_place(out, "job")
-    folder = find_checkpoint(Path(checkpoint))
+    folder, config = take_checkpoint(checkpoint, load_config(DEFAULT_PRESET) if config is None else config)
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
-    config = adopt_checkpoint(load_config(DEFAULT_PRESET) if config is None else config, folder)
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
     whitenings, saved = load_whitenings(folder), find_probe(folder, config)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.data.files import open_atomic
-from umscosod.errors import CheckpointError, shorten
+from umscosod.errors import CheckpointError, ConfigError, shorten
 from umscosod.features.registry import AUTO, BackbonePair
 from umscosod.features.whitening import Whitening
 from umscosod.pipeline.prepare import Prepared
@@ -22,6 +22,7 @@ from umscosod.training.checkpoint import (
     MODEL_FILE,
     CheckpointMeta,
     build_config,
+    find_checkpoint,
     load_meta,
     load_model,
     network_config,
@@ -155,6 +156,22 @@ def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:
         except CheckpointError as error:
             raise CheckpointError(f"{file} is damaged: {shorten(stream)}: {error}") from None
     return found
+
+
+def take_checkpoint(checkpoint: str | Path, config: PipelineConfig) -> tuple[Path, PipelineConfig]:
+    """Find a checkpoint, and the settings to predict with it.
+
+    Raises
+    ------
+    CheckpointError
+        There is none, or its ``meta.json`` is damaged or of another version.
+    ConfigError
+        ``method`` names a maker of maps that uses no network.
+    """
+    if config.method != "ums":
+        raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
+    folder = find_checkpoint(Path(checkpoint))
+    return folder, adopt_checkpoint(config, folder)
 
 
 def adopt_checkpoint(config: PipelineConfig, folder: Path) -> PipelineConfig:

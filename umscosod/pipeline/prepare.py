@@ -17,6 +17,7 @@ from umscosod.data.csv_list import groups_from_images
 from umscosod.data.files import LONGEST_PATH
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.lock import lock_folder
+from umscosod.data.opening import check_regular
 from umscosod.data.places import GUARDED, OWN_FOLDERS, check_place, real_path
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
@@ -259,12 +260,29 @@ def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> Co
                 config.pseudo.proposer,
             )
         return None
-    if not config.pseudo.detections:
+    check_detections(config)
+    images = [image for group in groups for image in group.images]
+    return CocoProposer(Path(config.pseudo.detections), config.pseudo, images)
+
+
+def check_detections(config: PipelineConfig) -> None:
+    """Refuse settings that want instance masks from a file, and name none or one that is not there.
+
+    Raises
+    ------
+    ConfigError, DataError
+    """
+    if config.pseudo.proposer != "coco-json":
+        return
+    file = config.pseudo.detections
+    if not file:
         raise ConfigError(
             "pseudo.detections is empty: give the COCO-format file of masks, or set pseudo.proposer to hac"
         )
-    images = [image for group in groups for image in group.images]
-    return CocoProposer(Path(config.pseudo.detections), config.pseudo, images)
+    try:
+        check_regular(Path(file), "a COCO-format file")
+    except DataError as error:
+        raise DataError(f"pseudo.detections: {error}") from None
 
 
 def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:

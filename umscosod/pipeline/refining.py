@@ -72,7 +72,7 @@ def refine_maps(
     config = load_config(DEFAULT_PRESET) if config is None else config
     groups = find_groups(images, Path(out))
     files = find_stored(groups, maps, Path(out))
-    pair = None if _looks_at_tokens(config.refine) else blank_pair()
+    pair = None if looks_at_tokens(config.refine) else blank_pair()
     mode = {"verb": "refine"}
     with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
         prepared.job.bind_maps(hash_stored(files))
@@ -84,7 +84,8 @@ def refine_maps(
         return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
 
 
-def _looks_at_tokens(config: RefineConfig) -> bool:
+def looks_at_tokens(config: RefineConfig) -> bool:
+    """Whether refinement needs a backbone."""
     return config.enabled and config.region_filter
 
 

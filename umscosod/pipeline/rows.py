@@ -8,6 +8,7 @@ from umscosod.pipeline.choosing import MEAN, NETWORK, PROBE, PSEUDO
 from umscosod.pipeline.prepare import Prepared
 from umscosod.pipeline.stages import Labels
 from umscosod.types import ImageGroup, Labelled, Status
+from umscosod.words import count_of
 
 _CHOSEN = {
     NETWORK: "the network's masks agree better across the group than {other}, and are kept",
@@ -30,7 +31,7 @@ def choice_notes(rows: Sequence[Labelled], other: str) -> list[str]:
         names = [name for name in reversed(kept) if kept[name] == source]
         if names:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            lines.append(f"{words.format(**_OTHER[other])}: {len(names)} of {len(kept)} groups ({shown})")
+            lines.append(f"{words.format(**_OTHER[other])}: {len(names)} of {count_of(len(kept), 'group')} ({shown})")
     return lines
 
 
@@ -41,7 +42,10 @@ def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
         return []
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     count = len({row.group for row in rows})
-    return [f"no common object seen, so that no mask there can be relied on: {len(names)} of {count} groups ({shown})"]
+    return [
+        f"no common object seen, so that no mask there can be relied on: "
+        f"{len(names)} of {count_of(count, 'group')} ({shown})"
+    ]
 
 
 def finished_rows(prepared: Prepared) -> list[Labelled] | None:

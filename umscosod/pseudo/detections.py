@@ -14,6 +14,7 @@ from umscosod.pseudo.matching import match_entries
 from umscosod.pseudo.proposals import MaskProposal, drop_duplicates, is_sound_mask
 from umscosod.pseudo.segmentation import decode_segmentation, read_stated_size
 from umscosod.types import GroupFeatures, ImageRef
+from umscosod.words import count_of
 
 _MAX_MASKS = 1000  # of an image: all are compared with all
 _MAX_PIXELS = 2_000_000_000  # of all masks of an image, a byte each
@@ -157,7 +158,7 @@ class CocoProposer:
 
     def summary(self) -> str:
         """Count the images found in one line."""
-        return f"{self.file}: {self._count - len(self.missed)} of {self._count} images found"
+        return f"{self.file}: {self._count - len(self.missed)} of {count_of(self._count, 'image')} found"
 
     def warnings(self) -> list[str]:
         """Say what was not taken as it stands: one line each, with a count and the first example.

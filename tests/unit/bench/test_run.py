@@ -158,7 +158,7 @@ def test_one_bad_method_or_data_set_ends_nothing_else(
     methods = parse_methods(f"attention,torn={torn},nowhere={tmp_path / 'nowhere'}")
     report = run_bench([tmp_path / "empty", data / "one", tmp_path / "missing"], methods, tmp_path / "out", config)
     assert report.cell("one", "attention").masks is not None
-    assert "1 images failed" in report.cell("one", "torn").error
+    assert "1 image failed" in report.cell("one", "torn").error
     assert "no folder of maps" in report.cell("one", "nowhere").error
     assert "not a benchmark layout" in report.cell("empty", "attention").error
     assert report.cell("missing", "attention").error
@@ -166,7 +166,7 @@ def test_one_bad_method_or_data_set_ends_nothing_else(
     assert report.exit_code == 1
     text = save_bench(report, shown=2)
     assert "## Not scored" in text
-    assert "- one, torn: 1 images failed" in text
+    assert "- one, torn: 1 image failed" in text
 
 
 def test_an_unreadable_image_is_scored_for_nobody_and_said(tmp_path: Path, config: PipelineConfig) -> None:
@@ -177,7 +177,7 @@ def test_an_unreadable_image_is_scored_for_nobody_and_said(tmp_path: Path, confi
     cell = report.cell("data", "attention")
     assert cell.masks is not None
     assert cell.masks.dataset.n == 2
-    assert any("1 images cannot be read" in note for note in report.notes)
+    assert any("1 image cannot be read" in note for note in report.notes)
 
 
 def test_other_settings_in_the_same_folder_are_an_error_of_the_cell(

@@ -94,8 +94,8 @@ def test_gaps_are_counted_in_a_warning(tmp_path: Path, caplog: pytest.LogCapture
     benchmark = open_benchmark(tmp_path)
     assert set(benchmark.masks) == {"cat/1.jpg"}
     assert len(benchmark.groups[0].images) == 2
-    assert "1 images without a mask: cat/2.jpg" in caplog.text
-    assert "1 masks without an image" in caplog.text
+    assert "1 image without a mask: cat/2.jpg" in caplog.text
+    assert "1 mask without an image" in caplog.text
 
 
 def test_no_layout_and_no_masks(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.lock import lock_folder
+from umscosod.data.lock import is_held, lock_folder
 from umscosod.errors import DataError
 
 HOLDER = """
@@ -117,3 +117,28 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match=r"cannot write .*file/out"), lock_folder(tmp_path / "file" / "out"):
         pass
+
+
+def test_looking_whether_a_folder_is_held_turns_nobody_away(out: Path) -> None:
+    assert not is_held(out)
+    assert not out.exists()
+    with lock_folder(out):
+        assert is_held(out)
+    assert not is_held(out)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            is_held(out)
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(200):
+            with lock_folder(out):
+                pass
+    finally:
+        stop.set()
+        for looker in lookers:
+            looker.join()

@@ -116,8 +116,8 @@ def test_extra_predictions_and_undefined_s_are_told(trees):
     result = evaluate(pred, gt)
     assert (result.extra_predictions, result.dataset.undefined_s) == (1, 1)
     table = format_table(result)
-    assert "1 images where the tool gives NaN" in table
-    assert "1 predictions without" in table
+    assert "1 image where the tool gives NaN" in table
+    assert "1 prediction without" in table
 
 
 def test_ground_truths_of_zero_and_one_are_pointed_out(tmp_path, caplog):

@@ -49,8 +49,8 @@ def test_rotated_images_are_counted_and_their_masks_are_upright(
     turn(item.image, orientation)
     report = export_png([item], tmp_path / "out")
     assert (report.n_images, report.n_turned, report.is_success) == (1, 1, True)
-    assert "1 images have a rotated EXIF orientation" in report.summary
-    assert "1 images have a rotated EXIF orientation" in caplog.text
+    assert "1 image with a rotated EXIF orientation" in report.summary
+    assert "1 image with a rotated EXIF orientation" in caplog.text
 
 
 def test_a_mask_of_the_picture_as_stored_does_not_fit(tmp_path: Path) -> None:

@@ -87,4 +87,4 @@ def test_regions_too_small_for_a_polygon_are_counted(tmp_path: Path) -> None:
     mask[0, 0] = mask[4, 4:6] = True
     report = export_yolo(write_items(tmp_path, {"cat/dots": mask}), tmp_path / "out")
     assert (report.n_objects, report.n_dropped) == (0, 2)
-    assert "2 regions were too small" in report.summary
+    assert "2 regions too small" in report.summary

@@ -18,7 +18,7 @@ from timm.models import VisionTransformer
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.features import registry, weights
-from umscosod.features.registry import BackbonePair, backbone_names, build_backbones
+from umscosod.features.registry import BackbonePair, backbone_names, build_backbones, check_backbones
 from umscosod.features.vit import VitBackbone
 from umscosod.features.vit_specs import VitSpec
 
@@ -203,3 +203,26 @@ def test_pair_encodes(save: Save) -> None:
         (49, 32),
         (16, 32),
     ]
+
+
+def test_a_missing_file_is_an_error_even_where_nothing_would_use_it(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.pth")
+    for option in ({"weights": missing}, {"second_weights": missing, "second_backbone": "embedded"}):
+        config = FeaturesConfig(backbone="embedded", **option)
+        for call in (build_backbones, check_backbones):
+            with pytest.raises(WeightsError, match=r"missing\.pth"):
+                call(config, CPU)
+
+
+def test_the_check_before_the_work_refuses_the_same_and_says_nothing(
+    save: Save, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for config in (FeaturesConfig(backbone="dino_vitb8"), FeaturesConfig(weights=str(tmp_path / "no.pth"))):
+        with pytest.raises(WeightsError):
+            check_backbones(config, CPU)
+    with pytest.raises(ConfigError, match="unknown backbone"):
+        check_backbones(FeaturesConfig(backbone="resnet"), CPU)
+    caplog.clear()
+    check_backbones(FeaturesConfig(), CPU)
+    check_backbones(FeaturesConfig(backbone="embedded", weights=save("dino_vits8")), CPU)
+    assert caplog.text == ""

@@ -407,7 +407,7 @@ def test_an_image_of_whose_masks_none_is_used_is_said(tmp_path: Path, rows: list
     content["annotations"] = [{"image_id": 139, **row} for row in rows]
     proposer = load(dump(file, content))
     assert proposer.propose(features(), 0) == []
-    assert "0 of 1 images found" in proposer.summary()
+    assert "0 of 1 image found" in proposer.summary()
     assert "images without masks from it: 1 of 1" in "".join(proposer.warnings())
 
 

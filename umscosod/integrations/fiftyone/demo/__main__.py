@@ -150,7 +150,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     parser.add_argument("pictures", nargs="?", type=Path, help="folder of the pictures; not needed with --open")
     parser.add_argument("--home", type=Path, help="folder for database, plugin link and masks; default: the user's own")
     parser.add_argument("--name", default="", help="of the data set; default: made of the folder's name")

@@ -12,6 +12,7 @@ from umscosod.config import PipelineConfig
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.places import safe_name
 from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.evaluation.comparison_report import Comparison
@@ -51,7 +52,9 @@ class DemoReport:
     @property
     def summary(self) -> str:
         """A few lines for people."""
-        lines = [f"FiftyOne data set {self.name}: {self.n_images} images in {self.n_groups} groups"]
+        lines = [
+            f"FiftyOne data set {self.name}: {count_of(self.n_images, 'image')} in {count_of(self.n_groups, 'group')}"
+        ]
         lines += [f"  {run.summary}" for run in self.runs]
         lines += [f"  {self.comparison.summary}"] if self.comparison is not None else []
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])

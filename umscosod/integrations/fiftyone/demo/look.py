@@ -13,7 +13,7 @@ import fiftyone as fo
 
 from umscosod.integrations.fiftyone.evaluation.comparison_report import Comparison
 from umscosod.integrations.fiftyone.review.listing import list_for_review
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
+from umscosod.integrations.fiftyone.runs.look import COLOURS, colour_entry
 
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"
@@ -22,8 +22,6 @@ SAMPLES_PANEL = "Samples"
 COMPARE_PANEL, REVIEW_PANEL = "compare_models", "review_masks"
 EVALUATION_PANEL = "model_evaluation_panel_builtin"
 _PANEL_SHARE = 0.45  # of the window's width, beside the grid
-_COLOURS = ("#4c9be8", "#f0883e", "#cc79a7")
-"""Of the runs in their order; the first two are those of A and B in the panel that compares."""
 _TRUTH_COLOUR = "#2ea043"
 _WORD_COLOUR = "#57606a"
 _OPACITY = 0.6
@@ -69,15 +67,12 @@ def dress(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str
     """Choose what is drawn at first, and colours: one a field, so that runs can be told apart."""
     config = dataset.app_config
     config.active_fields = fo.ActiveFields(paths=list(shown))
-    colours = dict(zip(runs, _COLOURS, strict=False))
+    colours = dict(zip(runs, COLOURS, strict=False))
     colours |= {f"{run}_map": colour for run, colour in colours.items()}
     colours |= {path: _WORD_COLOUR for path in shown if path not in colours}
     if truth:
         colours[truth] = _TRUTH_COLOUR
-    fields = [
-        {"path": path, "fieldColor": colour, "maskTargetsColors": [{"intTarget": FOREGROUND, "color": colour}]}
-        for path, colour in colours.items()
-    ]
+    fields = [colour_entry(path, colour) for path, colour in colours.items()]
     config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=_OPACITY)
     dataset.save()
 

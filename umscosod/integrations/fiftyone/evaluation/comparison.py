@@ -6,6 +6,8 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from umscosod.evaluation.scores import Curves, Definition, Scores
 from umscosod.integrations.fiftyone.evaluation.comparison_report import TOLERANCE, Comparison, GroupRow, MeasureRow
 from umscosod.integrations.fiftyone.evaluation.method import METHOD
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.evaluation.stale import stale_evaluations
+from umscosod.integrations.fiftyone.runs.store import every_sample
+from umscosod.words import count_of
 
 KEPT_RESULTS = 8
 """So many evaluations are kept in memory: two a panel, and some to go back to."""
@@ -33,6 +38,10 @@ class Evaluated:
     dataset: Scores
     groups: Mapping[str, Scores]
     curves: Curves
+    images: Mapping[str, list[Any]]
+    """``sample_id`` and the measures, image by image; empty if an earlier version made it: then fields have them."""
+    made: float
+    """When it was made, in seconds since the epoch."""
 
 
 def gain_of(measure: str, a: float, b: float) -> float:
@@ -117,11 +126,12 @@ def compare_dataset(
             f"{eval_a!r} was made under the definition {a.definition!r}, {eval_b!r} under {b.definition!r}; "
             "evaluate one of them again"
         )
-    collection = dataset if view is None else view
+    collection = every_sample(dataset) if view is None else view
     if getattr(collection, "_is_dynamic_groups", False):
         collection = collection.flatten()
-    columns = collection.values(["id", f"{eval_a}_{measure}", f"{eval_b}_{measure}"])
-    both = [row for row in zip(*columns, strict=True) if row[1] is not None and row[2] is not None]
+    sample_ids = collection.values("id")
+    columns = (_image_values(collection, sample_ids, one, measure) for one in (a, b))
+    both = [row for row in zip(sample_ids, *columns, strict=True) if row[1] is not None and row[2] is not None]
     values_a_N = np.array([row[1] for row in both], dtype=np.float64)
     values_b_N = np.array([row[2] for row in both], dtype=np.float64)
     sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
@@ -139,7 +149,7 @@ def compare_dataset(
         curves_a=a.curves,
         curves_b=b.curves,
         tolerance=tolerance,
-        notes=_notes(a, b, len(both), whole=view is None),
+        notes=(*_notes_on_age(dataset, (a, b)), *_notes(a, b, len(both), whole=view is None)),
     )
 
 
@@ -182,11 +192,39 @@ def load_evaluated(dataset: Any, key: str) -> Evaluated:
         dataset=results.dataset_scores,
         groups=results.group_scores,
         curves=results.dataset_curves,
+        images=results.images,
+        made=dataset.get_evaluation_info(key).timestamp.replace(tzinfo=UTC).timestamp(),
     )
     _kept[identity] = evaluated
     while len(_kept) > KEPT_RESULTS:
         _kept.popitem(last=False)
     return evaluated
+
+
+def _image_values(collection: Any, sample_ids: list[str], evaluated: Evaluated, measure: str) -> list[float | None]:
+    """Figure of each image of a collection, None where it was not scored."""
+    if not evaluated.images:
+        return list(collection.values(f"{evaluated.key}_{measure}"))
+    by_sample = dict(zip(evaluated.images["sample_id"], evaluated.images[measure], strict=True))
+    return [by_sample.get(sample_id) for sample_id in sample_ids]
+
+
+def _notes_on_age(dataset: Any, pair: tuple[Evaluated, ...]) -> tuple[str, ...]:
+    """Say which of two evaluations are not of what is in their fields now, as far as runs and files tell."""
+    notes = []
+    for one in pair:
+        told = stale_evaluations(dataset, one.pred_field).get(one.key, "")
+        if not told and dataset.has_field(one.pred_field) and _newest_mask(dataset, one.pred_field) > one.made:
+            told = f"{one.key} was made before masks of {one.pred_field} were replaced; evaluate again"
+        notes += [told] if told else []
+    return tuple(notes)
+
+
+def _newest_mask(dataset: Any, field: str) -> float:
+    """When a mask file of a field was written last, in seconds since the epoch."""
+    paths = every_sample(dataset).exists(field).values(f"{field}.mask_path")
+    times = [Path(path).stat().st_mtime for path in paths if path and Path(path).is_file()]
+    return max(times, default=0.0)
 
 
 def _measure_rows(a: Scores, b: Scores) -> tuple[MeasureRow, ...]:
@@ -223,7 +261,8 @@ def _notes(a: Evaluated, b: Evaluated, n_both: int, *, whole: bool) -> tuple[str
         notes.append(f"the figures of data set and groups are over all images evaluated, those of images over {n_both}")
     elif not (a.dataset.n == b.dataset.n == n_both):
         notes.append(
-            f"A has {a.dataset.n} images, B {b.dataset.n}, both {n_both}: figures of data set and groups are over "
+            f"A has {count_of(a.dataset.n, 'image')}, B {b.dataset.n}, both {n_both}: "
+            f"figures of data set and groups are over "
             "different images"
         )
     if a.gt_field != b.gt_field:

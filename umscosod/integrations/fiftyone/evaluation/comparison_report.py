@@ -15,6 +15,7 @@ import numpy.typing as npt
 from umscosod.errors import ConfigError
 from umscosod.evaluation.report import Measure
 from umscosod.evaluation.scores import Curves, Definition
+from umscosod.words import count_of
 
 Float64Array = npt.NDArray[np.float64]
 Side = Literal["a", "b", "equal"]
@@ -131,7 +132,8 @@ class Comparison:
         return "; ".join(
             [
                 f"{row.label} ({self.definition}): A {self.eval_a} {row.a:.3f}, B {self.eval_b} {row.b:.3f}; of "
-                f"{self.n} images A is better in {self.n_a_better}, B in {self.n_b_better}, {self.n_equal} are equal",
+                f"{count_of(self.n, 'image')} A is better in {self.n_a_better}, "
+                f"B in {self.n_b_better}, {self.n_equal} are equal",
                 *self.notes,
             ]
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import fiftyone as fo
 
-from umscosod.errors import DataError
-from umscosod.evaluation.report import Measure
+from umscosod.errors import ConfigError, DataError
+from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Definition, check_definition
 from umscosod.integrations.fiftyone.evaluation.ground_truth import make_mask_field
 from umscosod.integrations.fiftyone.evaluation.method import (
@@ -17,17 +18,19 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     BACKGROUND_NAME,
     FOREGROUND_NAME,
     METHOD,
-    PIXEL_MEASURES,
     CoSalEvaluation,
     CoSalEvaluationConfig,
     CoSalEvaluationResults,
     measure_fields,
 )
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
-from umscosod.integrations.fiftyone.evaluation.report import EvaluationReport, describe_left_out
+from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, EvaluationReport, describe_left_out
+from umscosod.integrations.fiftyone.evaluation.stale import marks_of
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
+from umscosod.integrations.fiftyone.runs.look import dress_evaluation
 from umscosod.integrations.fiftyone.runs.rows import flat_images
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress, showing
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 
 __all__ = [
     "METHOD",
@@ -51,8 +54,9 @@ def evaluate_dataset(
     group_field: str | None = None,
     definition: Definition = "cosod",
     use_maps: bool = False,
+    fields: Sequence[Measure] = IMAGE_FIELDS,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> EvaluationReport:
     """Score masks or soft maps against ground truths; figures go to fields, to the App's panel and to the caller.
 
@@ -68,17 +72,20 @@ def evaluate_dataset(
     gt_field : str
         Segmentation field, or Detections with masks: their union is then written once to ``<gt_field>_mask``.
     eval_key : str, optional
-        Name of the evaluation, ``eval_<pred_field>`` by default. Images get fields ``<key>_mae``, ``<key>_s`` and so
-        on; ``delete_evaluation`` removes them.
+        Name of the evaluation, ``eval_<pred_field>`` by default.
     group_field : str, optional
         Field that names an image's group: text, number or Classification. None: the image's folder.
     definition : {"cosod", "sod"}
         As for `umscosod.evaluate`, whose figures these are.
     use_maps : bool
         Score the soft maps in ``<pred_field>_map``.
+    fields : sequence of str
+        Measures that each image gets a field for, ``<key>_iou`` and ``<key>_s`` by default; ``delete_evaluation``
+        removes them. All nine measures of each image, its group and the data set are with the results.
     overwrite : bool
         Replace an evaluation of that key; otherwise it is refused.
-    progress : callable
+    progress : callable or bool, optional
+        As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
@@ -90,31 +97,37 @@ def evaluate_dataset(
     DataError
         A field is missing or of another kind, the key is taken, or no sample can be scored.
     ConfigError
-        Unknown definition.
+        Unknown definition or measure.
     """
     check_definition(definition)
+    if unknown := [name for name in fields if name not in MEASURES]:
+        raise ConfigError(f"unknown measure {unknown[0]!r}; choose among {', '.join(MEASURES)}")
     view = flat_images(sample_collection)
     dataset = view._dataset
     key = eval_key or f"eval_{pred_field}"
     map_field = _check_prediction(view, pred_field, use_maps)
     gt_kind = _check_truth(view, pred_field, gt_field)
-    _check_key(dataset, key, overwrite)
+    _check_key(dataset, key, fields, overwrite)
     notes: list[str] = []
     problems: dict[str, str] = {}
     if gt_kind is fo.Detections:
         if set(view.get_field_schema()) != set(dataset.get_field_schema()):
-            view = dataset.select(view.values("id"), ordered=True)  # one that hides fields would hide the masks too
-        instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, progress)
+            # one that hides fields would hide the masks too
+            view = every_sample(dataset).select(view.values("id"), ordered=True)
+        with showing(progress) as shown:
+            instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, shown)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
 
-    measured = measure_pairs(
-        view,
-        map_field or pred_field,
-        gt_field,
-        definition=definition,
-        group_field=group_field,
-        report=lambda done, total: progress(done, total, "evaluate"),
-    )
+    made_of = marks_of(dataset, (pred_field, gt_field))
+    with showing(progress) as shown:
+        measured = measure_pairs(
+            view,
+            map_field or pred_field,
+            gt_field,
+            definition=definition,
+            group_field=group_field,
+            report=lambda done, total: shown(done, total, "evaluate"),
+        )
     _explain(measured, problems)
     _check_any(measured, pred_field, gt_field)
     if key in dataset.list_evaluations():
@@ -129,8 +142,11 @@ def evaluate_dataset(
         definition=definition,
         group_field=group_field,
         map_field=map_field,
+        image_fields=fields,
+        made_of=made_of,
         measured=measured,
     )
+    dress_evaluation(dataset, key)
     notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 
@@ -170,7 +186,7 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
         dataset = samples._dataset
         if not dataset.has_sample_field(field):
             dataset.add_sample_field(field, fo.FloatField)
-        dataset.set_values(field, {image.name: getattr(image, measure) for image in measured.images}, key_field="id")
+        store_values(dataset, field, {image.name: getattr(image, measure) for image in measured.images})
     return float(getattr(measured.means.dataset.scores(), measure))
 
 
@@ -228,7 +244,7 @@ def _names(view: Any, kind: Any) -> str:
     return ", ".join(sorted(view.get_field_schema(embedded_doc_type=kind))) or "none"
 
 
-def _check_key(dataset: Any, key: str, overwrite: bool) -> None:
+def _check_key(dataset: Any, key: str, fields: Sequence[Measure], overwrite: bool) -> None:
     """Refuse a key that is taken, or whose fields belong to something else."""
     if not key.isidentifier() or key.startswith("_"):
         raise DataError(f"evaluation key {key!r} must be letters, digits and '_', starting with a letter")
@@ -236,8 +252,7 @@ def _check_key(dataset: Any, key: str, overwrite: bool) -> None:
         if not overwrite:
             raise DataError(f"the evaluation {key!r} exists; choose another key or overwrite")
         return
-    names = [*measure_fields(key), *(f"{key}_{name}" for name in PIXEL_MEASURES)]
-    taken = [name for name in names if dataset.has_sample_field(name)]
+    taken = [name for name in measure_fields(key, fields) if dataset.has_sample_field(name)]
     if taken:
         raise DataError(f"field {taken[0]!r}, where figures would go, exists already; choose another evaluation key")
 

@@ -15,8 +15,10 @@ from umscosod.data.images import read_upright_size
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.places import dataset_folder
+from umscosod.integrations.fiftyone.runs.store import store_values
 from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
         )
     written += _write(dataset, field, made)
     if written:
-        logger.info("%s: %d masks made of the instances in %s, in %s", field, written, gt_field, folder)
+        logger.info("%s: %s made of the instances in %s, in %s", field, count_of(written, "mask"), gt_field, folder)
     return field, problems
 
 
@@ -163,7 +165,7 @@ def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
         dataset.add_sample_field(f"{field}.{ORIGIN}", fo.StringField)
         dataset.mask_targets[field] = dict(TARGETS)
         dataset.save()
-    dataset.set_values(field, made, key_field="id")
+    store_values(dataset, field, made)
     count = len(made)
     made.clear()
     return count

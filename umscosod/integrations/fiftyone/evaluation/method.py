@@ -22,6 +22,8 @@ from umscosod.evaluation.scores import Curves, Definition, Scores, check_definit
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
 from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS
+from umscosod.integrations.fiftyone.runs.look import undress
+from umscosod.integrations.fiftyone.runs.store import store_values
 
 METHOD = "cosal"
 BACKGROUND = 0
@@ -30,9 +32,15 @@ PIXEL_MEASURES = ("accuracy", "precision", "recall")
 """What FiftyOne's own method stores for each image; over 0/255 masks its accuracy is the IoU."""
 
 
-def measure_fields(eval_key: str) -> list[str]:
-    """Fields of the nine measures of each image, ``<key>_mae`` and so on."""
-    return [f"{eval_key}_{measure}" for measure in MEASURES]
+def measure_fields(eval_key: str, measures: Sequence[str] = (*MEASURES, *PIXEL_MEASURES)) -> list[str]:
+    """Fields of each image, ``<key>_mae`` and so on.
+
+    Examples
+    --------
+    >>> measure_fields("eval_cosal", ("iou", "s"))
+    ['eval_cosal_iou', 'eval_cosal_s']
+    """
+    return [f"{eval_key}_{measure}" for measure in measures]
 
 
 def custom_metrics(scores: Scores) -> dict[str, dict[str, Any]]:
@@ -61,6 +69,11 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         Field that names an image's group; None: its folder.
     map_field : str, optional
         Heatmap field to score in place of the masks of `pred_field`.
+    image_fields : sequence of str, optional
+        Measures that each image gets a field for; None, as in evaluations made by earlier versions: all nine, and
+        those of FiftyOne's own method.
+    made_of : dict of str to str, optional
+        By field, what `umscosod.integrations.fiftyone.evaluation.stale.mark_of` gave when it was evaluated.
     measured : Measured, optional
         The measures, if they were computed already; not stored.
 
@@ -77,6 +90,8 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         definition: Definition = "cosod",
         group_field: str | None = None,
         map_field: str | None = None,
+        image_fields: Sequence[str] | None = None,
+        made_of: Mapping[str, str] | None = None,
         measured: Measured | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,12 +106,19 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         self.definition = check_definition(definition)
         self.group_field = group_field
         self.map_field = map_field
+        self.image_fields = None if image_fields is None else list(image_fields)
+        self.made_of = dict(made_of or {})
         self._measured = measured  # private: FiftyOne stores public attributes only
 
     @property
     def method(self) -> str:
         """Name in lists of evaluations."""
         return METHOD
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Measures that each image has a field for."""
+        return (*MEASURES, *PIXEL_MEASURES) if self.image_fields is None else tuple(self.image_fields)
 
     @property
     def scored_field(self) -> str:
@@ -109,9 +131,8 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
 
     def register_samples(self, samples: Any, eval_key: str | None) -> None:
         """Add the fields that will be filled."""
-        super().register_samples(samples, eval_key)
         if eval_key:
-            for name in measure_fields(eval_key):
+            for name in measure_fields(eval_key, self.config.measures):
                 samples._dataset.add_sample_field(name, fo.FloatField)
 
     def evaluate_samples(
@@ -129,7 +150,7 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
             reason = f"; the first: {measured.left_out[0].reason}" if measured.left_out else ""
             raise DataError(f"none of the {len(measured.left_out)} samples can be scored{reason}")
         if eval_key:
-            _store(samples._dataset, eval_key, measured)
+            _store(samples._dataset, eval_key, measured, self.config.measures)
         return build_results(samples, self, eval_key, measured, mask_targets)
 
     def _measure(self, samples: Any, progress: Any) -> Measured:
@@ -146,12 +167,16 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
 
     def get_fields(self, samples: Any, eval_key: str, include_custom_metrics: bool = True) -> list[str]:
         """All fields of an evaluation: what a rename and the sidebar go by."""
-        return [*super().get_fields(samples, eval_key, include_custom_metrics), *measure_fields(eval_key)]
+        custom = self.get_custom_metric_fields(samples, eval_key) if include_custom_metrics else []
+        return [*measure_fields(eval_key, self.config.measures), *custom]
 
     def cleanup(self, samples: Any, eval_key: str) -> None:
-        """Remove the fields; before the base class, which removes the sidebar's group once it is empty."""
-        samples._dataset.delete_sample_fields(measure_fields(eval_key), error_level=1)
-        super().cleanup(samples, eval_key)
+        """Remove the fields; not by way of the base class, which warns of fields of its own that are not there."""
+        dataset = samples._dataset
+        names = measure_fields(eval_key, self.config.measures)
+        dataset.delete_sample_fields([name for name in names if dataset.has_sample_field(name)])
+        self.cleanup_custom_metrics(samples, eval_key)
+        undress(dataset, eval_key)
 
 
 class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  # untyped base
@@ -165,12 +190,15 @@ class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  #
         ``thresholds``, ``dataset`` and ``groups``: see `dataset_curves` and `group_curves`.
     left_out : list of dict
         Samples that were not scored: ``sample_id``, ``image``, ``reason``.
+    images : dict of str to list
+        ``sample_id`` and each of the nine measures, image by image; empty in results of earlier versions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.figures: dict[str, Any] = kwargs.pop("figures")
         self.curves: dict[str, Any] = kwargs.pop("curves")
         self.left_out: list[dict[str, str]] = kwargs.pop("left_out")
+        self.images: dict[str, list[Any]] = kwargs.pop("images")
         super().__init__(*args, **kwargs)
 
     @property
@@ -207,7 +235,7 @@ class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  #
     def _from_dict(
         cls, d: dict[str, Any], samples: Any, config: Any, eval_key: str, **kwargs: Any
     ) -> CoSalEvaluationResults:
-        ours = {name: d[name] for name in ("figures", "curves", "left_out")}
+        ours = {**{name: d[name] for name in ("figures", "curves", "left_out")}, "images": d.get("images", {})}
         results: CoSalEvaluationResults = super()._from_dict(d, samples, config, eval_key, **ours, **kwargs)
         return results
 
@@ -251,6 +279,10 @@ def build_results(
             "groups": {name: _curves_to(mean.curves()) for name, mean in sorted(measured.means.groups.items())},
         },
         left_out=[dataclasses.asdict(row) for row in measured.left_out],
+        images={
+            "sample_id": [image.name for image in measured.images],
+            **{measure: [getattr(image, measure) for image in measured.images] for measure in MEASURES},
+        },
     )
 
 
@@ -264,16 +296,17 @@ def _matches(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str,
     ]
 
 
-def _store(dataset: Any, eval_key: str, measured: Measured) -> None:
-    """Write the figures of each image."""
+def _store(dataset: Any, eval_key: str, measured: Measured, measures: Sequence[str]) -> None:
+    """Write the figures of each image that get a field."""
     ids = [image.name for image in measured.images]
-    columns: dict[str, list[float | None]] = {
-        f"{eval_key}_{measure}": [getattr(image, measure) for image in measured.images] for measure in MEASURES
-    }
-    rows = [pixel_measures(counts) for counts in measured.counts]
-    columns |= {f"{eval_key}_{name}": [row[index] for row in rows] for index, name in enumerate(PIXEL_MEASURES)}
-    for name, values in columns.items():
-        dataset.set_values(name, dict(zip(ids, values, strict=True)), key_field="id")
+    rows = [dict(zip(PIXEL_MEASURES, pixel_measures(counts), strict=True)) for counts in measured.counts]
+    for name, measure in zip(measure_fields(eval_key, measures), measures, strict=True):
+        is_ours = measure in MEASURES
+        values = [
+            getattr(image, measure) if is_ours else row[measure]
+            for image, row in zip(measured.images, rows, strict=True)
+        ]
+        store_values(dataset, name, dict(zip(ids, values, strict=True)))
 
 
 def pixel_measures(counts: tuple[int, int, int, int]) -> tuple[float | None, float | None, float | None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from umscosod.evaluation.report import Measure
 from umscosod.evaluation.scores import Definition, Scores
 from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut
+from umscosod.words import count_of
 
 WORDS: dict[Measure, str] = {
     "s": "S-measure",
@@ -21,6 +22,8 @@ WORDS: dict[Measure, str] = {
     "f_adaptive": "Adaptive F-measure",
 }
 """The nine measures in words, the usual ones first."""
+IMAGE_FIELDS: tuple[Measure, ...] = ("iou", "s")
+"""Measures that each image gets a field for, unless told otherwise; its other figures are with the results."""
 LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 NAMED = 3
 """So many samples that were left out are named in one sentence."""
@@ -76,15 +79,6 @@ class EvaluationReport:
     def is_success(self) -> bool:
         """Whether every sample was scored."""
         return self.missing == 0
-
-
-def count_of(count: int, noun: str) -> str:
-    """A count with its noun.
-
-    >>> count_of(1, "image"), count_of(2, "image")
-    ('1 image', '2 images')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def describe_left_out(rows: tuple[LeftOut, ...]) -> str:

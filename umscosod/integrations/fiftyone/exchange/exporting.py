@@ -15,7 +15,7 @@ from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
 from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
 from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress, showing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ def export_dataset(
     only_accepted: bool = False,
     per_region: bool = False,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> ExportReport:
     """Write the masks of a field out, one at a time.
 
@@ -62,7 +62,8 @@ def export_dataset(
         One annotation for each connected region (coco and cvat).
     overwrite : bool
         Replace an earlier export in `out_dir`.
-    progress : callable
+    progress : callable or bool, optional
+        As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
@@ -86,17 +87,18 @@ def export_dataset(
         raise DataError(f"none of the {total} samples has {what} in {field!r}; choose another field or view")
     in_database = [row for row in rows if not row.mask]
     root, items = _items([row for row in rows if row.mask])
-    report = export_items(
-        items,
-        Path(out_dir).expanduser(),
-        format,
-        category=category,
-        per_group=category_field is not None and format != "png",
-        per_region=per_region,
-        image_root=root,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    with showing(progress) as shown:
+        report = export_items(
+            items,
+            Path(out_dir).expanduser(),
+            format,
+            category=category,
+            per_group=category_field is not None and format != "png",
+            per_region=per_region,
+            image_root=root,
+            overwrite=overwrite,
+            progress=shown,
+        )
     reasons = [
         f"{row.image}: its mask in {field!r} lies in the database, not in a file; write it with label.export_mask()"
         for row in in_database

@@ -29,9 +29,11 @@ from umscosod.integrations.fiftyone.exchange.prediction_files import (
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress
+from umscosod.progress import ProgressFn
 from umscosod.refine.confidence import mask_confidence
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
+from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport
@@ -51,7 +53,7 @@ def import_predictions(
     threshold: float = 0.5,
     out_dir: str | Path | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Bring saliency maps or masks that were made elsewhere onto the samples, as a run.
 
@@ -73,7 +75,8 @@ def import_predictions(
         Where the run's files go.
     overwrite : bool
         Replace what an earlier import into the field wrote, but never a person's labels.
-    progress : callable
+    progress : callable or bool, optional
+        As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
@@ -117,10 +120,10 @@ def import_predictions(
         has_maps=has_maps,
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         return _do_part(part, predictions, threshold, has_maps=has_maps, progress=progress)
 
-    report = run_job(view.select(list(matching.found)), job, work)
+    report = run_job(view.select(list(matching.found)), job, work, progress)
     return _told(report, matching, wanted)
 
 
@@ -171,9 +174,12 @@ def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunRep
     ]
     notes = list(report.notes)
     if left:
-        notes.append(f"{len(left)} samples got nothing: {name_some([row.reason for row in left])}")
+        notes.append(f"{count_of(len(left), 'sample')} got nothing: {name_some([row.reason for row in left])}")
     if matching.unused:
-        notes.append(f"{len(matching.unused)} predictions fit no sample: {name_some(list(matching.unused))}")
+        notes.append(
+            f"{count_of(len(matching.unused), 'prediction fits', 'predictions fit')} no sample: "
+            f"{name_some(list(matching.unused))}"
+        )
     return replace(report, rows=(*report.rows, *left), notes=tuple(notes))
 
 

@@ -19,8 +19,11 @@ from umscosod.integrations.fiftyone.grouping.report import GroupingReport
 from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH
 from umscosod.integrations.fiftyone.runs.record import list_runs
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress, showing
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
+from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
+from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def group_dataset(
     grouping: GroupingConfig | None = None,
     check: bool = False,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> GroupingReport:
     """Write each sample's group into a text field, and save a view with one tile a group.
 
@@ -64,8 +67,9 @@ def group_dataset(
         Look at the pictures and report mixed groups too; ``discovered`` always does.
     overwrite : bool
         Replace other values in `into`.
-    progress : callable
-        Stages ``features`` and ``embed`` where pictures are looked at, then ``groups``.
+    progress : callable or bool, optional
+        As for `umscosod.integrations.fiftyone.label_dataset`; stages ``features`` and ``embed`` where pictures are
+        looked at, then ``groups``.
 
     Returns
     -------
@@ -87,9 +91,10 @@ def group_dataset(
     cohesion: dict[str, float] = {}
     failures: dict[str, str] = {}
     if by == "discovered":
-        proposal = make_proposal(
-            dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
-        )
+        with showing(progress) as shown:
+            proposal = make_proposal(
+                dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
+            )
         names = {sample_id: name for name, ids in proposal.groups.items() for sample_id in ids}
         mixed, cohesion, failures = tuple(proposal.mixed), proposal.cohesion, proposal.failures
     else:
@@ -99,8 +104,10 @@ def group_dataset(
     old = _present_values(view, into, samples)
     _refuse_to_replace(old, names, into, overwrite=overwrite)
     if check and by != "discovered":
-        mixed, cohesion, failures = _look_at(samples, names, config, grouping, progress)
-    _write(dataset, into, old, names, progress)
+        with showing(progress) as shown:
+            mixed, cohesion, failures = _look_at(samples, names, config, grouping, shown)
+    with showing(progress) as shown:
+        _write(dataset, into, old, names, shown)
     sizes = _sizes(names.values())
     return GroupingReport(
         field=into,
@@ -111,6 +118,7 @@ def group_dataset(
         view_name=_save_view(dataset, into),
         cohesion=cohesion,
         failures=failures,
+        notes=(*(_notes_on_folders(sizes) if by == "folder" else ()), *(_notes_on_check(sizes) if cohesion else ())),
     )
 
 
@@ -121,7 +129,7 @@ def preview_groups(
     n_groups: int | None = None,
     config: PipelineConfig | None = None,
     grouping: GroupingConfig | None = None,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> GroupingReport:
     """Find groups in the pictures and keep them as a proposal; the data set is not touched.
 
@@ -137,9 +145,10 @@ def preview_groups(
     config, grouping = _settings(config, grouping)
     samples = _read_samples(view)
     _check_into(view._dataset, into, None)
-    proposal = make_proposal(
-        view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=progress
-    )
+    with showing(progress) as shown:
+        proposal = make_proposal(
+            view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
+        )
     return GroupingReport(
         field=into,
         sizes=proposal.sizes,
@@ -232,7 +241,10 @@ def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], 
     """Values that stay as they are do no harm: a call that was killed half-way can be repeated."""
     lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
     if lost and not overwrite:
-        raise DataError(f"{lost} samples have another value in the field {into!r}; choose another field, or overwrite")
+        raise DataError(
+            f"{count_of(lost, 'sample has', 'samples have')} another value in the field {into!r}; "
+            f"choose another field, or overwrite"
+        )
 
 
 def _write(
@@ -246,7 +258,7 @@ def _write(
     for start in range(0, len(changed), WRITE_BATCH):
         progress(start, len(changed), "groups")
         batch = changed[start : start + WRITE_BATCH]
-        dataset.set_values(into, {sample_id: names.get(sample_id) for sample_id in batch}, key_field="id")
+        store_values(dataset, into, {sample_id: names.get(sample_id) for sample_id in batch})
     progress(len(changed), len(changed), "groups")
 
 
@@ -260,13 +272,28 @@ def _save_view(dataset: Any, into: str) -> str:
         present = taken.get(fo.core.utils.to_slug(name))
         if present is None or _is_ours(dataset, present):
             break
-    view = dataset.exists(into).group_by(into)
+    view = every_sample(dataset).exists(into).group_by(into)
     dataset.save_view(name, view, description=f"{_OURS}{into}", overwrite=present is not None)
     return name
 
 
 def _is_ours(dataset: Any, view_name: str) -> bool:
     return str(dataset.get_saved_view_info(view_name).get("description") or "").startswith(_OURS)
+
+
+def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Say where folders do not tell one thing from another."""
+    if len(sizes) > 1:
+        return ()
+    (count,) = sizes.values()
+    return (f"all {count} images are in one folder: one group; if they show several things, try 'discovered'",)
+
+
+def _notes_on_check(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """Say which group the check could not judge: it compares with the rest of the images."""
+    count = sum(sizes.values())
+    large = [name for name, size in sizes.items() if size > count / 2]
+    return tuple(f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large)
 
 
 def _sizes(names: Iterable[str]) -> dict[str, int]:

@@ -78,6 +78,24 @@ def read_proposal(dataset: Any, into: str) -> Proposal | None:
         return None
 
 
+def preview_view(dataset: Any, into: str = "cosal_group") -> Any:
+    """One sample of each group last proposed for a field, the largest group first.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    into : str
+
+    Returns
+    -------
+    fiftyone.core.view.DatasetView
+        Empty where there is no proposal.
+    """
+    proposal = read_proposal(dataset, into)
+    groups = sorted(proposal.groups.values(), key=len, reverse=True) if proposal else []
+    return dataset.select([ids[0] for ids in groups if ids], ordered=True)
+
+
 def make_proposal(
     dataset: Any,
     into: str,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from umscosod.words import count_of
+
 _SHOWN = 5
 
 
@@ -29,6 +31,8 @@ class GroupingReport:
         By name of group, where the pictures were looked at.
     failures : dict of str to str
         Reason by sample id, of pictures that could not be read.
+    notes : tuple of str
+        What else the user should know.
     """
 
     field: str
@@ -39,6 +43,7 @@ class GroupingReport:
     view_name: str = ""
     cohesion: dict[str, float] = dataclasses.field(default_factory=dict)
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_success(self) -> bool:
@@ -49,15 +54,18 @@ class GroupingReport:
     def summary(self) -> str:
         """One sentence for people."""
         what = "written to" if self.view_name else "proposed for"
-        parts = [f"{len(self.sizes)} groups of {sum(self.sizes.values())} samples {what} the field {self.field!r}"]
+        parts = [
+            f"{count_of(len(self.sizes), 'group')} of {count_of(sum(self.sizes.values()), 'sample')} "
+            f"{what} the field {self.field!r}"
+        ]
         for names, word in ((self.small, "small"), (self.mixed, "mixed")):
             if names:
                 more = ", ..." if len(names) > _SHOWN else ""
                 parts.append(f"{len(names)} {word} ({', '.join(names[:_SHOWN])}{more})")
         if self.ungrouped:
-            parts.append(f"{self.ungrouped} samples have no group")
+            parts.append(f"{count_of(self.ungrouped, 'sample')} without a group")
         if self.failures:
-            parts.append(f"{len(self.failures)} pictures cannot be read")
+            parts.append(f"{count_of(len(self.failures), 'picture')} cannot be read")
         if self.view_name:
             parts.append(f"saved view {self.view_name!r}")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.notes])

@@ -30,6 +30,7 @@ from umscosod.integrations.fiftyone.review.rows import (
 )
 from umscosod.integrations.fiftyone.review.state import ReviewReport, ReviewState, review_field
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
     source = Path(mask_path).expanduser()
     content = read_mask_file(source)
     check_size(source, Path(sample.filepath))
-    dataset, rows, skipped = read_review_rows(sample._dataset, field, [sample.id], reviewed)
+    dataset, rows, skipped = read_review_rows(every_sample(sample._dataset), field, [sample.id], reviewed)
     for _, reason in skipped:
         raise DataError(f"this sample cannot be corrected: {reason}")
     check_replaceable(rows[0], reviewed)
@@ -184,9 +185,9 @@ def _decide(
     for batch in batches(rows):
         taken_back = [row.id for row in batch if row.has_reviewed and row.reviewed_run == field]
         if taken_back:
-            dataset.set_values(reviewed, dict.fromkeys(taken_back), key_field="id")
+            store_values(dataset, reviewed, dict.fromkeys(taken_back))
         value = None if state is None else str(state)
-        dataset.set_values(review_field(field), {row.id: value for row in batch}, key_field="id")
+        store_values(dataset, review_field(field), {row.id: value for row in batch})
         for sample_id in taken_back:
             remove_reviewed(reviewed_file(dataset, reviewed, sample_id))
     return len(rows), tuple(skipped)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from umscosod.integrations.fiftyone.review.rows import check_mask_field
 from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
@@ -38,6 +40,26 @@ class ReviewItem:
     status: str
     reason: str
     state: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewGroup:
+    """A group of a run's masks.
+
+    Attributes
+    ----------
+    name : str
+        What the run grouped by, else the folder.
+    n, n_open : int
+        Masks, and those nobody decided about.
+    confidence : float or None
+        Mean over the masks that have one.
+    """
+
+    name: str
+    n: int
+    n_open: int
+    confidence: float | None
 
 
 def list_for_review(
@@ -82,11 +104,77 @@ def list_for_review(
     return view.sort_by([(confidence, 1), ("id", 1)])
 
 
+def next_for_review(sample_collection: Any, field: str, sample_id: str) -> str | None:
+    """Id of the undecided mask after this one in the order of `list_for_review`; after the last comes the first.
+
+    Returns
+    -------
+    str or None
+        The first one where `sample_id` is not in the list; None where no other is left.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    ids = list_for_review(sample_collection, field).values("id")
+    place = ids.index(sample_id) if sample_id in ids else -1
+    others = [*ids[place + 1 :], *ids[: max(place, 0)]]
+    return others[0] if others else None
+
+
 def list_certain(view: Any, field: str, least: float) -> Any:
     """Keep the masks of a list whose confidence is at least `least`; none of those that have no confidence."""
     from fiftyone import ViewField
 
     return view.match(ViewField(f"{field}_confidence") >= least)
+
+
+def undecided_quantile(sample_collection: Any, field: str, share: float) -> float:
+    """Confidence that this share of the undecided masks stays below; 1 where none has a confidence.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    view = list_for_review(sample_collection, field)
+    path = f"{field}_confidence"
+    found = [value for value in view.values(path) if value is not None] if view.has_sample_field(path) else []
+    return float(np.quantile(found, share)) if found else 1.0
+
+
+def review_groups(sample_collection: Any, field: str) -> list[ReviewGroup]:
+    """Sum a run's masks up by group, the least certain group first, groups with nothing undecided last.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    view = list_for_review(sample_collection, field, include_reviewed=True)
+    groups: dict[str, list[tuple[float | None, str]]] = {}
+    for item in read_review_items(view, field):
+        groups.setdefault(item.group, []).append((item.confidence, item.state))
+    rows = []
+    for name, members in groups.items():
+        known = [confidence for confidence, _ in members if confidence is not None]
+        n_open = sum(not state for _, state in members)
+        mean = float(np.mean(known)) if known else None
+        rows.append(ReviewGroup(name=name, n=len(members), n_open=n_open, confidence=mean))
+    return sorted(rows, key=lambda row: (not row.n_open, row.confidence is None, row.confidence or 0.0, row.name))
+
+
+def list_group(sample_collection: Any, field: str, name: str) -> Any:
+    """All masks of one group of a run, decided or not, the least certain first.
+
+    Raises
+    ------
+    DataError
+        There is no such mask field.
+    """
+    view = list_for_review(sample_collection, field, include_reviewed=True)
+    return view.select([item.sample_id for item in read_review_items(view, field) if item.group == name], ordered=True)
 
 
 def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
@@ -120,15 +208,15 @@ def list_review_fields(dataset: Any) -> list[str]:
     return of_runs or masks
 
 
-def read_review_items(view: Any, field: str, *, limit: int) -> list[ReviewItem]:
-    """Read the first masks of a list in words, in its order.
+def read_review_items(view: Any, field: str, *, limit: int | None = None) -> list[ReviewItem]:
+    """Read the first masks of a list in words, or all, in its order.
 
     Parameters
     ----------
     view : fiftyone.core.view.DatasetView
         From `list_for_review`.
     field : str
-    limit : int
+    limit : int, optional
 
     Raises
     ------
@@ -145,7 +233,7 @@ def read_review_items(view: Any, field: str, *, limit: int) -> list[ReviewItem]:
         "state": review_field(field),
     }
     optional = {name: path for name, path in optional.items() if path and view.has_field(path)}
-    columns = view.limit(limit).values([*paths, *optional.values()])
+    columns = (view if limit is None else view.limit(limit)).values([*paths, *optional.values()])
     items = []
     for sample_id, filepath, *values in zip(*columns, strict=True):
         found = dict(zip(optional, values, strict=True))

@@ -11,6 +11,7 @@ from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
 from umscosod.integrations.fiftyone.runs.fields import HUMAN, WRITE_BATCH, show_masks
 from umscosod.integrations.fiftyone.runs.rows import flat_images
+from umscosod.integrations.fiftyone.runs.store import store_values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,8 +110,8 @@ def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, 
             sample_id: fo.Segmentation(mask_path=str(path), provenance=HUMAN, run=field)
             for sample_id, path in files.items()
         }
-        dataset.set_values(reviewed, labels, key_field="id")
-        dataset.set_values(review_field(field), dict.fromkeys(files, str(ReviewState.ACCEPTED)), key_field="id")
+        store_values(dataset, reviewed, labels)
+        store_values(dataset, review_field(field), dict.fromkeys(files, str(ReviewState.ACCEPTED)))
 
 
 def batches(rows: Sequence[ReviewRow]) -> Iterator[Sequence[ReviewRow]]:

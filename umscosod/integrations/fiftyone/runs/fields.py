@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.types import Status
 
 FOREGROUND = 255
@@ -82,23 +83,34 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 
 
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
-    """Add what is missing, name the mask's pixel value, and let the App draw the mask (dense labels start hidden)."""
+    """Add what is missing, name the mask's pixel value, and choose how the App draws a run that is new."""
     import fiftyone as fo
 
+    from umscosod.integrations.fiftyone.runs.look import dress_run
+
+    is_new = not dataset.has_sample_field(field)
     for name, (kind, document) in _field_types(field, has_maps).items():
         if not dataset.has_sample_field(name):
             dataset.add_sample_field(name, kind, **({"embedded_doc_type": document} if document else {}))
     for attribute in ("provenance", "run"):
         dataset.add_sample_field(f"{field}.{attribute}", fo.StringField)
-    show_masks(dataset, field)
+    if is_new:
+        name_pixels(dataset, field)
+        dress_run(dataset, field)
+
+
+def name_pixels(dataset: Any, field: str) -> None:
+    """Name the pixel value of the object in a mask field."""
+    if field not in dataset.mask_targets:
+        dataset.mask_targets[field] = dict(TARGETS)
+        dataset.save()
 
 
 def show_masks(dataset: Any, field: str) -> None:
-    """Name the pixel value of a mask field and make the field active in the App."""
+    """Name the pixel value of a mask field and make the field active in the App: dense labels start hidden."""
     import fiftyone as fo
 
-    if field not in dataset.mask_targets:
-        dataset.mask_targets[field] = dict(TARGETS)
+    name_pixels(dataset, field)
     active = dataset.app_config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
     if field not in active.paths:
         active.paths = [*active.paths, field]
@@ -135,6 +147,11 @@ def write_labels(
     -------
     int
         Samples written.
+
+    Raises
+    ------
+    DataError
+        Samples did not take what was written.
     """
     written = 0
     rest = iter(items)
@@ -142,10 +159,9 @@ def write_labels(
         stored = _read_stored(dataset, field, [item.sample_id for item in batch])
         due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
         if due and clear_missing:  # a status that stands for another label must not outlast it
-            dataset.set_values(f"{field}_status", {item.sample_id: None for item in due}, key_field="id")
+            store_values(dataset, f"{field}_status", {item.sample_id: None for item in due})
         for name, values in _columns(field, run_key, due, has_maps, clear_missing).items():
-            if values:
-                dataset.set_values(name, values, key_field="id")
+            store_values(dataset, name, values)
         written += len(due)
     return written
 
@@ -153,7 +169,8 @@ def write_labels(
 def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """Provenance, mask file, status and confidence of the samples that are in the data set."""
     paths = ["id", f"{field}.provenance", f"{field}.mask_path", f"{field}_status", f"{field}_confidence"]
-    return {id_: tuple(rest) for id_, *rest in zip(*dataset.select(sample_ids).values(paths), strict=True)}
+    columns = every_sample(dataset).select(sample_ids).values(paths)
+    return {id_: tuple(rest) for id_, *rest in zip(*columns, strict=True)}
 
 
 def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:

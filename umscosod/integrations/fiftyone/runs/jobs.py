@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config_io import config_to_dict
 from umscosod.data.groups import groups_from_rows
-from umscosod.data.places import check_place, real_path
-from umscosod.errors import DataError
 from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
@@ -24,7 +21,6 @@ from umscosod.integrations.fiftyone.runs.fields import (
     LabelItem,
     check_field,
     declare_fields,
-    field_names,
     write_labels,
 )
 from umscosod.integrations.fiftyone.runs.parts import (
@@ -36,10 +32,13 @@ from umscosod.integrations.fiftyone.runs.parts import (
     remove_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.runs.places import run_folder
 from umscosod.integrations.fiftyone.runs.resume import resume_part
-from umscosod.integrations.fiftyone.runs.rows import choose_rows, flat_images, read_rows
-from umscosod.types import Labelled, Status
+from umscosod.integrations.fiftyone.runs.rows import SampleRow, choose_rows, flat_images, read_rows
+from umscosod.integrations.fiftyone.runs.stages import Progress, noting, showing
+from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
+from umscosod.integrations.fiftyone.runs.store import every_sample
+from umscosod.progress import ProgressFn
+from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[Part], "LabelReport"]
+Work = Callable[[Part, ProgressFn], "LabelReport"]
 """Does a part in its folder, or what is left of it."""
 
 
@@ -66,7 +65,11 @@ class RunReport:
     notes : tuple of str
         What was chosen on the way and why.
     kept : int
-        Samples of the view that were left alone: done before, a person's, or without a group.
+        Samples of the view that were left alone: done before, or a person's.
+    ungrouped : int
+        Samples of the view without a group, which were left alone too.
+    seconds : float
+        Wall time of the work, that of the calls it goes on from included.
     """
 
     key: str
@@ -74,6 +77,8 @@ class RunReport:
     out: Path
     notes: tuple[str, ...] = ()
     kept: int = 0
+    ungrouped: int = 0
+    seconds: float = 0.0
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -86,6 +91,7 @@ class RunReport:
         """One sentence for people."""
         parts = [f"{count} {status}" for status, count in self.counts.items() if count]
         parts += [f"{self.kept} kept"] if self.kept else []
+        parts += [f"{self.ungrouped} without a group"] if self.ungrouped else []
         first = next((row for row in self.rows if row.status is Status.FAILED), None)
         failed = f"; {first.reason}" if first is not None else ""
         return f"{self.key}: {', '.join(parts) or 'nothing to do'}{failed}"
@@ -129,7 +135,7 @@ class Job:
         return json.loads(json.dumps({**self.verb, "config": config_to_dict(self.config)}))  # type: ignore[no-any-return]
 
 
-def run_job(sample_collection: Any, job: Job, work: Work) -> RunReport:
+def run_job(sample_collection: Any, job: Job, work: Work, progress: Progress = None) -> RunReport:
     """Finish what an earlier call began, then do what is left of the samples given.
 
     Parameters
@@ -138,99 +144,71 @@ def run_job(sample_collection: Any, job: Job, work: Work) -> RunReport:
     job : Job
     work : callable
         One call into the pipeline; it resumes by itself in the folder of an interrupted part.
+    progress : callable or bool, optional
+        See `umscosod.integrations.fiftyone.runs.stages.showing`.
 
     Raises
     ------
-    DataError
-        No images, a field that does not fit or is not this run's, or an interrupted part of other settings.
+    UmscosodError
+        No images, a setting, device or file that is not there, a field that does not fit or is not this run's, or an
+        interrupted part of other settings. Nothing is registered by then.
     """
     view = flat_images(sample_collection)
     dataset = view._dataset  # a view has no public way to its data set
     dataset.reload()  # another process may have begun this run since the data set was loaded here
     check_field(dataset, job.key, has_maps=job.has_maps)
-    with hold_run(folder_of(dataset, job)):
-        report = _run_held(view, dataset, job, work)
+    free_name(dataset, job)
+    with hold_run(folder_of(dataset, job)), showing(progress) as shown:
+        report = _run_held(view, dataset, job, work, shown)
     logger.info("%s", report.summary)
     return report
 
 
-def _run_held(view: Any, dataset: Any, job: Job, work: Work) -> RunReport:
+def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressFn) -> RunReport:
     """Do what `run_job` says, while no other call works on the run."""
-    found = read_rows(view, job.group_field, job.key)
-    chosen, writes = choose_rows(found, overwrite=job.overwrite)  # refuses a view before anything is registered
+    found, groups, writes = _choose(view, job)  # refuses a view before anything is registered
+    if writes:
+        check_start(job)
     config = open_run(dataset, job)
     folder = Path(config.folder)
     rows: list[Labelled] = []
     notes: list[str] = []
+    seconds: list[float] = []
 
     def do(part: Part) -> None:
-        rows.extend(_do_part(dataset, job, part, work, notes))
+        with noting(part, progress) as note:
+            report = work(part, note)
+            rows.extend(_write_part(dataset, job, config, part, report))
+        notes.extend(report.notes)
+        seconds.append(note.seconds)
 
     part = resume_part(folder, config.run_id, job, do)
     if part is None or not part.replaces:  # else this call was to finish the replacing, and has
         if part is not None:
             set_state(part, PartState.COMPLETE)
-            found = read_rows(view, job.group_field, job.key)
-            chosen, writes = choose_rows(found, overwrite=job.overwrite)
+            found, groups, writes = _choose(view, job)
         if writes:
-            groups = groups_from_rows((row.id, row.path, row.group) for row in chosen)
             part = add_part(folder, config.run_id, job.settings, groups, writes, replaces=job.overwrite)
             do(part)
-    _close_run(dataset, job, config, part)
+    _close_run(dataset, job, config, part, seconds)
     done = {row.image_id for row in rows}
     return RunReport(
         key=job.key,
         rows=tuple(rows),
         out=folder,
         notes=tuple(dict.fromkeys(notes)),
-        kept=sum(row.id not in done for row in found),
+        kept=sum(row.id not in done and row.group != "" for row in found),
+        ungrouped=sum(row.group == "" for row in found),
+        seconds=sum(seconds),
     )
 
 
-def folder_of(dataset: Any, job: Job) -> Path:
-    """Folder of the run: where it is, else where it is to be."""
-    from umscosod.integrations.fiftyone.runs.record import find_run
-
-    present = find_run(dataset, job.key)
-    if present is not None:
-        return Path(present.folder)
-    if job.out_dir is None:
-        return real_path(run_folder(dataset, job.key))
-    place = os.path.expanduser(job.out_dir)  # noqa: PTH111 - Path would make the current folder of an empty name
-    check_place(place, what="out_dir")
-    return real_path(place)
-
-
-def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
-    """Register the run or take it up; refuse a field with somebody else's labels, or another folder."""
-    from umscosod.integrations.fiftyone.runs.record import begin_run, find_run
-
-    present = find_run(dataset, job.key)
-    asked = None if job.out_dir is None else real_path(Path(job.out_dir).expanduser())
-    if present is None:
-        _refuse_foreign(dataset, job.key)
-    else:
-        if (present.tree, present.has_maps) != (job.tree, job.has_maps):
-            raise DataError(f"{job.key!r} is a run of {present.method}; choose another name for this one")
-        if asked is not None and asked != Path(present.folder):
-            raise DataError(
-                f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
-            )
-    names = field_names(job.key, has_maps=job.has_maps) if job.tree else []
-    return begin_run(
-        dataset,
-        job.key,
-        job.method,
-        run_id=uuid.uuid4().hex,
-        folder=str(folder_of(dataset, job)),
-        fields=names,
-        tree=job.tree,
-        has_maps=job.has_maps,
-        group_field=job.group_field,
-        settings=config_to_dict(job.config),
-        seed=job.config.seed,
-        versions=package_versions(),
-    )
+def _choose(view: Any, job: Job) -> tuple[list[SampleRow], list[ImageGroup], frozenset[str]]:
+    """All samples of a view, the groups in which something is left to do, and the ids of the samples to write."""
+    found = read_rows(view, job.group_field, job.key)
+    chosen, writes = choose_rows(found, overwrite=job.overwrite)
+    groups = groups_from_rows((row.id, row.path, row.group) for row in chosen) if chosen else []
+    return found, groups, writes
 
 
 def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bool) -> list[LabelItem]:
@@ -253,18 +231,19 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     return items
 
 
-def _do_part(dataset: Any, job: Job, part: Part, work: Work, notes: list[str]) -> list[Labelled]:
-    """Do one part, or what is left of it; every step can be repeated."""
-    report = work(part)
+def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, report: LabelReport) -> list[Labelled]:
+    """Write the labels of a part; this can be repeated."""
+    from umscosod.integrations.fiftyone.runs.record import update_run
+
+    update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # before: what was evaluated is of other labels now
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)
     write_labels(dataset, job.key, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
-    notes += report.notes
     return rows
 
 
-def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None) -> None:
+def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None, seconds: list[float]) -> None:
     """Complete the record, then the last part, then drop files that no label points to any more.
 
     In this order: killed between two of them, the next call finds the part open, and only has to do this again.
@@ -273,7 +252,7 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
 
     parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
     whole = [part for part in parts if part.state is PartState.COMPLETE or (last and part.file == last.file)]
-    statuses = dataset.count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
+    statuses = every_sample(dataset).count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
     freeze_samples(dataset, job.key, config, [sample_id for part in whole for sample_id in part.sample_ids])
     update_run(
         dataset,
@@ -285,23 +264,19 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
         seed=job.config.seed,
         versions=package_versions(),
         group_field=job.group_field,
+        seconds=seconds[-1] if seconds else getattr(config, "seconds", 0.0),
         backbones=_backbones(whole[-1].folder) if whole else config.backbones,
         checkpoint=next((str(part.folder) for part in reversed(whole) if _has_network(part)), ""),
     )
     if last is not None:
         set_state(last, PartState.COMPLETE)
     if dataset.has_field(job.key):
-        used = {Path(path).parts for path in dataset.exists(job.key).values(f"{job.key}.mask_path") if path}
+        used = {
+            Path(path).parts for path in every_sample(dataset).exists(job.key).values(f"{job.key}.mask_path") if path
+        }
         for part in parts:
             if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
                 remove_part(part)
-
-
-def _refuse_foreign(dataset: Any, field: str) -> None:
-    if dataset.has_field(field) and (count := dataset.count(field)):
-        raise DataError(
-            f"the field {field!r} holds {count} labels that no run of umscosod wrote; choose another field name"
-        )
 
 
 def _has_network(part: Part) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,9 @@ from umscosod.config import PipelineConfig
 from umscosod.config_io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
-from umscosod.integrations.fiftyone.runs.parts import Part
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
+from umscosod.integrations.fiftyone.runs.stages import Progress
+from umscosod.progress import ProgressFn
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport
@@ -26,7 +28,7 @@ def label_dataset(
     checkpoint: str | Path | None = None,
     train: bool = True,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Find the common object of each group of samples and store it as labels.
 
@@ -44,13 +46,15 @@ def label_dataset(
     config : PipelineConfig, optional
         By default the ``fast`` preset, as on the command line.
     checkpoint : path or str, optional
-        Label with this network, or that of this run, instead of training one.
+        Label with this network instead of training one; see `predict_dataset`.
     train : bool
         False stops at refined pseudo-labels unless a checkpoint is given.
     overwrite : bool
         Replace labels that are there, but never a person's. Otherwise groups whose samples are all done are left
         out, and of the other groups only samples that are not done are written, though all of them are looked at.
-    progress : callable
+    progress : callable or bool, optional
+        A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar, None: as
+        ``fiftyone.config.show_progress_bars`` says.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def label_dataset(
     -----
     Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
     """
-    from umscosod.integrations.fiftyone.runs.training import checkpoint_of
+    from umscosod.integrations.fiftyone.runs.networks import checkpoint_of
     from umscosod.pipeline import label_groups
 
     config = _config_or_preset(config)
@@ -80,7 +84,7 @@ def label_dataset(
         overwrite=overwrite,
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         return label_groups(
             part.groups,
             part.folder,
@@ -90,7 +94,7 @@ def label_dataset(
             progress=progress,
         )
 
-    return run_job(sample_collection, job, work)
+    return run_job(sample_collection, job, work, progress)
 
 
 def predict_dataset(
@@ -102,7 +106,7 @@ def predict_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Label a new collection with a trained network: no pseudo-labels, no training.
 
@@ -111,12 +115,13 @@ def predict_dataset(
     sample_collection, group_field, field, out_dir, config, overwrite, progress
         As for `label_dataset`.
     checkpoint : path or str
-        Key of a run of this data set that trained, or a checkpoint, a run's folder or an output folder on disk.
+        Key of a run of this data set that trained; ``DATASET/KEY`` of another, see `list_networks`; or the folder of
+        a run, an output folder or a checkpoint on disk.
 
     Raises
     ------
     CheckpointError
-        No checkpoint there, or it belongs to other backbones.
+        There is no such network, or it belongs to other backbones.
     """
     return label_dataset(
         sample_collection,
@@ -139,7 +144,7 @@ def pseudo_label_dataset(
     config: PipelineConfig | None = None,
     detections_field: str | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Make the pseudo-labels of each group (CM-SPLG) and store them, to look at and to train on.
 
@@ -153,10 +158,12 @@ def pseudo_label_dataset(
     detections_field : str, optional
         Take the instance masks of this ``Detections`` field instead of making them by clustering.
     """
-    from umscosod.integrations.fiftyone.runs.proposals import with_detections_file
+    from umscosod.integrations.fiftyone.runs.proposals import check_detections_field, with_detections_file
     from umscosod.pipeline import make_pseudo_labels
 
     config = _config_or_preset(config)
+    if detections_field is not None:
+        check_detections_field(sample_collection._dataset, detections_field)
     job = Job(
         key=field,
         method="umscosod/pseudo",
@@ -169,11 +176,11 @@ def pseudo_label_dataset(
         tree="pseudo",
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         chosen = with_detections_file(sample_collection, detections_field, part, config)
         return make_pseudo_labels(part.groups, part.folder, chosen, progress=progress)
 
-    return run_job(sample_collection, job, work)
+    return run_job(sample_collection, job, work, progress)
 
 
 def refine_dataset(
@@ -184,16 +191,20 @@ def refine_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> RunReport:
     """Refine the stored soft maps of a run anew (RRBE): other threshold, region filter or CRF, no network pass.
 
     Parameters
     ----------
-    sample_collection, out_dir, config, overwrite, progress
-        As for `label_dataset`; of `config`, ``refine`` decides.
+    sample_collection, out_dir, overwrite, progress
+        As for `label_dataset`.
     source : str
         Key of a run with soft maps. Its groups are used.
+    config : PipelineConfig, optional
+        Only its part ``refine`` counts: features, device and all else are the source's own. By default the source's
+        settings altogether. An imported run has none: for it the whole of `config` counts, by default the ``fast``
+        preset.
     field : str
         Name of the new mask field and of the new run.
 
@@ -206,9 +217,9 @@ def refine_dataset(
     from umscosod.integrations.fiftyone.runs.rows import flat_images
     from umscosod.pipeline import refine_maps
 
-    config = _config_or_preset(config)
     view = flat_images(sample_collection)
     run = get_run(view._dataset, source)
+    config = _config_of_source(view._dataset, source, config)
     maps_field = f"{source}_map"
     if maps_field not in run.fields:
         raise DataError(f"the run {source!r} has no soft maps to refine; choose one made by label, predict or import")
@@ -226,11 +237,28 @@ def refine_dataset(
         overwrite=overwrite,
     )
 
-    def work(part: Part) -> LabelReport:
+    def work(part: Part, progress: ProgressFn) -> LabelReport:
         maps = {sample: Path(files[sample]) for sample in part.sample_ids if sample in files}
         return refine_maps(part.groups, maps, part.folder, config, progress=progress)
 
-    return run_job(with_maps, job, work)
+    return run_job(with_maps, job, work, progress)
+
+
+def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:
+    """The settings that a run was made with, its choice of features included, with the refinement asked for."""
+    from umscosod.integrations.fiftyone.runs.record import IMPORT, find_run
+
+    record = find_run(dataset, source)
+    assert record is not None, "get_run found it"
+    if record.method == IMPORT:
+        return _config_or_preset(config)
+    own = load_config(overrides=record.settings)
+    parts = (part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id)
+    used = [part.folder / "run" / "config.yaml" for part in parts]
+    found = [file for file in used if file.is_file()]
+    if found:  # as the work resolved them: by what was at hand, or by its checkpoint
+        own = replace(own, features=load_config(file=found[-1]).features)
+    return own if config is None else replace(own, refine=config.refine)
 
 
 def _config_or_preset(config: PipelineConfig | None) -> PipelineConfig:

@@ -30,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _NAME = re.compile(r"part-(\d+)\.json")
-_BY_CALL = ("detections.json", "labels/manifest.jsonl", "labels/sources.json")
+NOTE_FILE = "progress.json"
+"""In a part's folder: how far its work is; see `umscosod.integrations.fiftyone.runs.stages`."""
+_RESULTS = ("groups/*", "maps/*", "pseudo-done", "checkpoints/*", "round-*/checkpoints/*")
+_BY_CALL = (NOTE_FILE, "detections.json", "labels/manifest.jsonl", "labels/sources.json")
 _BY_JOB = ("report.json", "index.html", "pseudo/manifest.jsonl")
 
 
@@ -169,6 +172,14 @@ def add_part(
     )
     _write(part)
     return part
+
+
+def has_results(part: Part) -> bool:
+    """Whether anything was finished that a later call would go on from: pseudo-labels, a network, maps or masks."""
+    run = part.folder / JOB_FILE.parent
+    patterns = _RESULTS if (part.folder / JOB_FILE).is_file() else ("../masks/*",)  # an import has no job
+    found = (path for pattern in patterns for path in run.parent.glob(f"{run.name}/{pattern}"))
+    return any(not path.name.startswith(".") for path in found)
 
 
 def set_state(part: Part, state: PartState) -> Part:

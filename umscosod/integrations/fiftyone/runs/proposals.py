@@ -16,6 +16,7 @@ from umscosod.data.masks import encode_rle
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
 from umscosod.integrations.fiftyone.runs.parts import Part
+from umscosod.integrations.fiftyone.runs.store import every_sample
 
 
 def with_detections_file(
@@ -41,7 +42,7 @@ def with_detections_file(
     Raises
     ------
     DataError
-        The field is missing or no ``Detections``, or a detection has no mask.
+        A detection has no mask.
     """
     if detections_field is None:
         return config
@@ -53,15 +54,18 @@ def with_detections_file(
     return replace(config, pseudo=chosen)
 
 
-def _from_field(sample_collection: Any, field: str, part: Part) -> dict[str, Any]:
+def check_detections_field(dataset: Any, field: str) -> None:
+    """Refuse a field that is missing or holds no ``Detections``."""
     import fiftyone as fo
 
-    dataset = sample_collection._dataset
-    found = dataset.get_field(field)
-    if getattr(found, "document_type", None) is not fo.Detections:
+    if getattr(dataset.get_field(field), "document_type", None) is not fo.Detections:
         raise DataError(f"{field!r} is no Detections field; choose one whose detections have masks")
+
+
+def _from_field(sample_collection: Any, field: str, part: Part) -> dict[str, Any]:
+    dataset = sample_collection._dataset
     annotations = []
-    for sample in dataset.select(part.sample_ids).select_fields(field).iter_samples():
+    for sample in every_sample(dataset).select(part.sample_ids).select_fields(field).iter_samples():
         detections = sample[field].detections if sample[field] is not None else []
         size_hw = read_upright_size(Path(sample.filepath))[0] if detections else (0, 0)
         for detection in detections:

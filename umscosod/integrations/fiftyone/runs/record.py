@@ -16,11 +16,17 @@ from typing import Any
 
 import fiftyone.core.runs as fors
 
+from umscosod.data.lock import is_held
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.runs.parts import hold_run, list_parts, remove_part
+from umscosod.integrations.fiftyone.runs.look import undress
+from umscosod.integrations.fiftyone.runs.parts import Part, PartState, hold_run, list_parts, remove_part
+from umscosod.integrations.fiftyone.runs.stages import read_note
+from umscosod.words import count_of
 
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
-RUNNING, COMPLETE = "running", "complete"
+IMPORT = METHODS[-1]
+RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
+"""States of a run; the record says ``running`` of an interrupted one, which nobody holds."""
 
 
 class CoSalRunConfig(fors.RunConfig):  # type: ignore[misc]  # untyped base
@@ -48,8 +54,9 @@ class RunSummary:
     key : str
     method : str
         One of `METHODS`.
-    state : {"running", "complete"}
-        ``running`` also of a run that was interrupted; the same call goes on with it.
+    state : {"running", "interrupted", "complete"}
+        ``interrupted``: it was stopped or killed, and nobody is at work on it; see `find_interrupted`. Where folders
+        cannot be locked it counts as ``running``.
     created : str
         UTC, ISO 8601.
     folder : Path
@@ -68,6 +75,12 @@ class RunSummary:
     versions : dict of str to str
     evaluations : tuple of str
         Keys of the evaluations of its field.
+    stale : dict of str to str
+        Those of them made before the field was written anew, each in words.
+    stopped_at : str
+        Of an interrupted run: ``"training 7/72"``; ``""`` where nothing was begun.
+    seconds : float
+        Wall time of the part that was completed last; 0 where none was.
     """
 
     key: str
@@ -85,12 +98,17 @@ class RunSummary:
     settings: dict[str, Any] = field(repr=False)
     versions: dict[str, str] = field(repr=False)
     evaluations: tuple[str, ...] = ()
+    stale: dict[str, str] = field(default_factory=dict)
+    stopped_at: str = ""
+    seconds: float = 0.0
 
     @property
     def summary(self) -> str:
         """One line for people."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
-        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {self.state}, {counts or self.n_samples} samples"
+        counts = counts or count_of(self.n_samples, "sample")
+        state = f"{self.state} at {self.stopped_at}" if self.stopped_at else self.state
+        return f"{self.key}: {self.method.removeprefix('umscosod/')}, {state}, {counts}"
 
 
 def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:
@@ -117,16 +135,24 @@ def get_run(dataset: Any, key: str) -> RunSummary:
     DataError
         There is none; the message names those there are.
     """
+    from umscosod.integrations.fiftyone.evaluation.stale import stale_evaluations
+
     config = find_run(dataset, key)
     if config is None:
         names = ", ".join(run.key for run in list_runs(dataset)) or "none"
         raise DataError(f"there is no run {key!r}; runs of this data set: {names}")
     info = dataset.get_run_info(key)
     values = config.serialize()
+    state, stopped_at = values["state"], ""
+    if state == RUNNING and not is_held(Path(values["folder"])):
+        left = open_part(config)
+        state, stopped_at = INTERRUPTED, "" if left is None else read_note(left).text
     return RunSummary(
         key=key,
         method=config.method,
-        state=values["state"],
+        state=state,
+        stopped_at=stopped_at,
+        seconds=values.get("seconds", 0.0),
         created=info.timestamp.isoformat(timespec="seconds") if info.timestamp else "",
         folder=Path(values["folder"]),
         fields=tuple(values["fields"]),
@@ -138,7 +164,8 @@ def get_run(dataset: Any, key: str) -> RunSummary:
         seed=values["seed"],
         settings=values["settings"],
         versions=values["versions"],
-        evaluations=tuple(_evaluations_of(dataset, key)),
+        evaluations=tuple(evaluations_of(dataset, key)),
+        stale=stale_evaluations(dataset, key),
     )
 
 
@@ -148,14 +175,20 @@ def list_runs(dataset: Any) -> list[RunSummary]:
     return sorted((get_run(dataset, key) for key in keys), key=lambda run: (run.created, run.key))
 
 
-def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunConfig:
+def open_part(config: CoSalRunConfig) -> Part | None:
+    """The part that a call is at work on, or left unfinished."""
+    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    return next((part for part in parts if part.state is PartState.RUNNING), None)
+
+
+def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **record: Any) -> CoSalRunConfig:
     """Register a run, or take up the one that bears the name; the record says ``running`` from now on.
 
     Fields and files of the earlier state stay: they are replaced sample by sample as new results come.
     """
     present = find_run(dataset, key)
     if present is not None:
-        update_run(dataset, key, present, state=RUNNING, method=method)
+        update_run(dataset, key, present, state=RUNNING, method=method, asked=asked)
         return present
     config = CoSalRunConfig(
         method=method,
@@ -164,6 +197,7 @@ def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunCon
         n_samples=0,
         checkpoint="",
         backbones=[],
+        asked=asked,
         **record,
     )
     dataset.register_run(key, config)
@@ -192,15 +226,52 @@ def frozen_samples(dataset: Any, key: str) -> list[str]:
     return [] if results is None else list(results.sample_ids)
 
 
-def delete_run(dataset: Any, key: str) -> RunSummary:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeletedRun:
+    """What `delete_run` removed, and what of the run it left.
+
+    Attributes
+    ----------
+    run : RunSummary
+        As it was.
+    evaluations : tuple of str
+        Keys of its evaluations that were removed too.
+    kept_evaluations, kept_fields : tuple of str
+        Its evaluations that stay, and the fields of their figures.
+    """
+
+    run: RunSummary
+    evaluations: tuple[str, ...] = ()
+    kept_evaluations: tuple[str, ...] = ()
+    kept_fields: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        parts = [f"{self.run.key}: deleted with {count_of(len(self.run.fields), 'field')}"]
+        if self.evaluations:
+            parts.append(f"its evaluations too: {', '.join(self.evaluations)}")
+        if self.kept_evaluations:
+            fields = f" with the fields {', '.join(self.kept_fields)}" if self.kept_fields else ""
+            parts.append(f"evaluations that stay: {', '.join(self.kept_evaluations)}{fields}")
+        return "; ".join(parts)
+
+
+def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedRun:
     """Remove a run: its fields, its files and its record, nothing else.
 
-    Masks that a person accepted are copies in a folder of their own and stay; so do evaluations, which hold figures.
+    Masks that a person accepted are copies in a folder of their own and stay.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    key : str
+    evaluations : bool
+        Remove the evaluations of its field too, with the fields of their figures; otherwise they stay, and are named.
 
     Returns
     -------
-    RunSummary
-        Of what was removed.
+    DeletedRun
 
     Raises
     ------
@@ -213,14 +284,21 @@ def delete_run(dataset: Any, key: str) -> RunSummary:
     config = find_run(dataset, key)
     assert config is not None, "get_run found it"
     _remove(dataset, run.fields, config)  # here, as FiftyOne's own clean-up turns errors into warnings
+    for name in run.evaluations if evaluations else ():
+        dataset.delete_evaluation(name)
     CoSalRun.delete_run(dataset, key, cleanup=False)
-    return run
+    if evaluations:
+        return DeletedRun(run=run, evaluations=run.evaluations)
+    schema = dataset.get_field_schema()
+    kept = tuple(name for name in schema if name.startswith(tuple(f"{each}_" for each in run.evaluations)))
+    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=kept if run.evaluations else ())
 
 
 def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     folder = Path(config.folder)
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
+        undress(dataset, names[0] if names else "")
         remove_files(folder, config.run_id)
 
 
@@ -237,7 +315,8 @@ def remove_files(folder: Path, run_id: str) -> None:
             remove_part(part)
 
 
-def _evaluations_of(dataset: Any, field_name: str) -> list[str]:
+def evaluations_of(dataset: Any, field_name: str) -> list[str]:
+    """Keys of the evaluations of a field."""
     keys = []
     for key in dataset.list_evaluations():
         config = dataset.get_evaluation_info(key).config

@@ -50,7 +50,10 @@ def flat_images(sample_collection: Any) -> Any:
     if sample_collection._is_dynamic_groups:
         sample_collection = sample_collection.flatten()
     if sample_collection.media_type == "group":
-        raise DataError("this data set groups several sensors; choose one: dataset.select_group_slices('NAME')")
+        raise DataError(
+            "this data set groups several sensors; choose one: dataset.select_group_slices('NAME'), "
+            "or all: dataset.select_group_slices()"
+        )
     if sample_collection.media_type not in ("image", None):  # None: no samples yet
         raise DataError(
             f"only images can be labelled; this is a data set of media type {sample_collection.media_type!r}"
@@ -111,7 +114,7 @@ def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]
 def read_groups(view: Any, files: Sequence[Path], group_field: str | None) -> list[str]:
     """Group name of each sample of a flat view, ``""`` where it has none; by folder without a field."""
     if group_field:
-        return [_group_name(value, group_field) for value in view.values(_value_path(view, group_field))]
+        return [group_name(value) for value in view.values(value_path(view, group_field))]
     by_folder = group_names_by_folder(files)
     return [by_folder[file] for file in files]
 
@@ -146,25 +149,32 @@ def _values_or_none(view: Any, path: str, count: int) -> list[Any]:
     return list(view.values(path)) if view.has_field(path) else [None] * count
 
 
-def _value_path(view: Any, group_field: str) -> str:
-    """Give the path to read group names from: a Classification's label, else the field itself."""
+def value_path(view: Any, group_field: str) -> str:
+    """Give the path to read group names from: a Classification's label, else the field itself.
+
+    Raises
+    ------
+    DataError
+        There is no such field, or it holds no single value a sample.
+    """
     import fiftyone as fo
 
     found = view.get_field(group_field)
     if found is None:
         names = ", ".join(sorted(view.get_field_schema(ftype=fo.StringField))) or "none"
         raise DataError(f"there is no field {group_field!r} to group by; text fields here: {names}")
-    if isinstance(found, fo.EmbeddedDocumentField):
-        if not issubclass(found.document_type, fo.Classification):
-            raise DataError(
-                f"cannot group by {group_field!r}: it holds {found.document_type.__name__}; "
-                "use a text, number or Classification field"
-            )
-        return f"{group_field}.label"
-    return group_field
-
-
-def _group_name(value: Any, group_field: str) -> str:
-    if isinstance(value, (list, tuple, dict)):
+    if isinstance(found, fo.EmbeddedDocumentField) and not issubclass(found.document_type, fo.Classification):
+        raise DataError(
+            f"cannot group by {group_field!r}: it holds {found.document_type.__name__}; "
+            "use a text, number or Classification field"
+        )
+    parts = group_field.split(".")
+    way = [view.get_field(".".join(parts[:length])) for length in range(1, len(parts) + 1)]
+    if any(isinstance(field, (fo.ListField, fo.DictField, fo.VectorField)) for field in way):
         raise DataError(f"cannot group by {group_field!r}: it holds several values a sample; use a field with one")
+    return f"{group_field}.label" if isinstance(found, fo.EmbeddedDocumentField) else group_field
+
+
+def group_name(value: Any) -> str:
+    """Name the group that a value of the group field stands for; ``""`` for none."""
     return "" if value is None else str(value)

@@ -15,7 +15,7 @@ from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.review.state import ReviewState
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
-from umscosod.integrations.fiftyone.runs.jobs import Job, folder_of, open_run
+from umscosod.integrations.fiftyone.runs.jobs import Job
 from umscosod.integrations.fiftyone.runs.parts import (
     Part,
     PartState,
@@ -28,9 +28,12 @@ from umscosod.integrations.fiftyone.runs.parts import (
 )
 from umscosod.integrations.fiftyone.runs.resume import resume_part
 from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.integrations.fiftyone.runs.stages import Progress, noting, showing
+from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
+from umscosod.progress import ProgressFn
 from umscosod.pseudo.manifest import MANIFEST_NAME, dump_row, iter_rows
 from umscosod.types import NAMES, ImageGroup
+from umscosod.words import count_of
 
 METHOD = "umscosod/train"
 
@@ -51,6 +54,8 @@ class TrainOutcome:
     n_labels, n_reviewed : int
         Masks trained on, and how many of them are a person's.
     notes : tuple of str
+    seconds : float
+        Wall time of the work, that of the calls it goes on from included.
     """
 
     key: str
@@ -61,13 +66,14 @@ class TrainOutcome:
     n_labels: int
     n_reviewed: int
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def summary(self) -> str:
         """One sentence for people."""
         return (
-            f"{self.key}: trained on {self.n_labels} masks ({self.n_reviewed} accepted by a person), "
-            f"{self.steps} steps, loss {self.final_loss:.3f}"
+            f"{self.key}: trained on {count_of(self.n_labels, 'mask')} ({self.n_reviewed} accepted by a person), "
+            f"{count_of(self.steps, 'step')}, loss {self.final_loss:.3f}"
         )
 
     @property
@@ -86,7 +92,7 @@ def train_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = ignore_progress,
+    progress: Progress = None,
 ) -> TrainOutcome:
     """Train the network on masks of the data set and register it as a run.
 
@@ -136,8 +142,9 @@ def train_dataset(
         has_maps=False,
         tree="",
     )
-    with hold_run(folder_of(dataset, job)):
-        return _train_held(view, job, labels, reviewed, progress)
+    free_name(dataset, job)
+    with hold_run(folder_of(dataset, job)), showing(progress) as shown:
+        return _train_held(view, job, labels, reviewed, shown)
 
 
 def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, progress: ProgressFn) -> TrainOutcome:
@@ -145,19 +152,23 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
     from umscosod.pipeline import train
 
     dataset = view._dataset
-    _refuse_trained(dataset, job.key, job.overwrite)
+    is_new = _refuse_trained(dataset, job.key, job.overwrite)
+    check_start(job)
+    chosen = _choose(view, job, labels, reviewed) if is_new else None  # refuses before anything is registered
     record = open_run(dataset, job)
     folder = Path(record.folder)
     reports = []
 
     def do(part: Part) -> None:
-        reports.append(train(part.groups, part.folder / "labels", part.folder, job.config, progress=progress))
+        with noting(part, progress) as note:
+            report = train(part.groups, part.folder / "labels", part.folder, job.config, progress=note)
+        reports.append((report, note.seconds))
 
     part = resume_part(folder, record.run_id, job, do)
     if part is None:
-        part = _freeze(view, job, folder, record.run_id, labels, reviewed)
+        part = _freeze(chosen or _choose(view, job, labels, reviewed), dataset, job, folder, record.run_id, labels)
         do(part)
-    (report,) = reports
+    ((report, seconds),) = reports
     counted = json.loads((part.folder / "labels" / "sources.json").read_text(encoding="utf-8"))
     outcome = TrainOutcome(
         key=job.key,
@@ -168,6 +179,7 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
         n_labels=counted["labels"] + counted["reviewed"],
         n_reviewed=counted["reviewed"],
         notes=report.notes,
+        seconds=seconds,
     )
     # In this order: killed between two of them, the next call finds the part open and its network trained, and the
     # record never names one that is gone.
@@ -179,36 +191,27 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
     return outcome
 
 
-def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
-    """Find the network that is meant: a run's by its key, else a folder on disk.
+def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> bool:
+    """Refuse the name of a run that is complete; gives whether it is a new one."""
+    from umscosod.integrations.fiftyone.runs.record import COMPLETE, find_run
 
-    Raises
-    ------
-    DataError
-        The run has no trained network.
-    """
-    from umscosod.integrations.fiftyone.runs.record import find_run, get_run
-
-    dataset = sample_collection._dataset
-    if isinstance(checkpoint, str) and checkpoint.isidentifier() and find_run(dataset, checkpoint) is not None:
-        run = get_run(dataset, checkpoint)
-        if not run.checkpoint:
-            raise DataError(
-                f"the run {checkpoint!r} ({run.method}, {run.state}) has no trained network; choose one that trained"
-            )
-        return Path(run.checkpoint)
-    return Path(checkpoint).expanduser()
-
-
-def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> None:
-    from umscosod.integrations.fiftyone.runs.record import COMPLETE, find_run, get_run
-
-    if find_run(dataset, key) is not None and not overwrite and get_run(dataset, key).state == COMPLETE:
+    present = find_run(dataset, key)
+    if present is not None and not overwrite and present.state == COMPLETE:
         raise DataError(f"the run {key!r} is complete; choose another name for the network, or overwrite")
+    return present is None
 
 
-def _freeze(view: Any, job: Job, folder: Path, run_id: str, labels: str | None, reviewed: str | None) -> Part:
-    """Copy the masks to train on, then record the part: an interruption before that leaves nothing to take up."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chosen:
+    """What there is to learn from: groups of images, their masks, and whose mask is a person's."""
+
+    groups: tuple[ImageGroup, ...]
+    masks: dict[str, Path]
+    people: frozenset[str]
+
+
+def _choose(view: Any, job: Job, labels: str | None, reviewed: str | None) -> _Chosen:
+    """Find images that have a group and a mask."""
     masks, people = _find_masks(view, labels, reviewed)
     ids, paths = view.values(["id", "filepath"])
     names = read_groups(view, [Path(path) for path in paths], job.group_field)
@@ -217,16 +220,20 @@ def _freeze(view: Any, job: Job, folder: Path, run_id: str, labels: str | None, 
         raise DataError(
             f"no sample with a group has a mask in {labels or reviewed!r}; make pseudo-labels or accept masks first"
         )
-    groups = tuple(groups_from_rows(rows))
+    return _Chosen(groups=tuple(groups_from_rows(rows)), masks=masks, people=people)
+
+
+def _freeze(chosen: _Chosen, dataset: Any, job: Job, folder: Path, run_id: str, labels: str | None) -> Part:
+    """Copy the masks to train on, then record the part: an interruption before that leaves nothing to take up."""
+    ids = frozenset(image.id for group in chosen.groups for image in group.images)
+    n_reviewed = len(ids & chosen.people)
     with stage_part(folder) as staging:
         target = staging / "labels"
-        _copy_masks(groups, masks, target)
-        _write_manifest(view._dataset, labels, [row[0] for row in rows if row[0] not in people], target)
-        count = {"reviewed": sum(row[0] in people for row in rows)}
+        _copy_masks(chosen.groups, chosen.masks, target)
+        _write_manifest(dataset, labels, ids - chosen.people, target)
         with open_atomic(target / "sources.json") as stream:
-            stream.write(json.dumps({**count, "labels": len(rows) - count["reviewed"]}).encode())
-        writes = frozenset(row[0] for row in rows)
-        return add_part(folder, run_id, job.settings, groups, writes, replaces=job.overwrite, content=staging)
+            stream.write(json.dumps({"reviewed": n_reviewed, "labels": len(ids) - n_reviewed}).encode())
+        return add_part(folder, run_id, job.settings, chosen.groups, ids, replaces=job.overwrite, content=staging)
 
 
 def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[dict[str, Path], frozenset[str]]:
@@ -292,4 +299,5 @@ def _complete(dataset: Any, job: Job, record: Any, part: Part, outcome: TrainOut
         settings=config_to_dict(job.config),
         seed=job.config.seed,
         group_field=job.group_field,
+        seconds=outcome.seconds,
     )

@@ -1,0 +1,97 @@
+"""A run that was interrupted, in the form that names it: go on with it as it was, or begin anew."""
+
+from collections.abc import Callable
+from typing import Any
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import config_to_dict, preset_names, preset_values
+from umscosod.errors import DataError
+from umscosod.words import count_of
+
+from .forms import Form, read_text
+from .outlook import features_in_words
+
+RESUME, ANEW = "resume", "anew"
+WAYS = {
+    RESUME: "Resume with its settings and its images",
+    ANEW: "Start anew: labels that are written stay, the rest is made with the settings below",
+}
+
+
+def add_interrupted(form: Form, key: str) -> bool:
+    """Say what was interrupted, and ask how to go on; returns whether it is resumed, which needs nothing else."""
+    try:
+        found = _find(form.dataset, key)
+    except DataError as error:
+        form.error("interrupted_problem", str(error))
+        return False
+    if found is None:
+        return False
+    at = f" at {found.stage}" if found.stage else ""
+    known = [
+        features_in_words(found.config),
+        f"preset {preset_of(found.config)}",
+        count_of(len(found.sample_ids), "image"),
+    ]
+    known += [f"begun {found.began.replace('T', ' ')[:16]} UTC"] if found.began else []
+    form.warning("interrupted_note", f"{key!r} was interrupted{at} ({', '.join(known)})")
+    return form.choice("interrupted", WAYS, RESUME, is_radio=True, label="Interrupted run") == RESUME
+
+
+def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `call_library`: those given, unless the form says how to go on with an interrupted run."""
+    way = read_text(ctx, "interrupted")
+    found = _find(ctx.dataset, key) if way in WAYS else None
+    if found is None:
+        return options
+    if way == ANEW:
+        return {**options, "given_up": key}
+    known = {"config": found.config, "group_field": found.group_field, "train": found.settings.get("train", True)}
+    return {**options, **known, "resumed": key}  # the bar of the job needs them
+
+
+def call_library(
+    function: Callable[..., Any],
+    view: Any,
+    progress: Any,
+    *,
+    resumed: str = "",
+    given_up: str = "",
+    **options: Any,
+) -> Any:
+    """Call a function of the library, or go on with what it was called for before."""
+    import umscosod.integrations.fiftyone as integration
+
+    if resumed:
+        return integration.resume_dataset(view, resumed, progress=progress)
+    if given_up:
+        integration.give_up_interrupted(view._dataset, given_up)
+    return function(view, **options, progress=progress)
+
+
+def preset_of(config: PipelineConfig) -> str:
+    """Preset whose values a configuration has, the one with most of them.
+
+    Examples
+    --------
+    >>> from umscosod.config_io import load_config
+    >>> preset_of(load_config("fast", overrides={"seed": 7}))
+    'fast'
+    """
+    plain = config_to_dict(config)
+
+    def has(name: str, value: Any) -> bool:
+        found: Any = plain
+        for part in name.split("."):
+            found = found[part]
+        return bool(found == (list(value) if isinstance(value, tuple) else value))
+
+    sets = {preset: preset_values(preset) for preset in preset_names()}
+    fitting = [preset for preset, values in sets.items() if all(has(name, value) for name, value in values.items())]
+    return max(fitting, key=lambda preset: len(sets[preset]))
+
+
+def _find(dataset: Any, key: str) -> Any:
+    import umscosod.integrations.fiftyone as integration
+
+    return integration.find_interrupted(dataset, key) if key.isidentifier() else None

@@ -1,0 +1,166 @@
+"""Settings of the method in a form: most people need none, so they are shown on demand."""
+
+from typing import Any, get_args, get_type_hints
+
+from fiftyone.operators import types
+from typing_extensions import Doc
+
+from umscosod.config import PipelineConfig
+from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.config_yaml import parse_yaml
+from umscosod.errors import ConfigError, shorten
+
+from .forms import Form, read_flag, read_text
+
+METHODS = {
+    "ums": "Masks that recur in the group, then a network trained on them (default)",
+    "pseudo": "Masks that recur in the group alone: no network",
+    "attention": "What stands out in each image (attention map): quick, for comparison",
+    "tokencut": "TokenCut: one cut through each image, for comparison",
+    "dvfdvd": "Deep ViT features: clusters over the group, for comparison",
+    "scosparc": "SCoSPARC: another method that trains on the group, for comparison",
+}
+PRESETS = {
+    "fast": "fast: good masks in minutes (default)",
+    "full": "full: a larger network, trained longer; for a GPU or a night",
+    "paper": "paper: as published; needs a GPU, weights and a file of instance masks",
+    "smoke": "smoke: useless masks in seconds, to see that everything runs",
+}
+BACKBONES = {
+    "auto": "Automatic: the best whose weights are on this machine (default)",
+    "embedded": "Without weights: quick, runs everywhere",
+    "dino_vitb8": "DINO ViT-B/8: most accurate, slow without a GPU",
+    "dino_vits8": "DINO ViT-S/8: smaller, quicker",
+    "dinov2_vitb14_reg": "DINOv2 ViT-B/14 with registers",
+    "dinov2_vits14_reg": "DINOv2 ViT-S/14 with registers",
+    "dinov2_vits14": "DINOv2 ViT-S/14",
+}
+LABELS = {
+    "method": "Method",
+    "preset": "Preset",
+    "backbone": "Features",
+    "weights": "Weight file",
+    "device": "Device",
+    "settings": "Other settings",
+}
+PLAIN = {"method": "ums", "preset": DEFAULT_PRESET, "backbone": "auto", "device": "auto"}
+
+
+def get_help(config_class: type, name: str) -> str:
+    """Return what `config_class` says of its field `name`.
+
+    Examples
+    --------
+    >>> from umscosod.config import TrainConfig
+    >>> get_help(TrainConfig, "epochs")
+    'Passes over all groups (paper: 100).'
+    """
+    hint = get_type_hints(config_class, include_extras=True)[name]
+    notes: tuple[Any, ...] = getattr(hint, "__metadata__", ())
+    return next((note.documentation for note in notes if isinstance(note, Doc)), "")
+
+
+def method_names() -> tuple[str, ...]:
+    """Methods that the library has."""
+    return get_args(get_type_hints(PipelineConfig)["method"])
+
+
+def is_advanced(form: Form, what: str = "") -> bool:
+    """Add the tick box that shows the rest of the form; `what` begins the list of what that is."""
+    description = _hidden_values(form) or f"{what}Features, device, folder and everything else that can be set"
+    return form.flag("advanced", label="Advanced", description=description)
+
+
+def _hidden_values(form: Form) -> str:
+    """Say what is set behind a box that is not ticked: it holds all the same."""
+    given = {name: shorten(text) for name in LABELS if (text := read_text(form.ctx, name)) != PLAIN.get(name, "")}
+    given = {name: text for name, text in given.items() if read_text(form.ctx, name)}
+    if given and not read_flag(form.ctx, "advanced"):
+        return "Set there: " + ", ".join(f"{LABELS[name]} {text}" for name, text in given.items())
+    return ""
+
+
+def add_method_choice(form: Form) -> str:
+    """Offer every maker of masks."""
+    return form.choice("method", METHODS, "ums", label=LABELS["method"])
+
+
+def add_settings(form: Form) -> None:
+    """Ask for preset, features, device and any other setting."""
+    form.choice("preset", PRESETS, DEFAULT_PRESET, label=LABELS["preset"])
+    form.choice(
+        "backbone",
+        BACKBONES,
+        "auto",
+        label=LABELS["backbone"],
+        description="How pictures are compared. Vision transformers (DINO) need weights; see Weights in the docs",
+    )
+    form.text(
+        "weights",
+        allow_empty=True,
+        label=LABELS["weights"],
+        description="A .safetensors or .pth file for these features; empty: the one in the caches of this machine",
+    )
+    form.text(
+        "device", "auto", label=LABELS["device"], description="auto: a GPU where there is one; cpu, cuda, cuda:1 or mps"
+    )
+    add_overrides(form)
+
+
+def check_settings(form: Form, section: str = "") -> None:
+    """Refuse at once what cannot work, shown or not; settings outside a `section` have no effect in some forms."""
+    from umscosod.integrations.fiftyone.runs.checks import check_device, check_weights_file
+
+    if weights := read_text(form.ctx, "weights"):
+        form.refuse("weights_problem", check_weights_file, weights)
+    form.refuse("device_problem", check_device, read_text(form.ctx, "device", "auto"))
+    form.refuse("settings_problem", lambda: read_config(form.ctx, section=section))
+
+
+def add_overrides(form: Form, example: str = "train.epochs=30") -> None:
+    """Ask for settings by name."""
+    form.text(
+        "settings",
+        allow_empty=True,
+        label=LABELS["settings"],
+        description=f"One a line, as on the command line: {example}",
+        view=types.TextFieldView(multiline=True),
+    )
+
+
+def read_config(ctx: Any, fields: dict[str, Any] | None = None, *, section: str = "") -> PipelineConfig:
+    """Put the configuration together: preset, then the form's own `fields`, then what was typed in or chosen.
+
+    Raises
+    ------
+    ConfigError
+        A setting is unknown, out of its bounds, or outside the only `section` that is read.
+    """
+    for name in _read_overrides(ctx):
+        if not name.startswith(section):
+            raise ConfigError(f"{shorten(name)} has no effect here; settings of this form begin with {section!r}")
+    chosen = {
+        "features.backbone": read_text(ctx, "backbone"),
+        "features.weights": read_text(ctx, "weights"),
+        "device": read_text(ctx, "device"),
+        "method": read_text(ctx, "method"),
+    }
+    given = {name: value for name, value in chosen.items() if value and value != "auto"}
+    overrides = {**(fields or {}), **_read_overrides(ctx), **given}
+    return load_config(read_text(ctx, "preset", DEFAULT_PRESET), overrides=overrides)
+
+
+def _read_overrides(ctx: Any) -> dict[str, Any]:
+    """Settings as lines ``name=value``; FiftyOne lets no mapping through."""
+    overrides: dict[str, Any] = {}
+    for line in read_text(ctx, "settings").splitlines():
+        name, sign, value = line.partition("=")
+        if not line.strip():
+            continue
+        if not sign:
+            raise ConfigError(f"{shorten(line.strip())} is no setting; write one a line: train.epochs=30")
+        try:
+            overrides[name.strip()] = parse_yaml(value)
+        except ConfigError as error:
+            raise ConfigError(f"{shorten(name.strip(), quoted=False)}: {shorten(value.strip())} is {error}") from None
+    return overrides

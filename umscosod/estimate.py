@@ -1,0 +1,69 @@
+"""How long a job will take, and whether training pays; torch-free, so that a form can ask at every keystroke."""
+
+from __future__ import annotations
+
+from umscosod.config import FeaturesConfig, PipelineConfig
+from umscosod.features.vit_specs import VIT_SPECS
+from umscosod.features.weights_place import find_weights
+
+_FEATURES_S = {0: 0.30, 384: 1.0, 768: 4.0}
+"""Encoding an image in both streams, by token width of the first; 0: without weights."""
+_LABELS_S = {0: 0.05, 384: 0.10, 768: 0.12}
+"""Pseudo-label of an image."""
+_STEP_S = {0: 0.055, 384: 0.13, 768: 0.25}
+"""One image in one step of training."""
+_PREDICT_S = {0: 0.02, 384: 0.04, 768: 0.08}
+"""One pass of the network over an image."""
+_REFINE_S = {0: 0.05, 384: 0.07, 768: 0.08}
+"""Refinement of an image, DenseCRF included."""
+_TRAINING_PAYS_FROM = 100
+"""Images; on smaller collections no gain was measured with any features (docs/accuracy.md)."""
+
+
+def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_groups: int = 1) -> dict[str, float]:
+    """Estimate the time of each stage of a job on two CPU cores with nothing cached.
+
+    Parameters
+    ----------
+    n_images, n_groups : int
+    config : PipelineConfig
+    train : bool
+        Whether the network is trained.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds by the name that the stage reports its progress under, in the order of the stages. Measured on one
+        machine (docs/performance.md): right to a factor of about two on others, and far too long for a GPU.
+    """
+    width = first_width(config.features)
+    stages = {"features": n_images * _FEATURES_S[width], "pseudo-labels": n_images * _LABELS_S[width]}
+    if train and config.method == "ums":
+        epochs = max(config.train.epochs, -(-config.train.min_steps // max(1, n_groups)))
+        stages["training"] = epochs * n_images * _STEP_S[width]
+    stages["prediction"] = n_images * _PREDICT_S[width]
+    return {**stages, "refinement": n_images * _REFINE_S[width]}
+
+
+def training_pays(n_images: int, config: PipelineConfig) -> bool:
+    """Whether a trained network is known to add to its pseudo-labels: ViT features and at least 100 images.
+
+    Elsewhere no gain was measured; docs/accuracy.md has the figures.
+    """
+    return first_width(config.features) > 0 and n_images >= _TRAINING_PAYS_FROM
+
+
+def first_width(features: FeaturesConfig) -> int:
+    """Token width of the first stream that a job would use on this machine; 0 for features without weights.
+
+    A weight file given with ``auto`` counts as a ViT-S: it is not opened here.
+    """
+    name = features.backbone
+    if name == "auto" and features.weights:
+        return VIT_SPECS["dinov2_vits14"].dim
+    if name == "auto":
+        first = VIT_SPECS["dino_vitb8"]
+        pair = (first,) if features.second_backbone not in ("", "auto") else (first, VIT_SPECS[first.partner])
+        is_there = features.allow_download or all(find_weights(spec) is not None for spec in pair)
+        return first.dim if is_there else 0
+    return VIT_SPECS[name].dim if name in VIT_SPECS else 0

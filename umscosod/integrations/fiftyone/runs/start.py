@@ -1,0 +1,128 @@
+"""The start of a run: what would stop it is said before its name is taken, and one that came to nothing keeps none."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umscosod.config_io import config_to_dict
+from umscosod.data.places import check_place, real_path
+from umscosod.errors import DataError
+from umscosod.export.report import package_versions
+from umscosod.integrations.fiftyone.runs.fields import field_names
+from umscosod.integrations.fiftyone.runs.parts import PartState, has_results, list_parts, stage_part
+from umscosod.integrations.fiftyone.runs.places import run_folder
+from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delete_run, find_run
+from umscosod.integrations.fiftyone.runs.store import every_sample
+from umscosod.words import count_of
+
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs.jobs import Job
+    from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
+
+
+def check_start(job: Job) -> None:
+    """Refuse what the work would refuse at its door: settings, device, weights, checkpoint.
+
+    Raises
+    ------
+    UmscosodError
+    """
+    from umscosod.pipeline.door import check_settings
+    from umscosod.pipeline.refining import looks_at_tokens
+
+    verb = job.verb["verb"]
+    if verb == "import":
+        return
+    check_settings(
+        job.config,
+        checkpoint=job.verb.get("checkpoint") or None,
+        wants_masks=(verb == "pseudo" and not job.verb["detections_field"]) or verb == "label",
+        wants_tokens=verb != "refine" or looks_at_tokens(job.config.refine),
+    )
+
+
+def folder_of(dataset: Any, job: Job) -> Path:
+    """Folder of the run: where it is, else where it is to be."""
+    present = find_run(dataset, job.key)
+    if present is not None:
+        return Path(present.folder)
+    if job.out_dir is None:
+        return real_path(run_folder(dataset, job.key))
+    place = os.path.expanduser(job.out_dir)  # noqa: PTH111 - Path would make the current folder of an empty name
+    check_place(place, what="out_dir")
+    return real_path(place)
+
+
+def free_name(dataset: Any, job: Job) -> None:
+    """Forget a run that stands in the way of this one, if it was begun and came to nothing.
+
+    Raises
+    ------
+    DataError
+        A call is at work on it.
+    """
+    present = find_run(dataset, job.key)
+    if present is None or present.state != RUNNING or not _conflict(present, job):
+        return
+    parts = [part for part in list_parts(Path(present.folder)) if part.run_id == present.run_id]
+    if not any(part.state is PartState.COMPLETE or has_results(part) for part in parts):
+        delete_run(dataset, job.key)
+
+
+def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
+    """Register the run or take it up; the caller holds its folder.
+
+    Raises
+    ------
+    DataError
+        The field has somebody else's labels, the run is of another kind or has another folder, or that folder cannot
+        be written.
+    """
+    present = find_run(dataset, job.key)
+    if present is None:
+        _refuse_foreign(dataset, job.key)
+    elif conflict := _conflict(present, job):
+        raise DataError(conflict)
+    folder = folder_of(dataset, job)
+    with stage_part(folder):
+        pass  # it can be written
+    return begin_run(
+        dataset,
+        job.key,
+        job.method,
+        asked={"settings": job.settings, "group_field": job.group_field, "began": _now()},
+        run_id=uuid.uuid4().hex,
+        folder=str(folder),
+        fields=field_names(job.key, has_maps=job.has_maps) if job.tree else [],
+        tree=job.tree,
+        has_maps=job.has_maps,
+        group_field=job.group_field,
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        versions=package_versions(),
+    )
+
+
+def _conflict(present: CoSalRunConfig, job: Job) -> str:
+    """Why a run cannot be taken up by this call; empty where it can."""
+    if (present.tree, present.has_maps) != (job.tree, job.has_maps):
+        return f"{job.key!r} is a run of {present.method}; choose another name for this one"
+    if job.out_dir is not None and real_path(Path(job.out_dir).expanduser()) != Path(present.folder):
+        return f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
+    return ""
+
+
+def _refuse_foreign(dataset: Any, field: str) -> None:
+    if dataset.has_field(field) and (count := every_sample(dataset).count(field)):
+        raise DataError(
+            f"the field {field!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
+            f"choose another field name"
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
