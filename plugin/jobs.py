@@ -56,6 +56,8 @@ class JobEnd:
     steps : tuple of NextStep
     view : fiftyone.core.view.DatasetView or None
         To be put into the grid.
+    is_look : bool
+        The view is there to be looked at: what the grid showed before comes back when the panel is closed.
     """
 
     summary: str
@@ -63,6 +65,7 @@ class JobEnd:
     is_success: bool = True
     steps: tuple[NextStep, ...] = ()
     view: Any = None
+    is_look: bool = False
 
 
 class AppJob:
@@ -94,6 +97,7 @@ class AppJob:
         self.state, self.message = RUNNING, "starting"
         self.ended: JobEnd | None = None
         self.is_told = False
+        self.view_before: Any = None
         self.whole = WholeJob()
         self._work = work
         self._stop = threading.Event()

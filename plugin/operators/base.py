@@ -149,6 +149,10 @@ class JobOperator(BaseOperator):
         """What the grid is to show at the end; None: what it shows."""
         return None
 
+    def is_look(self, ctx: Any) -> bool:
+        """Whether that view is only to be looked at."""
+        return False
+
     def execute(self, ctx: Any) -> Generator[Any]:
         """Start the work in the App, and show it; elsewhere do it."""
         if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
@@ -180,6 +184,7 @@ class JobOperator(BaseOperator):
             is_success=outcome.is_success,
             steps=self.next_steps(ctx) if outcome.is_success else (),
             view=self.view_after(ctx),
+            is_look=self.is_look(ctx),
         )
 
     def resolve_output(self, ctx: Any) -> Any:

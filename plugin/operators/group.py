@@ -3,6 +3,7 @@
 from typing import Any
 
 import fiftyone as fo
+from fiftyone.operators.constants import ViewTarget
 
 from umscosod.integrations.fiftyone import group_fields
 from umscosod.progress import ProgressFn
@@ -11,6 +12,7 @@ from ..forms import BY_FOLDER, Form, names_as_words, read_flag, read_number, rea
 from ..jobs import NextStep
 from ..outlook import Outlook, open_form
 from ..settings import add_settings, check_settings, read_config
+from ..spaces import chosen_view
 from .base import JobOperator
 
 FIELD, FOLDER, TAG, DISCOVERED = "field", "folder", "tag", "discovered"
@@ -26,6 +28,7 @@ ACTIONS = {
     WRITE: "Write these groups",
 }
 INTO = "cosal_group"
+CUSTOM = ViewTarget.CUSTOM_VIEW_TARGET
 _SHOWN = 30
 
 
@@ -105,9 +108,15 @@ class GroupByClass(JobOperator):
         """Write what was looked at, or label by it."""
         into = read_text(ctx, "into", INTO)
         if _is_preview(ctx):
-            params = {**ctx.params, "action": WRITE}
-            return (NextStep(label="Write these groups", operator=self.NAME, params=params),)
+            # of the samples that were looked at: the grid shows one image a group by then
+            target = {"view_target": CUSTOM, "custom_view_target": chosen_view(ctx).view()._serialize()}
+            params = {**ctx.params, "action": WRITE, **target}
+            return (NextStep(label="Write these groups", operator=self.NAME, params=params, has_form=False),)
         return (NextStep(label="Label by these groups", operator="label", params={"group_field": into}),)
+
+    def is_look(self, ctx: Any) -> bool:
+        """A preview is."""
+        return _is_preview(ctx)
 
     def view_after(self, ctx: Any) -> Any:
         """One image of each proposed group; after writing, one tile a group."""

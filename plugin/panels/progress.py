@@ -101,6 +101,9 @@ class Progress(foo.Panel):
 
     def close(self, ctx: Any) -> None:
         """Forget what has ended, and close the panel."""
+        newest = next(iter(_jobs(ctx)), None)
+        if newest is not None and newest.view_before is not None:
+            ctx.ops.set_view(newest.view_before)
         dismiss(ctx.dataset.name)
         ctx.ops.close_panel(id=ctx.panel.id)
 
@@ -160,6 +163,7 @@ def _tell(ctx: Any, job: AppJob) -> None:
     list(keep_filters(ctx))
     ctx.trigger("reload_dataset")  # the new fields appear in the sidebar
     if job.ended is not None and job.ended.view is not None:
+        job.view_before = ctx.view if job.ended.is_look else None
         ctx.ops.set_view(job.ended.view)
 
 

@@ -230,6 +230,11 @@ def test_proposed_groups_can_be_looked_at(toy_dataset: Any) -> None:
     assert operator.view_after(ctx).values("id") == view.values("id")
     (step,) = operator.next_steps(ctx)
     assert (step.operator, step.params["action"]) == ("group_by_class", "write")
+    # the grid shows one image a group by now; all that were looked at get their group
+    params = {**step.params, "n_groups": 2, "preset": "smoke"}
+    foo.execute_operator(operator.uri, {"dataset": toy_dataset, "view": view, "params": params})
+    toy_dataset.reload()
+    assert sorted(toy_dataset.count_values("cosal_group").values()) == sorted(sizes.values())
     assert form_of("group_by_class", toy_dataset, {"by": "discovered"})["action"].default == "write"
 
 

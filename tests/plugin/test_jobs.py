@@ -123,6 +123,7 @@ class Panel:
             trigger=lambda name, params=None: self.asked.append(("trigger", name, params)),
             prompt=lambda uri, params: self.asked.append(("prompt", uri, params)),
             request_params={},
+            view="the user's view",
         )
 
     def buttons(self) -> list[str]:
@@ -150,6 +151,14 @@ def test_the_panel_tells_of_an_end_once_and_offers_what_comes_next() -> None:
     assert panel.buttons() == ["Evaluate", "Done"]
     panel.panel.go_on(panel.context(job=job.id, step=0))
     assert panel.asked[-1] == ("prompt", "@umscosod/umscosod/evaluate", {"pred_field": "cosal"})
+
+
+def test_a_view_to_look_at_goes_when_the_panel_is_closed() -> None:
+    ended(run(lambda report, whole: JobEnd(summary="2 groups proposed", view="one image a group", is_look=True)))
+    panel = Panel()
+    panel.panel.look(panel.context())
+    panel.panel.close(panel.context())
+    assert [given for kind, given, *_ in panel.asked if kind == "view"] == ["one image a group", "the user's view"]
 
 
 def test_a_failure_offers_its_form_again_as_it_was_filled_in() -> None:
