@@ -34,7 +34,7 @@ _HOMES = {
     "export_dataset": "exchange.exporting",
     "find_interrupted": "runs.interrupted",
     "get_run": "runs.record",
-    "give_up_interrupted": "runs.give_up",
+    "give_up_interrupted": "runs.interrupted",
     "group_dataset": "grouping.dataset",
     "group_fields": "runs.survey",
     "import_predictions": "exchange.predictions",

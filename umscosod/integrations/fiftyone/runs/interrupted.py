@@ -10,6 +10,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config_io import load_config
 from umscosod.data.lock import is_held
 from umscosod.errors import ConfigError, DataError
+from umscosod.integrations.fiftyone.runs.parts import PartState, hold_run, list_parts, set_state
 from umscosod.integrations.fiftyone.runs.record import RUNNING, find_run, open_part
 from umscosod.integrations.fiftyone.runs.stages import Progress, read_note
 from umscosod.integrations.fiftyone.runs.store import every_sample
@@ -163,3 +164,36 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     if verb == "pseudo":
         return pseudo_label_dataset(view, field=key, detections_field=given["detections_field"] or None, **common)
     return label_dataset(view, field=key, checkpoint=given.pop("checkpoint") or None, **given, **common)
+
+
+def give_up_interrupted(dataset: Any, key: str) -> bool:
+    """Give up the unfinished part of a run, so that the next call begins with what settings it likes.
+
+    Labels that are written stay. Files of the part go once no label points to them.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    key : str
+        Name of the run; there need not be one.
+
+    Returns
+    -------
+    bool
+        Whether there was such a part.
+
+    Raises
+    ------
+    DataError
+        A call is at work on the run, or the name belongs to somebody else's.
+    """
+    dataset.reload()  # another process may have begun the run since the data set was loaded here
+    record = find_run(dataset, key)
+    if record is None or not Path(record.folder).is_dir():
+        return False
+    with hold_run(Path(record.folder)):
+        parts = [part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id]
+        left = [part for part in parts if part.state is PartState.RUNNING]
+        for part in left:
+            set_state(part, PartState.SUPERSEDED)
+    return bool(left)
