@@ -10,7 +10,7 @@ fo = pytest.importorskip("fiftyone")
 
 from tests.integration.toy_runs import add_run  # noqa: E402
 from umscosod.integrations.fiftyone.runs.fields import declare_fields, field_names  # noqa: E402
-from umscosod.integrations.fiftyone.runs.look import undress_run  # noqa: E402
+from umscosod.integrations.fiftyone.runs.look import undress  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 
@@ -59,6 +59,6 @@ def test_what_a_user_changed_stays(toy_dataset: Any) -> None:
 def test_a_run_that_goes_takes_its_group_along(toy_dataset: Any) -> None:
     add_run(toy_dataset)
     toy_dataset.delete_sample_fields(field_names("cosal", has_maps=False))
-    undress_run(toy_dataset, "cosal")
+    undress(toy_dataset, "cosal")
     assert "cosal" not in groups_of(toy_dataset)
-    undress_run(toy_dataset, "cosal")  # again is no error
+    undress(toy_dataset, "cosal")  # again is no error
