@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 URI = "@umscosod/umscosod"
-SHOWN_MS = int(os.environ.get("DEV_MS") or 600_000)
+SHOWN_MS = 600_000
 """Longest wait for anything in the page: the first drawing takes 7 to 14 s when nothing else runs."""
 DONE_S = 900
 """Longest wait for a job in the database."""
