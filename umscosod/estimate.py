@@ -17,7 +17,7 @@ _PREDICT_S = {0: 0.02, 384: 0.04, 768: 0.08}
 _REFINE_S = {0: 0.05, 384: 0.07, 768: 0.08}
 """Refinement of an image, DenseCRF included."""
 _TRAINING_PAYS_FROM = 100
-"""Images; on smaller collections no gain was measured with any features (docs/accuracy.md)."""
+"""Images. A guess: the only gain measured was on a larger collection (docs/accuracy.md)."""
 
 
 def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_groups: int = 1) -> dict[str, float]:
@@ -33,8 +33,9 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
     Returns
     -------
     dict of str to float
-        Seconds by the name that the stage reports its progress under, in the order of the stages. Measured on one
-        machine (docs/performance.md): right to a factor of about two on others, and far too long for a GPU.
+        Seconds by the name that the stage reports its progress under, in the order of the stages. A guess: shared out
+        from the whole jobs of docs/performance.md for features without weights and a ViT-S, and scaled up for a ViT-B,
+        which was not measured. Far too long for a GPU.
     """
     width = first_width(config.features)
     stages = {"features": n_images * _FEATURES_S[width], "pseudo-labels": n_images * _LABELS_S[width]}
@@ -46,7 +47,7 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
 
 
 def training_pays(n_images: int, config: PipelineConfig) -> bool:
-    """Whether a trained network is known to add to its pseudo-labels: ViT features and at least 100 images.
+    """Whether a trained network may add to its pseudo-labels: ViT features and at least 100 images.
 
     Elsewhere no gain was measured; docs/accuracy.md has the figures.
     """

@@ -78,13 +78,12 @@ def _advise_training(ctx: Any, outlook: Outlook) -> tuple[bool, str]:
     """Whether to train by default, and why."""
     config = config_or_none(ctx)
     if config is None or training_pays(outlook.n_images, config):
-        return True, "A network learns from the masks found so far and often betters them. Off: much faster"
+        return True, "A network learns from the masks found so far and may better them. Off: much faster"
     if not first_width(config.features):
         return False, (
             "Off by default here: with weight-free features training adds nothing measurable "
             "(mean IoU .646 with it, .651 without). You can train later"
         )
     return False, (
-        f"Off by default here: training was seen to help from 100 images on, and these are {outlook.n_images}. "
-        "You can train later"
+        f"Off by default below 100 images, a guess of ours; these are {outlook.n_images}. You can train later"
     )

@@ -24,7 +24,6 @@ OPERATORS = {
     "umscosod/train": "train",
 }
 """What goes on with a run that was interrupted, by the run's method."""
-INTERRUPTED = "interrupted"
 HELP = """Jobs of this data set that were started in the App. A job goes on when the tab is closed.
 
 *Stop* keeps what is finished: the same call goes on from there."""
@@ -136,6 +135,7 @@ def _job(ctx: Any) -> AppJob | None:
 def _interrupted(ctx: Any) -> dict[str, str]:
     """What to say of each run that nobody works on and that is not done, by key."""
     from umscosod.integrations.fiftyone import find_interrupted, list_runs
+    from umscosod.integrations.fiftyone.runs.record import INTERRUPTED
 
     if ctx.dataset is None or any(job.state == RUNNING for job in _jobs(ctx)):
         return {}

@@ -19,9 +19,9 @@ def two_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     def survey(view: Any, group_field: str | None = None) -> Survey:
         return Survey(group_field=group_field, sizes={"cat": 4, "dog": 4})
 
-    monkeypatch.setattr(integration, "survey", survey, raising=False)
-    monkeypatch.setattr(integration, "likely_group_field", lambda view: None, raising=False)
+    monkeypatch.setattr(integration, "survey", survey)
+    monkeypatch.setattr(integration, "likely_group_field", lambda view: None)
     monkeypatch.setattr(integration, "find_interrupted", lambda dataset, key: None)
-    monkeypatch.setattr(integration, "list_networks", lambda: (), raising=False)
+    monkeypatch.setattr(integration, "list_networks", lambda: ())
     monkeypatch.setattr(checks, "find_run", lambda dataset, key: None)
     outlook._CACHE.clear()

@@ -111,13 +111,9 @@ def evaluate_dataset(
     notes: list[str] = []
     problems: dict[str, str] = {}
     if gt_kind is fo.Detections:
-        if set(view.get_field_schema()) != set(dataset.get_field_schema()):
-            # one that hides fields would hide the masks too
-            view = every_sample(dataset).select(view.values("id"), ordered=True)
-        with showing(progress) as shown:
-            instances, (gt_field, problems) = gt_field, make_mask_field(view, gt_field, shown)
+        instances = gt_field
+        view, gt_field, problems = _unite_instances(view, instances, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
-
     made_of = marks_of(dataset, (pred_field, gt_field))
     with showing(progress) as shown:
         measured = measure_pairs(
@@ -149,6 +145,16 @@ def evaluate_dataset(
     dress_evaluation(dataset, key)
     notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
+
+
+def _unite_instances(view: Any, instances: str, progress: Progress) -> tuple[Any, str, dict[str, str]]:
+    """Write one mask an image: a view that shows them, the field they are in, and what went wrong by sample."""
+    dataset = view._dataset
+    if set(view.get_field_schema()) != set(dataset.get_field_schema()):
+        # one that hides fields would hide the masks too
+        view = every_sample(dataset).select(view.values("id"), ordered=True)
+    with showing(progress) as shown:
+        return view, *make_mask_field(view, instances, shown)
 
 
 def compute_metric(samples: Any, results: Any, measure: Measure, field: str | None = None) -> float:
