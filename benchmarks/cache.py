@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.demo.compose import make_groups
 from umscosod.device import resolve_device

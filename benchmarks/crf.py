@@ -24,7 +24,7 @@ import skimage.data
 import skimage.filters
 
 from umscosod.config import CrfConfig
-from umscosod.data.opening import open_picture
+from umscosod.data.images import open_picture
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import open_pool, refine_masks

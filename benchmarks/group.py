@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.network.model import build_network
 from umscosod.network.predict import predict_group
 from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef

@@ -188,7 +188,7 @@ def mask_fields(dataset: Any) -> list[str]:
 
 def add_out_dir(form: Form, key: str) -> None:
     """Ask for a folder, with one beside FiftyOne's own files as the default; refuse one that cannot be used."""
-    from umscosod.integrations.fiftyone.runs.checks import check_out_dir, foreign_files
+    from umscosod.integrations.fiftyone.runs.start import check_out_dir, foreign_files
 
     given = form.text(
         "out_dir",

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import config_to_dict, preset_names, preset_values
-from umscosod.errors import DataError
-from umscosod.words import count_of
+from umscosod.config.io import config_to_dict, preset_names, preset_values
+from umscosod.errors import DataError, count_of
 
 from .forms import Form, read_text
 from .outlook import features_in_words
@@ -74,7 +73,7 @@ def preset_of(config: PipelineConfig) -> str:
 
     Examples
     --------
-    >>> from umscosod.config_io import load_config
+    >>> from umscosod.config.io import load_config
     >>> preset_of(load_config("fast", overrides={"seed": 7}))
     'fast'
     """

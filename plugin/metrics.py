@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
+from umscosod.integrations.fiftyone.evaluation.method import LOWER_IS_BETTER, WORDS
 
 
 class CoSalMetric(foo.EvaluationMetric):

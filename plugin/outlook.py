@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from umscosod.config import PipelineConfig
-from umscosod.errors import UmscosodError
+from umscosod.errors import UmscosodError, count_of
 from umscosod.estimate import estimate_stages, first_width
 from umscosod.progress import in_words
-from umscosod.words import count_of
 
 from .forms import BY_FOLDER, Form, read_text
 from .settings import BACKBONES, read_config

@@ -6,8 +6,7 @@ from fiftyone.operators import types
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config
-from umscosod.config_yaml import parse_yaml
+from umscosod.config.io import DEFAULT_PRESET, load_config, parse_yaml
 from umscosod.errors import ConfigError, shorten
 
 from .forms import Form, read_flag, read_text
@@ -109,7 +108,7 @@ def add_settings(form: Form) -> None:
 
 def check_settings(form: Form, section: str = "") -> None:
     """Refuse at once what cannot work, shown or not; settings outside a `section` have no effect in some forms."""
-    from umscosod.integrations.fiftyone.runs.checks import check_device, check_weights_file
+    from umscosod.integrations.fiftyone.runs.start import check_device, check_weights_file
 
     if weights := read_text(form.ctx, "weights"):
         form.refuse("weights_problem", check_weights_file, weights)

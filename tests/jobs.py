@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 
 
 def quick_config(cache: Path, **changes: Any) -> PipelineConfig:

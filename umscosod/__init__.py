@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from umscosod.config import PipelineConfig
-    from umscosod.config_io import load_config
-    from umscosod.data.csv_list import groups_from_csv
-    from umscosod.data.groups import groups_from_folder, groups_from_list
+    from umscosod.config.io import load_config
+    from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
     from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, train
     from umscosod.pipeline.predictor import load_model
@@ -38,11 +37,11 @@ __all__ = [
 _HOMES = {
     "PipelineConfig": "umscosod.config",
     "evaluate": "umscosod.evaluation",
-    "groups_from_csv": "umscosod.data.csv_list",
+    "groups_from_csv": "umscosod.data.groups",
     "groups_from_folder": "umscosod.data.groups",
     "groups_from_list": "umscosod.data.groups",
     "label_groups": "umscosod.pipeline",
-    "load_config": "umscosod.config_io",
+    "load_config": "umscosod.config.io",
     "load_model": "umscosod.pipeline.predictor",
     "make_pseudo_labels": "umscosod.pipeline",
     "predict": "umscosod.pipeline",

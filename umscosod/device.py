@@ -1,11 +1,19 @@
-"""Choice of the compute device, made once and said aloud."""
+"""Devices, threads and cores: which processor does the work, and how much of it.
+
+And how many cores there are to share work among.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from threadpoolctl import ThreadpoolController
 
 from umscosod.errors import ConfigError
 
@@ -79,3 +87,19 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()  # looking the loaded libraries up takes milliseconds: once is enough
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Limit NumPy's and SciPy's BLAS to one thread inside the block; torch keeps its own threads."""
+    limiter: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
+    return limiter
+
+
+def count_cores() -> int:
+    """Cores that this process may use: of a machine's many, a container or ``taskset`` may have left it few."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,8 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from umscosod.errors import UmscosodError, one_line
-from umscosod.words import count_of
+from umscosod.errors import UmscosodError, count_of, one_line
 
 OLDEST_PYTHON = (3, 11)
 LOW_DISK_BYTES = 1_000_000_000
@@ -146,8 +145,7 @@ def check_disk() -> list[Check]:
 
 def check_cache() -> Check:
     """Size of the feature cache."""
-    from umscosod.features.cache import FeatureCache
-    from umscosod.features.cache_folder import format_bytes
+    from umscosod.features.cache import FeatureCache, format_bytes
 
     try:
         stats = FeatureCache().stats()
@@ -186,11 +184,11 @@ def check_gpu() -> Check:
 
 def check_weights() -> list[Check]:
     """Whether weights of each vision transformer are at hand."""
-    from umscosod.features.vit_specs import VIT_SPECS
+    from umscosod.features.specs import VIT_SPECS
 
     if problem := _import_problem("torch", "timm"):
         return [Check(name="weights", ok=None, message=f"unknown: {problem}", cure="mend torch first")]
-    from umscosod.features.weights_place import find_weights
+    from umscosod.features.specs import find_weights
 
     checks = []
     for spec in VIT_SPECS.values():

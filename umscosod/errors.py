@@ -1,4 +1,4 @@
-"""Errors that users meet. Each message says what, which value, where, and what to do."""
+"""Errors for users, and the words of their messages."""
 
 from __future__ import annotations
 
@@ -91,3 +91,14 @@ class _Repr(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to write more than 4,300 digits
         return repr(x) if abs(x) < 10**self.maxlong else f"a whole number of more than {self.maxlong} digits"
+
+
+def count_of(count: int, noun: str, plural: str = "") -> str:
+    """A count with its noun.
+
+    Examples
+    --------
+    >>> count_of(1, "image"), count_of(2, "image"), count_of(2, "mask of 'cosal'", "masks of 'cosal'")
+    ('1 image', '2 images', "2 masks of 'cosal'")
+    """
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"

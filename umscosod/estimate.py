@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.features.vit_specs import VIT_SPECS
-from umscosod.features.weights_place import find_weights
+from umscosod.features.specs import VIT_SPECS, find_weights
 
 _FEATURES_S = {0: 0.30, 384: 1.0, 768: 4.0}
 """Encoding an image in both streams, by token width of the first; 0: without weights."""

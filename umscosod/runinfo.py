@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import config_to_dict
+from umscosod.config.io import config_to_dict
 from umscosod.data.files import open_atomic
 from umscosod.export.report import package_versions
 

@@ -16,7 +16,7 @@ if find_spec("umscosod") is None:  # only this repository's folder was downloade
 
 def download_model(model_name: str, model_path: str) -> None:
     """Write the model's settings, the ``fast`` preset in full, as YAML; nothing is fetched."""
-    from umscosod.config_io import DEFAULT_PRESET, dump_config, load_config
+    from umscosod.config.io import DEFAULT_PRESET, dump_config, load_config
     from umscosod.data.files import open_atomic
 
     with open_atomic(Path(model_path)) as stream:

@@ -19,9 +19,9 @@ from scipy.stats import rankdata, spearmanr
 
 from benchmarks.confidence.cases import Case, is_made_as, read_cases, run_jobs, thing_of
 from benchmarks.confidence.fit import fit_all, fit_groups, fit_images, fit_masks, fit_without, leave_out
-from umscosod.confidence.model import CueModel
+from umscosod.confidence.judge import CueModel
 from umscosod.config import ConfidenceConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 
 SETTINGS = ConfidenceConfig()
 LOW = SETTINGS.low

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the checkout that is documented, not another installed version
 
 from umscosod.config import GroupingConfig, PipelineConfig  # noqa: E402
-from umscosod.config_schema import Setting, iter_settings, settings  # noqa: E402
+from umscosod.config.schema import Setting, iter_settings, settings  # noqa: E402
 
 MARK = "<!-- settings -->"
 

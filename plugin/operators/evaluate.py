@@ -5,7 +5,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
-from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, WORDS
+from umscosod.integrations.fiftyone.evaluation.method import IMAGE_FIELDS, WORDS
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
 from ..forms import (

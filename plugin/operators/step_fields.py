@@ -5,7 +5,7 @@ import re
 import fiftyone as fo
 
 from umscosod.config import PseudoConfig
-from umscosod.words import count_of
+from umscosod.errors import count_of
 
 from ..forms import Form, mask_fields, names_as_words
 from ..outlook import features_used

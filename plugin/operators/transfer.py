@@ -181,7 +181,7 @@ def _default_field(dataset: Any) -> str:
 
 def _add_target(form: Form) -> None:
     """Ask for the folder, and refuse one that cannot take an export."""
-    from umscosod.integrations.fiftyone.runs.checks import check_folder
+    from umscosod.integrations.fiftyone.runs.start import check_folder
 
     form.inputs.str("out_dir", label="Folder for the export", required=True, description="A new or an empty one")
     if folder := read_text(form.ctx, "out_dir"):

@@ -7,8 +7,8 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from umscosod.errors import UmscosodError
-from umscosod.integrations.fiftyone.evaluation.report import WORDS
-from umscosod.integrations.fiftyone.runs.rows import flat_images
+from umscosod.integrations.fiftyone.evaluation.method import WORDS
+from umscosod.integrations.fiftyone.runs.jobs import flat_images
 
 from ..operators.evaluate import PANEL, STORE
 from .own_view import base_view, note_base, restore_base, show_own

@@ -307,6 +307,6 @@ def _group_cells(group: Any) -> dict[str, str]:
 
 def _show_only(ctx: Any, field: str) -> None:
     """Draw this run's masks and no others: two on top of each other cannot be judged."""
-    from umscosod.integrations.fiftyone.runs.look import shown_fields
+    from umscosod.integrations.fiftyone.runs.fields import shown_fields
 
     ctx.ops.set_active_fields(shown_fields(ctx.dataset, field, getattr(ctx, "active_fields", None) or []))

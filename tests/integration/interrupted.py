@@ -142,6 +142,6 @@ def checkpoint_times(folder: Path) -> list[tuple[str, int]]:
 
 def folder_of(dataset: Any, key: str = "cosal") -> Path:
     """Folder of a run, also of one that is not recorded yet."""
-    from umscosod.integrations.fiftyone.runs.places import run_folder
+    from umscosod.integrations.fiftyone.runs.fields import run_folder
 
     return run_folder(dataset, key).resolve()

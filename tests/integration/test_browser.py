@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.app_page import AppPage, wait_for
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 
 pytestmark = pytest.mark.slow
 

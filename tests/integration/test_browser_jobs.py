@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.app_page import AppPage, wait_for
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,8 @@ def show_only(app: AppPage, subject: str) -> None:
 def test_a_failure_is_seen_and_mended_and_the_filter_stays(
     app_url: str, browser: Any, pictures: Any, tmp_path: Path
 ) -> None:
+    from umscosod.integrations.fiftyone.runs.fields import run_folder
     from umscosod.integrations.fiftyone.runs.parts import hold_run
-    from umscosod.integrations.fiftyone.runs.places import run_folder
 
     app = AppPage(browser, app_url, pictures, tmp_path / "screenshots")
     show_only(app, "coffee")

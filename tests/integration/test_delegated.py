@@ -14,10 +14,10 @@ import pytest
 
 from tests.integration.toys import DatasetFactory
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.errors import DataError
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone.runs.places import run_folder
+from umscosod.integrations.fiftyone.runs.fields import run_folder
 
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
 

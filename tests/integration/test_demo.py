@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.servers import Mongod
 from tests.integration.toys import write_toy_pictures
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.demo.dataset import build_demo
 from umscosod.pipeline import label_groups
@@ -94,7 +94,7 @@ def test_made_complete_and_left_alone_afterwards(pictures: Path, results: Path) 
 
 def test_the_panels_named_are_those_of_the_plugin() -> None:
     from plugin.panels import PANELS
-    from umscosod.integrations.fiftyone.demo import look
+    from umscosod.integrations.fiftyone.demo import dataset as look
 
     ours = {panel().config.name for panel in PANELS}
     assert {look.COMPARE_PANEL, look.REVIEW_PANEL} <= ours

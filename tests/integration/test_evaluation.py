@@ -21,7 +21,7 @@ from umscosod.integrations.fiftyone.evaluation.dataset import (  # noqa: E402
     compute_metric,
     evaluate_dataset,
 )
-from umscosod.integrations.fiftyone.runs.places import dataset_folder  # noqa: E402
+from umscosod.integrations.fiftyone.runs.fields import dataset_folder  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 CLOSE = 1e-6

@@ -205,7 +205,7 @@ def test_a_run_stopped_in_any_stage_is_taken_up(
 FRAGILE = """
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from umscosod.refine import crf_worker as worker
+from umscosod.refine import crf_pool as worker
 answer = worker._answer
 worker._answer = lambda job: os.abort() if job["picture"][:9, :9].mean() > 250 else answer(job)
 worker.main()

@@ -11,7 +11,7 @@ fo = pytest.importorskip("fiftyone")
 import fiftyone.operators as foo  # noqa: E402
 
 from tests.integration.test_forms import URI, form_of, said  # noqa: E402
-from umscosod.config_io import load_config  # noqa: E402
+from umscosod.config.io import load_config  # noqa: E402
 from umscosod.errors import Cancelled  # noqa: E402
 from umscosod.integrations.fiftyone import get_run, label_dataset, train_dataset  # noqa: E402
 from umscosod.integrations.fiftyone.runs.parts import list_parts  # noqa: E402

@@ -12,7 +12,7 @@ import fiftyone.operators as foo  # noqa: E402
 from fiftyone.core.collections import SampleCollection  # noqa: E402
 from fiftyone.operators.executor import ExecutionContext  # noqa: E402
 
-from umscosod.config_io import load_config  # noqa: E402
+from umscosod.config.io import load_config  # noqa: E402
 from umscosod.integrations.fiftyone import label_dataset  # noqa: E402
 
 pytestmark = pytest.mark.mongod

@@ -9,8 +9,11 @@ import pytest
 fo = pytest.importorskip("fiftyone")
 
 from tests.integration.toy_runs import add_run  # noqa: E402
-from umscosod.integrations.fiftyone.runs.fields import declare_fields, field_names  # noqa: E402
-from umscosod.integrations.fiftyone.runs.look import undress  # noqa: E402
+from umscosod.integrations.fiftyone.runs.fields import (  # noqa: E402
+    declare_fields,
+    field_names,
+    undress,
+)
 
 pytestmark = pytest.mark.mongod
 

@@ -12,7 +12,7 @@ from tests.jobs import quick_config
 from umscosod.config import PipelineConfig
 from umscosod.errors import CheckpointError, DataError
 from umscosod.integrations import fiftyone as ours
-from umscosod.integrations.fiftyone.runs.networks import checkpoint_of
+from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
 from umscosod.training.checkpoint import find_checkpoint
 
 pytestmark = pytest.mark.mongod

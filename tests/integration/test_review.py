@@ -12,7 +12,7 @@ from PIL import Image
 from umscosod.errors import DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone.review import decide, rows  # noqa: E402
+from umscosod.integrations.fiftyone.review import decide, listing  # noqa: E402
 from umscosod.integrations.fiftyone.review.decide import (  # noqa: E402
     accept_masks,
     reject_masks,
@@ -28,8 +28,7 @@ from umscosod.integrations.fiftyone.review.listing import (  # noqa: E402
     review_counts,
 )
 from umscosod.integrations.fiftyone.runs import record  # noqa: E402
-from umscosod.integrations.fiftyone.runs.fields import declare_fields  # noqa: E402
-from umscosod.integrations.fiftyone.runs.places import review_folder  # noqa: E402
+from umscosod.integrations.fiftyone.runs.fields import declare_fields, review_folder  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 
@@ -260,7 +259,7 @@ def test_stopped_between_file_and_field_no_label_lacks_its_file(
 def test_a_large_review_is_written_in_batches(
     toy_dataset: Any, run_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "WRITE_BATCH", 2)
+    monkeypatch.setattr(listing, "WRITE_BATCH", 2)
     written = []
     real = decide.write_accepted
 

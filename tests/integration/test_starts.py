@@ -12,7 +12,7 @@ import pytest
 from tests.integration.interrupted import stop_at
 from tests.jobs import quick_config
 from umscosod.config import PipelineConfig
-from umscosod.data.lock import lock_folder
+from umscosod.data.files import lock_folder
 from umscosod.errors import Cancelled, DataError, UmscosodError
 from umscosod.integrations import fiftyone as ours
 

@@ -12,7 +12,7 @@ fo = pytest.importorskip("fiftyone")
 
 from umscosod.errors import DataError  # noqa: E402
 from umscosod.integrations.fiftyone import group_fields, likely_group_field, survey  # noqa: E402
-from umscosod.integrations.fiftyone.runs.rows import read_groups  # noqa: E402
+from umscosod.integrations.fiftyone.runs.jobs import read_groups  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "umscosod/umscosod-cosal"

@@ -13,7 +13,7 @@ def two_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fiftyone")
     import umscosod.integrations.fiftyone as integration
     from plugin import outlook
-    from umscosod.integrations.fiftyone.runs import checks
+    from umscosod.integrations.fiftyone.runs import start
     from umscosod.integrations.fiftyone.runs.survey import Survey
 
     def survey(view: Any, group_field: str | None = None) -> Survey:
@@ -23,5 +23,5 @@ def two_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(integration, "likely_group_field", lambda view: None)
     monkeypatch.setattr(integration, "find_interrupted", lambda dataset, key: None)
     monkeypatch.setattr(integration, "list_networks", lambda: ())
-    monkeypatch.setattr(checks, "find_run", lambda dataset, key: None)
+    monkeypatch.setattr(start, "find_run", lambda dataset, key: None)
     outlook._CACHE.clear()

@@ -15,7 +15,7 @@ from fiftyone.operators import types  # noqa: E402
 from fiftyone.operators.registry import OperatorRegistry  # noqa: E402
 
 from umscosod.config import FeaturesConfig  # noqa: E402
-from umscosod.config_io import load_config  # noqa: E402
+from umscosod.config.io import load_config  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

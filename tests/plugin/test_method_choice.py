@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from plugin.settings import BACKBONES, METHODS, PRESETS, method_names, read_config
-from umscosod.config_io import preset_names
+from umscosod.config.io import preset_names
 from umscosod.features.registry import backbone_names
 
 

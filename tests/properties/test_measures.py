@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from tests.unit.evaluation import oracle_cosod, oracle_sod
 from umscosod.evaluation import compute_measures
-from umscosod.evaluation.accumulate import MeanOfImages
+from umscosod.evaluation.scores import MeanOfImages
 
 FIGURES = ("mae", "f_adaptive", "e_adaptive", "s", "iou")
 CURVES = ("precision_T", "recall_T", "f_T", "e_T")

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.pseudo.groups import make_features, paint
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle, encode_rle
-from umscosod.pseudo.overlap import compute_overlap, intersections
-from umscosod.pseudo.proposals import HacProposer
+from umscosod.pseudo.proposals import HacProposer, compute_overlap, intersections
 from umscosod.pseudo.regions import merge_patches
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.types import GroupFeatures, PseudoLabel

@@ -23,7 +23,7 @@ from umscosod import cli
 from umscosod.cli.console import LineHandler, ProgressBar, format_label_report, say
 from umscosod.cli.parser import parse
 from umscosod.config import PipelineConfig
-from umscosod.config_schema import settings
+from umscosod.config.schema import settings
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.types import Labelled, Status

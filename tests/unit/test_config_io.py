@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umscosod.config import CrfConfig, GroupingConfig, PipelineConfig, RefineConfig, TrainConfig
-from umscosod.config_io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
-from umscosod.config_schema import Setting, check_section, check_value, iter_settings, settings
+from umscosod.config.io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
+from umscosod.config.schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
 
 

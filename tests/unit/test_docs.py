@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config, preset_values
-from umscosod.config_schema import check_value, settings
-from umscosod.config_yaml import parse_yaml
+from umscosod.config.io import load_config, parse_yaml, preset_values
+from umscosod.config.schema import check_value, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

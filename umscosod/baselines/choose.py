@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from umscosod.baselines.attention import attention_maps
 from umscosod.baselines.dvfdvd import dvfdvd_maps
+from umscosod.baselines.maps import attention_maps
 from umscosod.baselines.tokencut import tokencut_maps
 from umscosod.config import BaselinesConfig
 from umscosod.types import FloatArray, GroupFeatures

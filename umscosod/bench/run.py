@@ -1,34 +1,62 @@
-"""Run every method on every data set, each in an output folder of its own, and score what comes out."""
+"""The files of a bench."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from umscosod.bench.dataset import BenchDataset, open_dataset
-from umscosod.bench.entries import Entry, find_datasets
-from umscosod.bench.results import BenchReport, Cell
+from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
+from umscosod.bench.page import write_page
+from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json
 from umscosod.config import PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, change_config, load_config
-from umscosod.data.files import open_atomic
+from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
+from umscosod.data.files import check_place, open_atomic
 from umscosod.data.folders import refuse_images_in
-from umscosod.data.places import check_place
 from umscosod.device import resolve_device
-from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, one_line
+from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
 from umscosod.evaluation.report import TOOLS
 from umscosod.evaluation.scoring import score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
-from umscosod.export.files import path_inside
+from umscosod.export.folder import path_inside
 from umscosod.features.registry import build_backbones
 from umscosod.pipeline import LabelReport, label_groups, refine_maps
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import Status
-from umscosod.words import count_of
+
+
+def save_bench(report: BenchReport, *, shown: int) -> str:
+    """Write ``OUT/bench.json``, ``OUT/bench.md`` and ``OUT/index.html``; return the tables.
+
+    Parameters
+    ----------
+    report : BenchReport
+    shown : int
+        Pictures of each data set on the page.
+    """
+    text = format_report(report)
+    content = json.dumps(make_finite(report_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
+    for name, data in (("bench.json", content), ("bench.md", text)):
+        with open_atomic(report.out / name) as stream:
+            stream.write(data.encode("utf-8", "replace"))
+    write_page(report, shown)
+    return text
+
+
+def make_finite(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, Mapping):
+        return {key: make_finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [make_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
 
 logger = logging.getLogger(__name__)
 

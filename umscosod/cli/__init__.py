@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from umscosod.cli.signals import heed_signals
+from umscosod.cli.console import heed_signals
 from umscosod.errors import UmscosodError, one_line
 
 USAGE = 2

@@ -1,4 +1,4 @@
-"""What each sub-command does: one call of the library, and its outcome in words. Heavy imports stay inside."""
+"""``umscosod bench`` and ``ablate``: data sets with ground truth in, tables out. Heavy imports stay inside."""
 
 from __future__ import annotations
 
@@ -11,20 +11,60 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from umscosod.cli import arguments as args
-from umscosod.cli import arguments_bench
-from umscosod.cli.bench import ablate, bench
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
 from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
-from umscosod.config_io import dump_config, load_config, preset_names, preset_values
-from umscosod.errors import ConfigError
+from umscosod.config.io import dump_config, load_config, preset_names, preset_values
+from umscosod.errors import ConfigError, count_of
 from umscosod.types import Status
-from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.features.cache import FeatureCache
     from umscosod.pipeline import LabelReport
     from umscosod.types import ImageGroup
+
+
+def bench(command: args.Bench, config: PipelineConfig) -> int:
+    """Run, save and print a bench; 0 all well, 1 something failed, 3 nothing was scored."""
+    from umscosod.bench.entries import parse_methods
+    from umscosod.bench.run import run_bench, save_bench
+
+    if command.shown < 0:
+        raise ConfigError(f"--shown must be >= 0, got {command.shown}")
+    methods = parse_methods(command.methods)
+    with ProgressBar() as progress:
+        report = run_bench(
+            command.data,
+            methods,
+            command.out,
+            config,
+            as_is=command.as_is,
+            overwrite=command.overwrite,
+            progress=progress,
+        )
+    say(save_bench(report, shown=command.shown), end="")
+    say(f"\ntables and pictures: {command.out / 'index.html'}")
+    return report.exit_code
+
+
+def ablate(command: args.Ablate, config: PipelineConfig) -> int:
+    """Run, save and print an ablation; 0 all well, 1 something failed, 3 nothing was scored."""
+    from umscosod.bench.ablation import run_ablation, save_ablation
+
+    with ProgressBar() as progress:
+        report = run_ablation(
+            command.data,
+            command.out,
+            config,
+            study=command.study,
+            seeds=command.seeds,
+            overwrite=command.overwrite,
+            progress=progress,
+        )
+    say(save_ablation(report), end="")
+    say(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
+    return report.exit_code
+
 
 _GB = 1e9
 
@@ -159,7 +199,7 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     from umscosod.data.images import decode_image
     from umscosod.device import resolve_device
     from umscosod.errors import DataError
-    from umscosod.features.cache_folder import format_bytes
+    from umscosod.features.cache import format_bytes
     from umscosod.features.registry import build_backbones
 
     groups = _find_groups(command.images)
@@ -190,7 +230,7 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
 
 def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> int:
     from umscosod.device import resolve_device
-    from umscosod.features.cache_folder import format_bytes
+    from umscosod.features.cache import format_bytes
     from umscosod.features.collection import FeatureCollection
     from umscosod.features.registry import build_backbones
 
@@ -213,8 +253,7 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
 
 
 def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
-    from umscosod.features.cache import FeatureCache
-    from umscosod.features.cache_folder import format_bytes
+    from umscosod.features.cache import FeatureCache, format_bytes
 
     if not 0 <= command.max_gb <= 1e9:  # 1e18 bytes: no disk is larger; nan is refused too
         raise ConfigError(f"--max-gb must be a number of GB from 0 to 1e9, got {command.max_gb}")
@@ -230,7 +269,7 @@ def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
 
 
 def _find_groups(images: Path) -> list[ImageGroup]:
-    from umscosod.data.csv_list import groups_from_images
+    from umscosod.data.groups import groups_from_images
 
     return groups_from_images(images)
 
@@ -285,8 +324,8 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Predict: _predict,
     args.Refine: _refine,
     args.Evaluate: _evaluate,
-    arguments_bench.Bench: bench,
-    arguments_bench.Ablate: ablate,
+    args.Bench: bench,
+    args.Ablate: ablate,
     args.Export: _export,
     args.Discover: discover,
     args.FeaturesEstimate: _features_estimate,

@@ -5,19 +5,18 @@ from __future__ import annotations
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, say
 from umscosod.config import PipelineConfig
-from umscosod.data.places import check_place
-from umscosod.errors import DataError
+from umscosod.data.files import check_place
+from umscosod.errors import DataError, count_of
 from umscosod.types import ImageRef
-from umscosod.words import count_of
 
 _LISTED = 20
 
 
 def discover(command: args.Discover, config: PipelineConfig) -> int:
     """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
-    from umscosod.data.csv_list import groups_from_images
+    from umscosod.data.groups import groups_from_images
     from umscosod.grouping import discover_groups, write_groups_csv
-    from umscosod.grouping.listing import check_listable
+    from umscosod.grouping.discover import check_listable
 
     if command.out.suffix.lower() != ".csv":
         raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")

@@ -10,7 +10,7 @@ import tyro
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET
+from umscosod.config.io import DEFAULT_PRESET
 
 Switch: Any = tyro.conf.FlagCreatePairsOff
 NO_HINT = ""

@@ -11,6 +11,8 @@ from typing import Annotated, Any, cast, get_type_hints
 import tyro
 
 from umscosod.cli.arguments import (
+    Ablate,
+    Bench,
     Command,
     Discover,
     Doctor,
@@ -25,11 +27,10 @@ from umscosod.cli.arguments import (
     Refine,
     Train,
 )
-from umscosod.cli.arguments_bench import Ablate, Bench
 from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.config_schema import iter_settings, section_types
+from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.schema import iter_settings, section_types
 from umscosod.errors import ConfigError, UmscosodError, shorten
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umscosod.confidence.cues import correlation
-from umscosod.confidence.evidence import Stream, add_ridge
+from umscosod.confidence.cues import Stream, add_ridge, correlation
 from umscosod.config import ConfidenceConfig
 from umscosod.types import FloatArray
 
@@ -140,7 +139,7 @@ def kinship(prototype_NF: FloatArray) -> FloatArray:
     Parameters
     ----------
     prototype_NF : ndarray, float, (N, F)
-        From `umscosod.confidence.evidence.foreground_prototypes`; two images or more.
+        From `umscosod.confidence.cues.foreground_prototypes`; two images or more.
 
     Returns
     -------

@@ -18,13 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken
+from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken, walk_files
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
-from umscosod.data.walk import walk_files
-from umscosod.errors import DataError
+from umscosod.errors import DataError, count_of
 from umscosod.types import ImageGroup
-from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from umscosod.demo.compose import DemoGroup, make_groups
-from umscosod.errors import UmscosodError
-from umscosod.words import count_of
+from umscosod.errors import UmscosodError, count_of
 
 
 def main(out: Path, seed: int = 0) -> list[DemoGroup]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from umscosod.data.opening import open_picture
+from umscosod.data.images import open_picture
 from umscosod.errors import MissingDependencyError
 from umscosod.types import ByteArray
 

@@ -1,9 +1,8 @@
 """Stage 4: measures of maps and masks against ground truths (MAE, F, E, S, IoU), without torch."""
 
-from umscosod.evaluation.measures import compute_measures
 from umscosod.evaluation.report import format_table, list_worst_first, scores_to_json
 from umscosod.evaluation.scores import Curves, Definition, ImageMeasures, ImageScores, Scores
-from umscosod.evaluation.scoring import Evaluation, evaluate
+from umscosod.evaluation.scoring import Evaluation, compute_measures, evaluate
 
 __all__ = [
     "Curves",

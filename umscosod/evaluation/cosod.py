@@ -14,10 +14,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from umscosod.evaluation.alignment import compute_alignment
 from umscosod.evaluation.histogram import LEVELS, JointHistogram, count_at_or_above
 from umscosod.evaluation.scores import Curves
-from umscosod.evaluation.structure import compute_structure
+from umscosod.evaluation.structure import compute_alignment, compute_structure
 from umscosod.types import BoolArray, ByteArray
 
 Float32Array = npt.NDArray[np.float32]

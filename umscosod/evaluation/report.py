@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, count_of
 from umscosod.evaluation.scores import ImageScores, Scores
 from umscosod.evaluation.scoring import Evaluation
-from umscosod.words import count_of
 
 Measure = Literal["mae", "f_max", "f_mean", "f_adaptive", "e_max", "e_mean", "e_adaptive", "s", "iou"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)

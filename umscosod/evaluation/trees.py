@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
-from umscosod.data.walk import walk_files
+from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named, walk_files
 from umscosod.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -166,7 +165,7 @@ def check_folder(path: Path, what: str) -> None:
 def index_pictures(root: Path, what: str) -> dict[str, Path]:
     """Pictures below a folder by relative POSIX path without suffix.
 
-    Links are followed as `umscosod.data.walk.walk_files` says.
+    Links are followed as `umscosod.data.folders.walk_files` says.
 
     Raises
     ------

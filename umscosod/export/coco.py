@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from umscosod.data.masks import encode_rle
-from umscosod.export.folder import open_export
+from umscosod.export.folder import name_image, open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
-from umscosod.export.names import name_image
-from umscosod.export.regions import Categories, bounding_box, iter_objects
+from umscosod.export.polygons import Categories, bounding_box, iter_objects
 from umscosod.types import BoolArray
 
 FILE = "instances.json"

@@ -17,13 +17,11 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from umscosod.data.files import open_atomic
-from umscosod.errors import DataError, reason_of
-from umscosod.export.files import path_inside
-from umscosod.export.names import clean_markup
-from umscosod.export.tally import Tally
-from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
+from umscosod.errors import DataError, count_of, reason_of
+from umscosod.export.folder import clean_markup, path_inside
+from umscosod.export.items import Tally
+from umscosod.export.png import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import ByteArray, Labelled, Status
-from umscosod.words import count_of
 
 logger = logging.getLogger(__name__)
 

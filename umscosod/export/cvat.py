@@ -13,10 +13,9 @@ from xml.sax.saxutils import escape, quoteattr  # writes XML, reads none  # nose
 import numpy as np
 
 from umscosod.errors import DataError
-from umscosod.export.folder import open_export
+from umscosod.export.folder import clean_markup, name_image, open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
-from umscosod.export.names import clean_markup, name_image
-from umscosod.export.regions import Categories, bounding_box, iter_objects
+from umscosod.export.polygons import Categories, bounding_box, iter_objects
 from umscosod.types import BoolArray
 
 logger = logging.getLogger(__name__)

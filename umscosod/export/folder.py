@@ -1,21 +1,133 @@
-"""The folder of an export: filled aside, then moved in; an earlier export is replaced, other people's files never."""
+"""Exports are written into folders: names, files, trees."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import is_leftover, open_atomic
+from umscosod.data.files import EXPORT_FILE, check_place, is_leftover, open_atomic
 from umscosod.data.folders import refuse_images_in
-from umscosod.data.places import EXPORT_FILE, check_place
 from umscosod.errors import DataError, reason_of
-from umscosod.export.files import path_inside
-from umscosod.export.items import Counts
+from umscosod.export.items import Counts, ExportItem, ExportReport, iter_masks
+from umscosod.export.png import write_mask
+from umscosod.types import check_relative
+
+# Control characters and halves of pairs (bytes of a name that is no valid text): XML knows none, HTML shows none.
+_UNKNOWN_TO_MARKUP = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def name_image(item: ExportItem, root: Path | None) -> str:
+    """File name of an image, as readers put it together with the folder of images.
+
+    Parameters
+    ----------
+    item : ExportItem
+    root : Path, optional
+        Folder that names are relative to; an image outside it keeps its whole path.
+
+    Examples
+    --------
+    >>> item = ExportItem(image=Path("/photos/cat/1.jpg"), output="cat/1.png", group="cat", mask=Path("m.png"))
+    >>> name_image(item, Path("/photos")), name_image(item, Path("/other"))
+    ('cat/1.jpg', '/photos/cat/1.jpg')
+    """
+    if root is not None and item.image.is_relative_to(root):
+        return item.image.relative_to(root).as_posix()
+    return item.image.as_posix()
+
+
+def name_beside(item: ExportItem, folder: str, suffix: str) -> str:
+    """Name of a file of an item's own, below a folder: the output's name with another suffix.
+
+    Two images that share a stem differ here too, as their outputs do.
+
+    Examples
+    --------
+    >>> item = ExportItem(image=Path("cat/1.jpg"), output="cat/1.jpg.png", group="cat", mask=Path("m.png"))
+    >>> name_beside(item, "labels", ".txt"), name_beside(item, "images", ".jpg")
+    ('labels/cat/1.jpg.txt', 'images/cat/1.jpg.jpg')
+    """
+    return (PurePosixPath(folder) / item.output).with_suffix(suffix).as_posix()
+
+
+def clean_markup(text: str) -> str:
+    r"""Show a ``?`` for each character that XML and HTML cannot hold.
+
+    Examples
+    --------
+    >>> clean_markup("cat/1\x1b[31m.jpg")
+    'cat/1?[31m.jpg'
+    """
+    return _UNKNOWN_TO_MARKUP.sub("?", text)
+
+
+def path_inside(root: str | os.PathLike[str], name: str) -> Path:
+    """Path of an output, after checking that it lies below the output folder.
+
+    Parameters
+    ----------
+    root : path
+        The output folder; need not exist yet.
+    name : str
+        Relative POSIX path, such as ``"masks/cat/0007.png"``.
+
+    Raises
+    ------
+    DataError
+        `name` is absolute or climbs out, or a linked folder on the way leads out.
+
+    Examples
+    --------
+    >>> path_inside("out", "masks/cat/7.png").as_posix()
+    'out/masks/cat/7.png'
+    """
+    check_relative(name, "output name")
+    path = Path(root, name)
+    try:
+        outside = not path.parent.resolve().is_relative_to(Path(root).resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise DataError(f"{path}: cannot be resolved ({error}); remove the link") from error
+    if outside:
+        raise DataError(
+            f"{path}: a link on the way leads out of the output folder {root}; remove it or choose another folder"
+        )
+    return path
+
+
+def export_png(items: Iterable[ExportItem], out: str | os.PathLike[str], *, overwrite: bool = False) -> ExportReport:
+    """Write each mask as ``OUT/<output>``: grey 0 and 255, at the mask's own size.
+
+    Parameters
+    ----------
+    items : iterable of ExportItem
+        Read one at a time.
+    out : path
+    overwrite : bool
+        See `umscosod.export.folder.open_export`.
+
+    Returns
+    -------
+    ExportReport
+        ``n_objects`` counts images with an object.
+
+    Raises
+    ------
+    DataError
+        As `umscosod.export.folder.open_export`.
+    """
+    counts = Counts()
+    with open_export(out, "png", counts, overwrite=overwrite) as folder:
+        for item, mask_HW in iter_masks(items, counts):
+            write_mask(folder.add(item.output), mask_HW)
+            counts.n_objects += bool(mask_HW.any())
+    return counts.report(folder.out)
+
 
 RECORD = EXPORT_FILE
 """Lists the files of an export, so that the next one knows what it may replace."""

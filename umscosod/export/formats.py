@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from umscosod.data.places import real_path
+from umscosod.data.files import real_path
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.coco import export_coco
 from umscosod.export.cvat import export_cvat
-from umscosod.export.files import path_inside
+from umscosod.export.folder import export_png, path_inside
 from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
 from umscosod.export.report import read_report
-from umscosod.export.tree import export_png
 from umscosod.export.yolo import export_yolo
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ImageGroup, Labelled, Status

@@ -14,7 +14,7 @@ from umscosod import __version__
 from umscosod.data.files import describe_damage, open_atomic
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, shorten
-from umscosod.export.tally import Tally
+from umscosod.export.items import Tally
 from umscosod.types import Labelled, Status, check_relative
 
 SCHEMA = 1
@@ -60,7 +60,7 @@ def write_report(
     Returns
     -------
     dict
-        The totals: see `umscosod.export.tally.Tally.as_dict`.
+        The totals: see `umscosod.export.items.Tally.as_dict`.
 
     Raises
     ------

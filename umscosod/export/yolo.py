@@ -9,11 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from umscosod.export.folder import ExportFolder, open_export
+from umscosod.export.folder import ExportFolder, name_beside, open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
-from umscosod.export.names import name_beside
-from umscosod.export.polygons import Points, compute_polygons
-from umscosod.export.regions import Categories
+from umscosod.export.polygons import Categories, Points, compute_polygons
 
 FILE = "data.yaml"
 

@@ -1,4 +1,4 @@
-"""A collection's features: every image encoded once, every group loaded when it is needed.
+"""The features of a whole collection.
 
 Legend: ``N`` images, ``P`` patches, ``D`` token width.
 """
@@ -15,12 +15,10 @@ import numpy as np
 from umscosod.config import PipelineConfig
 from umscosod.data.images import decode_image, image_sha256, resize_picture
 from umscosod.errors import DataError
-from umscosod.features.assemble import STREAMS, EncodedPicture, assemble_group
 from umscosod.features.backbone import Backbone
-from umscosod.features.cache import Arrays, FeatureCache
-from umscosod.features.cache_folder import format_bytes
+from umscosod.features.cache import Arrays, FeatureCache, format_bytes
+from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair
-from umscosod.features.whitening import Whitening, fit_whitening
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
@@ -131,7 +129,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            See `umscosod.features.assemble.assemble_group`.
+            See `umscosod.features.group.assemble_group`.
         """
         settings = self.config.features.embedded
         return assemble_group(group, list(map(self._encoded, group.images)), self.pair, self.whitenings, settings)

@@ -1,4 +1,12 @@
-"""The backbone that needs no weights and no annotation: it makes the product work on any machine (spec A0)."""
+"""The backbone without weights: descriptors per cell and the contrast to the border.
+
+Own implementation of the background measure of Zhu, Liang, Wei and Sun, "Saliency Optimization from Robust
+Background Detection", CVPR 2014 (DOI 10.1109/CVPR.2014.360), on grid cells instead of superpixels.
+
+Legend: ``P = h * w`` cells, row-major; ``B`` cells on the border; ``E`` edges.
+
+Legend: ``H W`` pixels, ``h w`` cells, ``C`` channels.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +14,193 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import eigh
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
 
 from umscosod.config import EmbeddedConfig
 from umscosod.data.images import resize_picture
+from umscosod.device import one_blas_thread
 from umscosod.errors import ConfigError
-from umscosod.features.border_contrast import border_contrast, cell_positions, centre_prior
-from umscosod.features.descriptors import DESCRIPTOR_DIM, compute_descriptors
-from umscosod.threads import one_blas_thread
-from umscosod.types import ByteArray, EncodedImage, FloatArray
+from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray
+
+_TINY = 1e-6  # far below one grey level: what is smaller is rounding
+_REACH_SIGMAS = 5.0
+
+
+def cell_positions(grid_hw: tuple[int, int]) -> FloatArray:
+    """Centre every cell's row and column about 0: float64 (P, 2), in [-0.5, 0.5]; a side of one cell gives 0."""
+    axes = [np.linspace(-0.5, 0.5, side) if side > 1 else np.zeros(1) for side in grid_hw]
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    return np.stack([rows.ravel(), columns.ravel()], 1)
+
+
+def centre_prior(grid_hw: tuple[int, int], sigma: float) -> FloatArray:
+    """Gaussian about the picture's centre: float64 (P,), in (0, 1]; `sigma` is a share of the side."""
+    return np.asarray(np.exp(-(cell_positions(grid_hw) ** 2).sum(1) / (2.0 * sigma**2)))
+
+
+def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
+    """Sum the colour contrast of every cell to cells that are connected to the border.
+
+    Parameters
+    ----------
+    lab_P3 : ndarray, float, (P, 3)
+        Mean Lab colour of every cell, L in [0, 1].
+    grid_hw : (int, int)
+    config : EmbeddedConfig
+
+    Returns
+    -------
+    ndarray, float64, (P,), in [0, 1]
+        Min-maxed; all zero for a picture of one colour.
+    """
+    if np.ptp(lab_P3, 0).max() < _TINY:  # rounding in the distances, summed over all cells, would make a map of it
+        return np.zeros(len(lab_P3))
+    distance_PP = _pairwise(lab_P3)
+    background_P = _background_probability(distance_PP, grid_hw, config)
+    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * config.contrast_reach**2))
+    contrast_P = (distance_PP * reach_PP) @ background_P
+    span = float(np.ptp(contrast_P))
+    return (contrast_P - contrast_P.min()) / span if span > _TINY else np.zeros_like(contrast_P)
+
+
+def _pairwise(points_PD: FloatArray) -> FloatArray:
+    squares_P = (points_PD**2).sum(1)
+    squared_PP = squares_P[:, None] + squares_P[None] - 2.0 * points_PD @ points_PD.T
+    return np.asarray(np.sqrt(np.maximum(squared_PP, 0.0)))
+
+
+def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
+    """Probability that a cell's surface is background: how much border it holds for its size."""
+    grid_E2, border_E2, is_border_P = _graph(grid_hw)
+    steps_E = distance_PP[grid_E2[:, 0], grid_E2[:, 1]]
+    flat = np.quantile(steps_E, config.flat_step_quantile) if len(steps_E) else 0.0
+    edges_E2 = np.concatenate([grid_E2, border_E2])
+    weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0) + _TINY
+    count = len(is_border_P)
+    both_ways = (np.r_[edges_E2[:, 0], edges_E2[:, 1]], np.r_[edges_E2[:, 1], edges_E2[:, 0]])
+    graph = coo_matrix((np.r_[weights_E, weights_E], both_ways), shape=(count, count)).tocsr()
+    # what lies further is another surface: at the limit the Gaussian below is 4e-6
+    geodesic_PP = dijkstra(graph, limit=_REACH_SIGMAS * config.geodesic_sigma)
+    same_surface_PP = np.exp(-(geodesic_PP**2) / (2.0 * config.geodesic_sigma**2))
+    connectivity_P = same_surface_PP[:, is_border_P].sum(1) / np.sqrt(same_surface_PP.sum(1))
+    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * config.connectivity_sigma**2)))
+
+
+@lru_cache(maxsize=8)
+def _graph(grid_hw: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], BoolArray]:
+    """Edges between 8-neighbours, edges between all pairs of border cells, and which cells lie on the border."""
+    height, width = grid_hw
+    index = np.arange(height * width).reshape(height, width)
+    grid = [
+        np.stack([first.ravel(), second.ravel()], 1)
+        for first, second in (
+            (index[:, :-1], index[:, 1:]),
+            (index[:-1], index[1:]),
+            (index[:-1, :-1], index[1:, 1:]),
+            (index[:-1, 1:], index[1:, :-1]),
+        )
+    ]
+    is_border = np.zeros((height, width), bool)
+    is_border[[0, -1]] = True
+    is_border[:, [0, -1]] = True
+    border = np.flatnonzero(is_border)
+    first, second = np.triu_indices(len(border), 1)
+    neighbours = np.concatenate(grid)
+    between = np.stack([border[first], border[second]], 1)
+    # a pair that is both would be summed by the sparse matrix: leave it to the grid
+    count = height * width
+    is_new = ~np.isin(between.min(1) * count + between.max(1), neighbours.min(1) * count + neighbours.max(1))
+    return neighbours, between[is_new], is_border.ravel()
+
+
+# Counts, not settings: they set the width of a descriptor, which whitenings and checkpoints are made for.
+ORIENTATIONS = 6
+DESCRIPTOR_DIM = 3 + 3 + 3 * ORIENTATIONS + 2 * 6  # 3 gradient scales, 2 surroundings
+
+_LAB_RANGE = np.array([100.0, 128.0, 128.0], np.float32)
+
+
+def to_lab(picture_HW3: ByteArray) -> FloatArray:
+    """Convert RGB bytes to CIE Lab, L in [0, 1], a and b in about [-1, 1]; float32, same shape."""
+    lab_HW3 = cv2.cvtColor(picture_HW3.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB) / _LAB_RANGE
+    return np.asarray(lab_HW3, np.float32)
+
+
+def cell_means(map_HWC: FloatArray, cell_px: int) -> FloatArray:
+    """Average every ``cell_px x cell_px`` cell; sides must be multiples of `cell_px`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cell_means(np.arange(8.0).reshape(2, 4, 1), 2)[..., 0].tolist()
+    [[2.5, 4.5]]
+    """
+    height, width, channels = map_HWC.shape
+    cells = map_HWC.reshape(height // cell_px, cell_px, width // cell_px, cell_px, channels)
+    return np.asarray(cells.mean((1, 3)))
+
+
+def compute_descriptors(picture_HW3: ByteArray, cell_px: int, config: EmbeddedConfig) -> FloatArray:
+    """Describe every cell of a picture.
+
+    Parameters
+    ----------
+    picture_HW3 : ndarray, uint8, (H, W, 3)
+        RGB; H and W multiples of `cell_px`.
+    cell_px : int
+        Side of a cell in pixels; all scales follow it.
+    config : EmbeddedConfig
+
+    Returns
+    -------
+    ndarray, float32, (h, w, 36)
+        Lab means (3), Lab deviations inside the cell (3), square roots of oriented gradient energy (6 orientations
+        at 3 scales), and Lab means and deviations of two wider surroundings (12).
+    """
+    lab_HW3 = to_lab(picture_HW3)
+    means = cell_means(lab_HW3, cell_px)
+    parts = [means, _deviation(cell_means(lab_HW3**2, cell_px), means)]
+    parts += [_oriented_gradients(lab_HW3[..., 0], scale * cell_px, cell_px) for scale in config.gradient_scales]
+    for scale in config.surround_scales:
+        blurred_HW3 = _blur(lab_HW3, scale * cell_px)
+        spread_HW3 = _deviation(_blur(lab_HW3**2, scale * cell_px), blurred_HW3)
+        parts += [cell_means(blurred_HW3, cell_px), cell_means(spread_HW3, cell_px)]
+    return np.concatenate(parts, -1).astype(np.float32)
+
+
+def _blur(map_HWC: FloatArray, sigma_px: float) -> FloatArray:
+    return np.asarray(cv2.GaussianBlur(map_HWC, (0, 0), sigma_px))
+
+
+def _deviation(mean_of_squares: FloatArray, mean: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt(np.maximum(mean_of_squares - mean**2, 0.0)))
+
+
+def _oriented_gradients(light_HW: FloatArray, sigma_px: float, cell_px: int) -> FloatArray:
+    """Share the gradient of every pixel between its two nearest orientations, then pool to cells."""
+    blurred_HW = _blur(light_HW, sigma_px)
+    dx_HW = cv2.Sobel(blurred_HW, cv2.CV_32F, 1, 0) * sigma_px  # x sigma: equal weight for every scale
+    dy_HW = cv2.Sobel(blurred_HW, cv2.CV_32F, 0, 1) * sigma_px
+    magnitude_HW = np.hypot(dx_HW, dy_HW)
+    angle_HW = np.mod(np.arctan2(dy_HW, dx_HW), np.pi) / np.pi * ORIENTATIONS
+    lower_HW = np.floor(angle_HW)
+    upper_share_HW = angle_HW - lower_HW
+    bins_HW = lower_HW.astype(np.int64) % ORIENTATIONS
+    histogram_HWO = np.zeros((*light_HW.shape, ORIENTATIONS), np.float32)
+    for offset, share_HW in ((0, 1.0 - upper_share_HW), (1, upper_share_HW)):
+        index = ((bins_HW + offset) % ORIENTATIONS)[..., None]
+        np.put_along_axis(
+            histogram_HWO, index, np.take_along_axis(histogram_HWO, index, 2) + (magnitude_HW * share_HW)[..., None], 2
+        )
+    return np.asarray(np.sqrt(cell_means(_blur(histogram_HWO, sigma_px), cell_px)))
+
 
 SCHEMA = "2"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
@@ -56,8 +240,8 @@ class EmbeddedBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.whitening` applies the collection's statistics and
-    `umscosod.features.sharpen` the group's, both after the cache.
+    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and
+    `umscosod.features.group` the group's, both after the cache.
     """
 
     needs_whitening = True

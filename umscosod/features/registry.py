@@ -1,22 +1,54 @@
-"""From the names in the configuration to the two backbones whose streams the network mixes (spec A0)."""
+"""Stand-in for a backbone where no token is looked at: no weights are read and nothing is encoded."""
 
 from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.features.backbone import Backbone
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+from umscosod.features.specs import VIT_SPECS, VitSpec
+from umscosod.types import ByteArray, EncodedImage
 
 if TYPE_CHECKING:
     import torch
 
     from umscosod.features.vit import LoadedVit
+
+
+class BlankBackbone:
+    """One empty patch an image; see `umscosod.features.backbone.Backbone`.
+
+    For work that needs a collection's pictures and sizes only, such as thresholding stored maps again.
+    """
+
+    id = "none"
+    name = "none"
+    weights_sha256 = ""
+    dim = 1
+    grid_hw = (1, 1)
+    needs_whitening = False
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        """Give every image one patch of zeros."""
+        blank_11 = np.zeros((1, 1), np.float16)
+        return [
+            EncodedImage(tokens_PD=blank_11, keys_PK=blank_11, attn_AP=blank_11, grid_hw=self.grid_hw) for _ in images
+        ]
+
+
+def blank_pair() -> BackbonePair:
+    """Two blank streams, and a note that says so."""
+    note = "backbones: none, as no setting looks at features"
+    return BackbonePair(first=BlankBackbone(), second=BlankBackbone(), notes=(note,))
+
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +196,7 @@ class _Builder:
 
     def _tell_of_unused_files(self, first: str, second: str) -> None:
         """A file that is given in vain is said; one that is not there was never meant so."""
-        from umscosod.features.weights_file import check_regular_file, expand_user
+        from umscosod.features.weights import check_regular_file, expand_user
 
         for name, file, option in (
             (first, self.config.weights, "--weights"),
@@ -230,8 +262,8 @@ def _check_name(option: str, name: str) -> None:
 
 
 def _recognised(file: str, option: str) -> VitSpec:
+    from umscosod.features.specs import check_regular_file, expand_user
     from umscosod.features.weights import recognise
-    from umscosod.features.weights_check import check_regular_file, expand_user
 
     path = expand_user(file)
     check_regular_file(path, cure=f"check {option}")

@@ -21,9 +21,8 @@ from torch import nn
 
 from umscosod.device import autocast
 from umscosod.errors import DataError
-from umscosod.features.position_embedding import resize_pos_embed
-from umscosod.features.vit_specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec
-from umscosod.features.weights import load_weights
+from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec
+from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
 __all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]

@@ -1,4 +1,4 @@
-"""Weights of the vision transformers: find the file, convert names, fit strictly.
+"""Weight files: found, read and turned into a ViT's parameters.
 
 Recognised key names: timm's; DINO's (Caron et al., arXiv 2104.14294) alone or inside a training checkpoint with
 ``student`` and ``teacher``; DINOv2's (Oquab et al., arXiv 2304.07193) with or without registers (arXiv 2309.16588).
@@ -6,23 +6,183 @@ Recognised key names: timm's; DINO's (Caron et al., arXiv 2104.14294) alone or i
 
 from __future__ import annotations
 
+import argparse
 import logging
+import math
+import pickle  # for the name of its error; nothing is unpickled but by torch, with weights_only  # nosec B403
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.models import VisionTransformer
 from torch import nn
+from torch.nn.functional import interpolate
 
-from umscosod.errors import WeightsError, one_line, shorten
+from umscosod.errors import WeightsError, one_line, reason_of, shorten
 from umscosod.features.cache import file_sha256
-from umscosod.features.position_embedding import square_side
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
-from umscosod.features.weights_check import check_regular_file, expand_user
-from umscosod.features.weights_file import StateDict, dtype_name, read_state_dict
-from umscosod.features.weights_place import HUB_FILES, find_weights, hub_repository
+from umscosod.features.specs import (
+    CURE,
+    HUB_FILES,
+    VIT_SPECS,
+    PosEmbedRule,
+    VitSpec,
+    check_ending,
+    find_weights,
+    hub_repository,
+)
+from umscosod.features.specs import check_regular_file as check_regular_file
+from umscosod.features.specs import expand_user as expand_user
+
+_OFFSET = 0.1  # patches; the authors' guard against rounding, which became part of what their models see
+
+
+def resize_pos_embed(pos_1TD: torch.Tensor, side: int, *, prefix: int, rule: PosEmbedRule) -> torch.Tensor:
+    """Resize a square grid of position embeddings.
+
+    Parameters
+    ----------
+    pos_1TD : Tensor, float32, (1, prefix + M * M, D)
+        As stored; `prefix` entries come before the grid and are kept.
+    side : int
+        Patches down and across that are wanted.
+    prefix : int
+    rule : "offset" or "antialias"
+        ``offset``: bicubic at the scale (side + 0.1) / M, so that samples do not lie where the ratio of the sizes
+        would put them; original DINO, and DINOv2 without registers. ``antialias``: bicubic and antialiased to the
+        wanted size; DINOv2 with registers.
+
+    Returns
+    -------
+    Tensor, float32, (1, prefix + side * side, D)
+        On the CPU, where equal inputs give equal bits. Of equal grids the values stay as they are.
+    """
+    pos_1TD = pos_1TD.detach().cpu()
+    native = square_side(pos_1TD.shape[1] - prefix)
+    if native == side:
+        return pos_1TD
+    grid_1DHW = pos_1TD[:, prefix:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
+    if rule == "offset":
+        scale = (side + _OFFSET) / native
+        resized_1DHW = interpolate(grid_1DHW, scale_factor=(scale, scale), mode="bicubic")
+    else:
+        resized_1DHW = interpolate(grid_1DHW, size=(side, side), mode="bicubic", antialias=True)
+    assert resized_1DHW.shape[-2:] == (side, side)
+    return torch.cat([pos_1TD[:, :prefix], resized_1DHW.flatten(2).transpose(1, 2)], dim=1)
+
+
+def square_side(length: int) -> int:
+    """Side of the square grid that `length` positions fill; 0: they fill none.
+
+    Examples
+    --------
+    >>> square_side(1369), square_side(1370), square_side(-1)
+    (37, 0, 0)
+    """
+    side = math.isqrt(max(0, length))
+    return side if side * side == length else 0
+
 
 logger = logging.getLogger(__name__)
+
+StateDict = dict[str, torch.Tensor]
+
+# A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
+_WRAPPERS = ("teacher", "student", "state_dict", "model")
+_MAX_WRAPPERS = 8  # a pickle may contain itself
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Read the tensors of a file by name, as stored, out of any training checkpoint around them.
+
+    Pickles are read with ``weights_only=True``: code inside them never runs. The one class let through besides
+    tensors is `argparse.Namespace`, a bare record in which DINO's training checkpoints keep their options.
+
+    Raises
+    ------
+    WeightsError
+        The file is absent, not a regular file, unreadable, of an unknown kind, or holds anything but named, dense
+        tensors with values of their own. One line.
+    """
+    check_ending(path)
+    check_regular_file(path)
+    try:
+        content: object = load_file(path) if path.suffix.lower() == ".safetensors" else _load_pickle(path)
+    except Exception as error:  # damaged files raise pickle, zip, json, OS and runtime errors alike
+        raise WeightsError(f"weights {path} cannot be read: {_reason(error)}; {CURE}") from None
+    return _named_tensors(_unwrap(content, path), path)
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Name a tensor's type as its users write it, such as ``int8``."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _load_pickle(path: Path) -> object:
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on how the file was made; what it holds is checked here
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _reason(error: Exception) -> str:
+    """Say in our own words why a file cannot be read; torch's text is long, and advises to run the code in a file."""
+    if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.strerror):
+        return reason_of(error)
+    if isinstance(error, EOFError):
+        return "it is empty or cut short"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL ([\w.]+)", str(error))):
+        return f"it holds {found[1]}, which is no tensor and is never run"
+    return f"it is damaged, cut short, or holds more than tensors ({type(error).__name__})"
+
+
+def _unwrap(content: object, path: Path) -> object:
+    """Step into the network's own dictionary of a training checkpoint."""
+    for _ in range(_MAX_WRAPPERS):
+        wrapper = None
+        if isinstance(content, Mapping):
+            wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if wrapper is None:
+            return content
+        assert isinstance(content, Mapping)
+        logger.info("weights %s: taking the entry %r", path, wrapper)
+        content = content[wrapper]
+    raise WeightsError(f"weights {path}: dictionaries in dictionaries, more than {_MAX_WRAPPERS} deep; {CURE}")
+
+
+def _named_tensors(content: object, path: Path) -> StateDict:
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"weights {path}: expected named tensors, got {type(content).__name__}; {CURE}")
+    if not content:
+        raise WeightsError(f"weights {path}: expected named tensors, found none; {CURE}")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise WeightsError(f"weights {path}: entry {shorten(name)} has no text for a name; {CURE}")
+        shown = shorten(name, quoted=False)
+        if not isinstance(value, torch.Tensor):
+            raise WeightsError(f"weights {path}: entry {shown} is {type(value).__name__}, expected a tensor; {CURE}")
+        if odd := _oddness(value):
+            raise WeightsError(f"weights {path}: {shown} {odd}; save it as a plain tensor")
+    return dict(content)
+
+
+def _oddness(tensor: torch.Tensor) -> str:
+    """Say what keeps a tensor from being used; empty: nothing."""
+    if tensor.is_meta:
+        return "has a shape but no values"
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return "is a sparse or nested tensor"
+    if tensor.is_quantized or tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype not in _FLOATS):
+        return f"is of type {dtype_name(tensor)}"
+    # a view may repeat one stored value a million million times
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"has the shape {tuple(tensor.shape)}, more values than the file holds"
+    return ""
 
 
 def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = False, option: str = "--weights") -> Path:

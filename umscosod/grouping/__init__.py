@@ -1,9 +1,15 @@
 """Which images of an unsorted collection show the same kind of thing, and whether a given group is one."""
 
-from umscosod.grouping.check import GroupCheck, check_group, check_groups
-from umscosod.grouping.discover import Grouping, discover_groups, group_vectors
-from umscosod.grouping.embed import ImageVectors, embed_images, encoded_collection
-from umscosod.grouping.listing import write_groups_csv
+from umscosod.grouping.cluster import ImageVectors, embed_images, encoded_collection
+from umscosod.grouping.discover import (
+    GroupCheck,
+    Grouping,
+    check_group,
+    check_groups,
+    discover_groups,
+    group_vectors,
+    write_groups_csv,
+)
 
 __all__ = [
     "GroupCheck",

@@ -7,16 +7,18 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from umscosod.baselines.choose import PEERS
 from umscosod.config import FeaturesConfig, PipelineConfig
+from umscosod.config.io import validate_config
 from umscosod.data.files import open_atomic
+from umscosod.device import resolve_device
 from umscosod.errors import CheckpointError, ConfigError, shorten
-from umscosod.features.registry import AUTO, BackbonePair
-from umscosod.features.whitening import Whitening
-from umscosod.pipeline.prepare import Prepared
+from umscosod.features.group import Whitening
+from umscosod.features.registry import AUTO, BackbonePair, check_backbones
+from umscosod.pipeline.setup import Prepared, check_detections
 from umscosod.pipeline.stages import prediction_stage, probe_doubt
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.probe import LinearProbe
-from umscosod.pseudo.probe_file import load_probe, save_probe
+from umscosod.pseudo.probe import LinearProbe, load_probe, save_probe
 from umscosod.training.checkpoint import (
     META_FILE,
     MODEL_FILE,
@@ -26,10 +28,11 @@ from umscosod.training.checkpoint import (
     load_meta,
     load_model,
     network_config,
+    read_part,
+    require_file,
     save_calibration,
 )
 from umscosod.training.loop import TrainedNetwork
-from umscosod.training.metadata import read_part, require_file
 
 WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
 _PROBE_B_BAR = "probe_b_bar"
@@ -200,3 +203,43 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta, folder: Path) -> F
         cache_dir=asked.cache_dir,
         use_cache=asked.use_cache,
     )
+
+
+def check_settings(
+    config: PipelineConfig,
+    *,
+    checkpoint: str | Path | None = None,
+    wants_masks: bool = False,
+    wants_tokens: bool = True,
+) -> None:
+    """Refuse what a job would refuse at its door; no model is built, nothing is written.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+    checkpoint : path, optional
+        Predict with this network.
+    wants_masks : bool
+        Pseudo-labels will be made.
+    wants_tokens : bool
+        Images will be encoded.
+
+    Raises
+    ------
+    ConfigError
+        A setting, or a device that is not there.
+    WeightsError
+        Weights that were asked for are missing.
+    CheckpointError
+        There is none, or its ``meta.json`` is damaged.
+    DataError
+        The file of instance masks is missing.
+    """
+    validate_config(config)
+    if checkpoint is not None:
+        _, config = take_checkpoint(checkpoint, config)
+    elif wants_masks and config.method not in PEERS:
+        check_detections(config)
+    device = resolve_device(config.device)
+    if wants_tokens:
+        check_backbones(config.features, device)

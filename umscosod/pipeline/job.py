@@ -22,10 +22,21 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from umscosod.data.files import is_leftover, open_atomic, read_json, remove_leftovers, remove_listed
+from umscosod.data.files import (
+    GUARDED,
+    JOB_FILE,
+    OWN_FILES,
+    OWN_FOLDERS,
+    is_job_record,
+    is_leftover,
+    open_atomic,
+    read_json,
+    remove_leftovers,
+    remove_listed,
+    thumb_names,
+)
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
-from umscosod.data.places import GUARDED, JOB_FILE, OWN_FILES, OWN_FOLDERS, is_job_record, thumb_names
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
 from umscosod.types import FloatArray, ImageGroup, Labelled, check_relative

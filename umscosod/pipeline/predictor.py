@@ -12,20 +12,19 @@ import numpy as np
 
 from umscosod.confidence.judge import judge_group
 from umscosod.config import DataConfig, PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.data.images import resize_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.assemble import STREAMS, EncodedPicture, assemble_group
+from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
-from umscosod.features.whitening import Whitening, fit_whitening
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.checkpoints import SavedProbe, adopt_checkpoint, check_fits, find_probe, load_whitenings
-from umscosod.pipeline.choosing import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
+from umscosod.pipeline.maps import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
 from umscosod.pipeline.stages import label_maps, probe_maps
-from umscosod.pseudo.collection import clean_collection
+from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool

@@ -12,15 +12,14 @@ import numpy as np
 from umscosod.confidence.judge import GroupJudgement, judge_group
 from umscosod.data.masks import read_mask
 from umscosod.data.resize import resize_aligned, resize_mask
-from umscosod.export.files import path_inside
+from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
-from umscosod.pipeline.choosing import PROBE, PSEUDO, STORED, Candidate, MadeMaps, choose_maps
-from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.maps import PROBE, PSEUDO, STORED, Candidate, MadeMaps, choose_maps, copy_stored, read_stored
+from umscosod.pipeline.setup import Prepared
 from umscosod.pipeline.stages import Labels, label_maps, probe_maps
-from umscosod.pipeline.stored import copy_stored, read_stored
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.manifest import HUMAN_SOURCE
 from umscosod.pseudo.probe import LinearProbe
+from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, Status
 

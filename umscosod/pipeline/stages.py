@@ -20,14 +20,13 @@ from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.blend import blend_maps
-from umscosod.pipeline.prepare import Prepared
+from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.collection import CleanedLabels, clean_collection
-from umscosod.pseudo.manifest import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
-from umscosod.pseudo.maps import label_map
+from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, label_map, load_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence

@@ -1,4 +1,4 @@
-"""Pseudo-labels cleaned by what the group and the picture's border say of each patch.
+"""Pseudo-labels cleaned: by their group, and over the collection.
 
 A pseudo-label is a union of clusters: it takes whole regions or none, and what surrounds an object often comes with
 it. Two cues that know nothing of the clusters disagree there: a patch unlike its picture's border is rarely
@@ -10,16 +10,17 @@ Suffixes: ``N`` images of the group, ``P`` patches, ``B`` patches on the border,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from umscosod.config import PseudoConfig
+from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.data.resize import resize_centred
-from umscosod.features.sharpen import minmax
+from umscosod.features.group import minmax
 from umscosod.features.vectors import describe_patches
-from umscosod.pseudo.manifest import HUMAN_SOURCE
+from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
+from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
 
@@ -135,3 +136,63 @@ def _is_border(grid_hw: tuple[int, int]) -> BoolArray:
 def _unit(vector_D: FloatArray) -> FloatArray:
     length = float(np.linalg.norm(vector_D))
     return vector_D / length if length > 0 else vector_D
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanedLabels:
+    """Pseudo-labels of a collection after cleaning.
+
+    Attributes
+    ----------
+    labels : dict of str to PseudoLabel
+        By image id.
+    probe : LinearProbe or None
+        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
+    """
+
+    labels: dict[str, PseudoLabel]
+    probe: LinearProbe | None = None
+
+
+def clean_collection(
+    collection: Sequence[GroupFeatures], labels: Mapping[str, PseudoLabel], config: PipelineConfig
+) -> CleanedLabels:
+    """Clean the pseudo-labels of all groups, as ``pseudo.clean`` and ``pseudo.probe`` say.
+
+    Parameters
+    ----------
+    collection : sequence of GroupFeatures
+        Read twice, one group at a time, so a sequence that loads on access keeps one group in memory.
+    labels : mapping of str to PseudoLabel
+        By image id; images without one stay without.
+    config : PipelineConfig
+        Reads ``pseudo`` and ``seed``.
+
+    Returns
+    -------
+    CleanedLabels
+        See `umscosod.pseudo.cleaning.clean_labels` and `umscosod.pseudo.probe.apply_probe`.
+
+    Notes
+    -----
+    ``probe_patches`` are shared out by labelled images, rounded, at least one to a group. One order of groups and
+    images gives equal bits; another sums in another order and, in a group of which not all patches are drawn, draws
+    others.
+    """
+    cleaned: dict[str, PseudoLabel] = {}
+    samples: list[ProbeSample] = []
+    share = config.pseudo.probe_patches / max(1, len(labels))  # of an image
+    for features in collection:
+        own = clean_labels(features, labels, config.pseudo)
+        cleaned |= own
+        if config.pseudo.probe == "linear" and own:
+            count = max(1, round(share * len(own)))
+            sample = draw_sample(features, own, count, config.seed)
+            samples += [] if sample is None else [sample]
+    probe = fit_probe(samples, config.pseudo.probe_ridge)
+    if probe is None:
+        return CleanedLabels(labels=cleaned)
+    probed: dict[str, PseudoLabel] = {}
+    for features in collection:
+        probed |= apply_probe(features, cleaned, probe, config.pseudo)
+    return CleanedLabels(labels=probed, probe=probe)

@@ -1,4 +1,8 @@
-"""One pseudo-label per image: the frequent category that agrees best with the attention (CM-SPLG, spec A1).
+"""CM-SPLG: categories of masks, their frequency, their overlap with the attention (eq. 1).
+
+Suffixes: ``P`` patches, ``h w`` the token grid.
+
+Suffixes: ``M`` masks of all images of the group, ``P`` patches, ``D`` token width.
 
 Suffixes: ``N`` images of the group, ``M`` masks, ``h w`` the token grid, ``H W`` the size of an image's masks.
 """
@@ -9,24 +13,216 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import encode_rle
 from umscosod.data.resize import resize_centred
-from umscosod.pseudo.attention import attention_threshold, largest_component
-from umscosod.pseudo.categories import TIE_DIGITS, Category, cluster_embeddings, embed_mask, order_categories
-from umscosod.pseudo.overlap import (
+from umscosod.pseudo.proposals import (
+    MaskProposal,
+    MaskProposer,
     RunLengths,
     compute_overlap,
     compute_soft_overlap,
     merge_rles,
     pool_to_grid,
 )
-from umscosod.pseudo.proposals import MaskProposal, MaskProposer
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
+
+BinarizeMode = Literal["mass", "otsu", "mean"]
+
+
+def attention_threshold(map_P: FloatArray, mode: BinarizeMode, mass: float) -> float:
+    """Compute the value from which a patch belongs to the attention's set.
+
+    ``mass`` takes the fewest of the highest patches that hold that share of the sum (as DINO's visualisation does
+    per head); ``otsu`` parts the histogram; ``mean`` takes what is at least the mean.
+
+    Parameters
+    ----------
+    map_P : ndarray, float, any shape, in [0, 1]
+    mode : {"mass", "otsu", "mean"}
+    mass : float
+        In [0, 1]; used by ``mass`` only.
+
+    Returns
+    -------
+    float
+        The set is ``map >= threshold``, so tied patches go in together. Infinity for a map of zeros: an empty set.
+
+    Examples
+    --------
+    The two highest hold 7 of 10:
+
+    >>> attention_threshold(np.array([1.0, 2.0, 3.0, 4.0]), "mass", 0.6)
+    3.0
+    """
+    values_P = np.sort(np.asarray(map_P, dtype=np.float64).ravel())[::-1]
+    positive = values_P[values_P > 0]
+    if positive.size == 0:
+        return float("inf")
+    if mode == "mass":
+        summed = np.cumsum(positive)
+        # a share met but for rounding counts as met
+        index = int(np.searchsorted(summed, mass * summed[-1] * (1 - 1e-12)))
+        return float(positive[min(index, positive.size - 1)])
+    if mode == "mean":
+        return float(values_P.mean())
+    return _otsu_threshold(values_P)
+
+
+def _otsu_threshold(values_P: FloatArray) -> float:
+    """Lowest value of the upper class of Otsu's two (DOI 10.1109/TSMC.1979.4310076), over `values_P` descending.
+
+    Exact: every cut between two different values is tried, where a histogram would move values to bin centres.
+    Of equal cuts the highest; of a constant map all values.
+    """
+    cuts = np.flatnonzero(values_P[:-1] > values_P[1:]) + 1  # sizes of the upper class
+    if cuts.size == 0:
+        return float(values_P[0])
+    total, summed = float(values_P.sum()), np.cumsum(values_P)[cuts - 1]
+    between = cuts * (values_P.size - cuts) * (summed / cuts - (total - summed) / (values_P.size - cuts)) ** 2
+    return float(values_P[cuts[np.argmax(between)] - 1])
+
+
+def binarize_attention(map_P: FloatArray, mode: BinarizeMode, mass: float) -> BoolArray:
+    """Turn the attention map into a set of patches: bool, same shape (see `attention_threshold`).
+
+    Examples
+    --------
+    >>> binarize_attention(np.array([1.0, 2.0, 3.0, 4.0]), "mean", 0.0).tolist()
+    [False, False, True, True]
+    """
+    chosen_P: BoolArray = map_P >= attention_threshold(map_P, mode, mass)
+    return chosen_P
+
+
+def largest_component(mask_hw: BoolArray) -> BoolArray:
+    """Keep the largest 8-connected component; of equals the one met first in row order. Empty stays empty.
+
+    Examples
+    --------
+    >>> largest_component(np.array([[True, False, True], [False, False, True]])).astype(int).tolist()
+    [[0, 0, 1], [0, 0, 1]]
+    """
+    labels_hw, count = ndimage.label(mask_hw, structure=np.ones((3, 3)))
+    if count == 0:
+        return np.zeros(mask_hw.shape, dtype=bool)
+    areas = np.bincount(labels_hw.ravel())[1:]
+    kept_hw: BoolArray = labels_hw == 1 + int(np.argmax(areas))
+    return kept_hw
+
+
+# Means and distances are compared after rounding to this many digits, so that values that differ by the order of a
+# sum alone tie, and the order of the images does not decide.
+TIE_DIGITS = 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Category:
+    """A kind of mask that recurs in a group.
+
+    Attributes
+    ----------
+    id : int
+        From 0 in the order of the first mask of each category.
+    frequency : float
+        Share of the group's images with at least one mask of it, in (0, 1].
+    mean_overlap : float
+        Mean over these images of the overlap with the attention (eq. 1).
+    masks : int
+        Masks in the cluster.
+    """
+
+    id: int
+    frequency: float
+    mean_overlap: float
+    masks: int
+
+
+def embed_mask(tokens_PD: FloatArray, weights_hw: FloatArray) -> FloatArray:
+    """Describe a mask by the mean token inside it, of unit length.
+
+    Parameters
+    ----------
+    tokens_PD : ndarray, float, (P, D)
+    weights_hw : ndarray, float, (h, w), >= 0
+        Share of each grid cell that the mask covers.
+
+    Returns
+    -------
+    ndarray, float64, (D,)
+        Zeros for an empty mask or where the tokens cancel.
+
+    Examples
+    --------
+    >>> embed_mask(np.array([[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]]), np.array([[1.0, 1.0, 0.0]])).tolist()
+    [0.6, 0.8]
+    """
+    weights_P = np.asarray(weights_hw, dtype=np.float64).ravel()
+    inside = np.flatnonzero(weights_P)
+    summed_D: FloatArray = weights_P[inside] @ np.asarray(tokens_PD[inside], dtype=np.float64)
+    norm = float(np.linalg.norm(summed_D))
+    return summed_D / norm if norm > 0 else np.zeros_like(summed_D)
+
+
+def cluster_embeddings(embeddings_MD: FloatArray, max_distance: float) -> npt.NDArray[np.int64]:
+    """Group embeddings by average-linkage agglomeration on the cosine distance.
+
+    Clusters merge while the mean distance between their members is at most `max_distance`; needs no number of
+    clusters and no seed.
+
+    Parameters
+    ----------
+    embeddings_MD : ndarray, float64, (M, D)
+        Rows of unit length; a zero row is at distance 1 from all others.
+    max_distance : float
+        In (0, 2].
+
+    Returns
+    -------
+    ndarray, int64, (M,)
+        Category of each mask, numbered by first appearance. Empty for M = 0.
+
+    Examples
+    --------
+    >>> cluster_embeddings(np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]), 0.3).tolist()
+    [0, 1, 0]
+    """
+    count = len(embeddings_MD)
+    if count < 2:
+        return np.zeros(count, dtype=np.int64)
+    rows, cols = np.triu_indices(count, k=1)
+    cosines_MM = embeddings_MD @ embeddings_MD.T
+    distances = np.round(np.clip(1.0 - cosines_MM[rows, cols], 0.0, 2.0), TIE_DIGITS)
+    del cosines_MM, rows, cols
+    flat_M = fcluster(linkage(distances, method="average"), t=max_distance, criterion="distance")
+    _, first, inverse = np.unique(flat_M, return_index=True, return_inverse=True)
+    number = np.empty(len(first), dtype=np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    clusters_M: npt.NDArray[np.int64] = number[inverse]
+    return clusters_M
+
+
+def order_categories(categories: Sequence[Category]) -> list[Category]:
+    """Sort by frequency; ties by higher mean overlap, then more masks, then lower id (spec A1.4).
+
+    Examples
+    --------
+    >>> often = Category(id=1, frequency=1.0, mean_overlap=0.1, masks=4)
+    >>> rare = Category(id=0, frequency=0.5, mean_overlap=0.9, masks=9)
+    >>> [category.id for category in order_categories([rare, often])]
+    [1, 0]
+    """
+    return sorted(
+        categories, key=lambda one: (-one.frequency, -round(one.mean_overlap, TIE_DIGITS), -one.masks, one.id)
+    )
+
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.unit.pseudo.groups import make_features
-from umscosod.baselines.attention import attention_maps
+from umscosod.baselines.maps import attention_maps
 from umscosod.config import AttentionConfig
 
 

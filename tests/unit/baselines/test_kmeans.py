@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.baselines.kmeans import fit_clusters, nearest
+from umscosod.baselines.dvfdvd import fit_clusters, nearest
 
 ROWS = np.array([[0.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 2.0], [9.0, 1.0]])
 

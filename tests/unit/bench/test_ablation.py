@@ -14,15 +14,14 @@ import pytest
 from tests.jobs import quick_config, read_tree, select
 from tests.synthetic import tiny_collection
 from umscosod.bench import ablation
-from umscosod.bench.ablation import AblationReport, Spread, run_ablation
-from umscosod.bench.ablation_table import format_ablation, save_ablation
+from umscosod.bench.ablation import AblationReport, Spread, format_ablation, run_ablation, save_ablation
 from umscosod.bench.entries import Entry
-from umscosod.bench.results import BenchReport, Cell
 from umscosod.bench.run import run_bench
 from umscosod.bench.studies import LABELS, MODULES, Study, Variant
+from umscosod.bench.table import BenchReport, Cell
 from umscosod.cli import main
 from umscosod.config import PipelineConfig
-from umscosod.config_io import change_config
+from umscosod.config.io import change_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation import Evaluation, evaluate
 from umscosod.evaluation.scores import Scores
@@ -263,8 +262,8 @@ def test_the_same_call_again_computes_nothing(
         raise AssertionError("there was nothing left to do")
 
     for name in ("training_stage", "label_doubt"):
-        monkeypatch.setattr(f"umscosod.pipeline.{name}", refuse)
-    monkeypatch.setattr("umscosod.pipeline.choosing.refine_features", refuse)
+        monkeypatch.setattr(f"umscosod.pipeline.verbs.{name}", refuse)
+    monkeypatch.setattr("umscosod.pipeline.maps.refine_features", refuse)
     again = run_ablation([data], report.bench.out, config, seeds=2)
     assert format_ablation(again) == text
     after = read_tree(report.bench.out)
@@ -285,7 +284,7 @@ def test_what_fails_is_a_cell_and_ends_nothing_else(
     def fail(*_: object, **__: object) -> None:
         raise DataError("the disk is full")
 
-    monkeypatch.setattr("umscosod.pipeline.training_stage", fail)
+    monkeypatch.setattr("umscosod.pipeline.verbs.training_stage", fail)
     report = run_bench([data, tmp_path / "missing"], entries, tmp_path / "out", config)
     assert report.cell("tiny", "breaks").error == "the disk is full"
     assert "network of breaks" in report.cell("tiny", "leans").error

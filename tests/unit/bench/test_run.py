@@ -16,9 +16,8 @@ from tests.jobs import quick_config, read_tree
 from tests.synthetic import tiny_collection
 from umscosod.bench.entries import parse_methods
 from umscosod.bench.page import disagreement
-from umscosod.bench.results import BenchReport
-from umscosod.bench.run import run_bench
-from umscosod.bench.save import save_bench
+from umscosod.bench.run import run_bench, save_bench
+from umscosod.bench.table import BenchReport
 from umscosod.cli import main
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, ConfigError

@@ -11,7 +11,7 @@ from PIL import Image
 from umscosod.cli import main
 from umscosod.cli.parser import parse
 from umscosod.config import GroupingConfig
-from umscosod.data.csv_list import groups_from_csv
+from umscosod.data.groups import groups_from_csv
 
 QUICK = ["--backbone", "embedded", "--config.features.size-px", "112", "--device", "cpu"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.cli.signals import heed_signals
+from umscosod.cli.console import heed_signals
 
 ROOT = Path(__file__).resolve().parents[3]
 RESUMES = "the same command resumes from what was written"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
-from umscosod.confidence.evidence import add_ridge, foreground_prototypes, gather_evidence
+from umscosod.confidence.cues import add_ridge, foreground_prototypes, gather_evidence
 from umscosod.confidence.group import kinship
 from umscosod.config import ConfidenceConfig
 from umscosod.types import GroupFeatures

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.confidence.toys import make_evidence
-from umscosod.confidence.evidence import GroupEvidence, Stream
+from umscosod.confidence.cues import GroupEvidence, Stream
 from umscosod.confidence.judge import MIXED, UNLIKE, judge_evidence
 from umscosod.config import ConfidenceConfig
 from umscosod.errors import DataError

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from umscosod.confidence.model import calibration
+from umscosod.confidence.judge import calibration
 
 MODELS = [f"{what}-{kind}" for what in ("mask", "group", "image") for kind in ("plain", "whitened")]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from umscosod.confidence.evidence import GroupEvidence, Stream, patch_share, principal_tokens
+from umscosod.confidence.cues import GroupEvidence, Stream, patch_share, principal_tokens
 from umscosod.types import BoolArray
 
 GRID, PIXELS = 8, 64

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.csv_list import groups_from_csv, groups_from_images
+from umscosod.data.groups import groups_from_csv, groups_from_images
 from umscosod.errors import DataError
 
 

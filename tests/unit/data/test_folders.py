@@ -13,7 +13,7 @@ from umscosod.data import folders
 from umscosod.data.benchmarks import open_benchmark
 from umscosod.data.folders import iter_images, refuse_images_in
 from umscosod.data.groups import groups_from_folder
-from umscosod.data.opening import readable_suffixes
+from umscosod.data.images import readable_suffixes
 from umscosod.errors import DataError
 
 

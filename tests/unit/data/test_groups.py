@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.csv_list import groups_from_csv
-from umscosod.data.groups import groups_from_folder, groups_from_list, groups_from_rows
+from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list, groups_from_rows
 from umscosod.errors import DataError
 from umscosod.types import ImageGroup
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.lock import is_held, lock_folder
+from umscosod.data.files import is_held, lock_folder
 from umscosod.errors import DataError
 
 HOLDER = """
 import sys
 from pathlib import Path
-from umscosod.data.lock import lock_folder
+from umscosod.data.files import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

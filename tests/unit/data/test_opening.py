@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.synthetic import tiny_collection
-from umscosod.data.images import decode_image
+from umscosod.data.images import decode_image, open_picture, reading
 from umscosod.data.masks import write_png_atomic
-from umscosod.data.opening import open_picture, reading
 from umscosod.errors import DataError
 from umscosod.export.report import write_report
 from umscosod.types import Labelled, Status
@@ -72,7 +71,7 @@ def test_pictures_are_opened_in_one_place_only() -> None:
     assert len(sources) > 100
     pattern = re.compile(r"\b(Image\.open|cv2\.imread|cv2\.VideoCapture|imageio|skimage\.io|torchvision\.io|iio\.)\b")
     found = [path.relative_to(ROOT).as_posix() for path in sources if pattern.search(path.read_text(encoding="utf-8"))]
-    assert found == ["umscosod/data/opening.py"]
+    assert found == ["umscosod/data/images.py"]
 
 
 def test_the_watch_sees_a_program_that_pillow_starts(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_postscript_as_a_mask_in_a_review_starts_nothing(photos: Path) -> None:
     said = watch(
         "from pathlib import Path\n"
         "from umscosod.errors import DataError\n"
-        "from umscosod.integrations.fiftyone.review.files import check_size, read_mask_file\n"
+        "from umscosod.integrations.fiftyone.review.decide import check_size, read_mask_file\n"
         f"mask = Path({mask!r})\n"
         "for look in (read_mask_file, lambda path: check_size(path, path)):\n"
         "    try:\n"

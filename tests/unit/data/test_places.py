@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data.places import check_place, kind_of_results, real_path
+from umscosod.data.files import check_place, kind_of_results, real_path
 from umscosod.errors import DataError
 
 JOB = '{"settings": {"schema": 1}, "bound": {}}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umscosod.data.values import describe_value, whole_number
+from umscosod.data.masks import describe_value, whole_number
 
 
 def nested(depth: int) -> object:

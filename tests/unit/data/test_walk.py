@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.data import walk
+from umscosod.data import folders
 from umscosod.data.benchmarks import open_benchmark
-from umscosod.data.walk import walk_files
+from umscosod.data.folders import walk_files
 from umscosod.errors import DataError
 from umscosod.evaluation.trees import index_pictures
 
@@ -62,7 +62,7 @@ def test_links_in_a_circle_are_followed_once_round(tmp_path: Path) -> None:
 
 
 def test_folders_that_all_link_to_each_other_end_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "MAX_ENTRIES", 5000)
+    monkeypatch.setattr(folders, "MAX_ENTRIES", 5000)
     places = [f"{number}" for number in range(9)]
     for place in places:
         add(tmp_path, f"{place}/1.png")

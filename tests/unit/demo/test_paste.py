@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from umscosod.demo.compose import Layer, backdrop, blend, expose, lay
 from umscosod.demo.cutouts import BACKDROPS, Cutout, cutout
-from umscosod.demo.paste import Layer, backdrop, blend, expose, lay
 
 
 def square(**changes) -> Cutout:

@@ -5,8 +5,8 @@ import pytest
 
 from tests.unit.evaluation.cases import CASES
 from umscosod.errors import DataError
-from umscosod.evaluation.accumulate import MeanOfGroups, MeanOfImages
-from umscosod.evaluation.measures import compute_measures
+from umscosod.evaluation.scores import MeanOfGroups, MeanOfImages
+from umscosod.evaluation.scoring import compute_measures
 
 
 def test_maximum_is_of_the_mean_curve_and_groups_are_kept_apart():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from umscosod.errors import DataError
-from umscosod.evaluation.pictures import open_grey, read_pair
+from umscosod.evaluation.scoring import open_grey, read_pair
 
 
 def save(path, array):

@@ -14,8 +14,7 @@ from PIL import Image
 
 from umscosod.errors import DataError
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
-from umscosod.export.png import write_map, write_mask
-from umscosod.export.thumbnails import compute_grey_thumbnail, compute_thumbnail, paint_mask
+from umscosod.export.png import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_map, write_mask
 from umscosod.types import Labelled, Status
 
 VOID = {"meta", "input", "img"}

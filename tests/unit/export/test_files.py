@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from umscosod.errors import DataError
-from umscosod.export.files import path_inside
+from umscosod.export.folder import path_inside
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "", "a\\x.png", "a\x00.png"])

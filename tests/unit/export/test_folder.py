@@ -10,9 +10,8 @@ import pytest
 from tests.unit.export.masks import MASKS, write_items
 from umscosod.data.folders import iter_images
 from umscosod.errors import DataError
-from umscosod.export.folder import open_export
+from umscosod.export.folder import export_png, open_export
 from umscosod.export.items import Counts
-from umscosod.export.tree import export_png
 from umscosod.export.yolo import export_yolo
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.unit.export.masks import MASKS, write_items
 from umscosod.errors import DataError
+from umscosod.export.folder import export_png
 from umscosod.export.items import Counts, ExportItem, ExportReport, iter_masks
 from umscosod.export.png import write_mask
-from umscosod.export.tree import export_png
 
 
 def turn(path: Path, orientation: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from timm.models import VisionTransformer
 
+from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import build_vit
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
 from umscosod.types import ByteArray
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umscosod.config import EmbeddedConfig
-from umscosod.features.border_contrast import _graph, border_contrast, cell_positions, centre_prior
+from umscosod.features.embedded import _graph, border_contrast, cell_positions, centre_prior
 
 CONFIG = EmbeddedConfig()
 

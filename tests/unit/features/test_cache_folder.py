@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.features.cache import FeatureCache
-from umscosod.features.cache_folder import default_root
+from umscosod.features.cache import FeatureCache, default_root
 
 
 def test_default_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from umscosod.errors import CacheError, DataError
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.embedded import EmbeddedBackbone
+from umscosod.features.group import Whitening
 from umscosod.features.registry import BackbonePair
-from umscosod.features.whitening import Whitening
 from umscosod.types import ByteArray, EncodedImage, GroupFeatures, ImageGroup
 
 SIZE = 64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umscosod.config import EmbeddedConfig
-from umscosod.features.descriptors import DESCRIPTOR_DIM, ORIENTATIONS, cell_means, compute_descriptors, to_lab
+from umscosod.features.embedded import DESCRIPTOR_DIM, ORIENTATIONS, cell_means, compute_descriptors, to_lab
 from umscosod.types import ByteArray
 
 CONFIG = EmbeddedConfig()

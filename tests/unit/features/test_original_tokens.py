@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import VitBackbone, load_vit
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
 from umscosod.types import ByteArray
 
 FILE = Path(__file__).parents[2] / "data" / "vit" / "original_tokens.safetensors"

@@ -19,8 +19,8 @@ from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.features import registry, weights
 from umscosod.features.registry import BackbonePair, backbone_names, build_backbones, check_backbones
+from umscosod.features.specs import VitSpec
 from umscosod.features.vit import VitBackbone
-from umscosod.features.vit_specs import VitSpec
 
 CPU = torch.device("cpu")
 Save = Callable[[str], str]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umscosod.errors import DataError
-from umscosod.features.saliency import saliency_from_attention
+from umscosod.features.group import saliency_from_attention
 
 
 def test_saliency_is_the_stretched_mean_of_the_heads() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from umscosod.config import EmbeddedConfig
-from umscosod.features.sharpen import append_saliency, minmax, sharpen_saliency
+from umscosod.features.group import append_saliency, minmax, sharpen_saliency
 from umscosod.types import GroupTokens
 
 CONFIG = EmbeddedConfig()

@@ -18,9 +18,9 @@ from torch.nn.functional import gelu, interpolate, layer_norm
 
 from umscosod.errors import DataError
 from umscosod.features import vit as vit_module
-from umscosod.features.position_embedding import resize_pos_embed
+from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import LoadedVit, VitBackbone, build_vit, cls_attention, load_vit
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
+from umscosod.features.weights import resize_pos_embed
 from umscosod.types import ByteArray
 
 CPU = torch.device("cpu")
@@ -284,5 +284,5 @@ def test_table_agrees_with_timm(name: str) -> None:
 
 
 def test_table_imports_no_torch() -> None:
-    code = "import sys, umscosod.features.vit_specs, umscosod.features.registry; sys.exit('torch' in sys.modules)"
+    code = "import sys, umscosod.features.specs, umscosod.features.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

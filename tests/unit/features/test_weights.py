@@ -16,8 +16,8 @@ from timm.models import VisionTransformer
 
 from umscosod.errors import WeightsError
 from umscosod.features import weights as weights_module
+from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import build_vit
-from umscosod.features.vit_specs import VIT_SPECS, VitSpec
 from umscosod.features.weights import (
     convert_state_dict,
     find_weights,

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from umscosod.errors import WeightsError
-from umscosod.features.weights_file import read_state_dict
+from umscosod.features.weights import read_state_dict
 
 
 class Malicious:

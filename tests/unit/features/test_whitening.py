@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from umscosod.errors import CheckpointError
-from umscosod.features.whitening import Whitening, fit_whitening
+from umscosod.features.group import Whitening, fit_whitening
 
 SHRINKAGE = 1e-3
 

@@ -15,7 +15,7 @@ from umscosod.device import resolve_device
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.registry import build_backbones
-from umscosod.grouping.check import check_group, check_groups
+from umscosod.grouping.discover import check_group, check_groups
 
 DEV = Path(__file__).resolve().parents[4] / "shared" / "data" / "dev"
 PHOTOGRAPHS = DEV / "ECSSD-Groups"

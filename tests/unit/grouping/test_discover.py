@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.data.csv_list import groups_from_csv
+from umscosod.data.groups import groups_from_csv
 from umscosod.errors import ConfigError, DataError
 from umscosod.grouping import discover_groups, write_groups_csv
 from umscosod.types import ImageGroup, ImageRef

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from umscosod.errors import DataError, MissingDependencyError
-from umscosod.integrations import database, mongod
+from umscosod.integrations import database
 from umscosod.integrations.database import find_mongod
 from umscosod.integrations.fiftyone.demo import __main__ as demo
 
@@ -94,16 +94,16 @@ def test_a_database_that_does_not_start_says_why(
     program = tmp_path / "mongod"
     program.write_text(f"#!/bin/sh\nexit {exit_code}\n", encoding="utf-8")
     program.chmod(0o755)
-    monkeypatch.setattr(mongod, "find_mongod", lambda: program)
+    monkeypatch.setattr(database, "find_mongod", lambda: program)
     monkeypatch.setattr(atexit, "register", lambda *_: None)
     with pytest.raises(DataError, match=words):
-        mongod.start_mongod(tmp_path / "db")
+        database.start_mongod(tmp_path / "db")
 
 
 def test_no_program_is_a_missing_dependency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongod, "find_mongod", lambda: None)
+    monkeypatch.setattr(database, "find_mongod", lambda: None)
     with pytest.raises(MissingDependencyError, match="libcurl4"):
-        mongod.start_mongod(tmp_path / "db")
+        database.start_mongod(tmp_path / "db")
     assert not (tmp_path / "db").exists()
 
 
@@ -113,12 +113,12 @@ def test_it_listens_until_it_is_stopped_and_nobody_else_gets_its_folder(
 ) -> None:
     stops: list[Any] = []
     monkeypatch.setattr(atexit, "register", lambda stop, process: stops.append((stop, process)))
-    address = mongod.start_mongod(tmp_path / "db")
+    address = database.start_mongod(tmp_path / "db")
     try:
         host, port = address.removeprefix("mongodb://").split(":")
         socket.create_connection((host, int(port)), 5).close()
         with pytest.raises(DataError, match="open in another terminal"):
-            mongod.start_mongod(tmp_path / "db")
+            database.start_mongod(tmp_path / "db")
     finally:
         for stop, process in stops:
             stop(process)

@@ -12,7 +12,7 @@ from PIL import Image
 from umscosod.errors import DataError
 from umscosod.export.png import write_mask
 from umscosod.export.report import write_report
-from umscosod.integrations.fiftyone.exchange.prediction_files import PredictionFolder, Wanted, looks_like_masks
+from umscosod.integrations.fiftyone.exchange.importer import PredictionFolder, Wanted, looks_like_masks
 from umscosod.types import Labelled, Status
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.runs.rows import (
+from umscosod.integrations.fiftyone.runs.jobs import (
     SampleRow,
     choose_rows,
     flat_images,

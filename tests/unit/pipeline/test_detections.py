@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_used_ends_the_job_before_any_image_is_encoded(
     content: bytes | None,
     message: str,
 ) -> None:
-    monkeypatch.setattr(import_module("umscosod.pipeline.prepare"), "build_backbones", refuse_to_encode)
+    monkeypatch.setattr(import_module("umscosod.pipeline.setup"), "build_backbones", refuse_to_encode)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:

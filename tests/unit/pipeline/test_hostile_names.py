@@ -10,8 +10,7 @@ import pytest
 
 from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
-from umscosod.data.csv_list import groups_from_csv
-from umscosod.data.groups import groups_from_folder
+from umscosod.data.groups import groups_from_csv, groups_from_folder
 from umscosod.data.naming import assign_outputs
 from umscosod.evaluation import evaluate
 from umscosod.export.formats import FORMATS, export_results

@@ -18,8 +18,8 @@ from umscosod import load_model
 from umscosod.config import PipelineConfig
 from umscosod.errors import CheckpointError, OtherResultsError
 from umscosod.pipeline import label_groups, predict, train
-from umscosod.pipeline.choosing import MadeMaps, choose_maps
-from umscosod.pipeline.prepare import prepare
+from umscosod.pipeline.maps import MadeMaps, choose_maps
+from umscosod.pipeline.setup import prepare
 from umscosod.progress import ignore_progress
 
 PROBE = "probe.safetensors"
@@ -181,7 +181,7 @@ def test_pictures_in_memory_get_what_files_get(
 def test_of_one_maker_there_is_nothing_to_choose(
     tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("umscosod.pipeline.choosing.group_agreement")
+    monkeypatch.delattr("umscosod.pipeline.maps.group_agreement")
     mode = {"verb": "label"}
     with prepare(images, tmp_path / "out", config, mode=mode, overwrite=False, progress=ignore_progress) as prepared:
         features = prepared.features[0]

@@ -107,7 +107,7 @@ def test_better_keeps_what_agrees_better_across_the_group_and_says_so(
     kept: str,
 ) -> None:
     calls = iter(agreements * 2)  # two groups; network first, then pseudo-labels
-    monkeypatch.setattr("umscosod.pipeline.choosing.group_agreement", lambda *_, **__: next(calls))
+    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", lambda *_, **__: next(calls))
     report = label_groups(images, tmp_path / "out", replace(config, keep="better"))
     assert {row.source for row in report.rows} == {kept}
     assert next(calls, None) is None
@@ -125,7 +125,7 @@ def test_the_criterion_is_asked_of_both_makers_masks(
         seen.append(group_agreement(*args, **kwargs))  # type: ignore[arg-type]
         return seen[-1]
 
-    monkeypatch.setattr("umscosod.pipeline.choosing.group_agreement", spy)
+    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", spy)
     config = replace(config, keep="better", keep_margin=0.0)
     report = label_groups(images, tmp_path / "out", config)
     wanted = [
@@ -138,7 +138,7 @@ def test_a_network_kept_by_the_criterion_leaves_the_masks_of_a_network_kept_by_o
     tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = iter([0.9, 0.1] * 2)
-    monkeypatch.setattr("umscosod.pipeline.choosing.group_agreement", lambda *_, **__: next(calls))
+    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", lambda *_, **__: next(calls))
     label_groups(images, tmp_path / "out", replace(config, keep="better"))
     trees = ("masks", "maps", "pseudo")
     assert_same(select(read_tree(tmp_path / "out"), *trees), select(read_tree(finished.out), *trees))

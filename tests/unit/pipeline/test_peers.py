@@ -14,11 +14,11 @@ from tests.jobs import assert_same, read_results, read_tree, select
 from tests.unit.pipeline.conftest import Finished
 from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.errors import Cancelled, ConfigError, OtherResultsError
 from umscosod.pipeline import label_groups, predict
 from umscosod.pipeline.predictor import load_model
-from umscosod.pipeline.prepare import deciding_settings
+from umscosod.pipeline.setup import deciding_settings
 from umscosod.types import Status
 
 

@@ -12,7 +12,7 @@ from tests.jobs import assert_same, read_tree, select
 from tests.synthetic import tiny_collection
 from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.errors import CheckpointError, DataError
 from umscosod.pipeline import label_groups, predict, train
 from umscosod.types import Status

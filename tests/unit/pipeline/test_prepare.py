@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.config_io import load_config
+from umscosod.config.io import load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import ConfigError, DataError, WeightsError
 from umscosod.pipeline import label_groups
 from umscosod.pipeline.job import JobFolder
-from umscosod.pipeline.prepare import deciding_settings, find_groups, prepare
+from umscosod.pipeline.setup import deciding_settings, find_groups, prepare
 from umscosod.progress import ignore_progress
 from umscosod.types import ImageGroup, ImageRef
 

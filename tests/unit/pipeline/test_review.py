@@ -17,7 +17,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
 from umscosod.pipeline import label_groups, make_pseudo_labels, train
-from umscosod.pseudo.manifest import load_pseudo_labels
+from umscosod.pseudo.store import load_pseudo_labels
 from umscosod.types import Status
 
 CHOSEN = "coffee/coffee_01"
@@ -124,7 +124,7 @@ def test_a_finished_job_computes_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called on a finished job")
 
-    for name in ("stages.train_network", "stages.predict_group", "stages.refine_group", "choosing.blend_maps"):
+    for name in ("stages.train_network", "stages.predict_group", "stages.refine_group", "maps.blend_maps"):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)
     report = label_groups(images, finished.out, replace(config, keep="network"))
     assert report.rows == finished.report.rows

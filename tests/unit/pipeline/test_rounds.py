@@ -11,10 +11,10 @@ from tests.jobs import assert_same, read_results
 from umscosod.config import PipelineConfig
 from umscosod.network.model import build_network
 from umscosod.pipeline import label_groups
-from umscosod.pipeline.prepare import prepare
+from umscosod.pipeline.setup import prepare
 from umscosod.pipeline.stages import pseudo_stage, relabel
 from umscosod.progress import ignore_progress
-from umscosod.pseudo.manifest import HUMAN_SOURCE
+from umscosod.pseudo.store import HUMAN_SOURCE
 
 
 def with_rounds(config: PipelineConfig, rounds: int) -> PipelineConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.pseudo.attention import attention_threshold, binarize_attention, largest_component
+from umscosod.pseudo.select import attention_threshold, binarize_attention, largest_component
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.pseudo.categories import Category, cluster_embeddings, embed_mask, order_categories
+from umscosod.pseudo.select import Category, cluster_embeddings, embed_mask, order_categories
 
 
 def make(number: int, frequency: float, overlap: float = 0.5, masks: int = 1) -> Category:

@@ -12,9 +12,8 @@ import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PipelineConfig, PseudoConfig
-from umscosod.pseudo import collection as module
-from umscosod.pseudo.cleaning import clean_labels
-from umscosod.pseudo.collection import CleanedLabels, clean_collection
+from umscosod.pseudo import cleaning as module
+from umscosod.pseudo.cleaning import CleanedLabels, clean_collection, clean_labels
 from umscosod.pseudo.probe import ProbeSample, compute_maps
 from umscosod.types import GroupFeatures, PseudoLabel
 

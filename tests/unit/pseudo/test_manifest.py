@@ -17,9 +17,9 @@ from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle, read_mask, write_png_atomic
 from umscosod.errors import DataError
-from umscosod.pseudo.manifest import PseudoLabelStore, load_pseudo_labels
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.store import PseudoLabelStore, load_pseudo_labels
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
 CONFIG = PseudoConfig(min_area_share=0.01)
@@ -205,7 +205,7 @@ def test_a_killed_run_never_passes_for_a_persons_work(
     other = [replace(label, mask_hw=~label.mask_hw, map_hw=1 - label.map_hw) for label in labels]
     store = PseudoLabelStore(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("umscosod.pseudo.manifest.open_atomic", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("umscosod.pseudo.store.open_atomic", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.save(features.group, features.sizes_hw, other)
     assert load_pseudo_labels(tmp_path, [features.group]) == {}

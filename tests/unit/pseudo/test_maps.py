@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from umscosod.config import PseudoConfig
-from umscosod.pseudo.maps import label_map
+from umscosod.pseudo.store import label_map
 from umscosod.types import PseudoLabel
 
 CONFIG = PseudoConfig(sa_binarize="mean")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umscosod.data.masks import encode_rle
-from umscosod.pseudo.overlap import (
+from umscosod.pseudo.proposals import (
     compute_overlap,
     compute_soft_overlap,
     coverage_levels,

@@ -11,9 +11,8 @@ import pytest
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle
-from umscosod.pseudo.categories import Category
 from umscosod.pseudo.proposals import HacProposer, MaskProposal
-from umscosod.pseudo.select import choose_category, make_pseudo_labels
+from umscosod.pseudo.select import Category, choose_category, make_pseudo_labels
 from umscosod.types import GroupFeatures
 
 CONFIG = PseudoConfig(min_area_share=0.01)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from umscosod.refine.confidence import mask_confidence
+from umscosod.refine.threshold import mask_confidence
 
 SIDES = st.tuples(st.integers(1, 7), st.integers(1, 7))
 MASKS = SIDES.flatmap(lambda shape: arrays.arrays(bool, shape))

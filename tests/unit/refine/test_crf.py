@@ -10,9 +10,8 @@ import pytest
 from umscosod.config import CrfConfig
 from umscosod.errors import DataError, MissingDependencyError
 from umscosod.refine import crf as crf_module
-from umscosod.refine.crf import CrfInput, PyDenseCrf, crf_available, refine_mask, require_crf
+from umscosod.refine.crf import CrfInput, PyDenseCrf, build_unary, crf_available, refine_mask, require_crf
 from umscosod.refine.crf_exact import ExactCrf
-from umscosod.refine.unary import build_unary
 
 SMALL_KERNELS = CrfConfig(gaussian_xy_px=3, gaussian_compat=3, bilateral_xy_px=10, bilateral_rgb=10)
 RED_BLUE = np.zeros((20, 16, 3), dtype=np.uint8)  # red changes across, blue changes down
@@ -214,9 +213,9 @@ CORNERS = """
 import itertools
 import numpy as np
 from umscosod.config import CrfConfig
-from umscosod.config_schema import settings
+from umscosod.config.schema import settings
 from umscosod.refine.crf import PyDenseCrf
-from umscosod.refine.unary import build_unary
+from umscosod.refine.crf import build_unary
 
 names = ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat")
 rng = np.random.default_rng(0)

@@ -40,7 +40,7 @@ def batch(count=5):
 FRAGILE = """
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from umscosod.refine import crf_worker as worker
+from umscosod.refine import crf_pool as worker
 answer = worker._answer
 worker._answer = lambda job: os.abort() if json.loads(str(job["settings"]))["threshold"] == 0.25 else answer(job)
 worker.main()

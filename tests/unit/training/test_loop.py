@@ -14,8 +14,8 @@ import torch
 
 from tests.unit.training.conftest import Collection, build_collection
 from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineConfig, TrainConfig
-from umscosod.config_io import change_config
-from umscosod.config_schema import settings
+from umscosod.config.io import change_config
+from umscosod.config.schema import settings
 from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
 from umscosod.network.predict import predict_group
 from umscosod.training.checkpoint import load_model

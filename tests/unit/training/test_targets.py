@@ -11,7 +11,7 @@ import torch
 
 from tests.unit.training.conftest import Collection
 from umscosod.errors import DataError
-from umscosod.training.targets import build_targets, compute_fingerprint, image_weight, list_usable, select_groups
+from umscosod.training.sampler import build_targets, compute_fingerprint, image_weight, list_usable, select_groups
 from umscosod.types import PseudoLabel
 
 

@@ -11,8 +11,7 @@ import torch
 from tests.unit.training.conftest import Collection
 from umscosod.config import DecoderConfig, NetworkConfig, PipelineConfig
 from umscosod.network.model import build_network
-from umscosod.training.loop import train_network
-from umscosod.training.teacher import Teacher
+from umscosod.training.loop import Teacher, train_network
 
 NETWORK = NetworkConfig(decoder=DecoderConfig(channels=8))
 

@@ -15,7 +15,7 @@ import fiftyone.core.config as foc
 import fiftyone.core.models as fom
 import numpy as np
 
-from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.png import map_to_bytes
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, MODEL

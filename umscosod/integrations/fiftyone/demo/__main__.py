@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.errors import DataError, MissingDependencyError, UmscosodError
-from umscosod.integrations.database import configured_uri, require_database
+from umscosod.integrations.database import configured_uri, require_database, start_mongod
 from umscosod.integrations.fiftyone.demo.dataset import build_demo
-from umscosod.integrations.mongod import start_mongod
 from umscosod.integrations.plugin_link import install_plugin
 from umscosod.progress import stage_name
 

@@ -1,10 +1,10 @@
-"""Predictions against ground truths, through FiftyOne's evaluation API, with the command line's figures."""
+"""Evaluations that no longer say anything of what is in their fields."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -12,25 +12,66 @@ import fiftyone as fo
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Definition, check_definition
-from umscosod.integrations.fiftyone.evaluation.ground_truth import make_mask_field
 from umscosod.integrations.fiftyone.evaluation.method import (
     BACKGROUND,
     BACKGROUND_NAME,
     FOREGROUND_NAME,
+    IMAGE_FIELDS,
     METHOD,
     CoSalEvaluation,
     CoSalEvaluationConfig,
     CoSalEvaluationResults,
+    EvaluationReport,
+    describe_left_out,
     measure_fields,
 )
-from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
-from umscosod.integrations.fiftyone.evaluation.report import IMAGE_FIELDS, EvaluationReport, describe_left_out
-from umscosod.integrations.fiftyone.evaluation.stale import marks_of
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND
-from umscosod.integrations.fiftyone.runs.look import dress_evaluation
-from umscosod.integrations.fiftyone.runs.rows import flat_images
-from umscosod.integrations.fiftyone.runs.stages import Progress, showing
-from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
+from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, dress_evaluation, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.jobs import flat_images
+from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
+
+
+def mark_of(dataset: Any, field: str) -> str:
+    """What a run last wrote into a field, as a mark that changes with it; ``""`` for a field of no run of ours."""
+    try:
+        run = find_run(dataset, field)
+    except DataError:
+        run = None
+    return "" if run is None else f"{run.run_id}/{getattr(run, 'changed', '')}"
+
+
+def marks_of(dataset: Any, fields: Iterable[str]) -> dict[str, str]:
+    """Marks of the fields that runs wrote."""
+    return {field: mark for field in fields if (mark := mark_of(dataset, field))}
+
+
+def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, str]:
+    """Say which evaluations were made before one of their fields was written anew, or deleted, by a run.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    pred_field : str, optional
+        Only evaluations of this field.
+
+    Returns
+    -------
+    dict of str to str
+        By key of the evaluation, in words. Evaluations made by earlier versions, and fields that no run wrote, cannot
+        be told and are not among them.
+    """
+    told = {}
+    for key in dataset.list_evaluations():
+        config = dataset.get_evaluation_info(key).config
+        if pred_field is not None and getattr(config, "pred_field", None) != pred_field:
+            continue
+        for field, mark in (getattr(config, "made_of", None) or {}).items():
+            if not dataset.has_field(field):
+                told[key] = f"{key} was made of {field}, which is deleted"
+            elif mark_of(dataset, field) != mark:
+                told[key] = f"{key} was made before {field} was labelled anew; evaluate again"
+    return told
+
 
 __all__ = [
     "METHOD",

@@ -1,4 +1,4 @@
-"""The evaluation method ``cosal``: our measures inside FiftyOne's evaluation API, shown and compared by the App.
+"""What an evaluation found, in figures and in one sentence.
 
 FiftyOne stores the path of `CoSalEvaluationConfig` and finds `CoSalEvaluation` by dropping "Config": both must stay in
 this module. A process without this package falls back to the base classes and still reads the figures.
@@ -7,7 +7,9 @@ this module. A process without this package falls back to the base classes and s
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
@@ -15,15 +17,97 @@ import fiftyone.core.utils as fou
 import fiftyone.utils.eval.segmentation as fous
 import numpy as np
 
-from umscosod.errors import ConfigError, DataError
-from umscosod.evaluation.accumulate import CURVES
-from umscosod.evaluation.report import MEASURES
-from umscosod.evaluation.scores import Curves, Definition, Scores, check_definition
-from umscosod.integrations.fiftyone.evaluation.pairs import Measured, measure_pairs
-from umscosod.integrations.fiftyone.evaluation.report import LOWER_IS_BETTER, WORDS
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS
-from umscosod.integrations.fiftyone.runs.look import undress
-from umscosod.integrations.fiftyone.runs.store import store_values
+from umscosod.errors import ConfigError, DataError, count_of
+from umscosod.evaluation.report import MEASURES, Measure
+from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
+from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut, Measured, measure_pairs
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, store_values, undress
+
+WORDS: dict[Measure, str] = {
+    "s": "S-measure",
+    "e_max": "Max E-measure",
+    "f_max": "Max F-measure",
+    "iou": "IoU",
+    "mae": "MAE",
+    "e_mean": "Mean E-measure",
+    "f_mean": "Mean F-measure",
+    "e_adaptive": "Adaptive E-measure",
+    "f_adaptive": "Adaptive F-measure",
+}
+"""The nine measures in words, the usual ones first."""
+IMAGE_FIELDS: tuple[Measure, ...] = ("iou", "s")
+"""Measures that each image gets a field for, unless told otherwise; its other figures are with the results."""
+LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
+NAMED = 3
+"""So many samples that were left out are named in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationReport:
+    """Outcome of `evaluate_dataset`.
+
+    Attributes
+    ----------
+    eval_key, pred_field, gt_field : str
+        `gt_field` is the mask field really used.
+    definition : {"cosod", "sod"}
+        What the figures mean; never quote them without it.
+    dataset : Scores
+    groups : dict of str to Scores
+    n : int
+        Images scored.
+    missing : int
+        Samples left out.
+    missing_reasons : tuple of LeftOut
+        Each of them, with its reason.
+    notes : tuple of str
+        What else the user should know.
+    """
+
+    eval_key: str
+    pred_field: str
+    gt_field: str
+    definition: Definition
+    dataset: Scores
+    groups: dict[str, Scores]
+    n: int
+    missing: int
+    missing_reasons: tuple[LeftOut, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        scores = self.dataset
+        text = (
+            f"{self.eval_key}: {count_of(self.n, 'image')} in {count_of(len(self.groups), 'group')}, "
+            f"S {scores.s:.3f}, maxE {scores.e_max:.3f}, maxF {scores.f_max:.3f}, IoU {scores.iou:.3f}, "
+            f"MAE {scores.mae:.3f} ({self.definition})"
+        )
+        if self.missing:
+            text += f"; {self.missing} left out: {describe_left_out(self.missing_reasons)}"
+        return "; ".join([text, *self.notes])
+
+    @property
+    def is_success(self) -> bool:
+        """Whether every sample was scored."""
+        return self.missing == 0
+
+
+def describe_left_out(rows: tuple[LeftOut, ...]) -> str:
+    """The commonest reasons with their counts, or the first few by name.
+
+    Examples
+    --------
+    >>> describe_left_out((LeftOut(sample_id="1", image="/a.jpg", reason="no prediction"),))
+    '/a.jpg (no prediction)'
+    """
+    if len(rows) <= NAMED:
+        return ", ".join(f"{row.image} ({row.reason})" for row in rows)
+    counts = Counter(row.reason for row in rows).most_common(NAMED)
+    text = ", ".join(f"{count} x {reason}" for reason, count in counts)
+    return f"{text}, such as {rows[0].image}"
+
 
 METHOD = "cosal"
 BACKGROUND = 0
@@ -73,7 +157,7 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         Measures that each image gets a field for; None, as in evaluations made by earlier versions: all nine, and
         those of FiftyOne's own method.
     made_of : dict of str to str, optional
-        By field, what `umscosod.integrations.fiftyone.evaluation.stale.mark_of` gave when it was evaluated.
+        By field, what `umscosod.integrations.fiftyone.evaluation.dataset.mark_of` gave when it was evaluated.
     measured : Measured, optional
         The measures, if they were computed already; not stored.
 

@@ -12,10 +12,9 @@ from umscosod.data.naming import assign_outputs
 from umscosod.errors import DataError
 from umscosod.export.formats import export_items
 from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
-from umscosod.integrations.fiftyone.review.state import ReviewState, review_field
-from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED
-from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.integrations.fiftyone.runs.stages import Progress, showing
+from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED, ReviewState, review_field
+from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.record import Progress, showing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,28 +12,26 @@ import numpy as np
 from PIL import Image
 
 from umscosod.config import PipelineConfig
+from umscosod.data.files import real_path
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import read_mask, warn_of_faint, write_png_atomic
-from umscosod.data.places import real_path
-from umscosod.errors import ConfigError, DataError
-from umscosod.evaluation.pictures import open_grey
+from umscosod.errors import ConfigError, DataError, count_of
+from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import name_some
-from umscosod.export.files import path_inside
-from umscosod.integrations.fiftyone.exchange.prediction_files import (
+from umscosod.export.folder import path_inside
+from umscosod.integrations.fiftyone.exchange.importer import (
     Matching,
     Prediction,
     PredictionFolder,
     Wanted,
     looks_like_masks,
 )
-from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
+from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images, read_groups, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part
-from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.integrations.fiftyone.runs.stages import Progress
+from umscosod.integrations.fiftyone.runs.record import Progress
 from umscosod.progress import ProgressFn
-from umscosod.refine.confidence import mask_confidence
+from umscosod.refine.threshold import mask_confidence
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
-from umscosod.words import count_of
 
 if TYPE_CHECKING:
     from umscosod.pipeline import LabelReport
@@ -94,7 +92,7 @@ def import_predictions(
     Notes
     -----
     A picture of another size is resized to its image's by Pillow's bilinear filter on 8 bits, as `umscosod evaluate`
-    does; a mask is then cut at half. The confidence of a map is that of `umscosod.refine.confidence.mask_confidence`,
+    does; a mask is then cut at half. The confidence of a map is that of `umscosod.refine.threshold.mask_confidence`,
     that of a mask 1: nothing is known of it.
     """
     if kind not in ("auto", "mask", "map"):

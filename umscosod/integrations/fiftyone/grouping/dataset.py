@@ -1,29 +1,91 @@
-"""Give samples a group: from a field, the folder, tags, or groups found in the pictures; as text, with a saved view."""
+"""What grouping a data set came to, in figures and in one sentence."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.config_schema import check_section
+from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.schema import check_section
 from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
-from umscosod.errors import DataError
+from umscosod.errors import DataError, count_of
 from umscosod.grouping import check_groups, encoded_collection
 from umscosod.integrations.fiftyone.grouping.proposals import make_proposal, read_proposal
-from umscosod.integrations.fiftyone.grouping.report import GroupingReport
-from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH
-from umscosod.integrations.fiftyone.runs.record import list_runs
-from umscosod.integrations.fiftyone.runs.rows import flat_images, read_groups
-from umscosod.integrations.fiftyone.runs.stages import Progress, showing
-from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
+from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.record import Progress, list_runs, showing
 from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
-from umscosod.words import count_of
+
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GroupingReport:
+    """What groups there are.
+
+    Attributes
+    ----------
+    field : str
+        Of the group's name.
+    sizes : dict of str to int
+        Samples by name of group.
+    small : tuple of str
+        Groups of fewer images than `GroupingConfig.min_size`.
+    mixed : tuple of str
+        Groups no more alike than images drawn at random; empty where the pictures were not looked at.
+    ungrouped : int
+        Samples without a group.
+    view_name : str
+        Saved view with one tile a group; ``""`` where nothing was written.
+    cohesion : dict of str to float
+        By name of group, where the pictures were looked at.
+    failures : dict of str to str
+        Reason by sample id, of pictures that could not be read.
+    notes : tuple of str
+        What else the user should know.
+    """
+
+    field: str
+    sizes: dict[str, int]
+    small: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
+    ungrouped: int = 0
+    view_name: str = ""
+    cohesion: dict[str, float] = dataclasses.field(default_factory=dict)
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_success(self) -> bool:
+        """Whether there is a group at all."""
+        return bool(self.sizes)
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people."""
+        what = "written to" if self.view_name else "proposed for"
+        parts = [
+            f"{count_of(len(self.sizes), 'group')} of {count_of(sum(self.sizes.values()), 'sample')} "
+            f"{what} the field {self.field!r}"
+        ]
+        for names, word in ((self.small, "small"), (self.mixed, "mixed")):
+            if names:
+                more = ", ..." if len(names) > _SHOWN else ""
+                parts.append(f"{len(names)} {word} ({', '.join(names[:_SHOWN])}{more})")
+        if self.ungrouped:
+            parts.append(f"{count_of(self.ungrouped, 'sample')} without a group")
+        if self.failures:
+            parts.append(f"{count_of(len(self.failures), 'picture')} cannot be read")
+        if self.view_name:
+            parts.append(f"saved view {self.view_name!r}")
+        return "; ".join([*parts, *self.notes])
+
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config_io import config_to_dict
+from umscosod.config.io import config_to_dict
 from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.grouping import discover_groups
-from umscosod.integrations.fiftyone.runs.places import dataset_folder
+from umscosod.integrations.fiftyone.runs.fields import dataset_folder
 from umscosod.progress import ProgressFn
 
 logger = logging.getLogger(__name__)

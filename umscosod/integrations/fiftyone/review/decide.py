@@ -1,4 +1,4 @@
-"""Review: a person accepts, rejects or sends back the masks of a run, the least certain first.
+"""Masks that a person accepted, as files: copies that outlive the run they came from.
 
 Accepted masks are copied out of the run into a field and a folder of their own, where no run writes. A copy is on disk
 before the field points to it, and a field points elsewhere before a copy goes: stopped at any point, no label points
@@ -7,30 +7,110 @@ to a missing file.
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from umscosod.data.files import open_atomic
+from umscosod.data.images import check_regular, open_picture, read_upright_size, reading
+from umscosod.data.masks import encode_png, flatten_alpha
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.review.files import (
-    check_size,
-    holds,
-    read_mask_file,
-    remove_reviewed,
-    reviewed_file,
-    write_reviewed,
-)
-from umscosod.integrations.fiftyone.review.rows import (
+from umscosod.integrations.fiftyone.review.listing import (
     ReviewRow,
     batches,
     check_replaceable,
     read_review_rows,
     write_accepted,
 )
-from umscosod.integrations.fiftyone.review.state import ReviewReport, ReviewState, review_field
-from umscosod.integrations.fiftyone.runs.fields import REVIEWED
-from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
+from umscosod.integrations.fiftyone.runs.fields import (
+    REVIEWED,
+    ReviewReport,
+    ReviewState,
+    every_sample,
+    review_field,
+    review_folder,
+    store_values,
+)
+
+
+def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
+    """Where a sample's accepted mask lies: the review folder, or a folder of its own for another field name."""
+    folder = review_folder(dataset)
+    return (folder if reviewed == REVIEWED else folder / reviewed) / f"{sample_id}.png"
+
+
+def read_mask_file(path: Path) -> bytes:
+    """Read a mask file whole and look at each pixel, so that no damaged file becomes a person's.
+
+    Returns
+    -------
+    bytes
+        The file as it is where it is an 8-bit grey PNG, as runs write it; else the same mask as such a PNG.
+
+    Raises
+    ------
+    DataError
+        Missing, damaged, or it holds values other than 0 and 255.
+    """
+    check_regular(path)
+    with reading("mask file", path, "replace or remove it"):
+        content = path.read_bytes()
+        with open_picture(io.BytesIO(content)) as image:
+            is_plain = image.format == "PNG" and image.mode == "L"
+            grey = flatten_alpha(image).convert("L")
+            counts = grey.histogram()  # decodes the whole file
+    strange = [level for level, count in enumerate(counts) if count and level not in (0, 255)]
+    if strange:
+        values = ", ".join(str(level) for level in strange[:5])
+        raise DataError(f"its mask file {path} holds values other than 0 and 255 ({values}); threshold it first")
+    return content if is_plain else encode_png(np.asarray(grey))
+
+
+def check_size(mask_path: Path, image_path: Path) -> None:
+    """Refuse a mask that is not as large as its image (upright, as it is shown).
+
+    Raises
+    ------
+    DataError
+        The sizes differ, or one of the files cannot be read.
+    """
+    (mask_h, mask_w), _ = read_upright_size(mask_path)
+    (image_h, image_w), _ = read_upright_size(image_path)
+    if (mask_h, mask_w) != (image_h, image_w):
+        raise DataError(
+            f"the mask {mask_path} is {mask_w} x {mask_h} pixels, its image {image_path} {image_w} x {image_h}; "
+            "save the mask at the size of the image"
+        )
+
+
+def write_reviewed(target: Path, content: bytes) -> None:
+    """Write an accepted mask, whole or not at all."""
+    with open_atomic(target) as stream:
+        stream.write(content)
+
+
+def holds(target: Path, content: bytes) -> bool:
+    """Whether a file is there with just this content."""
+    return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
+
+
+def remove_reviewed(target: Path) -> None:
+    """Remove an accepted mask that no label points to any more; one that is gone already is no error.
+
+    Raises
+    ------
+    DataError
+        The file may not be removed.
+    """
+    try:
+        target.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot remove {target}: {error.strerror}; check the folder's owner") from error
+
 
 logger = logging.getLogger(__name__)
 

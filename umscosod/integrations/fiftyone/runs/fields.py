@@ -1,19 +1,275 @@
-"""Label fields: what a run writes on samples, and how.
+"""Where the files of a data set lie: beside FiftyOne's own, one folder a data set, one a run.
+
+Done once, when the fields are made; what a user changes afterwards stays.
 
 Masks and maps stay files (``mask_path``, ``map_path``): MongoDB documents end at 16 MB, and files are faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
+
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.runs.store import every_sample, store_values
 from umscosod.types import Status
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def safe_name(name: str) -> str:
+    """Make a folder name of a data set's name: what had to be changed is told apart by a hash.
+
+    Examples
+    --------
+    >>> safe_name("birds-2024")
+    'birds-2024'
+    >>> safe_name("birds of Chile") != safe_name("birds/of/Chile")
+    True
+    """
+    plain = _UNSAFE.sub("-", name).strip(".-")
+    if plain == name:
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
+
+
+def dataset_folder(dataset: Any) -> Path:
+    """Folder for everything written for a data set; not made here.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+
+    Returns
+    -------
+    Path
+        ``<default_dataset_dir>/umscosod/<name>``, with FiftyOne's own setting of that folder.
+    """
+    import fiftyone as fo
+
+    return Path(str(fo.config.default_dataset_dir)).expanduser() / "umscosod" / safe_name(dataset.name)
+
+
+def run_folder(dataset: Any, key: str) -> Path:
+    """Folder of a run that was given none; not made here."""
+    return dataset_folder(dataset) / "runs" / key
+
+
+def review_folder(dataset: Any) -> Path:
+    """Folder of the masks that a person accepted: apart from the runs, whose files go when they are deleted."""
+    return dataset_folder(dataset) / "reviewed"
+
+
+def every_sample(dataset: Any) -> Any:
+    """Flat view of all samples; of a data set with several sensors FiftyOne's own queries see one slice only."""
+    return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
+
+
+def store_values(dataset: Any, path: str, values: Mapping[str, Any]) -> None:
+    """Set a field of the samples with these ids, and look whether it holds now what it is to hold.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    path : str
+        A field of the data set.
+    values : mapping of str to value
+        By sample id: plain values, labels, or None.
+
+    Raises
+    ------
+    DataError
+        Samples that are in the data set hold another value.
+    """
+    if not values:
+        return
+    dataset.set_values(path, values, key_field="id")
+    is_label = getattr(dataset.get_field(path), "document_type", None) is not None
+    meant = {id_: getattr(value, "id", None) if is_label else value for id_, value in values.items()}
+    columns = every_sample(dataset).select(list(values)).values(["id", f"{path}.id" if is_label else path])
+    wrong = sum(stored != meant[id_] for id_, stored in zip(*columns, strict=True))
+    if wrong:
+        raise DataError(
+            f"{wrong} of {len(values)} samples did not take their value in the field {path!r} of {dataset.name!r}; "
+            "see that nothing else writes it, then run again"
+        )
+
+
+class ReviewState(StrEnum):
+    """Value of ``<field>_review``; a sample that nobody decided about has none."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SENT_BACK = "sent back"
+
+
+def review_field(field: str) -> str:
+    """Name of the field that holds the `ReviewState` of a run's masks.
+
+    Examples
+    --------
+    >>> review_field("cosal")
+    'cosal_review'
+    """
+    return f"{field}_review"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewReport:
+    """Outcome of one decision about some samples.
+
+    Attributes
+    ----------
+    field : str
+        Mask field of the run.
+    accepted, rejected, sent_back, undone : int
+        Samples that are so now.
+    skipped : tuple of (str, str)
+        Sample id and reason of those left as they were.
+    """
+
+    field: str
+    accepted: int = 0
+    rejected: int = 0
+    sent_back: int = 0
+    undone: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One sentence for people.
+
+        Examples
+        --------
+        >>> ReviewReport(field="cosal", accepted=2, skipped=(("a", "it has no mask"),)).summary
+        'cosal: 2 accepted; 1 left as it was (it has no mask)'
+        """
+        counts = {
+            "accepted": self.accepted,
+            "rejected": self.rejected,
+            "sent back": self.sent_back,
+            "undone": self.undone,
+        }
+        parts = [", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing changed"]
+        if self.skipped:
+            reasons = Counter(reason for _, reason in self.skipped)
+            told = "; ".join(reason if len(reasons) == 1 else f"{n}: {reason}" for reason, n in reasons.most_common())
+            parts.append(f"{len(self.skipped)} left as {'it was' if len(self.skipped) == 1 else 'they were'} ({told})")
+        return f"{self.field}: {'; '.join(parts)}"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the decision holds for at least one sample."""
+        return self.accepted + self.rejected + self.sent_back + self.undone > 0
+
+
+COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
+"""Of the runs in their order; the first two are those of A and B in the panel that compares."""
+GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
+BEFORE = "labels"
+"""Group of the side bar that a run's group follows."""
+
+
+def dress_run(dataset: Any, field: str) -> None:
+    """Draw the mask of a run that was just made, and no other run's, beside group and confidence.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    field : str
+        Mask field of the run, with the fields that `declare_fields` adds.
+    """
+    config = dataset.app_config
+    active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
+    active.paths = shown_fields(dataset, field, active.paths)
+    config.active_fields = active
+    _colour(config, field, len(_other_runs(dataset, field)))
+    _collapse(dataset, field, [f"{field}{suffix}" for suffix in GROUPED], after=BEFORE)
+
+
+def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
+    """Fields to draw so that one run's masks can be judged: no other masks on top, group and confidence as captions.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    field : str
+        Mask field of the run.
+    active : iterable of str
+        What is drawn now; whatever is no mask and belongs to no other run stays.
+    """
+    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
+    for kind in (fo.Segmentation, fo.Heatmap):
+        hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
+    wanted = (_group_path(dataset, field), field, f"{field}_confidence")
+    beside = [path for path in wanted if path and dataset.has_field(path)]
+    return [*(path for path in active if path not in hidden and path not in beside), *beside]
+
+
+def undress(dataset: Any, name: str) -> None:
+    """Remove the sidebar group of a run or an evaluation whose fields are gone."""
+    dataset._delete_empty_sidebar_group(name)
+
+
+def dress_evaluation(dataset: Any, key: str) -> None:
+    """Put the figures of the images of an evaluation into a collapsed group; it goes with the evaluation."""
+    _collapse(dataset, key, [name for name in dataset.get_field_schema() if name.startswith(f"{key}_")])
+
+
+def colour_entry(path: str, colour: str) -> dict[str, Any]:
+    """One field of a colour scheme, for labels and for masks.
+
+    Examples
+    --------
+    >>> colour_entry("cosal", "#4c9be8")["fieldColor"]
+    '#4c9be8'
+    """
+    return {"path": path, "fieldColor": colour, "maskTargetsColors": [{"intTarget": FOREGROUND, "color": colour}]}
+
+
+def _colour(config: Any, field: str, place: int) -> None:
+    """Give mask and map a colour where the user's scheme has none for them."""
+    scheme = config.color_scheme or fo.ColorScheme(color_by="field")
+    present = {entry.get("path"): entry.get("fieldColor") for entry in scheme.fields or []}
+    free = [colour for colour in COLOURS if colour not in present.values()]
+    colour = present.get(field) or (free or COLOURS)[0 if free else place % len(COLOURS)]
+    new = [colour_entry(path, colour) for path in (field, f"{field}_map") if path not in present]
+    scheme.fields = [*(scheme.fields or []), *new]
+    config.color_scheme = scheme
+
+
+def _collapse(dataset: Any, name: str, paths: Iterable[str], after: str | None = None) -> None:
+    """Put fields into a group of the side bar that begins collapsed; one that is there keeps its state."""
+    is_new = not dataset._has_sidebar_group(name)
+    present = [path for path in paths if dataset.has_sample_field(path)]
+    dataset._add_paths_to_sidebar_group(present, name, after_group=after)
+    group = dataset._get_sidebar_group(name)
+    if group is not None and (is_new or group.expanded is None):
+        group.expanded = False
+    dataset.save()
+
+
+def _other_runs(dataset: Any, field: str) -> list[str]:
+    masks = dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
+    return [name for name in masks if name != field and dataset.has_sample_field(f"{name}_status")]
+
+
+def _group_path(dataset: Any, field: str) -> str | None:
+    """Field that the run grouped by; None for the folder, or masks that no run of ours made."""
+    from umscosod.integrations.fiftyone.runs.record import find_run
+
+    run = find_run(dataset, field) if field in dataset.list_runs() else None
+    name = getattr(run, "group_field", None)
+    return str(name) if name and dataset.has_field(name) else None
+
 
 FOREGROUND = 255
 """Pixel value of the object in a mask file; FiftyOne never draws 0."""
@@ -85,8 +341,6 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
     """Add what is missing, name the mask's pixel value, and choose how the App draws a run that is new."""
     import fiftyone as fo
-
-    from umscosod.integrations.fiftyone.runs.look import dress_run
 
     is_new = not dataset.has_sample_field(field)
     for name, (kind, document) in _field_types(field, has_maps).items():

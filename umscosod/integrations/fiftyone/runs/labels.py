@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
-from umscosod.config_io import DEFAULT_PRESET, load_config
+from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
-from umscosod.integrations.fiftyone.runs.stages import Progress
+from umscosod.integrations.fiftyone.runs.record import Progress
 from umscosod.progress import ProgressFn
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def label_dataset(
     -----
     Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
     """
-    from umscosod.integrations.fiftyone.runs.networks import checkpoint_of
+    from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
     from umscosod.pipeline import label_groups
 
     config = _config_or_preset(config)
@@ -158,7 +158,7 @@ def pseudo_label_dataset(
     detections_field : str, optional
         Take the instance masks of this ``Detections`` field instead of making them by clustering.
     """
-    from umscosod.integrations.fiftyone.runs.proposals import check_detections_field, with_detections_file
+    from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
     from umscosod.pipeline import make_pseudo_labels
 
     config = _config_or_preset(config)
@@ -213,8 +213,8 @@ def refine_dataset(
     DataError
         `source` is no run with soft maps.
     """
+    from umscosod.integrations.fiftyone.runs.jobs import flat_images
     from umscosod.integrations.fiftyone.runs.record import get_run
-    from umscosod.integrations.fiftyone.runs.rows import flat_images
     from umscosod.pipeline import refine_maps
 
     view = flat_images(sample_collection)

@@ -20,9 +20,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from umscosod.data.files import describe_damage, is_leftover, open_atomic, read_json, remove_listed
-from umscosod.data.lock import lock_folder
-from umscosod.data.places import JOB_FILE, real_path, thumb_names
+from umscosod.data.files import (
+    JOB_FILE,
+    describe_damage,
+    is_leftover,
+    lock_folder,
+    open_atomic,
+    read_json,
+    real_path,
+    remove_listed,
+    thumb_names,
+)
 from umscosod.errors import DataError, reason_of
 from umscosod.types import NAMES, ImageGroup, ImageRef
 
@@ -31,7 +39,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 _NAME = re.compile(r"part-(\d+)\.json")
 NOTE_FILE = "progress.json"
-"""In a part's folder: how far its work is; see `umscosod.integrations.fiftyone.runs.stages`."""
+"""In a part's folder: how far its work is; see `umscosod.integrations.fiftyone.runs.record`."""
 _RESULTS = ("groups/*", "maps/*", "pseudo-done", "checkpoints/*", "round-*/checkpoints/*")
 _BY_CALL = (NOTE_FILE, "detections.json", "labels/manifest.jsonl", "labels/sources.json")
 _BY_JOB = ("report.json", "index.html", "pseudo/manifest.jsonl")

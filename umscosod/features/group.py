@@ -1,0 +1,337 @@
+"""Features of a group: whitened, sharpened, in one piece.
+
+Legend: ``N`` images, ``P`` patches, ``D`` token width; `F` is D or any other feature width.
+
+Suffixes: ``A`` attention heads, ``P`` patches.
+
+Legend: ``N`` images, ``P`` patches, ``D`` token width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from skimage.filters import threshold_otsu
+
+from umscosod.config import EmbeddedConfig
+from umscosod.errors import CheckpointError, DataError, shorten
+from umscosod.features.embedded import centre_prior
+from umscosod.features.registry import BackbonePair
+from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup
+
+_LARGEST = 1e18  # the product of two such numbers is still one of float32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whitening:
+    """A symmetric (ZCA) whitening: channels keep their meaning from one collection to the next.
+
+    Attributes
+    ----------
+    mean_D : ndarray, float64, (D,)
+    matrix_DD : ndarray, float64, (D, D)
+    """
+
+    mean_D: FloatArray
+    matrix_DD: FloatArray
+
+    def apply(self, tokens_PD: FloatArray) -> FloatArray:
+        """Centre and whiten tokens; any leading shape, float32 out."""
+        centred_PD = tokens_PD.astype(np.float32) - self.mean_D.astype(np.float32)
+        return np.asarray(centred_PD @ self.matrix_DD.astype(np.float32))
+
+    def to_json(self) -> dict[str, object]:
+        """Give plain lists, for a checkpoint's metadata."""
+        return {"mean": self.mean_D.tolist(), "matrix": self.matrix_DD.tolist()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Whitening:
+        """Read what `to_json` wrote, or refuse what else a file may hold.
+
+        Raises
+        ------
+        CheckpointError
+            The arrays are missing, hold what is no finite number, or their shapes disagree.
+        """
+        if not isinstance(data, dict):
+            raise CheckpointError(f"whitening in the checkpoint is damaged: it holds {shorten(data)}; train again")
+        try:
+            mean_D, matrix_DD = (_as_numbers(data[name]) for name in ("mean", "matrix"))
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise CheckpointError(f"whitening in the checkpoint is damaged: {reason}; train again") from None
+        if mean_D.ndim != 1 or matrix_DD.shape != (len(mean_D), len(mean_D)):
+            raise CheckpointError(
+                f"whitening in the checkpoint is damaged: mean {mean_D.shape}, matrix {matrix_DD.shape}; train again"
+            )
+        if not max(np.abs(mean_D).max(initial=0), np.abs(matrix_DD).max(initial=0)) <= _LARGEST:  # NaN is not
+            raise CheckpointError("whitening in the checkpoint is damaged: it holds NaN or infinity; train again")
+        if not ((np.diagonal(matrix_DD) > 0).all() and np.allclose(matrix_DD, matrix_DD.T)):
+            raise CheckpointError("whitening in the checkpoint is damaged: its matrix is no whitening; train again")
+        return cls(mean_D=mean_D, matrix_DD=matrix_DD)
+
+
+def _as_numbers(values: object) -> FloatArray:
+    """Turn nested lists of numbers into float64; numpy would read text and truth values as numbers too."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise ValueError("it holds what is no number")
+    return array.astype(np.float64)
+
+
+def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float) -> Whitening:
+    """Fit a whitening to a stream of token arrays.
+
+    Parameters
+    ----------
+    token_arrays : iterable of ndarray, (P, D)
+        One array per image; P may differ. At least one.
+    shrinkage : float, > 0
+        Added to every variance, in mean variances: channels that never vary must not explode.
+
+    Returns
+    -------
+    Whitening
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> fitted = fit_whitening([np.array([[-2.0, 0.0], [2.0, 0.0], [0.0, -1.0], [0.0, 1.0]])], shrinkage=1e-3)
+    >>> fitted.mean_D.tolist()
+    [0.0, 0.0]
+    >>> np.round(fitted.matrix_DD, 2).tolist()  # variances 2 and 0.5
+    [[0.71, 0.0], [0.0, 1.41]]
+    """
+    count = 0
+    total: FloatArray = np.zeros(())
+    squares: FloatArray = np.zeros(())
+    for tokens in token_arrays:
+        wide = tokens.astype(np.float64)
+        count += len(wide)
+        total = total + wide.sum(0)
+        squares = squares + wide.T @ wide
+    mean_D = total / count
+    covariance_DD = squares / count - np.outer(mean_D, mean_D)
+    values, vectors = np.linalg.eigh(covariance_DD)
+    values = np.maximum(values, 0.0)
+    floor = shrinkage * values.mean() if values.mean() > 0 else 1.0
+    matrix_DD = (vectors / np.sqrt(values + floor)) @ vectors.T
+    return Whitening(mean_D=mean_D, matrix_DD=matrix_DD)
+
+
+_ROUNDING = 1e-9  # of a discriminant in standard deviations: equal patches may differ by so much
+_LARGEST_EXPONENT = 700.0  # of exp in float64
+
+
+def sharpen_saliency(
+    tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig
+) -> FloatArray:
+    """Turn contrast to the border into a foreground map that the group agrees on.
+
+    Each round splits every map at Otsu's threshold, fits a linear discriminant to the patches of the whole group and
+    one to each image's own, and maps the mixture of both through a sigmoid under a weak centre prior.
+
+    Parameters
+    ----------
+    tokens_NPD : ndarray, float32, (N, P, D)
+        Whitened tokens.
+    saliency_NP : ndarray, float, (N, P), in [0, 1]
+    grid_hw : (int, int)
+    config : EmbeddedConfig
+
+    Returns
+    -------
+    ndarray, float32, (N, P), in [0, 1]
+        Min-maxed per image. All zero where nothing tells one patch of an image from another: the centre prior alone
+        is no evidence.
+    """
+    prior_P = centre_prior(grid_hw, config.centre_sigma) ** config.centre_power
+    current_NP = minmax(saliency_NP.astype(np.float64))
+    for _ in range(config.sharpen_rounds):
+        foreground_NP = np.stack([map_P > _otsu(map_P) for map_P in current_NP])
+        score_NP = _standardise(_discriminant(tokens_NPD, foreground_NP, config.group_ridge))
+        own_NP = np.stack(
+            [
+                _standardise(_discriminant(tokens_NPD[i : i + 1], foreground_NP[i : i + 1], config.image_ridge))[0]
+                for i in range(len(tokens_NPD))
+            ]
+        )
+        mixed_NP = (1.0 - config.image_weight) * score_NP + config.image_weight * own_NP
+        smooth_NP = np.stack([_smooth(score_P, grid_hw, config.smooth_cells) for score_P in mixed_NP])
+        tells_apart_N1 = np.ptp(smooth_NP, -1, keepdims=True) > _ROUNDING
+        exponent_NP = np.minimum(-config.slope * smooth_NP, _LARGEST_EXPONENT)
+        current_NP = minmax(np.where(tells_apart_N1, prior_P / (1.0 + np.exp(exponent_NP)), 0.0))
+    return current_NP.astype(np.float32)
+
+
+def append_saliency(tokens: GroupTokens, saliency_NP: FloatArray, config: EmbeddedConfig) -> GroupTokens:
+    """Add the map, scaled to [-weight, weight], as one more channel of tokens and keys."""
+    channel_NP1 = (2.0 * saliency_NP[..., None] - 1.0).astype(np.float32)
+    return replace(
+        tokens,
+        tokens_NPD=np.concatenate([tokens.tokens_NPD, config.token_saliency * channel_NP1], 2),
+        keys_NPK=np.concatenate([tokens.keys_NPK, config.key_saliency * channel_NP1], 2),
+    )
+
+
+def minmax(maps_NP: FloatArray) -> FloatArray:
+    """Stretch every row to [0, 1]; a constant row becomes zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> minmax(np.array([[1.0, 3.0, 2.0], [5.0, 5.0, 5.0]])).tolist()
+    [[0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]
+    """
+    low_N1 = maps_NP.min(-1, keepdims=True)
+    span_N1 = maps_NP.max(-1, keepdims=True) - low_N1
+    return np.asarray((maps_NP - low_N1) / np.where(span_N1 > 0, span_N1, 1.0))
+
+
+def _otsu(map_P: FloatArray) -> float:
+    return float(threshold_otsu(map_P)) if np.ptp(map_P) > 0 else float(map_P.max())
+
+
+def _discriminant(tokens_NPF: FloatArray, foreground_NP: BoolArray, ridge: float) -> FloatArray:
+    """Fisher's linear discriminant of foreground against background, zero between the two means; (N, P)."""
+    rows_RF = tokens_NPF.reshape(-1, tokens_NPF.shape[-1]).astype(np.float64)
+    chosen_R = foreground_NP.ravel()
+    if chosen_R.all() or not chosen_R.any():
+        return np.zeros(foreground_NP.shape)
+    front_RF, back_RF = rows_RF[chosen_R], rows_RF[~chosen_R]
+    front_F, back_F = front_RF.mean(0), back_RF.mean(0)
+    scatter_FF = _covariance(front_RF, front_F) + _covariance(back_RF, back_F)
+    spread = np.trace(scatter_FF) / len(scatter_FF)
+    scatter_FF += (ridge * spread if spread > 0 else 1.0) * np.eye(len(scatter_FF))
+    direction_F = np.linalg.solve(scatter_FF, front_F - back_F)
+    return np.asarray((rows_RF - (front_F + back_F) / 2.0) @ direction_F).reshape(foreground_NP.shape)
+
+
+def _covariance(rows_RF: FloatArray, mean_F: FloatArray) -> FloatArray:
+    centred = rows_RF - mean_F
+    return np.asarray(centred.T @ centred / len(rows_RF))
+
+
+def _standardise(score_NP: FloatArray) -> FloatArray:
+    """Divide by the deviation over all rows at once; the zero between the classes stays."""
+    deviation = float(score_NP.std())
+    return np.asarray(score_NP / deviation) if deviation > 0 else score_NP
+
+
+def _smooth(score_P: FloatArray, grid_hw: tuple[int, int], sigma_cells: float) -> FloatArray:
+    if sigma_cells == 0.0:
+        return np.asarray(score_P)
+    smooth_hw: FloatArray = np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), sigma_cells))
+    return smooth_hw.reshape(-1)
+
+
+def saliency_from_attention(attn_AP: FloatArray) -> FloatArray:
+    """Average the heads and stretch to the full range.
+
+    Parameters
+    ----------
+    attn_AP : ndarray, float, (A, P), >= 0
+
+    Returns
+    -------
+    ndarray, float32, (P,), in [0, 1]
+        All zeros where the mean is constant: such a map prefers no patch.
+
+    Raises
+    ------
+    DataError
+        Wrong rank, or NaN or infinity.
+
+    Examples
+    --------
+    >>> saliency_from_attention(np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 6.0]])).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    if attn_AP.ndim != 2 or attn_AP.size == 0 or not np.isfinite(attn_AP).all():
+        raise DataError(f"attention must be finite and (heads, patches), got shape {attn_AP.shape}")
+    mean_P = np.asarray(attn_AP, dtype=np.float64).mean(axis=0)
+    low, high = float(mean_P.min()), float(mean_P.max())
+    if high <= low:
+        return np.zeros(mean_P.shape, dtype=np.float32)
+    saliency_P: FloatArray = ((mean_P - low) / (high - low)).astype(np.float32)
+    return saliency_P
+
+
+STREAMS = ("first", "second")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedPicture:
+    """One image, encoded by both backbones.
+
+    Attributes
+    ----------
+    picture_HW3 : ndarray, uint8, (size_px, size_px, 3)
+    size_hw : (int, int)
+        Own height and width of the image.
+    streams : (EncodedImage, EncodedImage)
+    """
+
+    picture_HW3: ByteArray
+    size_hw: tuple[int, int]
+    streams: tuple[EncodedImage, EncodedImage]
+
+
+def assemble_group(
+    group: ImageGroup,
+    encoded: Sequence[EncodedPicture],
+    pair: BackbonePair,
+    whitenings: Mapping[str, Whitening],
+    config: EmbeddedConfig,
+) -> GroupFeatures:
+    """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
+
+    Parameters
+    ----------
+    group : ImageGroup
+    encoded : sequence of EncodedPicture
+        One per image of the group, in its order.
+    pair : BackbonePair
+        Made the encodings.
+    whitenings : mapping of str to Whitening
+        By stream, `STREAMS`.
+    config : EmbeddedConfig
+
+    Returns
+    -------
+    GroupFeatures
+        ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the map
+        its group agrees on.
+    """
+    first, second = (
+        _stack([one.streams[index] for one in encoded], backbone.id, whitenings.get(STREAMS[index]))
+        for index, backbone in enumerate((pair.first, pair.second))
+    )
+    saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
+    if pair.first.needs_whitening:
+        saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw, config)
+        first = append_saliency(first, saliency_NP, config)
+    return GroupFeatures(
+        group=group,
+        first=first,
+        second=second,
+        saliency_NP=saliency_NP,
+        pictures_NHW3=np.stack([one.picture_HW3 for one in encoded]),
+        sizes_hw=tuple(one.size_hw for one in encoded),
+    )
+
+
+def _stack(encoded: Sequence[EncodedImage], backbone_id: str, whitening: Whitening | None) -> GroupTokens:
+    tokens_NPD: FloatArray = np.stack([one.tokens_PD for one in encoded])
+    return GroupTokens(
+        tokens_NPD=tokens_NPD if whitening is None else whitening.apply(tokens_NPD),
+        keys_NPK=np.stack([one.keys_PK for one in encoded]),
+        attn_NAP=np.stack([one.attn_AP for one in encoded]),
+        grid_hw=encoded[0].grid_hw,
+        backbone_id=backbone_id,
+        is_centred=whitening is not None,
+    )

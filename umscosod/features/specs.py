@@ -1,0 +1,226 @@
+"""What is known of each Vision Transformer, and where its weights lie; torch-free."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from umscosod.data.files import why_unreadable
+from umscosod.errors import WeightsError, reason_of
+
+PosEmbedRule = Literal["offset", "antialias"]
+
+# ImageNet statistics of RGB in [0, 1], with which DINO and DINOv2 were trained.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VitSpec:
+    """One architecture together with the weights meant for it.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    timm_name : str
+        Architecture and tag in timm; also the repository ``timm/<timm_name>`` on its hub.
+    patch_px : int
+        Side of a patch.
+    dim, heads : int
+        Token width D and attention heads A.
+    prefix_tokens : int
+        Tokens before the patches: CLS and registers.
+    native_px : int
+        Picture side of the authors' stored position embedding.
+    pos_embed : "offset" or "antialias"
+        The authors' rule for other picture sizes: `umscosod.features.weights.resize_pos_embed`.
+    original_file : str
+        Name of the authors' own weight file.
+    licence : str
+        Of those weights.
+    is_label_free : bool
+        Whether those weights were trained without annotations. Says nothing of a file that the user brings.
+    partner : str
+        Second stream that the paper, or its small sibling, pairs it with; ``""`` for none.
+    overrides : tuple of (str, int)
+        Further arguments of the timm architecture, such as ``("depth", 2)``.
+    """
+
+    name: str
+    timm_name: str
+    patch_px: int
+    dim: int
+    heads: int
+    prefix_tokens: int
+    native_px: int
+    original_file: str
+    pos_embed: PosEmbedRule = "offset"
+    licence: str = "Apache-2.0"
+    is_label_free: bool = True
+    partner: str = ""
+    overrides: tuple[tuple[str, int], ...] = ()
+
+    def round_px(self, size_px: int) -> int:
+        """Nearest multiple of the patch, at least one patch; halves go up.
+
+        Examples
+        --------
+        >>> [VIT_SPECS["dinov2_vits14"].round_px(size) for size in (224, 225, 231, 1)]
+        [224, 224, 238, 14]
+        """
+        return max(1, (2 * size_px + self.patch_px) // (2 * self.patch_px)) * self.patch_px
+
+
+_SPECS = (
+    VitSpec(
+        name="dino_vitb8",
+        timm_name="vit_base_patch8_224.dino",
+        patch_px=8,
+        dim=768,
+        heads=12,
+        prefix_tokens=1,
+        native_px=224,
+        original_file="dino_vitbase8_pretrain.pth",
+        partner="dinov2_vitb14_reg",
+    ),
+    VitSpec(
+        name="dino_vits8",
+        timm_name="vit_small_patch8_224.dino",
+        patch_px=8,
+        dim=384,
+        heads=6,
+        prefix_tokens=1,
+        native_px=224,
+        original_file="dino_deitsmall8_pretrain.pth",
+        partner="dinov2_vits14_reg",
+    ),
+    VitSpec(
+        name="dinov2_vitb14_reg",
+        timm_name="vit_base_patch14_reg4_dinov2.lvd142m",
+        patch_px=14,
+        dim=768,
+        heads=12,
+        prefix_tokens=5,
+        native_px=518,
+        original_file="dinov2_vitb14_reg4_pretrain.pth",
+        pos_embed="antialias",
+    ),
+    VitSpec(
+        name="dinov2_vits14",
+        timm_name="vit_small_patch14_dinov2.lvd142m",
+        patch_px=14,
+        dim=384,
+        heads=6,
+        prefix_tokens=1,
+        native_px=518,
+        original_file="dinov2_vits14_pretrain.pth",
+    ),
+    VitSpec(
+        name="dinov2_vits14_reg",
+        timm_name="vit_small_patch14_reg4_dinov2.lvd142m",
+        patch_px=14,
+        dim=384,
+        heads=6,
+        prefix_tokens=5,
+        native_px=518,
+        original_file="dinov2_vits14_reg4_pretrain.pth",
+        pos_embed="antialias",
+    ),
+)
+VIT_SPECS: Mapping[str, VitSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
+
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def find_weights(spec: VitSpec) -> Path | None:
+    """Look for weights on this machine, without network.
+
+    Parameters
+    ----------
+    spec : VitSpec
+
+    Returns
+    -------
+    Path or None
+        A file in the Hugging Face cache that timm fills, or the authors' file in torch.hub's folder; None: neither.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in HUB_FILES:
+        found = try_to_load_from_cache(hub_repository(spec), name)
+        if isinstance(found, str):  # neither None nor the marker of a file known to be absent
+            return Path(found)
+    original = _torch_hub() / "checkpoints" / spec.original_file
+    return original if original.is_file() else None
+
+
+def hub_repository(spec: VitSpec) -> str:
+    """Name of the repository on the Hugging Face hub that holds timm's weights."""
+    return f"timm/{spec.timm_name}"
+
+
+def _torch_hub() -> Path:
+    """Folder of torch.hub: as torch says where it is imported, else by the rule that torch documents."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return Path(torch.hub.get_dir())
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub"
+
+
+PICKLED = (".pth", ".pt", ".bin")
+CURE = "fetch the file again, or save its tensors as .safetensors"
+
+
+def check_weights_file(file: str) -> None:
+    """Refuse what `umscosod.features.weights.read_state_dict` would refuse at once; no tensor is read.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, not a regular file, of an unknown kind, or its list of tensors is damaged.
+    """
+    path = expand_user(file)
+    check_regular_file(path, cure="check the weight file")
+    check_ending(path)
+    if path.suffix.lower() == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"weights {path} cannot be read: {reason_of(error)}; {CURE}") from None
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a kind of file that is not known; WeightsError."""
+    suffix = path.suffix.lower()
+    if suffix not in (".safetensors", *PICKLED):
+        raise WeightsError(f"weights {path}: unknown ending {suffix!r}; expected .safetensors, {', '.join(PICKLED)}")
+
+
+def check_regular_file(path: Path, what: str = "no weights at", cure: str = "check the path") -> None:
+    """Refuse what is missing or not a regular file, so that a FIFO or a device is never waited for.
+
+    Raises
+    ------
+    WeightsError
+        `what`, the path, the reason, `cure`.
+    """
+    if reason := why_unreadable(path):
+        raise WeightsError(f"{what} {path} ({reason}); {cure}")
+
+
+def expand_user(file: str) -> Path:
+    """Replace a leading ``~``; WeightsError where there is no such user."""
+    try:
+        return Path(file).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(f"weights {file}: {error}; write the whole path") from None

@@ -1,0 +1,234 @@
+"""What a job says at its end: rows, notes, report, contact sheet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from umscosod.config.io import dump_config
+from umscosod.data.files import open_atomic
+from umscosod.errors import count_of
+from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
+from umscosod.export.report import write_report
+from umscosod.pipeline.maps import MEAN, NETWORK, PROBE, PSEUDO
+from umscosod.pipeline.setup import Prepared, deciding_settings
+from umscosod.pipeline.stages import Labels
+from umscosod.refine.crf import crf_available
+from umscosod.runinfo import collect_run_info, write_run_info
+from umscosod.types import ImageGroup, Labelled, Status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelReport:
+    """Outcome of labelling a collection.
+
+    Attributes
+    ----------
+    rows : tuple of Labelled
+        One per image asked for, in the order of the groups.
+    out : Path
+        The output folder.
+    notes : tuple of str
+        What was chosen on the way and why, for people.
+    seconds : float
+        Wall time of this call; a resumed job counts only what was left.
+    """
+
+    rows: tuple[Labelled, ...]
+    out: Path
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Number of images by status, zeros included."""
+        found = Counter(row.status for row in self.rows)
+        return {status: found[status] for status in Status}
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 1 if any image failed, 3 if nothing was labelled."""
+        if not self.counts[Status.LABELLED]:
+            return 3
+        return 1 if self.counts[Status.FAILED] else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainReport:
+    """Outcome of training on pseudo-labels.
+
+    Attributes
+    ----------
+    checkpoint : Path
+        Folder of the final checkpoint.
+    steps : int
+    final_loss : float
+        Of the last step.
+    notes : tuple of str
+    rows : tuple of Labelled
+        Images that could not be used, as ``failed``.
+    """
+
+    checkpoint: Path
+    steps: int
+    final_loss: float
+    notes: tuple[str, ...] = ()
+    rows: tuple[Labelled, ...] = ()
+
+
+_CHOSEN = {
+    NETWORK: "the network's masks agree better across the group than {other}, and are kept",
+    PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
+    PROBE: "the probe's masks agree better across the group than the network's, and are kept",
+    MEAN: "network and {short} agree about equally well across the group, and a mean of their maps is kept",
+}
+_OTHER = {
+    PSEUDO: {"other": "its pseudo-labels", "short": "pseudo-labels"},
+    PROBE: {"other": "the probe's", "short": "probe"},
+}
+_SHOWN = 8
+
+
+def choice_notes(rows: Sequence[Labelled], other: str) -> list[str]:
+    """Say whose maps the groups kept, one line per maker; `other` is who competed with the network."""
+    kept = {row.group: row.source for row in reversed(rows) if row.source in _CHOSEN}
+    lines = []
+    for source, words in _CHOSEN.items():
+        names = [name for name in reversed(kept) if kept[name] == source]
+        if names:
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            lines.append(f"{words.format(**_OTHER[other])}: {len(names)} of {count_of(len(kept), 'group')} ({shown})")
+    return lines
+
+
+def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
+    """Name the groups in which no common object is seen; one line, or none."""
+    names = list(dict.fromkeys(row.group for row in rows if row.is_mixed))
+    if not names:
+        return []
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    count = len({row.group for row in rows})
+    return [
+        f"no common object seen, so that no mask there can be relied on: "
+        f"{len(names)} of {count_of(count, 'group')} ({shown})"
+    ]
+
+
+def finished_rows(prepared: Prepared) -> list[Labelled] | None:
+    """Rows of a job whose groups are all finished; None if anything is left to do."""
+    rows: list[Labelled] = []
+    for group in prepared.features.groups:
+        done = prepared.job.load_rows(group)
+        if done is None:
+            return None
+        rows += done
+    return rows
+
+
+def pseudo_rows(groups: tuple[ImageGroup, ...], labels: Labels) -> list[Labelled]:
+    """Report rows of a job that stops at pseudo-labels."""
+    rows = []
+    for group in groups:
+        for image in group.images:
+            label = labels.get(image.id)
+            is_found = label is not None and bool(label.mask_hw.any())
+            rows.append(
+                Labelled(
+                    image_id=image.id,
+                    group=group.name,
+                    output=image.output,
+                    status=Status.LABELLED if is_found else Status.EMPTY,
+                    confidence=label.confidence if label is not None and is_found else 0.0,
+                    reason="" if is_found else "no mask and no attention to make a pseudo-label of",
+                    source="pseudo-label",
+                )
+            )
+    return rows
+
+
+def finish_job(
+    prepared: Prepared,
+    rows: Sequence[Labelled],
+    notes: Sequence[str],
+    started: float,
+    stored: Mapping[str, Path] | None = None,
+) -> LabelReport:
+    """Write ``report.json``, ``index.html``, ``run/config.yaml`` and ``run/run.json``.
+
+    The first two are made to be shared: they name no place on this machine.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    rows : sequence of Labelled
+        Of usable and failed images alike, in any order.
+    notes : sequence of str
+    started : float
+        `time.monotonic` at the start of the call.
+    stored : mapping of str to Path, optional
+        Files of the stored maps by image id.
+    """
+    out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
+    by_id = {row.image_id: row for row in rows}
+    ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
+    facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
+    if prepared.detections is not None:
+        facts["detections"] = f"sha256 {prepared.detections.sha256}"
+    if config.refine.enabled and config.refine.crf.enabled and not crf_available():
+        facts["DenseCRF"] = "off: pydensecrf is not installed"
+        notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
+    # no place on this machine and nothing that only speeds up: those are in run/config.yaml
+    settings = {**deciding_settings(config), **facts}
+    shared = _without_places(prepared, by_id, stored or {})
+    write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
+    write_contact_sheet(
+        out,
+        _sheet_rows(prepared, shared),
+        facts=facts,
+        max_pixels=config.data.max_pixels,
+    )
+    with open_atomic(prepared.job.run / "config.yaml") as stream:
+        stream.write(dump_config(config).encode())
+    seconds = time.monotonic() - started
+    info = collect_run_info(config, sys.argv, device=str(prepared.device), timings_s={"total": seconds})
+    write_run_info(prepared.job.run / "run.json", info)
+    prepared.job.finish()
+    return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
+
+
+def _without_places(
+    prepared: Prepared, by_id: Mapping[str, Labelled], stored: Mapping[str, Path]
+) -> dict[str, Labelled]:
+    """Rows whose reasons call an image by its id, and other files by what tells them apart."""
+    shared = {}
+    for image in (image for group in prepared.groups for image in group.images):
+        reason = by_id[image.id].reason.replace(str(image.path), image.id)
+        if image.id in stored:
+            reason = reason.replace(str(stored[image.id]), f"maps/{image.output}")
+        if prepared.job.out.is_absolute():
+            reason = reason.replace(f"{prepared.job.out}/", "")
+        shared[image.id] = replace(by_id[image.id], reason=reason)
+    return shared
+
+
+def _sheet_rows(prepared: Prepared, by_id: Mapping[str, Labelled]) -> Iterator[SheetRow]:
+    out = prepared.job.out
+    for group in prepared.groups:
+        for image in group.images:
+            row = by_id[image.id]
+            is_failed = row.status is Status.FAILED
+            tiles = {tree: None if is_failed else _existing(out, f"{tree}/{image.output}") for tree in _TREES}
+            yield SheetRow(
+                labelled=row, image=image.path, pseudo=tiles["pseudo"], map=tiles["maps"], mask=tiles["masks"]
+            )
+
+
+_TREES = ("pseudo", "maps", "masks")
+
+
+def _existing(out: Path, name: str) -> str | None:
+    return name if (out / name).is_file() else None

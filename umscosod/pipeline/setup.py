@@ -1,0 +1,316 @@
+"""Before the first stage: groups found, settings checked, backbones chosen, the output folder claimed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umscosod.config import PipelineConfig
+from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
+from umscosod.data.files import GUARDED, LONGEST_PATH, OWN_FOLDERS, check_place, lock_folder, real_path
+from umscosod.data.folders import refuse_images_in
+from umscosod.data.groups import groups_from_images
+from umscosod.data.images import check_regular
+from umscosod.device import resolve_device
+from umscosod.errors import ConfigError, DataError
+from umscosod.features.cache import open_cache
+from umscosod.features.collection import FeatureCollection
+from umscosod.features.group import Whitening
+from umscosod.features.registry import AUTO, BackbonePair, build_backbones
+from umscosod.pipeline.job import JobFolder
+from umscosod.progress import ProgressFn
+from umscosod.pseudo.proposals import CocoProposer
+from umscosod.types import ImageGroup, ImageRef, Labelled, Status
+
+if TYPE_CHECKING:
+    import torch
+
+Images = str | Path | Sequence[ImageGroup]
+
+_SHOWN = 100  # letters of a name that is too long
+_NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
+    ("device",),
+    ("features", "batch_size"),
+    ("features", "cache_dir"),
+    ("features", "use_cache"),
+    ("features", "allow_download"),
+    ("features", "weights"),  # their hash is in the backbone's id
+    ("features", "second_weights"),
+    ("refine", "crf", "workers"),
+    ("train", "checkpoint_every"),
+    ("train", "keep_checkpoints"),
+    ("pseudo", "detections"),  # the content of both is bound, wherever it lies
+    ("pseudo", "detections_images"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """Everything the stages need.
+
+    Attributes
+    ----------
+    groups : tuple of ImageGroup
+        As asked for, unusable images included.
+    features : FeatureCollection
+        Of the usable ones.
+    config : PipelineConfig
+        Resolved: no ``auto`` left.
+    job : JobFolder
+    device : torch.device
+    notes : tuple of str
+    detections : CocoProposer or None
+        Where instance masks are wanted and are to come from a file.
+    """
+
+    groups: tuple[ImageGroup, ...]
+    features: FeatureCollection
+    config: PipelineConfig
+    job: JobFolder
+    device: torch.device
+    notes: tuple[str, ...]
+    detections: CocoProposer | None = None
+
+    def failed_rows(self) -> list[Labelled]:
+        """One row for every image that could not be encoded."""
+        return [
+            Labelled(
+                image_id=image.id,
+                group=group.name,
+                output=image.output,
+                status=Status.FAILED,
+                reason=self.features.failures[image.id],
+            )
+            for group in self.groups
+            for image in group.images
+            if image.id in self.features.failures
+        ]
+
+
+def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tuple[ImageGroup, ...]:
+    """Take groups as they are, or find them in a folder or a ``.csv`` list; the output folder is left out.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+    out : Path
+    inputs : sequence of Path
+        What else the job reads; pictures below are no images.
+
+    Raises
+    ------
+    DataError
+        There are none, two have one name, the output folder cannot be one, or it holds images, or an input lies where
+        results go.
+    """
+    check_place(out, "job")
+    if not isinstance(images, str | Path):
+        groups = tuple(images)
+    else:
+        _refuse_results(Path(images), out)
+        if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names
+            # before the search, which would leave a group's folder out
+            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
+        groups = tuple(groups_from_images(images, exclude=[out]))
+    _refuse_inputs(groups, out, inputs)
+    if not groups:
+        raise DataError("no groups to work on; give at least one ImageGroup")
+    everything = [image for group in groups for image in group.images]
+    _refuse_long_paths(everything, out)
+    for what, names in (
+        ("group name", [group.name for group in groups]),
+        ("image id", [image.id for image in everything]),
+        ("output", [image.output for image in everything]),
+    ):
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f"{what} {name!r} occurs {count} times; every group, image and output needs a name of its own"
+            )
+    return groups
+
+
+def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
+    """A group's name may be as long as a path, and then no path is left for its results."""
+    long = [image for image in images if len(os.fsencode(out / "pseudo" / image.output)) > LONGEST_PATH]
+    if long:
+        raise DataError(
+            f"{len(long)} results would have paths of more than {LONGEST_PATH} bytes below --out, such as that of "
+            f"{long[0].id[:_SHOWN]}...; give the group a shorter name, or nest its folders less deeply"
+        )
+
+
+def _refuse_results(images: Path, out: Path) -> None:
+    """Images must not lie where results go: a second run would take results for images, or clear images away."""
+    root, place = real_path(images), real_path(out)
+    if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
+        raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
+
+
+def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:
+    """No input may lie, or be linked from, where results go; and no folder of images may become one of results."""
+    place, inside = real_path(out), []
+    for path in others:
+        if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
+            raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
+    results = [real_path(out / name) for name in GUARDED]
+    for image in (image for group in groups for image in group.images):
+        real = real_path(image.path)
+        if any(real.is_relative_to(folder) for folder in results):
+            raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
+        inside += [real.parent] if real.is_relative_to(place) else []
+    roots = [Path(os.path.commonpath(inside))] if inside else []
+    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])
+
+
+@contextmanager
+def prepare(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig | None,
+    *,
+    mode: Mapping[str, Any],
+    overwrite: bool,
+    progress: ProgressFn,
+    whitenings: Mapping[str, Whitening] | None = None,
+    admit: Callable[[BackbonePair], object] = lambda pair: None,
+    pair: BackbonePair | None = None,
+    inputs: Sequence[Path] = (),
+    wants_masks: bool = False,
+) -> Iterator[Prepared]:
+    """Check, choose, claim and encode; see `Prepared`.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+    out : path
+    config : PipelineConfig or None
+        None: the ``fast`` preset.
+    mode : mapping
+        What else decides the results: the verb, the checkpoint's hash.
+    overwrite : bool
+    progress : callable
+    whitenings : mapping, optional
+        Of a checkpoint.
+    admit : callable
+        Sees the backbones before anything is written or encoded, and may raise.
+    pair : BackbonePair, optional
+        In the place of those that the settings name, which stay as they are.
+    inputs : sequence of Path
+        What else the job reads, beside images and the files that the settings name.
+    wants_masks : bool
+        Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
+
+    Raises
+    ------
+    UmscosodError
+        Whatever is wrong at the door: settings, images, detections, weights, an output folder of other results, or
+        one that another job is working on.
+    """
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    validate_config(config)
+    check_place(out, "job")
+    out = Path(out)
+    named = [config.pseudo.detections, config.pseudo.detections_images]
+    named += [config.features.weights, config.features.second_weights]
+    groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
+    detections = _read_detections(config, groups) if wants_masks else None
+    device = resolve_device(config.device)
+    if pair is None:
+        pair = build_backbones(config.features, device)
+        config = _resolve(config, pair)
+    admit(pair)
+    config = replace(config, device=str(device))
+    settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
+    with lock_folder(out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
+        job = JobFolder(out, settings, overwrite=overwrite)
+        if detections is not None:
+            job.bind_detections(detections.sha256)
+        features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
+        job.bind_images(groups, features.sha256)
+        notes = (*pair.notes, *_notes_on_groups(features.groups))
+        yield Prepared(
+            groups=groups,
+            features=features,
+            config=config,
+            job=job,
+            device=device,
+            notes=notes,
+            detections=detections,
+        )
+
+
+def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:
+    """Read the file of instance masks, if the settings want one; say so where one is named in vain."""
+    if config.pseudo.proposer != "coco-json":
+        if config.pseudo.detections:
+            logger.warning(
+                "pseudo.detections %s is not used: pseudo.proposer is %s; set it to coco-json",
+                config.pseudo.detections,
+                config.pseudo.proposer,
+            )
+        return None
+    check_detections(config)
+    images = [image for group in groups for image in group.images]
+    return CocoProposer(Path(config.pseudo.detections), config.pseudo, images)
+
+
+def check_detections(config: PipelineConfig) -> None:
+    """Refuse settings that want instance masks from a file, and name none or one that is not there.
+
+    Raises
+    ------
+    ConfigError, DataError
+    """
+    if config.pseudo.proposer != "coco-json":
+        return
+    file = config.pseudo.detections
+    if not file:
+        raise ConfigError(
+            "pseudo.detections is empty: give the COCO-format file of masks, or set pseudo.proposer to hac"
+        )
+    try:
+        check_regular(Path(file), "a COCO-format file")
+    except DataError as error:
+        raise DataError(f"pseudo.detections: {error}") from None
+
+
+def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:
+    """Put what was chosen in the place of ``auto``."""
+    if config.features.backbone != AUTO:
+        return config
+    chosen = replace(config.features, backbone=pair.first.name, second_backbone=pair.second.name)
+    return replace(config, features=chosen)
+
+
+def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
+    return [
+        f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
+        for group in groups
+        if len(group.images) == 1
+    ]
+
+
+def deciding_settings(config: PipelineConfig) -> dict[str, Any]:
+    """Settings that can change a result, as plain values: equal ones give equal results on one machine.
+
+    Of the peers' settings only those of the one that ``method`` names are among them.
+    """
+    values = config_to_dict(config)
+    values["baselines"] = {name: value for name, value in values["baselines"].items() if name == config.method}
+    if not values["baselines"]:
+        del values["baselines"]
+    for *sections, name in _NO_EFFECT:
+        section = values
+        for part in sections:
+            section = section[part]
+        del section[name]
+    return values

@@ -1,0 +1,392 @@
+"""The paper in six calls: features -> pseudo-labels -> network -> refinement -> outputs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from umscosod.baselines.choose import PEERS
+from umscosod.config import PipelineConfig, RefineConfig
+from umscosod.config.io import DEFAULT_PRESET, load_config
+from umscosod.data.files import check_place, real_path
+from umscosod.errors import DataError
+from umscosod.features.registry import BackbonePair, blank_pair
+from umscosod.network.model import UmsNetwork
+from umscosod.pipeline.checkpoints import (
+    calibrate,
+    check_fits,
+    find_probe,
+    hash_checkpoint,
+    load_whitenings,
+    take_checkpoint,
+)
+from umscosod.pipeline.maps import (
+    NETWORK,
+    PROBE,
+    PSEUDO,
+    STORED,
+    Maps,
+    check_stored,
+    find_stored,
+    hash_stored,
+    peer_stage,
+    read_stored,
+)
+from umscosod.pipeline.refiner import Refiner, open_workers
+from umscosod.pipeline.report import (
+    LabelReport,
+    TrainReport,
+    choice_notes,
+    finish_job,
+    finished_rows,
+    mixed_notes,
+    pseudo_rows,
+)
+from umscosod.pipeline.setup import Images, Prepared, find_groups, prepare
+from umscosod.pipeline.stages import (
+    clean_stage,
+    label_doubt,
+    prediction_stage,
+    pseudo_stage,
+    read_labels,
+    training_stage,
+)
+from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.pseudo.probe import LinearProbe
+from umscosod.refine.threshold import map_confidence
+from umscosod.training.checkpoint import load_model as load_network
+from umscosod.training.sampler import compute_fingerprint
+from umscosod.types import Labelled, PseudoLabel
+
+__all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "refine_maps", "train"]
+
+
+def label_groups(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    train: bool = True,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Find and segment the common object in every group of images.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+        A folder with one sub-folder per group, a ``.csv`` list of path and group, or groups made before.
+    out : path
+        Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset. ``method`` chooses another maker of maps than the whole method.
+    checkpoint : path, optional
+        Label with this trained network; nothing is trained and no pseudo-labels are made.
+    train : bool
+        Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Peers, see `config.method`, do not ask.
+    overwrite : bool
+        Replace the results of an earlier job of other settings or images.
+    progress : callable
+        See `umscosod.progress.ProgressFn`.
+
+    Returns
+    -------
+    LabelReport
+
+    Raises
+    ------
+    UmscosodError
+        What is wrong at the door: settings, images, weights, or an output folder in use. A bad image is no error: it
+        is reported as ``failed``.
+
+    Notes
+    -----
+    Killed at any moment, the same call takes the job up where it stopped and ends with the same files.
+    """
+    if checkpoint is not None:
+        return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
+    started = time.monotonic()
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    train = train and config.method == "ums"
+    mode = {"verb": "label", "train": train}
+    wants_masks = config.method not in PEERS
+    with prepare(
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
+    ) as prepared:
+        if prepared.config.method in PEERS:
+            return _label_as_peer(prepared, started, progress)
+        cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
+        labels = cleaned.labels
+        _bind_labels(prepared, labels)
+        if (rows := finished_rows(prepared)) is not None:
+            return _finish(prepared, rows, started)
+        network: UmsNetwork | None = None
+        if train and _has_work(labels):
+            trained = training_stage(prepared, labels, progress)
+            network = trained.model
+            b_bar = calibrate(prepared, trained, cleaned.probe, progress)
+        b_bars = {} if network is None else {NETWORK: b_bar}
+        if network is None or prepared.config.keep != "network":
+            b_bars[PSEUDO] = label_doubt(prepared, labels)
+        return _refine_and_finish(prepared, labels, b_bars, started, progress)
+
+
+def _label_as_peer(prepared: Prepared, started: float, progress: ProgressFn) -> LabelReport:
+    if (rows := finished_rows(prepared)) is not None:
+        return _finish(prepared, rows, started)
+    b_bar = peer_stage(prepared, progress)
+    return _refine_and_finish(prepared, None, {prepared.config.method: b_bar}, started, progress)
+
+
+def predict(
+    images: Images,
+    out: str | Path,
+    checkpoint: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Label a collection with a trained network and the probe kept with it.
+
+    Which of the two a group keeps, or a mean of both, is chosen as `label_groups` chooses between network and
+    pseudo-labels (``keep``). A checkpoint without a probe labels with the network alone.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`. With ``features.backbone`` left at ``auto`` the backbones of the checkpoint are used.
+    checkpoint : path
+        A checkpoint, a run's folder, or the output folder of `train` or `label_groups`.
+
+    Raises
+    ------
+    CheckpointError
+        No checkpoint there, it is damaged, or it belongs to other backbones; the message says what differs.
+    DataError
+        The checkpoint is one of the results in `out`, which this job would replace.
+    ConfigError
+        ``method`` names a maker of maps that uses no network.
+    """
+    started = time.monotonic()
+    check_place(out, "job")
+    folder, config = take_checkpoint(checkpoint, load_config(DEFAULT_PRESET) if config is None else config)
+    if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
+        raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
+    mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
+    whitenings, saved = load_whitenings(folder), find_probe(folder, config)
+
+    def admit(pair: BackbonePair) -> None:
+        check_fits(folder, pair, whitenings)
+
+    with prepare(
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
+    ) as prepared:
+        pair = prepared.features.pair
+        network, meta = load_network(folder, (pair.first.id, pair.second.id))
+        b_bar = prediction_stage(prepared, network, progress)
+        b_bars = {NETWORK: meta.calibration.get("b_bar", b_bar)}
+        if saved is None:
+            return _refine_and_finish(prepared, None, b_bars, started, progress)
+        b_bars[PROBE] = saved.b_bar
+        return _refine_and_finish(prepared, None, b_bars, started, progress, probe=saved.probe)
+
+
+def make_pseudo_labels(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Make the pseudo-labels of a collection and stop, so that a person can look at them and replace some.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`; masks go to ``OUT/pseudo`` beside ``manifest.jsonl``.
+    """
+    started = time.monotonic()
+    mode = {"verb": "pseudo"}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=True) as prepared:
+        labels = pseudo_stage(prepared, progress)
+        rows = pseudo_rows(prepared.features.groups, labels)
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)
+
+
+def train(
+    images: Images,
+    pseudo: str | Path,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> TrainReport:
+    """Train the network on pseudo-labels made or reviewed before.
+
+    Parameters
+    ----------
+    images, out, config, overwrite, progress
+        As for `label_groups`; the checkpoint goes to ``OUT/run/checkpoints``.
+    pseudo : path
+        Folder that `make_pseudo_labels` wrote (``OUT`` or ``OUT/pseudo``), masks replaced by hand included; or any
+        folder of masks named like the images.
+
+    Raises
+    ------
+    DataError
+        No image has a usable label.
+    """
+    folder = Path(pseudo) / "pseudo" if (Path(pseudo) / "pseudo").is_dir() else Path(pseudo)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
+    mode = {"verb": "train"}
+    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, inputs=[folder]) as prepared:
+        labels = read_labels(prepared, folder)
+        cleaned = clean_stage(prepared, labels)
+        _bind_labels(prepared, cleaned.labels)
+        trained = training_stage(prepared, cleaned.labels, progress)
+        calibrate(prepared, trained, cleaned.probe, progress)
+        prepared.job.finish()
+        return TrainReport(
+            checkpoint=trained.checkpoint,
+            steps=trained.meta.step,
+            final_loss=_last_loss(prepared.job.run / "metrics.jsonl"),
+            notes=prepared.notes,
+            rows=tuple(prepared.failed_rows()),
+        )
+
+
+def _refine_and_finish(
+    prepared: Prepared,
+    labels: dict[str, PseudoLabel] | None,
+    b_bars: dict[str, float],
+    started: float,
+    progress: ProgressFn,
+    probe: LinearProbe | None = None,
+) -> LabelReport:
+    with open_workers(prepared) as pool:
+        rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
+    return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
+
+
+def _finish(prepared: Prepared, rows: list[Labelled], started: float, other: str = PSEUDO) -> LabelReport:
+    """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
+    competed = other == PROBE or (prepared.job.run / "checkpoints").is_dir()
+    is_choice = prepared.config.keep == "better" and competed
+    notes = [*prepared.notes, *(choice_notes(rows, other) if is_choice else ()), *mixed_notes(rows)]
+    return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
+
+
+def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:
+    prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels, None))
+
+
+def _has_work(labels: dict[str, PseudoLabel]) -> bool:
+    return any(label.mask_hw.any() for label in labels.values())
+
+
+def _last_loss(file: Path) -> float:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return float(json.loads(lines[-1])["loss"]) if lines else float("nan")
+
+
+logger = logging.getLogger(__name__)
+
+
+def refine_maps(
+    images: Images,
+    maps: Maps,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: ProgressFn = ignore_progress,
+) -> LabelReport:
+    """Make masks anew from stored soft maps, by the settings under ``refine``.
+
+    Parameters
+    ----------
+    images, out, overwrite, progress
+        As for `umscosod.label_groups`; ``OUT/maps`` holds the maps that the masks were made from.
+    maps : path, or mapping of str to Path
+        Folder of 8-bit grey PNGs laid out like the outputs; the ``OUT`` of an earlier job stands for ``OUT/maps``. Or
+        a file by image id.
+    config : PipelineConfig, optional
+        By default the ``fast`` preset. Only ``data``, ``features`` and ``refine`` have an effect.
+
+    Returns
+    -------
+    LabelReport
+        An image whose map is missing or damaged is ``failed``, and takes no part in its group.
+
+    Raises
+    ------
+    DataError
+        No image has a map, or the maps are among the results in `out`.
+    UmscosodError
+        As for `umscosod.label_groups`.
+
+    Notes
+    -----
+    b_bar of eq. 6 is the mean of 1 - conf over all maps given. A saved map has 256 levels, so that masks can differ
+    from those of the job it came from where a pixel lies within 1/255 of a threshold, and where the image is smaller
+    than the network's input.
+
+    With ``refine.region_filter`` off no backbone is loaded. With it on, the first backbone's tokens come from the
+    feature cache, or are made; those of ``embedded`` are whitened by the statistics of the images given here, also
+    where the maps came from a network that was trained on others.
+    """
+    started = time.monotonic()
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    groups = find_groups(images, Path(out))
+    files = find_stored(groups, maps, Path(out))
+    pair = None if looks_at_tokens(config.refine) else blank_pair()
+    mode = {"verb": "refine"}
+    with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
+        prepared.job.bind_maps(hash_stored(files))
+        b_bar = _calibrate(prepared, files, progress)
+        with open_workers(prepared) as pool:
+            refiner = Refiner(prepared=prepared, labels=None, b_bars={STORED: b_bar}, pool=pool, stored=files)
+            rows = refiner.run(progress)
+        notes = [*prepared.notes, *mixed_notes(rows)]
+        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
+
+
+def looks_at_tokens(config: RefineConfig) -> bool:
+    """Whether refinement needs a backbone."""
+    return config.enabled and config.region_filter
+
+
+def _calibrate(prepared: Prepared, files: Mapping[str, Path], progress: ProgressFn) -> float:
+    """Read every map once for b_bar, and leave out the images that have none."""
+    size_px = prepared.config.features.size_px
+    images = [image for group in prepared.features.groups for image in group.images]
+    doubts: list[float] = []
+    reasons: dict[str, str] = {}
+    resized: list[Path] = []
+    for number, image in enumerate(images):
+        progress(number, len(images), "stored maps")
+        try:
+            if image.id not in files:
+                raise DataError("no soft map was given for it; add one, or leave the image out")
+            map_HW = read_stored(files[image.id], (size_px, size_px))
+            if check_stored(files[image.id], image):
+                resized.append(files[image.id])
+            doubts.append(1.0 - map_confidence(map_HW))
+        except DataError as error:
+            reasons[image.id] = str(error)
+    progress(len(images), len(images), "stored maps")
+    prepared.features.leave_out(reasons)
+    if resized:
+        logger.warning(
+            "%d maps have another size than their images (%s is one): they are resized", len(resized), resized[0]
+        )
+    return math.fsum(doubts) / len(doubts) if doubts else 0.0
