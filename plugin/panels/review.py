@@ -19,6 +19,7 @@ from ..operators.review import (
     remember_field,
     take_wanted,
 )
+from .base import BasePanel
 from .own_view import base_view, note_base, restore_base, show_own, shown_view
 from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
 
@@ -38,7 +39,7 @@ By keyboard: press backtick, type `accept_mask`, `reject_mask` or `send_back_mas
 else on the selection."""
 
 
-class ReviewMasks(foo.Panel):
+class ReviewMasks(BasePanel):
     """Choose a run, look at its worst masks, decide, go on."""
 
     @property
