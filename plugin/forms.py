@@ -161,6 +161,9 @@ def add_field_choice(form: Form, default: str) -> str:
     form.text("field", default, label="Output field", invalid=bool(problem), error_message=problem)
     if problem:
         form.error("field_problem", f"Output field: {problem}")
+    elif found is not None and form.dataset.get_field(f"{name}_status") is None:
+        text = f"{name!r} exists and no run made it: a run writes there only if no sample has a label in it"
+        form.warning("field_note", text)
     elif found is not None:
         is_replaced = read_flag(form.ctx, "overwrite")
         kept = "replaced, but for a person's" if is_replaced else "kept; only samples without one are run"

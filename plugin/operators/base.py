@@ -178,9 +178,10 @@ class JobOperator(BaseOperator):
             ctx.set_progress(progress=1.0, label=outcome.summary)
 
     def _end(self, ctx: Any, outcome: Any) -> JobEnd:
+        notes = [note for note in getattr(outcome, "notes", ()) if note not in outcome.summary]
         return JobEnd(
             summary=outcome.summary,
-            details=self.describe_done(ctx),
+            details="  \n".join([self.describe_done(ctx), *notes]),
             is_success=outcome.is_success,
             steps=self.next_steps(ctx) if outcome.is_success else (),
             view=self.view_after(ctx),

@@ -9,6 +9,7 @@ from fiftyone.operators import types
 from umscosod.integrations.fiftyone.review.listing import list_review_fields, next_for_review
 
 from ..forms import add_mask_field_choice, read_flag, read_text
+from ..spaces import show_panel
 from .base import QuickOperator
 
 PANEL = "review_masks"
@@ -63,6 +64,14 @@ def remember_field(ctx: Any, field: str) -> None:
     ctx.store(STORE).set("field", field, ttl=STORED_FOR_S)
 
 
+def take_wanted(ctx: Any) -> str:
+    """Take the run that the operator `review` was asked to open the panel for, once; "" if it was not."""
+    wanted = str(ctx.store(STORE).get("wanted") or "")
+    if wanted:
+        ctx.store(STORE).delete("wanted")
+    return wanted
+
+
 def guess_field(ctx: Any) -> str:
     """The run a decision is about: the one there is, the one shown, or the one last reviewed; "" if that is unclear."""
     fields = list_review_fields(ctx.dataset)
@@ -113,7 +122,8 @@ class Review(QuickOperator):
             raise ValueError("Say which run: there is more than one mask field")
         remember_field(ctx, field)
         if verb == OPEN_PANEL:
-            ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+            ctx.store(STORE).set("wanted", field, ttl=STORED_FOR_S)
+            list(show_panel(ctx, f"{self.plugin_name}/{PANEL}"))
             return {"summary": "The panel is beside the grid"}
         options = {"overwrite": read_flag(ctx, "overwrite")} if verb == "accept" else {}
         if ctx.current_sample:

@@ -11,6 +11,7 @@ from umscosod.integrations.fiftyone.evaluation.method import WORDS
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
 
 from ..operators.evaluate import PANEL, STORE
+from .base import BasePanel
 from .own_view import base_view, note_base, restore_base, show_own
 
 BUILT_IN = "model_evaluation_panel_builtin"
@@ -33,7 +34,7 @@ Run **UMS-CoSOD: evaluate against ground truth** (button *Evaluate* above the gr
 and its soft maps. Then press *Look again*."""
 
 
-class CompareModels(foo.Panel):
+class CompareModels(BasePanel):
     """Choose two evaluations and a measure; see figures, groups, images and curves."""
 
     @property
@@ -60,6 +61,7 @@ class CompareModels(foo.Panel):
         measure: Any = wanted.get("measure") or _choice(ctx, "measure")
         ctx.panel.set_state("choice.measure", measure if measure in WORDS else "iou")
         self._update(ctx)
+        self._begin_drawing(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
         """Begin anew: evaluations belong to a data set."""
@@ -78,6 +80,7 @@ class CompareModels(foo.Panel):
     def change(self, ctx: Any) -> None:
         """Another evaluation or measure was chosen."""
         self._update(ctx)
+        self.draw(ctx)
 
     def show_a(self, ctx: Any) -> None:
         """Filter the grid to the images where A is better."""
@@ -92,12 +95,19 @@ class CompareModels(foo.Panel):
         restore_base(ctx)
 
     def draw(self, ctx: Any) -> None:
-        """Draw the masks that are ticked and no others: two on top of each other cannot be told apart."""
+        """Draw the masks that are ticked and no others: two on top of each other cannot be told apart.
+
+        The App also tells of each box that it draws first: what is drawn already stays.
+        """
+        fields = _drawable(ctx)
+        drawn = [name for side, name in fields.items() if ctx.panel.get_state(f"draw.{side}")]
+        if not fields or drawn == ctx.panel.get_state("drawn"):
+            return
+        ctx.panel.set_state("drawn", drawn)
         kinds = (fo.Segmentation, fo.Heatmap, fo.Detections)
         masks = {name for kind in kinds for name in ctx.dataset.get_field_schema(embedded_doc_type=kind)}
         rest = [name for name in (getattr(ctx, "active_fields", None) or []) if name not in masks]
-        drawn = [name for side, name in _drawable(ctx).items() if ctx.panel.get_state(f"draw.{side}")]
-        ctx.ops.set_active_fields([*rest, *dict.fromkeys(drawn)])
+        ctx.ops.set_active_fields(list(dict.fromkeys([*rest, *drawn])))
 
     def show_bar(self, ctx: Any) -> None:
         """Filter the grid to the images of a bar of the histogram."""
@@ -108,6 +118,14 @@ class CompareModels(foo.Panel):
     def open_built_in(self, ctx: Any) -> None:
         """Open FiftyOne's own panel: classes, confusion matrix, scenarios."""
         ctx.ops.open_panel(BUILT_IN, layout="horizontal", is_active=True)
+
+    def _begin_drawing(self, ctx: Any) -> None:
+        """Tick what is drawn, or A where the grid draws neither of the two nor the ground truth."""
+        active, fields = getattr(ctx, "active_fields", None) or [], _drawable(ctx)
+        ticked = {side: name in active for side, name in fields.items()}
+        ctx.panel.set_state("draw", ticked if any(ticked.values()) else {**ticked, "a": True})
+        ctx.panel.set_state("drawn", [name for side, name in fields.items() if ticked[side]])
+        self.draw(ctx)
 
     def _compare(self, ctx: Any) -> Any:
         """Compare what is chosen; None, with the reason in the state, where that cannot be done."""
@@ -209,7 +227,9 @@ def _choice(ctx: Any, name: str) -> str:
 
 
 def _drawable(ctx: Any) -> dict[str, str]:
-    """Fields that can be drawn: what A and B are masks of, and the ground truth of A."""
+    """Fields that can be drawn: what A and B are masks of, and the ground truth of A; none where one is gone."""
+    if not {_choice(ctx, "a"), _choice(ctx, "b")} <= set(_keys(ctx)):
+        return {}
     a, b = (ctx.dataset.get_evaluation_info(_choice(ctx, side)).config for side in ("a", "b"))
     return {"a": a.pred_field, "b": b.pred_field, "truth": a.gt_field}
 
@@ -219,7 +239,9 @@ def _add_drawing(panel: Any, own: CompareModels, ctx: Any) -> None:
     draw = types.Object()
     for side, field in _drawable(ctx).items():
         label = f"{labels[side]} ({field})"
-        draw.bool(side, default=False, label=label, view=types.CheckboxView(), on_change=own.draw)
+        # The default is the state: the App puts it in the state's place while it draws a box first.
+        is_ticked = bool(ctx.panel.get_state(f"draw.{side}"))
+        draw.bool(side, default=is_ticked, label=label, view=types.CheckboxView(), on_change=own.draw)
     panel.define_property("draw", draw, view=types.GridView(orientation="horizontal", columns=3, gap=2))
 
 

@@ -11,6 +11,7 @@ from ..interrupted import RESUME
 from ..jobs import FAILED, RUNNING, STOPPED, AppJob, dismiss, find_job, list_jobs
 from ..operators.base import PROGRESS
 from ..spaces import keep_filters
+from .base import BasePanel
 
 EVERY_MS = 1000
 """How often the panel looks while a job runs."""
@@ -29,7 +30,7 @@ HELP = """Jobs of this data set that were started in the App. A job goes on when
 *Stop* keeps what is finished: the same call goes on from there."""
 
 
-class Progress(foo.Panel):
+class Progress(BasePanel):
     """See what runs, stop it, go on from its end."""
 
     @property

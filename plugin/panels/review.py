@@ -8,7 +8,18 @@ from fiftyone.operators import types
 from umscosod.errors import UmscosodError
 from umscosod.integrations.fiftyone.review.listing import list_review_fields
 
-from ..operators.review import PANEL, STORE, STORED_FOR_S, decide, guess_field, looked_at, opens_next, remember_field
+from ..operators.review import (
+    PANEL,
+    STORE,
+    STORED_FOR_S,
+    decide,
+    guess_field,
+    looked_at,
+    opens_next,
+    remember_field,
+    take_wanted,
+)
+from .base import BasePanel
 from .own_view import base_view, note_base, restore_base, show_own, shown_view
 from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
 
@@ -28,7 +39,7 @@ By keyboard: press backtick, type `accept_mask`, `reject_mask` or `send_back_mas
 else on the selection."""
 
 
-class ReviewMasks(foo.Panel):
+class ReviewMasks(BasePanel):
     """Choose a run, look at its worst masks, decide, go on."""
 
     @property
@@ -44,13 +55,15 @@ class ReviewMasks(foo.Panel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take the run last reviewed, or the first one; the list lies within the view that is there."""
+        """Take the run asked for, the one chosen before or the one shown; the list lies within the view in the grid."""
         if ctx.dataset is None:
             return
         note_base(ctx)
         ctx.panel.set_state("open_next", opens_next(ctx))
-        fields = _fields(ctx)
-        if _run(ctx) not in fields:
+        fields, wanted = _fields(ctx), take_wanted(ctx)
+        if wanted in fields:  # all of its masks, whatever list of another run is there
+            ctx.panel.set_state({"choice.run": wanted, "choice.kind": UNDECIDED, "limit": 1.0})
+        elif _run(ctx) not in fields:
             guessed = guess_field(ctx) if fields else ""
             ctx.panel.set_state("choice.run", guessed or (fields[0] if fields else None))
         self._start(ctx)

@@ -29,6 +29,11 @@ new MutationObserver(() => { window.changedMs = performance.now(); }).observe(
     document, {attributes: true, characterData: true, childList: true, subtree: true});
 """
 """Runs before the App does."""
+FIRST_CAPTION = """(tiles, field) => tiles
+    .map(tile => [tile.getBoundingClientRect(), tile.querySelector(`[data-cy='tag-${field}']`)])
+    .filter(([box]) => box.width)
+    .sort(([a], [b]) => a.y - b.y || a.x - b.x)[0]?.[1]?.title"""
+"""What the first tile says of a field; all in one look, as tiles come and go."""
 ASKED = ("/operators", "/graphql", "/samples", "/geo", "/tag", "/media")
 """What the App asks the server for while a form, the grid or a panel builds up."""
 SCREENSHOTS = "UMSCOSOD_SCREENSHOTS"
@@ -144,6 +149,19 @@ class AppPage:
         tab = self.page.locator(f"[data-cy='panel-tab-{name}']")
         tab.locator("[title='Close']").click()
         tab.wait_for(state="hidden")
+
+    def wait_for_first(self, field: str, value: float) -> None:
+        """Wait until the first sample is one with this number as its caption.
+
+        The view bar and the panel change first, the tiles in the new order come later.
+        """
+        tiles = self.page.locator("[data-cy='looker']")
+
+        def is_first() -> bool:
+            caption = tiles.evaluate_all(FIRST_CAPTION, field) or ""
+            return caption != "" and float(caption.removeprefix(f"{field}: ")) == value
+
+        assert wait_for(is_first), (field, value, tiles.evaluate_all(FIRST_CAPTION, field))
 
     def select_first_sample(self) -> None:
         """Tick the box of the first sample, which is shown where the mouse is; a redraw may take a click away."""

@@ -89,10 +89,12 @@ def review(app: AppPage, dataset: Any) -> None:
 
     dataset.reload()
     worst = list_for_review(dataset, RUN).first()
-    app.execute(app.press_button("review"))
+    form = app.press_button("review")
+    app.choose(form, "Masks of the run", RUN)
+    app.execute(form)
     accept = app.page.get_by_role("button", name="Accept selected")
     app.page.get_by_text("12 open").wait_for()
-    app.page.locator("input[value=SortBy]").first.wait_for()  # the grid shows the panel's list
+    app.wait_for_first(f"{RUN}_confidence", worst[f"{RUN}_confidence"])
     app.select_first_sample()
     app.picture("review")
     accept.click()

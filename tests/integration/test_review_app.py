@@ -98,6 +98,21 @@ def test_the_panel_shows_the_least_certain_first(dataset: Any, ids: list[str]) -
     assert session.names == expected[:10]  # from the end it begins again
 
 
+def test_the_panel_opens_with_the_run_that_the_form_asks_for(dataset: Any, ids: list[str]) -> None:
+    add_run(dataset, "other")
+    review, session = foo.get_operator(f"{URI}/review"), PanelSession(dataset)
+    review(dataset, action="panel", field="other")
+    session.send("on_load")  # the grid draws `cosal`
+    assert session.state["choice"]["run"] == "other"
+    session.state |= {"limit": 0.1}
+    session.send("on_load")
+    assert (session.state["choice"]["run"], session.state["limit"]) == ("other", 0.1)  # as before
+    review(dataset, action="panel", field="cosal")
+    session.send("on_load")  # one that is open is asked to look again
+    assert (session.state["choice"]["run"], session.state["limit"]) == ("cosal", 1.0)
+    assert len(session.names) == 10
+
+
 def test_the_panel_goes_on_to_what_is_left(dataset: Any, ids: list[str]) -> None:
     session = PanelSession(dataset)
     session.send("on_load")

@@ -130,3 +130,50 @@ def test_a_comparison_that_cannot_be_made_says_why(panel: Any) -> None:
     ctx.panel.set_state("choice.b", "b")
     panel.change(ctx)
     assert "table" in parts_of(panel, ctx)
+
+
+def drawn_by(ctx: Any) -> list[Any]:
+    return [call[1] for call in ctx.calls if call[0] == "set_active_fields"]
+
+
+def test_begins_with_what_is_drawn_or_with_the_masks_of_a(panel: Any) -> None:
+    ctx = opened(panel)
+    assert ctx.panel.held["draw"] == {"a": True, "b": False, "truth": False}
+    assert drawn_by(ctx) == [["a"]]
+    ctx = make_context({}, ("a", "b"))
+    ctx.panel, ctx.active_fields = FakePanel(), ["cls", "b", "other"]
+    panel.on_load(ctx)
+    assert ctx.panel.held["draw"] == {"a": False, "b": True, "truth": False}
+    panel.draw(ctx)  # the App tells of each box that it draws first
+    assert drawn_by(ctx) == []
+    ticked = {side: box.default for side, box in parts_of(panel, ctx)["draw"].type.properties.items()}
+    assert ticked == ctx.panel.held["draw"]
+    ctx.panel.set_state("draw.truth", True)
+    panel.draw(ctx)
+    assert drawn_by(ctx) == [["cls", "b", "other", "ground_truth"]]
+
+
+def test_boxes_follow_another_choice(panel: Any) -> None:
+    ctx = opened(panel)
+    ctx.panel.set_state("choice", {"a": "b", "b": "a", "measure": "iou"})
+    panel.change(ctx)
+    assert drawn_by(ctx) == [["a"], ["b"]]
+
+
+def test_an_evaluation_deleted_meanwhile_is_said(panel: Any) -> None:
+    ctx = opened(panel, ("c", "a", "b"))
+    ctx.panel.set_state("choice", {"a": "gone", "b": "b", "measure": "iou"})
+    assert not parts_of(panel, ctx)["draw"].type.properties
+    panel.draw(ctx)
+    assert drawn_by(ctx) == [["a"]]  # as before
+
+
+def test_a_change_told_of_before_the_state_is_known_draws_nothing(panel: Any) -> None:
+    ctx = make_context({"__method__": "on_change_view", "panel_id": "one"}, ("a", "b"))
+    ctx.panel, ctx.panel_state = FakePanel(), {}
+    panel.execute(ctx)
+    assert ctx.calls == []
+    opening = make_context({"__method__": "on_load", "panel_id": "one"}, ("a", "b"))
+    opening.panel, opening.panel_state = FakePanel(), {}
+    panel.execute(opening)
+    assert "show_panel_output" in {call[0] for call in opening.calls}

@@ -195,9 +195,16 @@ def test_form_refuses_a_field_of_another_kind(operator: Any) -> None:
 @pytest.mark.parametrize(("overwrite", "word"), [(True, "replaced"), (False, "kept")])
 def test_form_says_what_happens_to_present_labels(operator: Any, overwrite: bool, word: str) -> None:
     masks = fo.EmbeddedDocumentField(fo.Segmentation)
-    form = form_of(operator, make_context({"field": "cosal", "overwrite": overwrite}, cosal=masks))
+    given = {"field": "cosal", "overwrite": overwrite}
+    form = form_of(operator, make_context(given, cosal=masks, cosal_status=fo.StringField()))
     assert not form["field"].invalid
     assert word in form["field_note"].view.label
+
+
+def test_form_promises_nothing_about_masks_that_no_run_made(operator: Any) -> None:
+    form = form_of(operator, make_context({"field": "truth"}, truth=fo.EmbeddedDocumentField(fo.Segmentation)))
+    assert "no run made it" in form["field_note"].view.label
+    assert "overwrite" not in form
 
 
 def test_every_backbone_of_the_form_is_one_the_config_explains(operator: Any) -> None:

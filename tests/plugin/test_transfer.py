@@ -195,3 +195,10 @@ def test_our_errors_reach_the_app_as_one_sentence(monkeypatch: pytest.MonkeyPatc
 def test_results_are_told(tmp_path: Path) -> None:
     assert "'gconet'" in ImportPredictions().describe_done(make_context({"field": "gconet"}))
     assert str(tmp_path) in Export().describe_done(make_context({"out_dir": str(tmp_path)}))
+
+
+def test_the_end_says_which_samples_got_nothing() -> None:
+    notes = ("1 sample got nothing: cat/02.png is missing", "no group")
+    outcome = SimpleNamespace(summary="imported: 3 labelled, 1 skipped; no group", notes=notes, is_success=False)
+    details = ImportPredictions()._end(make_context({}), outcome).details
+    assert details == f"Predictions are in the field 'imported', as a run of that name  \n{notes[0]}"

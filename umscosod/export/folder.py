@@ -185,7 +185,7 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
     """
     check_place(out, "export", "--to")
     out = Path(out)
-    refuse_images_in(out, what="--to")
+    refuse_images_in(out, what="the folder")
     _check_free(out, overwrite=overwrite)
     staging = out / f".{uuid.uuid4().hex}.tmp"
     try:

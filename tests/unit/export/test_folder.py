@@ -54,7 +54,7 @@ def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
 
 def test_an_export_into_a_folder_of_images_is_refused(tmp_path: Path) -> None:
     items = write_items(tmp_path)
-    with pytest.raises(DataError, match=r"--to .*image holds images, such as .*choose a folder without images"):
+    with pytest.raises(DataError, match=r"the folder .*image holds images, such as .*choose a folder without images"):
         export_png(items, tmp_path / "image", overwrite=True)
     assert not (tmp_path / "image" / "export.json").exists()
 
