@@ -1,6 +1,5 @@
 """A run that was interrupted, in the form that names it: go on with it as it was, or begin anew."""
 
-from collections.abc import Callable
 from typing import Any
 
 from umscosod.config import PipelineConfig
@@ -38,7 +37,7 @@ def add_interrupted(form: Form, key: str) -> bool:
 
 
 def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `call_library`: those given, unless the form says how to go on with an interrupted run."""
+    """Arguments of a job: those given, unless the form says how to go on with an interrupted run."""
     way = read_text(ctx, "interrupted")
     found = _find(ctx.dataset, key) if way in WAYS else None
     if found is None:
@@ -47,25 +46,6 @@ def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
         return {**options, "given_up": key}
     known = {"config": found.config, "group_field": found.group_field, "train": found.settings.get("train", True)}
     return {**options, **known, "resumed": key}  # the bar of the job needs them
-
-
-def call_library(
-    function: Callable[..., Any],
-    view: Any,
-    progress: Any,
-    *,
-    resumed: str = "",
-    given_up: str = "",
-    **options: Any,
-) -> Any:
-    """Call a function of the library, or go on with what it was called for before."""
-    import umscosod.integrations.fiftyone as integration
-
-    if resumed:
-        return integration.resume_dataset(view, resumed, progress=progress)
-    if given_up:
-        integration.give_up_interrupted(view._dataset, given_up)
-    return function(view, **options, progress=progress)
 
 
 def preset_of(config: PipelineConfig) -> str:

@@ -13,6 +13,8 @@ from umscosod.errors import Cancelled, UmscosodError
 from umscosod.estimate import estimate_stages
 from umscosod.progress import ProgressFn, WholeJob
 
+from ..forms import read_flag, read_text, remember_values
+from ..interrupted import choose_call
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
 from ..spaces import chosen_view, keep_filters, see_filters, show_panel
 
@@ -96,26 +98,58 @@ class BaseOperator(foo.Operator):
 class JobOperator(BaseOperator):
     """A long job over samples: a form, one call with live progress, an end that stays until it is closed.
 
-    A subclass adds inputs, reads options and does the work, whose outcome has ``summary`` and ``is_success``. From the
-    App the work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated
-    operations the call lasts as long as the work.
+    A subclass names the function of the library that does the work, adds inputs and reads options. From the App the
+    work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated operations
+    the call lasts as long as the work.
 
     Attributes
     ----------
+    CALL : str
+        Name of the function in `umscosod.integrations.fiftyone`; its outcome has ``summary`` and ``is_success``.
     STAGES : tuple of str
         Stages whose time is known before, see `umscosod.estimate`.
+    OUTPUT : str
+        Parameter that names the run, which is also an argument of the function: ``field`` or ``key``; empty: none is
+        made.
+    DEFAULT : str
+        Its default.
+    DONE : str
+        Where the result is; ``{}`` stands for the run.
     """
 
     IS_JOB: ClassVar[bool] = True
+    CALL: ClassVar[str]
     STAGES: ClassVar[tuple[str, ...]] = ()
+    OUTPUT: ClassVar[str] = "field"
+    DEFAULT: ClassVar[str] = ""
+    DONE: ClassVar[str] = ""
+
+    def name_of(self, ctx: Any) -> str:
+        """Name of the run that the parameters ask for."""
+        return read_text(ctx, self.OUTPUT, self.DEFAULT) if self.OUTPUT else ""
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
         """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
+        remember_values(ctx, self.NAME)
+        options = {**self.own_options(ctx), "overwrite": read_flag(ctx, "overwrite")}
+        if not self.OUTPUT:
+            return options
+        options |= {self.OUTPUT: self.name_of(ctx), "out_dir": read_text(ctx, "out_dir") or None}
+        return choose_call(ctx, self.name_of(ctx), options)
+
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Arguments of the function but for those that all have: the run, its folder, ``overwrite``."""
         raise NotImplementedError(type(self).__name__)
 
-    def work(self, view: Any, progress: Any, **options: Any) -> Any:
-        """Call the library, once."""
-        raise NotImplementedError(type(self).__name__)
+    def work(self, view: Any, progress: Any, *, resumed: str = "", given_up: str = "", **options: Any) -> Any:
+        """Call the library, or go on with what it was called for before."""
+        import umscosod.integrations.fiftyone as integration
+
+        if resumed:
+            return integration.resume_dataset(view, resumed, progress=progress)
+        if given_up:
+            integration.give_up_interrupted(view._dataset, given_up)
+        return getattr(integration, self.CALL)(view, **options, progress=progress)
 
     def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
         """Seconds by stage, as the head of the form says them: one bar for the whole job needs them."""
@@ -139,11 +173,11 @@ class JobOperator(BaseOperator):
 
     def describe_done(self, ctx: Any) -> str:
         """Say where the result is."""
-        return "Done"
+        return self.DONE.format(self.name_of(ctx))
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """What people do next."""
-        return ()
+        """What people do next: with masks, review the worst, score, take away."""
+        return steps_after_masks(ctx, self.name_of(ctx)) if self.OUTPUT == "field" else ()
 
     def view_after(self, ctx: Any) -> Any:
         """What the grid is to show at the end; None: what it shows."""

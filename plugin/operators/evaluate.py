@@ -15,7 +15,6 @@ from ..forms import (
     read_flag,
     read_group_field,
     read_text,
-    remember_values,
 )
 from ..jobs import NextStep
 from ..outlook import open_form
@@ -43,6 +42,8 @@ class Evaluate(JobOperator):
     ICON = "ssid_chart"
     BUTTON = "Evaluate"
     RISK = "LOW"
+    CALL = "evaluate_dataset"
+    OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the two fields and the groups; for definition and name on demand."""
@@ -68,9 +69,8 @@ class Evaluate(JobOperator):
             )
         _add_key_check(form)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Arguments of `evaluate_dataset`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """The two fields, groups, measures, and the name of the evaluation."""
         return {
             "pred_field": read_text(ctx, "pred_field"),
             "gt_field": read_text(ctx, "gt_field"),
@@ -79,14 +79,7 @@ class Evaluate(JobOperator):
             "definition": read_text(ctx, "definition", "cosod"),
             "use_maps": read_flag(ctx, "use_maps"),
             "fields": tuple(WORDS) if read_flag(ctx, "all_measures") else IMAGE_FIELDS,
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-
-    def work(self, view: Any, progress: Any, **options: Any) -> Any:
-        """Call `evaluate_dataset`."""
-        from umscosod.integrations.fiftyone import evaluate_dataset
-
-        return evaluate_dataset(view, **options, progress=progress)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Compare, where there is something to compare with."""

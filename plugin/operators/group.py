@@ -6,9 +6,8 @@ import fiftyone as fo
 from fiftyone.operators.constants import ViewTarget
 
 from umscosod.integrations.fiftyone import group_fields
-from umscosod.progress import ProgressFn
 
-from ..forms import BY_FOLDER, Form, names_as_words, read_flag, read_number, read_text, remember_values
+from ..forms import BY_FOLDER, Form, names_as_words, read_flag, read_number, read_text
 from ..jobs import NextStep
 from ..outlook import Outlook, open_form
 from ..settings import add_settings, check_settings, read_config
@@ -41,6 +40,8 @@ class GroupByClass(JobOperator):
     ACTION = "Group"
     ICON = "workspaces"
     BUTTON = "Group images"
+    CALL = "group_dataset"
+    OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask where groups come from and where they go; for names and features on demand."""
@@ -69,9 +70,8 @@ class GroupByClass(JobOperator):
         if is_looked_at:
             add_settings(form)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `group_dataset`, and of `preview_groups` where nothing is to be written."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Where groups come from and where they go; a preview writes nothing."""
         way = _read_way(ctx)
         options = {"into": read_text(ctx, "into", INTO), "config": read_config(ctx)}
         if way == DISCOVERED:
@@ -82,19 +82,21 @@ class GroupByClass(JobOperator):
         if way == TAG:
             source = [tag for each in read_text(ctx, "tags").split(",") if (tag := each.strip())] or None
         return {
-            "is_preview": False,
             "by": way,
             "source": source if way in (FIELD, TAG) else None,
             "check": read_flag(ctx, "check"),
-            "overwrite": read_flag(ctx, "overwrite"),
             **options,
         }
 
-    def work(self, view: Any, progress: ProgressFn, *, is_preview: bool = False, **options: Any) -> Any:
-        """Call `preview_groups` or `group_dataset`."""
-        from umscosod.integrations.fiftyone import group_dataset, preview_groups
+    def work(
+        self, view: Any, progress: Any, *, is_preview: bool = False, overwrite: bool = False, **options: Any
+    ) -> Any:
+        """Call `preview_groups` instead where nothing is to be written."""
+        from umscosod.integrations.fiftyone import preview_groups
 
-        return (preview_groups if is_preview else group_dataset)(view, **options, progress=progress)
+        if is_preview:
+            return preview_groups(view, **options, progress=progress)
+        return super().work(view, progress, overwrite=overwrite, **options)
 
     def describe_done(self, ctx: Any) -> str:
         """Say what there is now."""

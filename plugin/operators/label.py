@@ -3,14 +3,13 @@
 from typing import Any
 
 from umscosod.estimate import first_width, training_pays
-from umscosod.progress import ProgressFn
 
-from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field, read_text, remember_values
-from ..interrupted import add_interrupted, call_library, choose_call
+from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field
+from ..interrupted import add_interrupted
 from ..jobs import NextStep
 from ..outlook import Outlook, config_or_none, open_form
 from ..settings import add_method_choice, add_settings, check_settings, is_advanced, read_config
-from .base import JobOperator, steps_after_masks
+from .base import JobOperator
 
 
 class Label(JobOperator):
@@ -21,6 +20,9 @@ class Label(JobOperator):
     DESCRIPTION = "Find and segment the object that recurs in each group of images, without annotation"
     ACTION = "Label"
     BUTTON = "Label the common object"
+    CALL = "label_dataset"
+    DEFAULT = "cosal"
+    DONE = "Masks are in the field '{0}', soft maps in '{0}_map', confidence in '{0}_confidence'"
     STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
@@ -29,7 +31,7 @@ class Label(JobOperator):
         pays, why = _advise_training(ctx, outlook)
         outlook.add_headline(stages=self.STAGES, train=read_flag(ctx, "train", pays))
         outlook.add_group_choice()
-        field = add_field_choice(form, "cosal")
+        field = add_field_choice(form, self.DEFAULT)
         if add_interrupted(form, field):
             return
         form.flag("train", pays, label="Train on these images", description=why)
@@ -39,39 +41,21 @@ class Label(JobOperator):
             add_settings(form)
             add_out_dir(form, field)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `label_dataset`."""
-        remember_values(ctx, self.NAME)
-        field = read_text(ctx, "field", "cosal")
-        options = {
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Groups, settings, and whether to train."""
+        return {
             "group_field": read_group_field(ctx),
-            "field": field,
-            "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx),
             "train": read_flag(ctx, "train", True),
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-        return choose_call(ctx, field, options)
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `label_dataset`."""
-        from umscosod.integrations.fiftyone import label_dataset
-
-        return call_library(label_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review the worst, score, take away; and train where that was left out."""
-        field = read_text(ctx, "field", "cosal")
-        steps = steps_after_masks(ctx, field)
+        steps = super().next_steps(ctx)
         if read_flag(ctx, "train", True):
             return steps
-        again = {**ctx.params, "train": True, "field": f"{field}_trained", "overwrite": False}
+        again = {**ctx.params, "train": True, "field": f"{self.name_of(ctx)}_trained", "overwrite": False}
         return (*steps, NextStep(label="Train for better masks", operator=self.NAME, params=again))
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say in which fields the result is."""
-        field = read_text(ctx, "field", "cosal")
-        return f"Masks are in the field {field!r}, soft maps in '{field}_map', confidence in '{field}_confidence'"
 
 
 def _advise_training(ctx: Any, outlook: Outlook) -> tuple[bool, str]:

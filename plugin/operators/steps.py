@@ -3,7 +3,6 @@
 from typing import Any
 
 from umscosod.config import RefineConfig
-from umscosod.progress import ProgressFn
 
 from ..forms import (
     Form,
@@ -13,13 +12,12 @@ from ..forms import (
     read_group_field,
     read_number,
     read_text,
-    remember_values,
 )
-from ..interrupted import add_interrupted, call_library, choose_call
+from ..interrupted import add_interrupted
 from ..jobs import NextStep
 from ..outlook import open_form
 from ..settings import add_overrides, add_settings, check_settings, is_advanced, read_config
-from .base import JobOperator, steps_after_masks
+from .base import JobOperator
 from .step_fields import (
     CLUSTERING,
     COCO_FILE,
@@ -46,14 +44,17 @@ class GeneratePseudoMasks(JobOperator):
     DESCRIPTION = "Make the pseudo-labels of each group (CM-SPLG), to look at and to train on"
     ACTION = "Make pseudo-masks of"
     ICON = "auto_fix_high"
+    CALL = "pseudo_label_dataset"
     STAGES = ("features", "pseudo-labels")
+    DEFAULT = "pseudo"
+    DONE = "Pseudo-masks are in the field '{}'"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups and output field; for the maker of instance masks and the rest on demand."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES)
         outlook.add_group_choice()
-        field = add_field_choice(form, "pseudo")
+        field = add_field_choice(form, self.DEFAULT)
         if add_interrupted(form, field):
             return
         check_settings(form)
@@ -62,36 +63,20 @@ class GeneratePseudoMasks(JobOperator):
             add_settings(form)
             add_out_dir(form, field)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `pseudo_label_dataset`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Groups, settings, and where single objects come from."""
         proposer = read_text(ctx, "proposer", CLUSTERING)
         file = {"pseudo.proposer": "coco-json", "pseudo.detections": read_text(ctx, "detections")}
-        options = {
+        return {
             "group_field": read_group_field(ctx),
-            "field": read_text(ctx, "field", "pseudo"),
-            "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx, file if proposer == COCO_FILE else {}),
             "detections_field": read_text(ctx, "detections_field") or None if proposer == FIELD else None,
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-        return choose_call(ctx, read_text(ctx, "field", "pseudo"), options)
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `pseudo_label_dataset`."""
-        from umscosod.integrations.fiftyone import pseudo_label_dataset
-
-        return call_library(pseudo_label_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Review, and train on them."""
-        field = read_text(ctx, "field", "pseudo")
-        train = NextStep(label="Train on them", operator="train", params={"labels": field})
-        return (*steps_after_masks(ctx, field), train)
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say in which field the result is."""
-        return f"Pseudo-masks are in the field {read_text(ctx, 'field', 'pseudo')!r}"
+        train = NextStep(label="Train on them", operator="train", params={"labels": self.name_of(ctx)})
+        return (*super().next_steps(ctx), train)
 
 
 class Train(JobOperator):
@@ -102,7 +87,10 @@ class Train(JobOperator):
     DESCRIPTION = "Train on pseudo-masks, on masks that a person accepted, or on both; the network becomes a run"
     ACTION = "Train on"
     ICON = "model_training"
+    CALL = "train_dataset"
     STAGES = ("features", "training")
+    OUTPUT, DEFAULT = "key", "network"
+    DONE = "The network is the run '{}'; 'predict' labels any view with it"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for groups, masks to learn from and a name; for the rest on demand."""
@@ -110,7 +98,7 @@ class Train(JobOperator):
         outlook.add_headline(stages=self.STAGES, train=True)
         outlook.add_group_choice()
         has_reviewed = add_lessons(form)
-        key = form.text("key", "network", label="Name of the network")
+        key = form.text("key", self.DEFAULT, label="Name of the network")
         if add_interrupted(form, key):
             return
         if key in ctx.dataset.list_runs():
@@ -122,40 +110,21 @@ class Train(JobOperator):
             add_settings(form)
             add_out_dir(form, key)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `train_dataset`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Groups, settings, and what to learn from."""
         from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
-        options = {
+        return {
             "group_field": read_group_field(ctx),
             "labels": None if labels == "-" else labels,
             "reviewed": REVIEWED if read_flag(ctx, "use_reviewed", True) else None,
-            "key": read_text(ctx, "key", "network"),
-            "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx),
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-        return choose_call(ctx, read_text(ctx, "key", "network"), options)
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `train_dataset`."""
-        from umscosod.integrations.fiftyone import train_dataset
-
-        return call_library(train_dataset, view, progress, **options)
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Label with the network."""
-        return (
-            NextStep(
-                label="Label with it", operator="predict", params={"checkpoint": read_text(ctx, "key", "network")}
-            ),
-        )
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say how to use the network."""
-        return f"The network is the run {read_text(ctx, 'key', 'network')!r}; 'predict' labels any view with it"
+        return (NextStep(label="Label with it", operator="predict", params={"checkpoint": self.name_of(ctx)}),)
 
 
 class Predict(JobOperator):
@@ -166,7 +135,10 @@ class Predict(JobOperator):
     DESCRIPTION = "Label a new collection with a run's network or a checkpoint on disk; nothing is trained"
     ACTION = "Label"
     ICON = "smart_toy"
+    CALL = "predict_dataset"
     STAGES = ("features", "prediction", "refinement")
+    DEFAULT = "predicted"
+    DONE = "Masks are in the field '{}'"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the network, groups and output field; for the rest on demand."""
@@ -174,7 +146,7 @@ class Predict(JobOperator):
         outlook.add_headline(stages=self.STAGES)
         add_network_choice(form)
         outlook.add_group_choice()
-        field = add_field_choice(form, "predicted")
+        field = add_field_choice(form, self.DEFAULT)
         if add_interrupted(form, field):
             return
         check_settings(form)
@@ -182,32 +154,13 @@ class Predict(JobOperator):
             add_settings(form)
             add_out_dir(form, field)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `predict_dataset`."""
-        remember_values(ctx, self.NAME)
-        options = {
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """The network, groups and settings."""
+        return {
             "checkpoint": read_text(ctx, "checkpoint"),
             "group_field": read_group_field(ctx),
-            "field": read_text(ctx, "field", "predicted"),
-            "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx),
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-        return choose_call(ctx, read_text(ctx, "field", "predicted"), options)
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `predict_dataset`."""
-        from umscosod.integrations.fiftyone import predict_dataset
-
-        return call_library(predict_dataset, view, progress, **options)
-
-    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Review the worst, score, take away."""
-        return steps_after_masks(ctx, read_text(ctx, "field", "predicted"))
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say in which field the result is."""
-        return f"Masks are in the field {read_text(ctx, 'field', 'predicted')!r}"
 
 
 class Refine(JobOperator):
@@ -218,6 +171,9 @@ class Refine(JobOperator):
     DESCRIPTION = "Threshold, filter regions and run DenseCRF anew on a run's stored soft maps; no network is run"
     ACTION = "Refine"
     ICON = "tune"
+    CALL = "refine_dataset"
+    DEFAULT = "refined"
+    DONE = "Refined masks are in the field '{}'"
     SECTION = "refine."
     """Of the settings: all others are those of the run that is refined."""
 
@@ -225,7 +181,7 @@ class Refine(JobOperator):
         """Ask for the run, output field and threshold; for the rest on demand."""
         form = Form(inputs, ctx, self.NAME)
         add_source(form)
-        field = add_field_choice(form, "refined")
+        field = add_field_choice(form, self.DEFAULT)
         if add_interrupted(form, field):
             return
         inputs.float(
@@ -243,34 +199,15 @@ class Refine(JobOperator):
             add_overrides(form, example="refine.sim_th=0.6")
             add_out_dir(form, field)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `refine_dataset`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """The run that is refined, and settings of stage 3."""
         chosen = {
             "refine.adaptive": read_flag(ctx, "adaptive", True),
             "refine.region_filter": read_flag(ctx, "region_filter", True),
             "refine.crf.enabled": read_flag(ctx, "crf", True),
             "refine.th0": read_number(ctx, "th0", RefineConfig().th0),
         }
-        options = {
+        return {
             "source": read_text(ctx, "source", "cosal"),
-            "field": read_text(ctx, "field", "refined"),
-            "out_dir": read_text(ctx, "out_dir") or None,
             "config": read_config(ctx, chosen, section=self.SECTION),
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-        return choose_call(ctx, read_text(ctx, "field", "refined"), options)
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `refine_dataset`."""
-        from umscosod.integrations.fiftyone import refine_dataset
-
-        return call_library(refine_dataset, view, progress, **options)
-
-    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Review the worst, score, take away."""
-        return steps_after_masks(ctx, read_text(ctx, "field", "refined"))
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say in which field the result is."""
-        return f"Refined masks are in the field {read_text(ctx, 'field', 'refined')!r}"

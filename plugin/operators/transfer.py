@@ -5,7 +5,6 @@ from typing import Any
 
 from umscosod.errors import ConfigError
 from umscosod.integrations.fiftyone import group_fields
-from umscosod.progress import ProgressFn
 
 from ..forms import (
     Form,
@@ -17,11 +16,9 @@ from ..forms import (
     read_group_field,
     read_number,
     read_text,
-    remember_values,
 )
-from ..jobs import NextStep
 from ..outlook import open_form
-from .base import JobOperator, steps_after_masks
+from .base import JobOperator
 
 KINDS = {
     "auto": "find out: masks if the pictures hold two values only",
@@ -46,6 +43,9 @@ class ImportPredictions(JobOperator):
     DESCRIPTION = "Bring saliency maps or masks made elsewhere onto the samples, to compare, refine and review them"
     ACTION = "Import predictions of"
     ICON = "file_download"
+    CALL = "import_predictions"
+    DEFAULT = "imported"
+    DONE = "Predictions are in the field '{}', as a run of that name"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for folder, groups and output field; for what the pictures are on demand."""
@@ -64,7 +64,7 @@ class ImportPredictions(JobOperator):
         if is_wrong:
             form.error("folder_problem", f"There is no folder {folder}")
         outlook.add_group_choice()
-        field = add_field_choice(form, "imported")
+        field = add_field_choice(form, self.DEFAULT)
         if form.flag("advanced", label="Advanced", description="Kind of pictures, threshold, folder"):
             if form.choice("kind", KINDS, "auto", label="The pictures are") != "mask":
                 inputs.float(
@@ -77,35 +77,17 @@ class ImportPredictions(JobOperator):
                 )
             add_out_dir(form, field)
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `import_predictions`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """The folder, what its pictures are, and groups."""
         folder = read_text(ctx, "folder")
         if not folder:
             raise ConfigError("Choose the folder of predictions")
         return {
             "folder": folder,
-            "field": read_text(ctx, "field", "imported"),
             "group_field": read_group_field(ctx),
             "kind": read_text(ctx, "kind", "auto"),
             "threshold": read_number(ctx, "threshold", 0.5),
-            "out_dir": read_text(ctx, "out_dir") or None,
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `import_predictions`."""
-        from umscosod.integrations.fiftyone import import_predictions
-
-        return import_predictions(view, **options, progress=progress)
-
-    def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Review the worst, score, take away."""
-        return steps_after_masks(ctx, read_text(ctx, "field", "imported"))
-
-    def describe_done(self, ctx: Any) -> str:
-        """Say in which field the result is."""
-        return f"Predictions are in the field {read_text(ctx, 'field', 'imported')!r}, as a run of that name"
 
 
 class Export(JobOperator):
@@ -116,6 +98,8 @@ class Export(JobOperator):
     DESCRIPTION = "Write the masks of a field as COCO, YOLO, CVAT or PNG files"
     ACTION = "Export the masks of"
     ICON = "file_upload"
+    CALL = "export_dataset"
+    OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for field, format and folder; for categories and the rest on demand."""
@@ -143,9 +127,8 @@ class Export(JobOperator):
                     description="Off: one an image, however many pieces it has",
                 )
 
-    def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `export_dataset`."""
-        remember_values(ctx, self.NAME)
+    def own_options(self, ctx: Any) -> dict[str, Any]:
+        """Field, format, folder, categories."""
         out_dir = read_text(ctx, "out_dir")
         if not out_dir:
             raise ConfigError("Choose a folder for the export")
@@ -159,14 +142,7 @@ class Export(JobOperator):
             "category_field": None if category_field == ONE_CATEGORY else category_field,
             "only_accepted": read_flag(ctx, "only_accepted"),
             "per_region": read_flag(ctx, "per_region") and form not in WITHOUT_REGIONS,
-            "overwrite": read_flag(ctx, "overwrite"),
         }
-
-    def work(self, view: Any, progress: ProgressFn, **options: Any) -> Any:
-        """Call `export_dataset`."""
-        from umscosod.integrations.fiftyone import export_dataset
-
-        return export_dataset(view, **options, progress=progress)
 
     def describe_done(self, ctx: Any) -> str:
         """Say where the files are."""
