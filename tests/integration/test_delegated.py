@@ -77,9 +77,10 @@ class Queue:
     def close(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:
-                kill_all(self.children() if worker is self.workers[-1] else [])
-                worker.kill()
+                children = self.children() if worker is self.workers[-1] else []
+                worker.kill()  # first: a dead child stays in the list of processes while its parent lives
                 worker.wait(WAIT_S)
+                kill_all(children)
 
 
 def kill_all(processes: list[Any]) -> None:
