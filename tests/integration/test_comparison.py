@@ -14,7 +14,7 @@ fo = pytest.importorskip("fiftyone")
 
 from tests.integration.panel_session import PanelSession  # noqa: E402
 from umscosod.errors import ConfigError, DataError  # noqa: E402
-from umscosod.evaluation.report import MEASURES  # noqa: E402
+from umscosod.evaluation.scoring import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation import comparison  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation.comparison import (  # noqa: E402
     comparable_evaluations,

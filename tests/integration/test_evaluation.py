@@ -15,7 +15,7 @@ import fiftyone.operators as foo  # noqa: E402
 
 from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.evaluation import Evaluation, evaluate  # noqa: E402
-from umscosod.evaluation.report import MEASURES  # noqa: E402
+from umscosod.evaluation.scoring import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation.dataset import (  # noqa: E402
     CoSalEvaluationConfig,
     compute_metric,

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.servers import Mongod
 from umscosod import cli
 from umscosod.demo.compose import make_groups
-from umscosod.evaluation.report import MEASURES
+from umscosod.evaluation.scoring import MEASURES
 
 fo = pytest.importorskip("fiftyone")
 

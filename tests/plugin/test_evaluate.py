@@ -14,7 +14,7 @@ from fiftyone.operators import types  # noqa: E402
 import umscosod.integrations.fiftyone as integration  # noqa: E402
 from tests.plugin.fake_evaluations import PLUGIN, make_context, put_two_evaluations  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
-from umscosod.evaluation.report import MEASURES  # noqa: E402
+from umscosod.evaluation.scoring import MEASURES  # noqa: E402
 from umscosod.integrations.fiftyone.evaluation import dataset as evaluation  # noqa: E402
 
 

@@ -18,7 +18,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config
 from umscosod.data.files import open_atomic
 from umscosod.errors import ConfigError
-from umscosod.evaluation.report import Measure
+from umscosod.evaluation.scoring import Measure
 from umscosod.progress import ProgressFn, ignore_progress
 
 _OF_MAPS: tuple[Measure, ...] = ("mae", "s", "iou")

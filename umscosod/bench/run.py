@@ -21,8 +21,7 @@ from umscosod.data.folders import refuse_images_in
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.report import TOOLS
-from umscosod.evaluation.scoring import score_pairs
+from umscosod.evaluation.scoring import TOOLS, score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.folder import path_inside
 from umscosod.features.registry import build_backbones

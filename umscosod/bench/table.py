@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.report import Measure, scores_to_json
+from umscosod.evaluation.scoring import Measure, scores_to_json
 
 SHOWN: tuple[Measure, ...] = ("mae", "s", "f_max", "e_max", "iou")
 TITLES: Mapping[Measure, str] = {"mae": "MAE", "s": "S", "f_max": "maxF", "e_max": "maxE", "iou": "IoU"}

@@ -1,8 +1,14 @@
 """Stage 4: measures of maps and masks against ground truths (MAE, F, E, S, IoU), without torch."""
 
-from umscosod.evaluation.report import format_table, list_worst_first, scores_to_json
 from umscosod.evaluation.scores import Curves, Definition, ImageMeasures, ImageScores, Scores
-from umscosod.evaluation.scoring import Evaluation, compute_measures, evaluate
+from umscosod.evaluation.scoring import (
+    Evaluation,
+    compute_measures,
+    evaluate,
+    format_table,
+    list_worst_first,
+    scores_to_json,
+)
 
 __all__ = [
     "Curves",

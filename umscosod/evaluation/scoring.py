@@ -1,4 +1,4 @@
-"""Score files: pairs read, checked, measured.
+"""Score files: pairs read, checked, measured, reported.
 
 Two definitions, each equal to its tool: ``cosod`` (eval-co-sod; `umscosod.evaluation.cosod`) and ``sod``
 (PySODMetrics; `umscosod.evaluation.sod`). They differ by up to 0.008 in MAE and 1e-3 elsewhere, so a figure means
@@ -11,13 +11,14 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from umscosod.data.images import open_picture, reading
 from umscosod.data.resize import is_same_aspect
-from umscosod.errors import DataError
+from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation import cosod, sod
 from umscosod.evaluation.histogram import check_pair, compute_centroid, compute_joint_histogram
 from umscosod.evaluation.scores import (
@@ -382,3 +383,84 @@ def score_pairs(
         group_curves={name: mean.curves() for name, mean in sorted(means.groups.items())},
         extra_predictions=len(pairing.extra),
     )
+
+
+Measure = Literal["mae", "f_max", "f_mean", "f_adaptive", "e_max", "e_mean", "e_adaptive", "s", "iou"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+TITLES = ("MAE", "maxF", "meanF", "adpF", "maxE", "meanE", "adpE", "S", "IoU")
+TOOLS = {
+    "cosod": "cosod (eval-co-sod: 255 thresholds, MAE on the raw map)",
+    "sod": "sod (PySODMetrics: 256 thresholds, all on the min-maxed map)",
+}
+DIGITS = 4
+
+
+def format_table(evaluation: Evaluation) -> str:
+    """Table of the data set and its groups, the definition at the head.
+
+    Returns
+    -------
+    str
+        Lines of text without a final newline. Figures have four digits.
+    """
+    rows = [("group", "n", *TITLES), format_row("all images", evaluation.dataset)]
+    rows += [format_row(name, scores) for name, scores in evaluation.groups.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"definition: {TOOLS[evaluation.definition]}", f"prediction: {evaluation.pred_root}"]
+    lines += [f"ground truth: {evaluation.gt_root}", ""]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+    if evaluation.dataset.undefined_s:
+        lines += [
+            "",
+            f"S: {count_of(evaluation.dataset.undefined_s, 'image')} where the tool gives NaN, scored NaN-safe",
+        ]
+    if evaluation.extra_predictions:
+        lines += ["", f"not scored: {count_of(evaluation.extra_predictions, 'prediction')} without a ground truth"]
+    return "\n".join(lines)
+
+
+def format_row(name: str, scores: Scores) -> tuple[str, ...]:
+    """One row of the table as text."""
+    return (name, str(scores.n), *(f"{getattr(scores, measure):.{DIGITS}f}" for measure in MEASURES))
+
+
+def scores_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Scores as a dictionary that JSON can hold.
+
+    Returns
+    -------
+    dict
+        ``definition``, ``undefined_s``, ``dataset`` and ``groups``; the last two with ``n`` and the nine measures.
+    """
+    return {
+        "definition": evaluation.definition,
+        "undefined_s": evaluation.dataset.undefined_s,
+        "dataset": figures_of(evaluation.dataset),
+        "groups": {name: figures_of(scores) for name, scores in evaluation.groups.items()},
+    }
+
+
+def figures_of(scores: Scores) -> dict[str, float]:
+    """``n`` and the nine measures."""
+    return {"n": scores.n, **{measure: getattr(scores, measure) for measure in MEASURES}}
+
+
+def list_worst_first(evaluation: Evaluation, by: Measure = "iou") -> list[ImageScores]:
+    """Images from the worst to the best.
+
+    Parameters
+    ----------
+    by : str
+        A measure; high is bad for ``mae``, low for the others. Ties go by MAE, then by name.
+
+    Raises
+    ------
+    ConfigError
+        Unknown measure.
+    """
+    if by not in MEASURES:
+        raise ConfigError(f"unknown measure {by!r}; choose one of {', '.join(MEASURES)}")
+    sign = -1.0 if by == "mae" else 1.0
+    return sorted(evaluation.images, key=lambda image: (sign * getattr(image, by), -image.mae, image.name))

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from umscosod.errors import ConfigError, DataError, count_of
-from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Curves, Definition, Scores
+from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.dataset import stale_evaluations
 from umscosod.integrations.fiftyone.evaluation.method import LOWER_IS_BETTER, METHOD, WORDS
 from umscosod.integrations.fiftyone.runs.fields import every_sample

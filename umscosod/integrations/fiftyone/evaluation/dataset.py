@@ -10,8 +10,8 @@ from typing import Any
 import fiftyone as fo
 
 from umscosod.errors import ConfigError, DataError
-from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import Definition, check_definition
+from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.method import (
     BACKGROUND,
     BACKGROUND_NAME,

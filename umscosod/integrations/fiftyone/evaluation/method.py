@@ -18,8 +18,8 @@ import fiftyone.utils.eval.segmentation as fous
 import numpy as np
 
 from umscosod.errors import ConfigError, DataError, count_of
-from umscosod.evaluation.report import MEASURES, Measure
 from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
+from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut, Measured, measure_pairs
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, store_values, undress
 
