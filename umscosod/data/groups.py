@@ -1,4 +1,4 @@
-"""Groups of images: from folders, lists and CSV files; their names and their outputs' names."""
+"""Groups of images: from folders, lists and CSV files."""
 
 from __future__ import annotations
 

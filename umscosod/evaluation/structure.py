@@ -3,9 +3,6 @@
 References
 ----------
 D.-P. Fan et al., "Enhanced-alignment measure for binary foreground map evaluation", IJCAI 2018, arXiv:1805.10421.
-
-References
-----------
 D.-P. Fan et al., "Structure-measure: a new way to evaluate foreground maps", ICCV 2017, arXiv:1708.00786.
 """
 

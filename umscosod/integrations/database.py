@@ -1,4 +1,4 @@
-"""A database of one's own for FiftyOne: started here, on loopback, and ended with this process.
+"""Is there a database that FiftyOne can use? Answered before FiftyOne is imported, so quickly and clearly.
 
 FiftyOne's own way joins whatever database another FiftyOne process of this user runs, in whatever folder. What must
 neither touch nor depend on that one, such as the demo, starts its own and sets ``FIFTYONE_DATABASE_URI``.

@@ -1,7 +1,7 @@
-"""How the demo's data set looks in the App: saved views, workspaces, colours and what is drawn at first.
+"""The demo's data set: groups, pseudo-labels, two runs, their scores, and how it looks.
 
-Each is made once and then left alone, so that what a user changes stays; only views that list images by name are
-made anew when their figures change.
+Views, workspaces and colours are made once and then left alone, so that what a user changes stays; only views that list
+images by name are made anew when their figures change.
 """
 
 from __future__ import annotations

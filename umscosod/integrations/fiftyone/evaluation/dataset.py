@@ -1,4 +1,4 @@
-"""Evaluations that no longer say anything of what is in their fields."""
+"""Predictions against ground truths, through FiftyOne's evaluation API, with the command line's figures."""
 
 from __future__ import annotations
 

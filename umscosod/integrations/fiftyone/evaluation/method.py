@@ -1,4 +1,4 @@
-"""What an evaluation found, in figures and in one sentence.
+"""The evaluation method ``cosal``: our measures inside FiftyOne's evaluation API, shown and compared by the App.
 
 FiftyOne stores the path of `CoSalEvaluationConfig` and finds `CoSalEvaluation` by dropping "Config": both must stay in
 this module. A process without this package falls back to the base classes and still reads the figures.

@@ -1,4 +1,4 @@
-"""Ground truths that are instances: the union of their masks, written once as a mask file per image."""
+"""Predictions and ground truths of samples, measured one pair at a time with the command line's own code."""
 
 from __future__ import annotations
 

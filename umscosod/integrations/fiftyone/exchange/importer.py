@@ -1,4 +1,4 @@
-"""Which file of a folder of predictions belongs to which sample: found by group and name, never guessed."""
+"""Benchmarks and plain folders of pictures as a FiftyOne data set: one sample an image, its group in a text field."""
 
 from __future__ import annotations
 

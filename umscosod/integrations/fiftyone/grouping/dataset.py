@@ -1,4 +1,4 @@
-"""What grouping a data set came to, in figures and in one sentence."""
+"""Give samples a group: from a field, the folder, tags, or groups found in the pictures; as text, with a saved view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks that a person accepted, as files: copies that outlive the run they came from.
+"""Review: a person accepts, rejects or sends back the masks of a run, the least certain first.
 
 Accepted masks are copied out of the run into a field and a folder of their own, where no run writes. A copy is on disk
 before the field points to it, and a field points elsewhere before a copy goes: stopped at any point, no label points

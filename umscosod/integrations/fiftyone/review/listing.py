@@ -1,4 +1,4 @@
-"""Review and the database: what is read of each sample before a decision, and how a decision is stored."""
+"""What is left to review: a run's masks, the least certain first, and how many are decided."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Where the files of a data set lie: beside FiftyOne's own, one folder a data set, one a run.
+"""Label fields: what a run writes on samples, and how.
 
-Done once, when the fields are made; what a user changes afterwards stays.
-
-Masks and maps stay files (``mask_path``, ``map_path``): MongoDB documents end at 16 MB, and files are faster.
+How fields look is set once, when they are made; what a user changes afterwards stays. Masks and maps stay files
+(``mask_path``, ``map_path``): MongoDB documents end at 16 MB, and files are faster.
 """
 
 from __future__ import annotations

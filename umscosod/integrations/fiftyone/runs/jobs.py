@@ -1,4 +1,4 @@
-"""Before the work: which samples form which group, and which of them still want a label."""
+"""A run as a job: choose samples, freeze them, do the work, write labels; killed anywhere, the next call goes on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from umscosod.integrations.fiftyone.runs.fields import (
     every_sample,
     write_labels,
 )
-from umscosod.integrations.fiftyone.runs.interrupted import resume_part
 from umscosod.integrations.fiftyone.runs.parts import (
     Part,
     PartState,
@@ -35,6 +34,7 @@ from umscosod.integrations.fiftyone.runs.parts import (
     hold_run,
     list_parts,
     remove_part,
+    resume_part,
     set_state,
 )
 from umscosod.integrations.fiftyone.runs.record import Progress, noting, showing

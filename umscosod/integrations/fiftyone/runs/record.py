@@ -1,4 +1,4 @@
-"""How far a part is: shown while it is worked on, and kept beside it for whoever finds it interrupted.
+"""Runs: every result has a name, a record of how it was made, and an end that takes its fields and files along.
 
 FiftyOne stores the path of `CoSalRunConfig` and finds `CoSalRun` by dropping "Config": both must stay in this module.
 A process without this package still reads the record, but removes nothing.

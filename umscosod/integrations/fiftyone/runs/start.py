@@ -1,4 +1,4 @@
-"""What a run would refuse, said while its form is filled: quick, and torch is imported for GPUs only."""
+"""The start of a run: what would stop it is said before its name is taken, and one that came to nothing keeps none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instance masks of a ``Detections`` field, for CM-SPLG: written as the COCO file that the pipeline reads."""
+"""Training on what lies on a data set: pseudo-labels, masks that a person accepted, or both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import encode_rle
 from umscosod.errors import DataError, count_of
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, REVIEWED, ReviewState, every_sample
-from umscosod.integrations.fiftyone.runs.interrupted import resume_part
 from umscosod.integrations.fiftyone.runs.jobs import Job, flat_images, read_groups
 from umscosod.integrations.fiftyone.runs.parts import (
     Part,
@@ -27,6 +26,7 @@ from umscosod.integrations.fiftyone.runs.parts import (
     hold_run,
     list_parts,
     remove_part,
+    resume_part,
     set_state,
     stage_part,
 )
