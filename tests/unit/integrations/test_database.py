@@ -30,6 +30,8 @@ def write_program(path: Path, exit_code: int) -> None:
 
 
 def test_a_mongod_that_runs_is_found(installed: Path) -> None:
+    with pytest.raises(MissingDependencyError):
+        database.require_database()
     write_program(installed, 0)
     assert database.find_mongod() == installed
     database.require_database()
@@ -45,7 +47,10 @@ def test_no_binary_and_one_that_lacks_a_library_are_both_no_database(installed: 
 
 
 def test_an_address_in_the_environment_is_enough(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MissingDependencyError):
+        database.require_database()
     monkeypatch.setenv("FIFTYONE_DATABASE_URI", "mongodb://127.0.0.1:1")
+    assert database.configured_uri() == "mongodb://127.0.0.1:1"
     database.require_database()
 
 
