@@ -24,12 +24,9 @@ from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
 from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.setup import Prepared
-from umscosod.pipeline.stages import refine_features
 from umscosod.progress import ProgressFn
-from umscosod.refine.choice import group_agreement
-from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.threshold import map_confidence
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, RefinedMask
+from umscosod.types import FloatArray, ImageGroup, ImageRef
 
 if TYPE_CHECKING:
     from umscosod.baselines.scosparc import CrossAttention
@@ -39,81 +36,51 @@ NETWORK, PSEUDO, PROBE, MEAN, STORED = "network", "pseudo-label", "probe", "mean
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MadeMaps:
-    """One maker's maps of a group.
+class SourceMaps:
+    """The maps of a group from one source.
 
     Attributes
     ----------
     maps_NHW : ndarray, float32, (N, H, W), in [0, 1]
         At network size.
     b_bar : float
-        Mean doubt of this maker's maps (eq. 6).
+        Mean uncertainty of this source's maps (eq. 6).
     """
 
     maps_NHW: FloatArray
     b_bar: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One maker's maps of a group, refined."""
-
-    source: str
-    maps_NHW: FloatArray
-    refined: list[RefinedMask]
-
-
-def choose_maps(
-    features: GroupFeatures, made: Mapping[str, MadeMaps], config: PipelineConfig, pool: CrfPool | None
-) -> Candidate:
-    """Refine every maker's maps of a group; return what is to be kept.
+def mix_sources(sources: Mapping[str, SourceMaps], config: PipelineConfig) -> tuple[str, SourceMaps]:
+    """Take the one source that there is or that ``keep`` names, or the mean of both.
 
     Parameters
     ----------
-    features : GroupFeatures
-    made : mapping of str to MadeMaps
-        By maker: one of any name, kept as it is, or `NETWORK` and one other.
+    sources : mapping of str to SourceMaps
+        By name: one of any name, taken as it is, or `NETWORK` and one other.
     config : PipelineConfig
-        Reads ``keep``, ``keep_margin``, ``mean_network_share`` and ``refine``.
-    pool : CrfPool or None
-        Processes for DenseCRF.
+        Reads ``keep`` and ``mean_network_share``.
 
     Returns
     -------
-    Candidate
-        Of the maker whose masks agree better across the group by more than ``keep_margin``, or that ``keep`` names;
-        else of the mean of both makers' maps, named `MEAN`, with the mean of their b_bar, weighted alike.
+    str
+        Name of the source, or `MEAN`.
+    SourceMaps
+        Of the mean: `blend_maps`, and the mean of both b_bar, weighted alike.
     """
-    if len(made) == 1:
-        ((source, only),) = made.items()
-        return _refine(features, source, only, config, pool)
-    network = _refine(features, NETWORK, made[NETWORK], config, pool)
-    (other_source,) = made.keys() - {NETWORK}
-    other = _refine(features, other_source, made[other_source], config, pool)
-    lead = _agreement(features, network, config) - _agreement(features, other, config)
-    if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
-        return network
-    if config.keep == "pseudo" or lead < -config.keep_margin:
-        return other
+    if len(sources) == 1:
+        ((name, only),) = sources.items()
+        return name, only
+    (other,) = sources.keys() - {NETWORK}
+    if config.keep != "blend":
+        name = NETWORK if config.keep == "network" else other
+        return name, sources[name]
     share = config.mean_network_share
-    mean = MadeMaps(
-        maps_NHW=blend_maps(other.maps_NHW, network.maps_NHW, share),
-        b_bar=share * made[NETWORK].b_bar + (1.0 - share) * made[other_source].b_bar,
+    mean = SourceMaps(
+        maps_NHW=blend_maps(sources[other].maps_NHW, sources[NETWORK].maps_NHW, share),
+        b_bar=share * sources[NETWORK].b_bar + (1.0 - share) * sources[other].b_bar,
     )
-    return _refine(features, MEAN, mean, config, pool)
-
-
-def _refine(
-    features: GroupFeatures, source: str, made: MadeMaps, config: PipelineConfig, pool: CrfPool | None
-) -> Candidate:
-    refined = refine_features(features, made.maps_NHW, config.refine, made.b_bar, pool)
-    return Candidate(source=source, maps_NHW=made.maps_NHW, refined=refined)
-
-
-def _agreement(features: GroupFeatures, one: Candidate, config: PipelineConfig) -> float:
-    """Judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it."""
-    second = features.second
-    return group_agreement([mask.mask_HW for mask in one.refined], second.tokens_NPD, second.grid_hw, config.refine)
+    return MEAN, mean
 
 
 Maps = str | Path | Mapping[str, Path]

@@ -22,8 +22,8 @@ from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
 from umscosod.pipeline.checkpoints import SavedProbe, adopt_checkpoint, check_fits, find_probe, load_whitenings
-from umscosod.pipeline.maps import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
-from umscosod.pipeline.stages import label_maps, probe_maps
+from umscosod.pipeline.maps import NETWORK, PROBE, PSEUDO, SourceMaps, mix_sources
+from umscosod.pipeline.stages import label_maps, probe_maps, refine_features
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
@@ -125,8 +125,9 @@ class CoSalPredictor:
         for index, picture_HW3 in enumerate(pictures):
             check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
         features = self._encode(pictures)
-        kept = choose_maps(features, self._make_maps(features), self.config, self._pool)
-        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.config.confidence)
+        _, mixed = mix_sources(self._make_maps(features), self.config)
+        refined = refine_features(features, mixed.maps_NHW, self.config.refine, mixed.b_bar, self._pool)
+        judged = judge_group(features, [one.mask_HW for one in refined], self.config.confidence)
         return [
             GroupPrediction(
                 map_HW=resize_aligned(map_HW, size_hw),
@@ -134,7 +135,7 @@ class CoSalPredictor:
                 confidence=0.0 if doubt.is_withdrawn else doubt.confidence,
             )
             for map_HW, one, doubt, size_hw in zip(
-                kept.maps_NHW, kept.refined, judged.masks, features.sizes_hw, strict=True
+                mixed.maps_NHW, refined, judged.masks, features.sizes_hw, strict=True
             )
         ]
 
@@ -168,17 +169,17 @@ class CoSalPredictor:
             if backbone.needs_whitening
         }
 
-    def _make_maps(self, features: GroupFeatures) -> dict[str, MadeMaps]:
-        """Maps of a group, by maker."""
+    def _make_maps(self, features: GroupFeatures) -> dict[str, SourceMaps]:
+        """Maps of a group, by source."""
         if self._network is None:
             maps_NHW = self._label(features)
-            return {PSEUDO: MadeMaps(maps_NHW=maps_NHW, b_bar=calibrate(maps_NHW))}
+            return {PSEUDO: SourceMaps(maps_NHW=maps_NHW, b_bar=calibrate(maps_NHW))}
         maps_NHW = predict_group(self._network, features, self._device)
         b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
-        made = {NETWORK: MadeMaps(maps_NHW=maps_NHW, b_bar=b_bar)}
+        made = {NETWORK: SourceMaps(maps_NHW=maps_NHW, b_bar=b_bar)}
         if self._probe is not None:
             own_NHW = probe_maps(features, self._probe.probe, self.config)
-            made[PROBE] = MadeMaps(maps_NHW=own_NHW, b_bar=self._probe.b_bar)
+            made[PROBE] = SourceMaps(maps_NHW=own_NHW, b_bar=self._probe.b_bar)
         return made
 
     def _label(self, features: GroupFeatures) -> FloatArray:

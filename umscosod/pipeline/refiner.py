@@ -1,4 +1,4 @@
-"""Stage 3 over a collection: refine every maker's maps of a group, choose, judge, write."""
+"""Stage 3 over a collection: mix the sources' maps of a group, refine, judge, write."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from umscosod.data.masks import read_mask
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
-from umscosod.pipeline.maps import PROBE, PSEUDO, STORED, Candidate, MadeMaps, choose_maps, copy_stored, read_stored
+from umscosod.pipeline.maps import PROBE, PSEUDO, STORED, SourceMaps, copy_stored, mix_sources, read_stored
 from umscosod.pipeline.setup import Prepared
-from umscosod.pipeline.stages import Labels, label_maps, probe_maps
+from umscosod.pipeline.stages import Labels, label_maps, probe_maps, refine_features
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.probe import LinearProbe
 from umscosod.pseudo.store import HUMAN_SOURCE
@@ -26,15 +26,14 @@ from umscosod.types import FloatArray, GroupFeatures, ImageRef, Labelled, Status
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refiner:
-    """Stage 3 over a collection: refine, choose, write.
+    """Stage 3 over a collection.
 
     Attributes
     ----------
     prepared : Prepared
     labels : mapping of str to PseudoLabel, or None
     b_bars : mapping of str to float
-        By maker, ``network`` and ``pseudo-label`` or ``probe``, or ``stored map`` or a peer's name alone: whose maps
-        are there to refine.
+        By source: ``network`` and ``pseudo-label`` or ``probe``; or ``stored map`` or a baseline's name alone.
     pool : CrfPool or None
     stored : mapping of str to Path
         Files of the stored maps by image id.
@@ -58,18 +57,11 @@ class Refiner:
             done = self.prepared.job.load_rows(group)
             if done is None:
                 features = self.prepared.features.load(group)
-                done = self._write(features, self._choose(features))
+                done = self._write(features)
                 self.prepared.job.save_rows(group, done)
             rows += done
         progress(len(groups), len(groups), "refinement")
         return rows
-
-    def _choose(self, features: GroupFeatures) -> Candidate:
-        made = {
-            source: MadeMaps(maps_NHW=self._maps(features, source), b_bar=b_bar)
-            for source, b_bar in self.b_bars.items()
-        }
-        return choose_maps(features, made, self.prepared.config, self.pool)
 
     def _maps(self, features: GroupFeatures, source: str) -> FloatArray:
         if source == PROBE:
@@ -85,13 +77,20 @@ class Refiner:
         assert self.labels is not None
         return np.stack(label_maps(features, self.labels, self.prepared.config))
 
-    def _write(self, features: GroupFeatures, kept: Candidate) -> list[Labelled]:
-        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.prepared.config.confidence)
+    def _write(self, features: GroupFeatures) -> list[Labelled]:
+        config = self.prepared.config
+        sources = {
+            source: SourceMaps(maps_NHW=self._maps(features, source), b_bar=b_bar)
+            for source, b_bar in self.b_bars.items()
+        }
+        mixed_source, mixed = mix_sources(sources, config)
+        all_refined = refine_features(features, mixed.maps_NHW, config.refine, mixed.b_bar, self.pool)
+        judged = judge_group(features, [one.mask_HW for one in all_refined], config.confidence)
         self.prepared.job.save_cues(features.group, _list_cues(features, judged))
         rows = []
         for index, image in enumerate(features.group.images):
-            refined, map_HW, size_hw = kept.refined[index], kept.maps_NHW[index], features.sizes_hw[index]
-            mask_HW, source, one = refined.mask_HW, kept.source, judged.masks[index]
+            refined, map_HW, size_hw = all_refined[index], mixed.maps_NHW[index], features.sizes_hw[index]
+            mask_HW, source, one = refined.mask_HW, mixed_source, judged.masks[index]
             confidence, reason = one.confidence, "; ".join(filter(None, (one.reason, refined.failure)))
             if one.is_withdrawn:
                 mask_HW = np.zeros_like(mask_HW)
@@ -100,7 +99,7 @@ class Refiner:
                 mask_HW = resize_mask(own_HW, size_hw)
                 source, confidence, reason = HUMAN_SOURCE, 1.0, ""
             is_found = bool(mask_HW.any())
-            if kept.source == STORED:
+            if mixed_source == STORED:
                 copy_stored(self.stored[image.id], self._path("maps", image), size_hw)
             else:
                 write_map(self._path("maps", image), resize_aligned(map_HW, size_hw))

@@ -40,7 +40,6 @@ from umscosod.pipeline.refiner import Refiner, open_workers
 from umscosod.pipeline.report import (
     LabelReport,
     TrainReport,
-    choice_notes,
     finish_job,
     finished_rows,
     mixed_notes,
@@ -154,8 +153,8 @@ def predict(
 ) -> LabelReport:
     """Label a collection with a trained network and the probe kept with it.
 
-    Which of the two a group keeps, or a mean of both, is chosen as `label_groups` chooses between network and
-    pseudo-labels (``keep``). A checkpoint without a probe labels with the network alone.
+    The probe stands for the pseudo-labels of `label_groups`: ``keep`` blends its maps with the network's, or takes
+    one of them. A checkpoint without a probe labels with the network alone.
 
     Parameters
     ----------
@@ -274,14 +273,11 @@ def _refine_and_finish(
 ) -> LabelReport:
     with open_workers(prepared) as pool:
         rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
-    return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
+    return _finish(prepared, rows, started)
 
 
-def _finish(prepared: Prepared, rows: list[Labelled], started: float, other: str = PSEUDO) -> LabelReport:
-    """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
-    competed = other == PROBE or (prepared.job.run / "checkpoints").is_dir()
-    is_choice = prepared.config.keep == "better" and competed
-    notes = [*prepared.notes, *(choice_notes(rows, other) if is_choice else ()), *mixed_notes(rows)]
+def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
+    notes = [*prepared.notes, *mixed_notes(rows)]
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 

@@ -18,9 +18,7 @@ from umscosod import load_model
 from umscosod.config import PipelineConfig
 from umscosod.errors import CheckpointError, OtherResultsError
 from umscosod.pipeline import label_groups, predict, train
-from umscosod.pipeline.maps import MadeMaps, choose_maps
-from umscosod.pipeline.setup import prepare
-from umscosod.progress import ignore_progress
+from umscosod.pipeline.maps import SourceMaps, mix_sources
 
 PROBE = "probe.safetensors"
 
@@ -51,30 +49,22 @@ def maps_of(out: Path) -> dict[str, bytes]:
 def test_the_images_of_the_training_get_from_predict_what_label_gave_them(
     tmp_path: Path, images: Path, config: PipelineConfig
 ) -> None:
-    """One choice for both: on the training's own images the probe's maps are the cleaned labels'."""
-    config = replace(config, keep="better")
+    """On the training's own images the probe's maps are the cleaned labels'."""
     first = label_groups(images, tmp_path / "label", config)
     second = predict(images, tmp_path / "predict", tmp_path / "label", config)
     trees = (select(read_tree(tmp_path / name), "masks", "maps") for name in ("label", "predict"))
     assert_same(*trees)
-    renamed = {"pseudo-label": "probe"}
-    assert [renamed.get(row.source, row.source) for row in first.rows] == [row.source for row in second.rows]
-    assert any("probe" in note and "2 of 2 groups" in note for note in second.notes)
-    assert not any("pseudo-label" in note for note in second.notes)
+    assert {row.source for row in (*first.rows, *second.rows)} == {"mean"}
 
 
 def test_keep_says_whose_maps_come_out(tmp_path: Path, other: Path, config: PipelineConfig, trained: Path) -> None:
     found = {}
-    for keep in ("better", "network", "pseudo"):
+    for keep in ("blend", "network", "pseudo"):
         report = predict(other, tmp_path / keep, trained, replace(config, keep=keep))
         found[keep] = (report.rows[0].source, maps_of(tmp_path / keep))
-    sources = [source for source, _ in found.values()]
-    assert sources[1:] == ["network", "probe"]
+    assert [source for source, _ in found.values()] == ["mean", "network", "probe"]
     assert found["network"][1] != found["pseudo"][1]
-    assert sources[0] in ("mean", "network", "probe")
-    mean = replace(config, keep="better", keep_margin=2.0)
-    assert {row.source for row in predict(other, tmp_path / "mean", trained, mean).rows} == {"mean"}
-    assert maps_of(tmp_path / "mean") not in (found["network"][1], found["pseudo"][1])
+    assert found["blend"][1] not in (found["network"][1], found["pseudo"][1])
 
 
 def test_a_checkpoint_without_a_probe_labels_with_the_network_alone(
@@ -158,7 +148,7 @@ def test_results_of_another_probe_are_not_taken_for_these(
         predict(other, tmp_path / "out", trained, config)
 
 
-@pytest.mark.parametrize("keep", ["better", "pseudo"])
+@pytest.mark.parametrize("keep", ["blend", "pseudo"])
 def test_pictures_in_memory_get_what_files_get(
     tmp_path: Path, other: Path, config: PipelineConfig, trained: Path, keep: str
 ) -> None:
@@ -178,14 +168,8 @@ def test_pictures_in_memory_get_what_files_get(
         assert one.confidence == pytest.approx(row.confidence, abs=1e-3)
 
 
-def test_of_one_maker_there_is_nothing_to_choose(
-    tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr("umscosod.pipeline.maps.group_agreement")
-    mode = {"verb": "label"}
-    with prepare(images, tmp_path / "out", config, mode=mode, overwrite=False, progress=ignore_progress) as prepared:
-        features = prepared.features[0]
-    maps_NHW = np.random.default_rng(0).random((3, *features.pictures_NHW3.shape[1:3])).astype(np.float32)
-    kept = choose_maps(features, {"a peer": MadeMaps(maps_NHW=maps_NHW, b_bar=0.1)}, config, None)
-    assert kept.source == "a peer"
-    assert kept.maps_NHW is maps_NHW
+def test_of_one_source_nothing_is_mixed() -> None:
+    only = SourceMaps(maps_NHW=np.zeros((3, 8, 8), np.float32), b_bar=0.1)
+    source, mixed = mix_sources({"a baseline": only}, PipelineConfig())
+    assert source == "a baseline"
+    assert mixed is only
