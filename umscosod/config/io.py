@@ -22,7 +22,7 @@ from umscosod.errors import ConfigError, one_line, reason_of, shorten
 MAX_BYTES = 200_000
 """A file of every setting has about 10,000; PyYAML takes a second for so much, and minutes for what a slip may name."""
 _MAX_DEPTH = 20
-_REMOVED = ("keep_margin", "refine.agreement_ridge")
+_REMOVED = ("keep_margin", "refine.agreement_ridge", "train.rounds", "train.round_share")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 

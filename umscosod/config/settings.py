@@ -727,16 +727,6 @@ class TrainConfig:
     mirror: Annotated[bool, Doc("A visit of a group sees its features and targets mirrored, with chance one half.")] = (
         False
     )
-    rounds: Annotated[
-        int,
-        Ge(1),
-        Le(4),
-        Doc(
-            "Rounds of training: from the second on, targets are the blend of labels and the network so far, and "
-            "training goes on from it. 1: as published."
-        ),
-    ] = 1
-    round_share: Annotated[float, *Share, Doc("The network's share in the targets of a further round.")] = 0.5
     iou_eps: Annotated[float, Ge(1e-12), Le(1.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
     checkpoint_every: Annotated[
         int, Ge(1), Le(1_000_000), Doc("Epochs between two checkpoints a killed run resumes from.")

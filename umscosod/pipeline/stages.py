@@ -19,14 +19,13 @@ from umscosod.data.resize import resize_centred
 from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
-from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
-from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, label_map, load_pseudo_labels
+from umscosod.pseudo.store import PseudoLabelStore, label_map, load_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
 from umscosod.refine.threshold import map_confidence
@@ -99,31 +98,7 @@ def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> 
     config, groups = prepared.config, prepared.features.groups
     least = math.ceil(config.train.min_steps / max(1, len(groups)))
     config = replace(config, train=replace(config.train, epochs=max(config.train.epochs, least)))
-    rounds, start, targets = config.train.rounds, None, labels
-    for number in range(1, rounds):
-        run = prepared.job.run / f"round-{number}"
-        start = train_network(prepared.features, targets, config, run, progress, groups=groups, start=start).model
-        targets = relabel(prepared, labels, start)
-    return train_network(prepared.features, targets, config, prepared.job.run, progress, groups=groups, start=start)
-
-
-def relabel(prepared: Prepared, labels: Labels, model: UmsNetwork) -> dict[str, PseudoLabel]:
-    """Self-training: the labels blended with what a network makes of the images.
-
-    A person's label stays as it is, and so does one that the blend would leave empty.
-    """
-    share = prepared.config.train.round_share
-    found: dict[str, PseudoLabel] = {}
-    for features in prepared.features:
-        own_NHW = np.stack(label_maps(features, labels, prepared.config))
-        maps_NHW = blend_maps(own_NHW, predict_group(model, features, prepared.device), share)
-        for image, map_HW in zip(features.group.images, maps_NHW, strict=True):
-            label, mask_HW = labels.get(image.id), map_HW >= 0.5
-            if label is not None and label.source != HUMAN_SOURCE and mask_HW.any():
-                label = replace(label, map_hw=map_HW, mask_hw=mask_HW, is_map=True)
-            if label is not None:
-                found[image.id] = label
-    return found
+    return train_network(prepared.features, labels, config, prepared.job.run, progress, groups=groups)
 
 
 def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
