@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from tests.synthetic import tiny_collection
 from tests.unit.pipeline.conftest import Finished
 from umscosod import load_model
 from umscosod.config import PipelineConfig
+from umscosod.data.masks import read_mask
 from umscosod.errors import CheckpointError, OtherResultsError
 from umscosod.pipeline import label_groups, predict, train
-from umscosod.pipeline.maps import SourceMaps, mix_sources
+from umscosod.pipeline.maps import Source, choose_sources
 
 PROBE = "probe.safetensors"
 
@@ -163,13 +165,15 @@ def test_pictures_in_memory_get_what_files_get(
     for one, row in zip(found, report.rows, strict=True):
         with Image.open(tmp_path / "out" / "maps" / row.output) as picture:
             stored_HW = np.asarray(picture).astype(float)
-        # half a grey level for the truncation, and the rounding of network maps that a job stores
-        assert np.abs(one.map_HW * 255.0 - stored_HW - 0.5).max() < 0.7
-        assert one.confidence == pytest.approx(row.confidence, abs=1e-3)
+        assert (np.trunc(one.map_HW * 255.0) == stored_HW).all()
+        assert (one.mask_HW == read_mask(tmp_path / "out" / "masks" / row.output)).all()
+        assert one.confidence == row.confidence
 
 
-def test_of_one_source_nothing_is_mixed() -> None:
-    only = SourceMaps(maps_NHW=np.zeros((3, 8, 8), np.float32), b_bar=0.1)
-    source, mixed = mix_sources({"a baseline": only}, PipelineConfig())
-    assert source == "a baseline"
-    assert mixed is only
+@pytest.mark.parametrize(("keep", "both"), [("blend", "network probe"), ("network", "network"), ("pseudo", "probe")])
+def test_a_source_that_is_missing_is_replaced_by_the_other(keep: Literal["blend"], both: str) -> None:
+    network, probe = (Source(name=name, b_bar=0.1, make_maps=lambda _: np.zeros(0)) for name in ("network", "probe"))
+    config = PipelineConfig(keep=keep)
+    assert [source.name for source in choose_sources(config, network, probe)] == both.split()
+    assert choose_sources(config, network, None) == (network,)
+    assert choose_sources(config, None, probe) == (probe,)

@@ -106,7 +106,7 @@ def test_every_group_is_refined_once(
         groups.append(len(maps))
         return refine_group(maps, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("umscosod.pipeline.stages.refine_group", count)
+    monkeypatch.setattr("umscosod.pipeline.segment.refine_group", count)
     report = label_groups(images, tmp_path / "out", replace(config, keep=keep))
     assert groups == [3, 3]
     assert {row.source for row in report.rows} == {{"blend": "mean", "pseudo": "pseudo-label"}.get(keep, keep)}
