@@ -17,7 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umscosod.config import CrfConfig, GroupingConfig, PipelineConfig, RefineConfig, TrainConfig
-from umscosod.config.io import change_config, dump_config, load_config, preset_names, preset_values, validate_config
+from umscosod.config.io import (
+    change_config,
+    config_to_dict,
+    dump_config,
+    load_config,
+    load_stored,
+    preset_names,
+    preset_values,
+    validate_config,
+)
 from umscosod.config.schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
 
@@ -106,6 +115,8 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
         ({"refine.th_clamp": [0.1]}, "refine.th_clamp must be a list of 2 numbers, got [0.1]"),
         ({"pseudo.hac_thresholds": [0.4, "x"]}, "pseudo.hac_thresholds must be a finite number, got 'x'"),
         ({"features.weights": None}, "features.weights must be text, got None (write '' for none)"),
+        ({"keep": "better"}, "keep must be one of blend, network, pseudo, got 'better'"),
+        ({"keep_margin": 0.2}, "unknown key 'keep_margin'; this version has it no more: remove it"),
         ({"refine.crf": 3}, "refine.crf is a section and must hold settings by name, got 3"),
     ],
 )
@@ -113,6 +124,22 @@ def test_a_wrong_setting_is_named_with_its_value_and_bound(values: dict[str, Any
     with pytest.raises(ConfigError) as caught:
         load_config(overrides=values)
     assert str(caught.value).startswith(message)
+
+
+def test_stored_settings_of_an_earlier_version_are_read_and_what_is_gone_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    values = config_to_dict(PipelineConfig(seed=7))
+    assert load_stored(values, "here") == PipelineConfig(seed=7)
+    assert not caplog.records
+    values["keep"], values["keep_margin"], values["refine"]["agreement_ridge"] = "better", 0.2, 0.1
+    assert load_stored(values, "here") == PipelineConfig(seed=7, keep="blend")
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "here: settings of an earlier version are not used: refine.agreement_ridge, keep_margin, keep=better"
+    )
+    with pytest.raises(ConfigError, match=r"^here: seed must be"):
+        load_stored({"seed": -1}, "here")
 
 
 def test_yaml_numbers_lists_and_empty_sections(tmp_path: Path) -> None:

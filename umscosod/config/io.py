@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import stat
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, fields
@@ -21,7 +22,11 @@ from umscosod.errors import ConfigError, one_line, reason_of, shorten
 MAX_BYTES = 200_000
 """A file of every setting has about 10,000; PyYAML takes a second for so much, and minutes for what a slip may name."""
 _MAX_DEPTH = 20
+_REMOVED = ("keep_margin", "refine.agreement_ridge", "train.rounds", "train.round_share")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Loader(yaml.SafeLoader):
@@ -177,6 +182,32 @@ def load_config(
     return cast(PipelineConfig, _build(PipelineConfig, values, ""))
 
 
+def load_stored(values: object, origin: str) -> PipelineConfig:
+    """Read the settings that a run of this or an earlier version stored.
+
+    Parameters
+    ----------
+    values : object
+        Plain values, as `config_to_dict` or `parse_yaml` gives them. Settings that this version does not have are left
+        out, and ``keep=better`` is read as ``blend``; the log names them.
+    origin : str
+        Where they were stored, for the log and the messages.
+
+    Raises
+    ------
+    ConfigError
+        No settings by name, or a value has the wrong type or is out of its bounds.
+    """
+    unknown: list[str] = []
+    known = dict(_flatten(values, "", unknown))
+    if known.get("keep") == "better":
+        unknown.append("keep=better")
+        known["keep"] = "blend"
+    if unknown:
+        logger.warning("%s: settings of an earlier version are not used: %s", origin, ", ".join(unknown))
+    return cast(PipelineConfig, _build(PipelineConfig, _check_values(known, origin), ""))
+
+
 def change_config(config: PipelineConfig, overrides: Mapping[str, Any]) -> PipelineConfig:
     """Lay settings over a configuration, as strictly as `load_config` lays them over the defaults.
 
@@ -255,7 +286,8 @@ def _check_values(values: object, origin: str) -> dict[str, Any]:
         raise ConfigError(f"{origin}: {error}" if origin else str(error)) from None
 
 
-def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
+def _flatten(values: object, prefix: str, unknown: list[str] | None = None) -> Iterator[tuple[str, Any]]:
+    """Settings by dotted name; an unknown one is an error, or goes to the list `unknown`."""
     if values is None:  # a section whose lines are all commented out
         return
     if not isinstance(values, Mapping):
@@ -264,14 +296,18 @@ def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{prefix}{key if isinstance(key, str) else shorten(key)}"
         if name in sections():
-            yield from _flatten(value, f"{name}.")
+            yield from _flatten(value, f"{name}.", unknown)
         elif name in settings():
             yield name, value
+        elif unknown is not None:
+            unknown.append(shorten(name, quoted=False))
         else:
             raise ConfigError(f"unknown key {shorten(name)}{_suggest(name[:100])}")
 
 
 def _suggest(name: str) -> str:
+    if name in _REMOVED:
+        return "; this version has it no more: remove it"
     known = [*settings(), *sections()]
     same_leaf = [other for other in settings() if other.rpartition(".")[2] == name.rpartition(".")[2]]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7) or same_leaf

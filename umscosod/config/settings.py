@@ -347,12 +347,6 @@ class RefineConfig:
     drop_regions_smaller_than: Annotated[
         float, *Share, Doc("Components under this share of the image go; 0: none.")
     ] = 0.0
-    agreement_ridge: Annotated[
-        float,
-        Ge(1e-6),
-        Le(1000.0),
-        Doc("Ridge, in mean variances, of the classifier by which keep=better judges a group's masks."),
-    ] = 0.1
     crf: CrfConfig = field(default_factory=CrfConfig)
 
 
@@ -733,16 +727,6 @@ class TrainConfig:
     mirror: Annotated[bool, Doc("A visit of a group sees its features and targets mirrored, with chance one half.")] = (
         False
     )
-    rounds: Annotated[
-        int,
-        Ge(1),
-        Le(4),
-        Doc(
-            "Rounds of training: from the second on, targets are the blend of labels and the network so far, and "
-            "training goes on from it. 1: as published."
-        ),
-    ] = 1
-    round_share: Annotated[float, *Share, Doc("The network's share in the targets of a further round.")] = 0.5
     iou_eps: Annotated[float, Ge(1e-12), Le(1.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
     checkpoint_every: Annotated[
         int, Ge(1), Le(1_000_000), Doc("Epochs between two checkpoints a killed run resumes from.")
@@ -766,21 +750,12 @@ class PipelineConfig:
         ),
     ] = "ums"
     keep: Annotated[
-        Literal["better", "network", "pseudo"],
+        Literal["blend", "network", "pseudo"],
         Doc(
-            "Per group: the better of network and pseudo-label by a label-free criterion, the mean of both where "
-            "neither is clearly better; or always one of them. With a checkpoint its probe stands for the pseudo-label."
+            "Whose maps are refined: blend, the mean of network and pseudo-label; or one of them. With a checkpoint "
+            "its probe stands for the pseudo-label."
         ),
-    ] = "better"
-    keep_margin: Annotated[
-        float,
-        Ge(0.0),
-        Le(2.0),
-        Doc(
-            "Difference in agreement across the group above which one maker is clearly better. Wide, as a network is "
-            "more consistent than what it learnt from even where it is no better."
-        ),
-    ] = 0.2
+    ] = "blend"
     mean_network_share: Annotated[
         float, *Share, Doc("The network's share in that mean, which is one of logits; the rest is the pseudo-label's.")
     ] = 0.25

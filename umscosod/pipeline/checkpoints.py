@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from umscosod.baselines.choose import PEERS
@@ -15,10 +15,12 @@ from umscosod.device import resolve_device
 from umscosod.errors import CheckpointError, ConfigError, shorten
 from umscosod.features.group import Whitening
 from umscosod.features.registry import AUTO, BackbonePair, check_backbones
+from umscosod.pipeline.maps import PROBE, Source, probe_maps
 from umscosod.pipeline.setup import Prepared, check_detections
-from umscosod.pipeline.stages import prediction_stage, probe_doubt
+from umscosod.pipeline.stages import prediction_stage
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.probe import LinearProbe, load_probe, save_probe
+from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.checkpoint import (
     META_FILE,
     MODEL_FILE,
@@ -38,21 +40,6 @@ WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
 _PROBE_B_BAR = "probe_b_bar"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SavedProbe:
-    """The probe of a checkpoint.
-
-    Attributes
-    ----------
-    probe : LinearProbe
-    b_bar : float
-        Mean doubt of its maps over the training set (eq. 6).
-    """
-
-    probe: LinearProbe
-    b_bar: float
-
-
 def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | None, progress: ProgressFn) -> float:
     """Measure b_bar over the training set (eq. 6); keep it, the whitening and the probe with the checkpoint.
 
@@ -62,8 +49,12 @@ def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | 
         b_bar of the network.
     """
     b_bar = prediction_stage(prepared, trained.model, progress)
-    own = {} if probe is None else {_PROBE_B_BAR: probe_doubt(prepared, probe)}
-    save_calibration(trained.checkpoint, {"b_bar": b_bar, **own})
+    calibration = {"b_bar": b_bar}
+    if probe is not None:  # its own, whoever made the labels that it was fitted to
+        collection, config = prepared.features, prepared.config
+        maps = (map_HW for features in collection for map_HW in probe_maps(features, probe, config))
+        calibration[_PROBE_B_BAR] = mean_uncertainty(maps)
+    save_calibration(trained.checkpoint, calibration)
     content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
     with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
         stream.write(json.dumps(content, sort_keys=True).encode())
@@ -73,8 +64,8 @@ def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | 
     return b_bar
 
 
-def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
-    """Read the probe that a checkpoint keeps.
+def find_probe(folder: Path, config: PipelineConfig) -> Source | None:
+    """Read the probe that a checkpoint keeps, as a source of maps.
 
     Parameters
     ----------
@@ -85,7 +76,7 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
 
     Returns
     -------
-    SavedProbe or None
+    Source or None
         None where the checkpoint has none, as that of a training without one.
 
     Raises
@@ -111,7 +102,8 @@ def find_probe(folder: Path, config: PipelineConfig) -> SavedProbe | None:
             f"{folder} has a probe whose {_PROBE_B_BAR} is not in its meta.json: train again, or remove {PROBE_FILE} "
             "to predict with the network alone"
         )
-    return SavedProbe(probe=probe, b_bar=meta.calibration[_PROBE_B_BAR])
+    b_bar = meta.calibration[_PROBE_B_BAR]
+    return Source(name=PROBE, b_bar=b_bar, make_maps=lambda features: probe_maps(features, probe, config))
 
 
 def hash_checkpoint(folder: Path) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from umscosod.confidence.judge import GroupJudgement
 from umscosod.data.files import (
     GUARDED,
     JOB_FILE,
@@ -39,7 +40,7 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
-from umscosod.types import FloatArray, ImageGroup, Labelled, check_relative
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, check_relative
 
 SCHEMA = 1
 _OUTPUTS = "outputs.json"
@@ -152,10 +153,17 @@ class JobFolder:
         with open_atomic(self._rows_file(group)) as stream:
             stream.write(json.dumps([asdict(row) for row in rows]).encode())
 
-    def save_cues(self, group: ImageGroup, cues: Mapping[str, Any]) -> None:
+    def save_cues(self, features: GroupFeatures, judged: GroupJudgement) -> None:
         """Keep what a group's confidences were made of, for people and for a new calibration."""
-        with open_atomic(self.run / "cues" / f"{_short(group.name)}.json") as stream:
-            stream.write(json.dumps(cues, indent=1).encode())
+        content = {
+            "group": features.group.name,
+            "kind": "whitened" if features.first.is_centred else "plain",
+            "outputs": [image.output for image in features.group.images],
+            "group_cues": judged.cues,
+            "mask_cues": [one.cues for one in judged.masks],
+        }
+        with open_atomic(self.run / "cues" / f"{_short(features.group.name)}.json") as stream:
+            stream.write(json.dumps(content, indent=1).encode())
 
     def load_maps(self, group: ImageGroup) -> FloatArray | None:
         """Soft maps of a group stored by `save_maps`, float32, (N, H, W); None if absent or damaged."""
@@ -167,10 +175,12 @@ class JobFolder:
         is_whole = maps_NHW is not None and maps_NHW.ndim == 3 and len(maps_NHW) == len(group.images)
         return maps_NHW if is_whole else None
 
-    def save_maps(self, group: ImageGroup, maps_NHW: FloatArray) -> None:
-        """Store a group's soft maps at network size until they are refined."""
+    def save_maps(self, group: ImageGroup, maps_NHW: FloatArray) -> FloatArray:
+        """Store a group's soft maps at network size until they are refined; give them as stored: rounded to float16."""
+        stored_NHW = np.ascontiguousarray(maps_NHW, np.float16)
         with open_atomic(self._maps_file(group)) as stream:
-            stream.write(save({"maps": np.ascontiguousarray(maps_NHW, np.float16)}))
+            stream.write(save({"maps": stored_NHW}))
+        return stored_NHW.astype(np.float32)
 
     def finish(self) -> None:
         """Drop what only a killed job would need."""

@@ -1,11 +1,11 @@
-"""Sources of a group's maps: files, baselines, the network, the labels; and two of them as one."""
+"""Sources of a group's maps: the network, pseudo-labels, the probe, baselines, files; and two of them as one."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,98 +22,111 @@ from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_aligned, 
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
-from umscosod.pipeline.blend import blend_maps
+from umscosod.network.predict import predict_group
 from umscosod.pipeline.setup import Prepared
-from umscosod.pipeline.stages import refine_features
 from umscosod.progress import ProgressFn
-from umscosod.refine.choice import group_agreement
-from umscosod.refine.crf_pool import CrfPool
-from umscosod.refine.threshold import map_confidence
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, RefinedMask
+from umscosod.pseudo.probe import LinearProbe, compute_maps
+from umscosod.pseudo.store import label_map
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, PseudoLabel
 
 if TYPE_CHECKING:
+    import torch
+
     from umscosod.baselines.scosparc import CrossAttention
+    from umscosod.network.model import UmsNetwork
+
+Labels = Mapping[str, PseudoLabel]
 
 NETWORK, PSEUDO, PROBE, MEAN, STORED = "network", "pseudo-label", "probe", "mean", "stored map"
 """Whose maps a group's masks come from; the probe's own where no pseudo-label was made."""
+_SURE = 1e-3  # maps are taken in [_SURE, 1 - _SURE], so that a logit is finite; below the 1 / 255 of a saved map
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MadeMaps:
-    """One maker's maps of a group.
+class Source:
+    """Where the maps of all groups come from.
 
     Attributes
     ----------
-    maps_NHW : ndarray, float32, (N, H, W), in [0, 1]
-        At network size.
+    name : str
+        `NETWORK`, `PSEUDO`, `PROBE`, `STORED` or the name of a baseline.
     b_bar : float
-        Mean doubt of this maker's maps (eq. 6).
+        Mean uncertainty of its maps (eq. 6).
+    make_maps : callable
+        Maps of a group, float32, (N, H, W), in [0, 1], at network size.
     """
 
-    maps_NHW: FloatArray
+    name: str
     b_bar: float
+    make_maps: Callable[[GroupFeatures], FloatArray]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """One maker's maps of a group, refined."""
-
-    source: str
-    maps_NHW: FloatArray
-    refined: list[RefinedMask]
+def choose_sources(config: PipelineConfig, network: Source | None, other: Source | None) -> tuple[Source, ...]:
+    """Take both sources, or the one that ``keep`` names; where it is missing, the one that there is."""
+    both = tuple(source for source in (network, other) if source is not None)
+    wanted = {"blend": both, "network": (network,), "pseudo": (other,)}[config.keep]
+    return tuple(source for source in wanted if source is not None) or both
 
 
-def choose_maps(
-    features: GroupFeatures, made: Mapping[str, MadeMaps], config: PipelineConfig, pool: CrfPool | None
-) -> Candidate:
-    """Refine every maker's maps of a group; return what is to be kept.
+def network_maps(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> FloatArray:
+    """Maps that a network predicts for a group, as exact as a job keeps them until they are refined (float16)."""
+    return predict_group(model, features, device).astype(np.float16).astype(np.float32)
+
+
+def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> FloatArray:
+    """Soft maps of a group's pseudo-labels, float32, (N, H, W), at network size; zeros for an image that has none."""
+    height, width = features.pictures_NHW3.shape[1:3]
+    empty_HW = np.zeros((height, width), np.float32)
+    maps = [
+        label_map(labels[image.id], saliency_P.reshape(features.first.grid_hw), (height, width), config.pseudo)
+        if image.id in labels
+        else empty_HW
+        for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
+    ]
+    return np.stack(maps)
+
+
+def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
+    """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
+    height, width = features.pictures_NHW3.shape[1:3]
+    maps = [resize_centred(map_hw, (height, width)) for map_hw in compute_maps(features, probe, config.pseudo)]
+    return np.stack(maps).astype(np.float32)
+
+
+def blend_maps(own_NHW: FloatArray, other_NHW: FloatArray, share: float) -> FloatArray:
+    """Mean of two soft maps in logits, the other's brought to the size of our own: neither counts more for being surer.
 
     Parameters
     ----------
-    features : GroupFeatures
-    made : mapping of str to MadeMaps
-        By maker: one of any name, kept as it is, or `NETWORK` and one other.
-    config : PipelineConfig
-        Reads ``keep``, ``keep_margin``, ``mean_network_share`` and ``refine``.
-    pool : CrfPool or None
-        Processes for DenseCRF.
+    own_NHW, other_NHW : ndarray, float, (N, H, W), in [0, 1]
+        Own ones say how sure a map of this group is to be.
+    share : float
+        Of the other, in [0, 1].
 
     Returns
     -------
-    Candidate
-        Of the maker whose masks agree better across the group by more than ``keep_margin``, or that ``keep`` names;
-        else of the mean of both makers' maps, named `MEAN`, with the mean of their b_bar, weighted alike.
+    ndarray, float32, (N, H, W), in [0, 1]
+        sigmoid((1 - share) logit own + share (r_own / r_other) logit other), with r the root mean square of logits
+        over the group, so that a network that has learnt nothing yet cannot outvote a label; own maps as they are
+        where the other's are 0.5 all over.
+
+    Examples
+    --------
+    >>> own, other = np.array([[[0.6, 0.4]]]), np.array([[[0.01, 0.99]]])
+    >>> blend_maps(own, other, 0.25).astype(float).round(2).tolist()  # no 0.45: it is sure, but counts a quarter
+    [[[0.55, 0.45]]]
     """
-    if len(made) == 1:
-        ((source, only),) = made.items()
-        return _refine(features, source, only, config, pool)
-    network = _refine(features, NETWORK, made[NETWORK], config, pool)
-    (other_source,) = made.keys() - {NETWORK}
-    other = _refine(features, other_source, made[other_source], config, pool)
-    lead = _agreement(features, network, config) - _agreement(features, other, config)
-    if config.keep == "network" or (config.keep == "better" and lead > config.keep_margin):
-        return network
-    if config.keep == "pseudo" or lead < -config.keep_margin:
-        return other
-    share = config.mean_network_share
-    mean = MadeMaps(
-        maps_NHW=blend_maps(other.maps_NHW, network.maps_NHW, share),
-        b_bar=share * made[NETWORK].b_bar + (1.0 - share) * made[other_source].b_bar,
-    )
-    return _refine(features, MEAN, mean, config, pool)
+    own, other = _logit(own_NHW), _logit(other_NHW)
+    size, other_size = (float(np.sqrt((logits**2).mean())) for logits in (own, other))
+    if other_size <= 0.0:
+        return own_NHW.astype(np.float32)
+    mean_NHW = (1.0 - share) * own + share * size / other_size * other
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * mean_NHW)), np.float32)
 
 
-def _refine(
-    features: GroupFeatures, source: str, made: MadeMaps, config: PipelineConfig, pool: CrfPool | None
-) -> Candidate:
-    refined = refine_features(features, made.maps_NHW, config.refine, made.b_bar, pool)
-    return Candidate(source=source, maps_NHW=made.maps_NHW, refined=refined)
-
-
-def _agreement(features: GroupFeatures, one: Candidate, config: PipelineConfig) -> float:
-    """Judged on the second stream: neither the pseudo-labels' masks nor the region filter looked at it."""
-    second = features.second
-    return group_agreement([mask.mask_HW for mask in one.refined], second.tokens_NPD, second.grid_hw, config.refine)
+def _logit(maps_NHW: FloatArray) -> FloatArray:
+    inside = np.clip(maps_NHW.astype(np.float64), _SURE, 1.0 - _SURE)
+    return np.asarray(np.log(inside / (1.0 - inside)))
 
 
 Maps = str | Path | Mapping[str, Path]
@@ -217,48 +230,29 @@ def _hash_file(file: Path) -> str:
 WEIGHTS_FILE = "scosparc.safetensors"
 
 
-def peer_stage(prepared: Prepared, progress: ProgressFn) -> float:
-    """Compute the maps of all groups by ``config.method`` into the job's folder.
+def baseline_maps(prepared: Prepared, progress: ProgressFn) -> Callable[[GroupFeatures], FloatArray]:
+    """Give what makes a group's maps by ``config.method``; one that trains is trained at its first use."""
+    config, size_px = prepared.config, prepared.config.features.size_px
 
-    Groups whose maps or masks this very job has stored are not done again; a peer that trains keeps its weights in
-    ``OUT/run``.
+    @functools.cache
+    def model() -> CrossAttention:
+        return _trained(prepared, progress)
 
-    Returns
-    -------
-    float
-        Mean of 1 - conf over all maps: the b_bar of eq. 6.
-    """
-    method, groups = prepared.config.method, prepared.features.groups
-    model = _trained(prepared, progress) if method == TRAINED and groups else None
-    doubts: list[float] = []
-    for number, group in enumerate(groups):
-        progress(number, len(groups), method)
-        maps_NHW = prepared.job.load_maps(group)
-        if maps_NHW is None:
-            prepared.job.save_maps(group, _enlarge(_maps(prepared, group, model), prepared.config.features.size_px))
-            maps_NHW = prepared.job.load_maps(group)
-        assert maps_NHW is not None, "it was written a moment ago"
-        doubts += [1.0 - map_confidence(map_HW) for map_HW in maps_NHW]
-    progress(len(groups), len(groups), method)
-    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+    def make_maps(features: GroupFeatures) -> FloatArray:
+        if config.method == TRAINED:
+            from umscosod.baselines.scosparc import scosparc_maps
 
+            maps_Nhw = scosparc_maps(model(), features, prepared.device)
+        else:
+            (method,) = (name for name in UNTRAINED if name == config.method)
+            maps_Nhw = untrained_maps(method, features, config.baselines, config.seed)
+        return np.stack([resize_centred(map_hw, (size_px, size_px)) for map_hw in maps_Nhw])
 
-def _maps(prepared: Prepared, group: ImageGroup, model: CrossAttention | None) -> FloatArray:
-    features = prepared.features.load(group)
-    if model is None:
-        (method,) = (name for name in UNTRAINED if name == prepared.config.method)
-        return untrained_maps(method, features, prepared.config.baselines, prepared.config.seed)
-    from umscosod.baselines.scosparc import scosparc_maps
-
-    return scosparc_maps(model, features, prepared.device)
-
-
-def _enlarge(maps_Nhw: FloatArray, side_px: int) -> FloatArray:
-    return np.stack([resize_centred(map_hw, (side_px, side_px)) for map_hw in maps_Nhw])
+    return make_maps
 
 
 def _trained(prepared: Prepared, progress: ProgressFn) -> CrossAttention:
-    """Train, or take up what this job has trained; not resumed half way: it takes minutes and gives the same bits."""
+    """Train, or read what this job has trained; not resumed half way: it takes minutes and gives the same bits."""
     from safetensors.torch import load_file, save
 
     from umscosod.baselines.scosparc import CrossAttention, train_scosparc

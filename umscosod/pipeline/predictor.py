@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from umscosod.confidence.judge import judge_group
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.data.images import resize_picture
@@ -20,15 +19,14 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
-from umscosod.network.predict import predict_group
-from umscosod.pipeline.checkpoints import SavedProbe, adopt_checkpoint, check_fits, find_probe, load_whitenings
-from umscosod.pipeline.maps import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
-from umscosod.pipeline.stages import label_maps, probe_maps
+from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, find_probe, load_whitenings
+from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps
+from umscosod.pipeline.segment import segment_group
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool
-from umscosod.refine.threshold import calibrate
+from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.training.checkpoint import load_model as load_network
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
@@ -78,7 +76,7 @@ class CoSalPredictor:
         network: UmsNetwork | None = None,
         whitenings: Mapping[str, Whitening] | None = None,
         b_bar: float | None = None,
-        probe: SavedProbe | None = None,
+        probe: Source | None = None,
     ) -> None:
         self.config, self.pair, self.notes = config, pair, pair.notes
         self._device, self._network = device, network
@@ -125,17 +123,10 @@ class CoSalPredictor:
         for index, picture_HW3 in enumerate(pictures):
             check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
         features = self._encode(pictures)
-        kept = choose_maps(features, self._make_maps(features), self.config, self._pool)
-        judged = judge_group(features, [one.mask_HW for one in kept.refined], self.config.confidence)
+        segments, _ = segment_group(features, self._sources_of(features), self.config, pool=self._pool)
         return [
-            GroupPrediction(
-                map_HW=resize_aligned(map_HW, size_hw),
-                mask_HW=np.zeros_like(one.mask_HW) if doubt.is_withdrawn else one.mask_HW,
-                confidence=0.0 if doubt.is_withdrawn else doubt.confidence,
-            )
-            for map_HW, one, doubt, size_hw in zip(
-                kept.maps_NHW, kept.refined, judged.masks, features.sizes_hw, strict=True
-            )
+            GroupPrediction(map_HW=resize_aligned(one.map_HW, size_hw), mask_HW=one.mask_HW, confidence=one.confidence)
+            for one, size_hw in zip(segments, features.sizes_hw, strict=True)
         ]
 
     def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
@@ -168,25 +159,24 @@ class CoSalPredictor:
             if backbone.needs_whitening
         }
 
-    def _make_maps(self, features: GroupFeatures) -> dict[str, MadeMaps]:
-        """Maps of a group, by maker."""
+    def _sources_of(self, features: GroupFeatures) -> tuple[Source, ...]:
         if self._network is None:
-            maps_NHW = self._label(features)
-            return {PSEUDO: MadeMaps(maps_NHW=maps_NHW, b_bar=calibrate(maps_NHW))}
-        maps_NHW = predict_group(self._network, features, self._device)
-        b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
-        made = {NETWORK: MadeMaps(maps_NHW=maps_NHW, b_bar=b_bar)}
-        if self._probe is not None:
-            own_NHW = probe_maps(features, self._probe.probe, self.config)
-            made[PROBE] = MadeMaps(maps_NHW=own_NHW, b_bar=self._probe.b_bar)
-        return made
+            return (_source_of(PSEUDO, self._label(features)),)
+        network = _source_of(NETWORK, network_maps(self._network, features, self._device), self._b_bar)
+        return choose_sources(self.config, network, self._probe)
 
     def _label(self, features: GroupFeatures) -> FloatArray:
         made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
             labels = clean_collection([features], labels, self.config).labels
-        return np.stack(label_maps(features, labels, self.config))
+        return label_maps(features, labels, self.config)
+
+
+def _source_of(name: str, maps_NHW: FloatArray, b_bar: float | None = None) -> Source:
+    """The maps of the group at hand, by default as uncertain as they are themselves."""
+    b_bar = mean_uncertainty(maps_NHW) if b_bar is None else b_bar
+    return Source(name=name, b_bar=b_bar, make_maps=lambda _: maps_NHW)
 
 
 def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | None = None) -> CoSalPredictor:

@@ -14,9 +14,8 @@ from umscosod.data.files import open_atomic
 from umscosod.errors import count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
-from umscosod.pipeline.maps import MEAN, NETWORK, PROBE, PSEUDO
+from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import Prepared, deciding_settings
-from umscosod.pipeline.stages import Labels
 from umscosod.refine.crf import crf_available
 from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import ImageGroup, Labelled, Status
@@ -80,29 +79,7 @@ class TrainReport:
     rows: tuple[Labelled, ...] = ()
 
 
-_CHOSEN = {
-    NETWORK: "the network's masks agree better across the group than {other}, and are kept",
-    PSEUDO: "the pseudo-labels agree better across the group than the network's masks, and are kept",
-    PROBE: "the probe's masks agree better across the group than the network's, and are kept",
-    MEAN: "network and {short} agree about equally well across the group, and a mean of their maps is kept",
-}
-_OTHER = {
-    PSEUDO: {"other": "its pseudo-labels", "short": "pseudo-labels"},
-    PROBE: {"other": "the probe's", "short": "probe"},
-}
 _SHOWN = 8
-
-
-def choice_notes(rows: Sequence[Labelled], other: str) -> list[str]:
-    """Say whose maps the groups kept, one line per maker; `other` is who competed with the network."""
-    kept = {row.group: row.source for row in reversed(rows) if row.source in _CHOSEN}
-    lines = []
-    for source, words in _CHOSEN.items():
-        names = [name for name in reversed(kept) if kept[name] == source]
-        if names:
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            lines.append(f"{words.format(**_OTHER[other])}: {len(names)} of {count_of(len(kept), 'group')} ({shown})")
-    return lines
 
 
 def mixed_notes(rows: Sequence[Labelled]) -> list[str]:

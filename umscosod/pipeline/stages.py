@@ -7,35 +7,37 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
-
-from umscosod.config import PipelineConfig, RefineConfig
+from umscosod.confidence.judge import GroupJudgement
 from umscosod.data.files import open_atomic
-from umscosod.data.resize import resize_centred
+from umscosod.data.masks import read_mask
+from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
+from umscosod.export.folder import path_inside
+from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
-from umscosod.network.predict import predict_group
-from umscosod.pipeline.blend import blend_maps
+from umscosod.pipeline.job import JobFolder
+from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_maps, network_maps
+from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
-from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import make_pseudo_labels
-from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, label_map, load_pseudo_labels
-from umscosod.refine.crf_pool import CrfPool
-from umscosod.refine.rrbe import refine_group
-from umscosod.refine.threshold import map_confidence
+from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
+from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.loop import TrainedNetwork, train_network
-from umscosod.types import NAMES, FloatArray, GroupFeatures, PseudoLabel, RefinedMask
+from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
 
 logger = logging.getLogger(__name__)
 
-Labels = Mapping[str, PseudoLabel]
+_NO_LABELS: Labels = MappingProxyType({})
+_NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLabel]:
@@ -99,94 +101,135 @@ def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> 
     config, groups = prepared.config, prepared.features.groups
     least = math.ceil(config.train.min_steps / max(1, len(groups)))
     config = replace(config, train=replace(config.train, epochs=max(config.train.epochs, least)))
-    rounds, start, targets = config.train.rounds, None, labels
-    for number in range(1, rounds):
-        run = prepared.job.run / f"round-{number}"
-        start = train_network(prepared.features, targets, config, run, progress, groups=groups, start=start).model
-        targets = relabel(prepared, labels, start)
-    return train_network(prepared.features, targets, config, prepared.job.run, progress, groups=groups, start=start)
+    return train_network(prepared.features, labels, config, prepared.job.run, progress, groups=groups)
 
 
-def relabel(prepared: Prepared, labels: Labels, model: UmsNetwork) -> dict[str, PseudoLabel]:
-    """Self-training: the labels blended with what a network makes of the images.
-
-    A person's label stays as it is, and so does one that the blend would leave empty.
-    """
-    share = prepared.config.train.round_share
-    found: dict[str, PseudoLabel] = {}
-    for features in prepared.features:
-        own_NHW = np.stack(label_maps(features, labels, prepared.config))
-        maps_NHW = blend_maps(own_NHW, predict_group(model, features, prepared.device), share)
-        for image, map_HW in zip(features.group.images, maps_NHW, strict=True):
-            label, mask_HW = labels.get(image.id), map_HW >= 0.5
-            if label is not None and label.source != HUMAN_SOURCE and mask_HW.any():
-                label = replace(label, map_hw=map_HW, mask_hw=mask_HW, is_map=True)
-            if label is not None:
-                found[image.id] = label
-    return found
-
-
-def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
-    """Predict the co-saliency maps of all groups into the job's folder.
+def store_maps(
+    prepared: Prepared, make_maps: Callable[[GroupFeatures], FloatArray], stage: str, progress: ProgressFn
+) -> float:
+    """Compute the maps of all groups into the job's folder, but for those that this very job has stored.
 
     Returns
     -------
     float
-        Mean of 1 - conf over all maps: the b_bar of eq. 6.
+        Their mean uncertainty: the b_bar of eq. 6.
     """
-    doubts: list[float] = []
-    groups = prepared.features.groups
-    for number, group in enumerate(groups):
-        progress(number, len(groups), "prediction")
-        maps_NHW = prepared.job.load_maps(group)
-        if maps_NHW is None:
-            prepared.job.save_maps(group, predict_group(model, prepared.features.load(group), prepared.device))
+
+    def iter_maps() -> Iterator[FloatArray]:
+        groups = prepared.features.groups
+        for number, group in enumerate(groups):
+            progress(number, len(groups), stage)
             maps_NHW = prepared.job.load_maps(group)
-        assert maps_NHW is not None, "it was written a moment ago"
-        doubts += [1.0 - map_confidence(map_HW) for map_HW in maps_NHW]
-    progress(len(groups), len(groups), "prediction")
-    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+            if maps_NHW is None:
+                maps_NHW = prepared.job.save_maps(group, make_maps(prepared.features.load(group)))
+            yield from maps_NHW
+        progress(len(groups), len(groups), stage)
+
+    return mean_uncertainty(iter_maps())
 
 
-def label_doubt(prepared: Prepared, labels: Labels) -> float:
-    """Mean of 1 - conf over the soft maps of all pseudo-labels: their own b_bar."""
-    return _mean_doubt(label_maps(features, labels, prepared.config) for features in prepared.features)
+def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
+    """Stage 2, inference: store the network's maps of all groups; gives their b_bar."""
+    return store_maps(prepared, lambda group: network_maps(model, group, prepared.device), "prediction", progress)
 
 
-def probe_doubt(prepared: Prepared, probe: LinearProbe) -> float:
-    """Mean of 1 - conf over a probe's maps of all images: its own b_bar, whoever made the labels it was fitted to."""
-    return _mean_doubt(probe_maps(features, probe, prepared.config) for features in prepared.features)
+def label_source(prepared: Prepared, labels: Labels) -> Source:
+    """Pseudo-labels as a source of maps, with the mean uncertainty of all of them."""
+
+    def make_maps(features: GroupFeatures) -> FloatArray:
+        return label_maps(features, labels, prepared.config)
+
+    b_bar = mean_uncertainty(map_HW for features in prepared.features for map_HW in make_maps(features))
+    return Source(name=PSEUDO, b_bar=b_bar, make_maps=make_maps)
 
 
-def _mean_doubt(groups: Iterable[Iterable[FloatArray]]) -> float:
-    doubts = [1.0 - map_confidence(map_HW) for maps in groups for map_HW in maps]
-    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+def stored_source(prepared: Prepared, name: str, b_bar: float) -> Source:
+    """The maps that `store_maps` left, as a source."""
+
+    def load_maps(features: GroupFeatures) -> FloatArray:
+        maps_NHW = prepared.job.load_maps(features.group)
+        assert maps_NHW is not None, "they were stored"
+        return maps_NHW
+
+    return Source(name=name, b_bar=b_bar, make_maps=load_maps)
 
 
-def refine_features(
-    features: GroupFeatures, maps_NHW: FloatArray, config: RefineConfig, b_bar: float, pool: CrfPool | None
-) -> list[RefinedMask]:
-    """Refine a group's maps by its pictures and the first stream's tokens; see `umscosod.refine.rrbe.refine_group`."""
-    first = features.first
-    return refine_group(
-        maps_NHW, features.pictures_NHW3, first.tokens_NPD, first.grid_hw, features.sizes_hw, config, b_bar, pool
-    )
+def segment_stage(
+    prepared: Prepared,
+    sources: Sequence[Source],
+    progress: ProgressFn,
+    *,
+    labels: Labels = _NO_LABELS,
+    files: Mapping[str, Path] = _NO_FILES,
+) -> list[Labelled]:
+    """Stage 3, RRBE: write the masks and maps of every group; finished groups are left alone.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    sources : sequence of Source
+        See `umscosod.pipeline.segment.segment_group`.
+    progress : callable
+    labels : mapping of str to PseudoLabel
+        Those that a person made become the final masks.
+    files : mapping of str to Path
+        The maps by image id, where they are files that need only be copied.
+    """
+    job, groups = prepared.job, prepared.features.groups
+    rows: list[Labelled] = []
+    # groups are done one by one: more processes than the largest has images would idle
+    largest = max((len(group.images) for group in groups), default=0)
+    with open_pool(prepared.config.refine.crf, largest) as pool:
+        for number, group in enumerate(groups):
+            progress(number, len(groups), "refinement")
+            done = job.load_rows(group)
+            if done is None:
+                features = prepared.features.load(group)
+                own_masks = _read_own_masks(prepared, features, labels)
+                segments, judged = segment_group(features, sources, prepared.config, own_masks=own_masks, pool=pool)
+                done = _write_group(job, features, segments, judged, files)
+                job.save_rows(group, done)
+            rows += done
+    progress(len(groups), len(groups), "refinement")
+    return rows
 
 
-def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
-    """Soft maps of a group's pseudo-labels at network size; zeros for an image that has none."""
-    size_hw, grid_hw = features.pictures_NHW3.shape[1:3], features.first.grid_hw
-    empty_HW = np.zeros(size_hw, np.float32)
-    return [
-        label_map(labels[image.id], saliency_P.reshape(grid_hw), (size_hw[0], size_hw[1]), config.pseudo)
-        if image.id in labels
-        else empty_HW
-        for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
-    ]
+def _read_own_masks(prepared: Prepared, features: GroupFeatures, labels: Labels) -> dict[str, BoolArray]:
+    """A person's masks of a group by image id, each at its image's size."""
+    found = {}
+    for image, size_hw in zip(features.group.images, features.sizes_hw, strict=True):
+        if image.id in labels and labels[image.id].source == HUMAN_SOURCE:
+            file = path_inside(prepared.job.out, f"pseudo/{image.output}")
+            found[image.id] = resize_mask(read_mask(file, faint=[]), size_hw)  # faint: named when labels were read
+    return found
 
 
-def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
-    """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
-    size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
-    maps = [resize_centred(map_hw, size_hw) for map_hw in compute_maps(features, probe, config.pseudo)]
-    return np.stack(maps).astype(np.float32)
+def _write_group(
+    job: JobFolder,
+    features: GroupFeatures,
+    segments: Sequence[Segment],
+    judged: GroupJudgement,
+    files: Mapping[str, Path],
+) -> list[Labelled]:
+    job.save_cues(features, judged)
+    rows = []
+    for image, one, size_hw in zip(features.group.images, segments, features.sizes_hw, strict=True):
+        if image.id in files:
+            copy_stored(files[image.id], path_inside(job.out, f"maps/{image.output}"), size_hw)
+        else:
+            write_map(path_inside(job.out, f"maps/{image.output}"), resize_aligned(one.map_HW, size_hw))
+        write_mask(path_inside(job.out, f"masks/{image.output}"), one.mask_HW)
+        rows.append(
+            Labelled(
+                image_id=image.id,
+                group=features.group.name,
+                output=image.output,
+                status=Status.LABELLED if one.mask_HW.any() else Status.EMPTY,
+                confidence=one.confidence,
+                reason=one.reason,
+                source=one.source,
+                threshold=one.threshold,
+                is_mixed=judged.is_mixed,
+            )
+        )
+    return rows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 from umscosod.baselines.choose import PEERS
 from umscosod.config import PipelineConfig, RefineConfig
@@ -15,7 +16,6 @@ from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
 from umscosod.features.registry import BackbonePair, blank_pair
-from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,
     check_fits,
@@ -26,41 +26,34 @@ from umscosod.pipeline.checkpoints import (
 )
 from umscosod.pipeline.maps import (
     NETWORK,
-    PROBE,
-    PSEUDO,
     STORED,
     Maps,
+    Source,
+    baseline_maps,
     check_stored,
+    choose_sources,
     find_stored,
     hash_stored,
-    peer_stage,
     read_stored,
 )
-from umscosod.pipeline.refiner import Refiner, open_workers
-from umscosod.pipeline.report import (
-    LabelReport,
-    TrainReport,
-    choice_notes,
-    finish_job,
-    finished_rows,
-    mixed_notes,
-    pseudo_rows,
-)
+from umscosod.pipeline.report import LabelReport, TrainReport, finish_job, finished_rows, mixed_notes, pseudo_rows
 from umscosod.pipeline.setup import Images, Prepared, find_groups, prepare
 from umscosod.pipeline.stages import (
     clean_stage,
-    label_doubt,
+    label_source,
     prediction_stage,
     pseudo_stage,
     read_labels,
+    segment_stage,
+    store_maps,
+    stored_source,
     training_stage,
 )
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.pseudo.probe import LinearProbe
-from umscosod.refine.threshold import map_confidence
+from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.checkpoint import load_model as load_network
 from umscosod.training.sampler import compute_fingerprint
-from umscosod.types import Labelled, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, Labelled, PseudoLabel
 
 __all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "refine_maps", "train"]
 
@@ -119,28 +112,29 @@ def label_groups(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
     ) as prepared:
         if prepared.config.method in PEERS:
-            return _label_as_peer(prepared, started, progress)
+            return _label_by_baseline(prepared, started, progress)
         cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
         labels = cleaned.labels
         _bind_labels(prepared, labels)
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)
-        network: UmsNetwork | None = None
+        network = pseudo = None
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
-            network = trained.model
             b_bar = calibrate(prepared, trained, cleaned.probe, progress)
-        b_bars = {} if network is None else {NETWORK: b_bar}
-        if network is None or prepared.config.keep != "network":
-            b_bars[PSEUDO] = label_doubt(prepared, labels)
-        return _refine_and_finish(prepared, labels, b_bars, started, progress)
+            network = stored_source(prepared, NETWORK, b_bar)
+        if network is None or config.keep != "network":
+            pseudo = label_source(prepared, labels)
+        sources = choose_sources(config, network, pseudo)
+        return _finish(prepared, segment_stage(prepared, sources, progress, labels=labels), started)
 
 
-def _label_as_peer(prepared: Prepared, started: float, progress: ProgressFn) -> LabelReport:
+def _label_by_baseline(prepared: Prepared, started: float, progress: ProgressFn) -> LabelReport:
     if (rows := finished_rows(prepared)) is not None:
         return _finish(prepared, rows, started)
-    b_bar = peer_stage(prepared, progress)
-    return _refine_and_finish(prepared, None, {prepared.config.method: b_bar}, started, progress)
+    method = prepared.config.method
+    b_bar = store_maps(prepared, baseline_maps(prepared, progress), method, progress)
+    return _finish(prepared, segment_stage(prepared, [stored_source(prepared, method, b_bar)], progress), started)
 
 
 def predict(
@@ -154,8 +148,8 @@ def predict(
 ) -> LabelReport:
     """Label a collection with a trained network and the probe kept with it.
 
-    Which of the two a group keeps, or a mean of both, is chosen as `label_groups` chooses between network and
-    pseudo-labels (``keep``). A checkpoint without a probe labels with the network alone.
+    The probe stands for the pseudo-labels of `label_groups`: ``keep`` blends its maps with the network's, or takes
+    one of them. A checkpoint without a probe labels with the network alone.
 
     Parameters
     ----------
@@ -179,7 +173,7 @@ def predict(
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
-    whitenings, saved = load_whitenings(folder), find_probe(folder, config)
+    whitenings, probe = load_whitenings(folder), find_probe(folder, config)
 
     def admit(pair: BackbonePair) -> None:
         check_fits(folder, pair, whitenings)
@@ -188,13 +182,11 @@ def predict(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
     ) as prepared:
         pair = prepared.features.pair
-        network, meta = load_network(folder, (pair.first.id, pair.second.id))
-        b_bar = prediction_stage(prepared, network, progress)
-        b_bars = {NETWORK: meta.calibration.get("b_bar", b_bar)}
-        if saved is None:
-            return _refine_and_finish(prepared, None, b_bars, started, progress)
-        b_bars[PROBE] = saved.b_bar
-        return _refine_and_finish(prepared, None, b_bars, started, progress, probe=saved.probe)
+        model, meta = load_network(folder, (pair.first.id, pair.second.id))
+        b_bar = prediction_stage(prepared, model, progress)
+        network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
+        sources = choose_sources(config, network, probe)
+        return _finish(prepared, segment_stage(prepared, sources, progress), started)
 
 
 def make_pseudo_labels(
@@ -264,24 +256,8 @@ def train(
         )
 
 
-def _refine_and_finish(
-    prepared: Prepared,
-    labels: dict[str, PseudoLabel] | None,
-    b_bars: dict[str, float],
-    started: float,
-    progress: ProgressFn,
-    probe: LinearProbe | None = None,
-) -> LabelReport:
-    with open_workers(prepared) as pool:
-        rows = Refiner(prepared=prepared, labels=labels, b_bars=b_bars, pool=pool, probe=probe).run(progress)
-    return _finish(prepared, rows, started, PSEUDO if probe is None else PROBE)
-
-
-def _finish(prepared: Prepared, rows: list[Labelled], started: float, other: str = PSEUDO) -> LabelReport:
-    """Write the report of a job that refined; where two makers competed it says whose maps were kept."""
-    competed = other == PROBE or (prepared.job.run / "checkpoints").is_dir()
-    is_choice = prepared.config.keep == "better" and competed
-    notes = [*prepared.notes, *(choice_notes(rows, other) if is_choice else ()), *mixed_notes(rows)]
+def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
+    notes = [*prepared.notes, *mixed_notes(rows)]
     return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
 
 
@@ -353,9 +329,7 @@ def refine_maps(
     with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
         prepared.job.bind_maps(hash_stored(files))
         b_bar = _calibrate(prepared, files, progress)
-        with open_workers(prepared) as pool:
-            refiner = Refiner(prepared=prepared, labels=None, b_bars={STORED: b_bar}, pool=pool, stored=files)
-            rows = refiner.run(progress)
+        rows = segment_stage(prepared, [_source_of(files, b_bar)], progress, files=files)
         notes = [*prepared.notes, *mixed_notes(rows)]
         return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
 
@@ -365,28 +339,39 @@ def looks_at_tokens(config: RefineConfig) -> bool:
     return config.enabled and config.region_filter
 
 
+def _source_of(files: Mapping[str, Path], b_bar: float) -> Source:
+    def read_maps(features: GroupFeatures) -> FloatArray:
+        height, width = features.pictures_NHW3.shape[1:3]
+        return np.stack([read_stored(files[image.id], (height, width)) for image in features.group.images])
+
+    return Source(name=STORED, b_bar=b_bar, make_maps=read_maps)
+
+
 def _calibrate(prepared: Prepared, files: Mapping[str, Path], progress: ProgressFn) -> float:
     """Read every map once for b_bar, and leave out the images that have none."""
     size_px = prepared.config.features.size_px
-    images = [image for group in prepared.features.groups for image in group.images]
-    doubts: list[float] = []
     reasons: dict[str, str] = {}
     resized: list[Path] = []
-    for number, image in enumerate(images):
-        progress(number, len(images), "stored maps")
-        try:
-            if image.id not in files:
-                raise DataError("no soft map was given for it; add one, or leave the image out")
-            map_HW = read_stored(files[image.id], (size_px, size_px))
-            if check_stored(files[image.id], image):
-                resized.append(files[image.id])
-            doubts.append(1.0 - map_confidence(map_HW))
-        except DataError as error:
-            reasons[image.id] = str(error)
-    progress(len(images), len(images), "stored maps")
+
+    def iter_maps() -> Iterator[FloatArray]:
+        images = [image for group in prepared.features.groups for image in group.images]
+        for number, image in enumerate(images):
+            progress(number, len(images), "stored maps")
+            try:
+                if image.id not in files:
+                    raise DataError("no soft map was given for it; add one, or leave the image out")
+                map_HW = read_stored(files[image.id], (size_px, size_px))
+                resized.extend([files[image.id]] if check_stored(files[image.id], image) else [])
+            except DataError as error:
+                reasons[image.id] = str(error)
+            else:
+                yield map_HW
+        progress(len(images), len(images), "stored maps")
+
+    b_bar = mean_uncertainty(iter_maps())
     prepared.features.leave_out(reasons)
     if resized:
         logger.warning(
             "%d maps have another size than their images (%s is one): they are resized", len(resized), resized[0]
         )
-    return math.fsum(doubts) / len(doubts) if doubts else 0.0
+    return b_bar

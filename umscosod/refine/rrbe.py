@@ -15,7 +15,7 @@ from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import CrfPool, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map, effective_threshold
+from umscosod.refine.threshold import adaptive_threshold, binarize, check_map, effective_threshold, mean_uncertainty
 from umscosod.refine.upsample import sharpen_maps, warn_once, warn_unused
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
@@ -82,7 +82,7 @@ def refine_group(
         starts from, never eq. 6: ``b_bar`` is a mean over maps as they were, so each image's confidence is read from
         its map as it was.
     b_bar : float, optional
-        From `calibrate` over the training set. None: over the maps of this group.
+        From `mean_uncertainty` over the training set. None: over the maps of this group.
     pool : CrfPool, optional
         From `open_pool`: DenseCRF of several images at once.
 
@@ -112,7 +112,7 @@ def refine_group(
             for map_HW, size in zip(maps_NHW, sizes_hw, strict=True)
         ]
         return [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
-    centre = calibrate(maps_NHW) if b_bar is None else b_bar
+    centre = mean_uncertainty(maps_NHW) if b_bar is None else b_bar
     thresholds = [adaptive_threshold(map_HW, centre, config) for map_HW in maps_NHW]
     maps_NHW = sharpen_maps(maps_NHW, pictures_NHW3, config)
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps_NHW, thresholds, strict=True)]

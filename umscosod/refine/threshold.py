@@ -114,23 +114,23 @@ def map_confidence(map_HW: FloatArray) -> float:
     return float(values[values >= mean].mean())
 
 
-def calibrate(maps: Iterable[FloatArray]) -> float:
-    """Mean lack of confidence over a set of maps: the centre of eq. 6.
+def mean_uncertainty(maps: Iterable[FloatArray]) -> float:
+    """Mean lack of confidence over a set of maps: the centre b_bar of eq. 6.
 
     Parameters
     ----------
     maps : iterable of ndarray, float, (H, W), in [0, 1]
-        Soft maps of the training set, any sizes; read once, so a generator will do.
+        Any sizes; read once, so a generator will do.
 
     Returns
     -------
     float
-        b_bar = mean of 1 - conf, in [0, 1]; exactly the same for any order of the maps.
+        b_bar = mean of 1 - conf, in [0, 1]; exactly the same for any order of the maps; 0 without any map.
 
     Raises
     ------
     DataError
-        No map at all, or one that `check_map` refuses.
+        One that `check_map` refuses.
 
     References
     ----------
@@ -138,13 +138,11 @@ def calibrate(maps: Iterable[FloatArray]) -> float:
 
     Examples
     --------
-    >>> round(calibrate([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
+    >>> round(mean_uncertainty([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
     0.5
     """
     lacks = [1.0 - map_confidence(map_HW) for map_HW in maps]
-    if not lacks:
-        raise DataError("calibrate needs at least one map, got none; pass the soft maps of the training set")
-    return math.fsum(lacks) / len(lacks)
+    return math.fsum(lacks) / len(lacks) if lacks else 0.0
 
 
 def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -> float:
@@ -154,7 +152,7 @@ def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -
     ----------
     map_HW : ndarray, float, (H, W), in [0, 1]
     b_bar : float
-        From `calibrate`.
+        From `mean_uncertainty`.
     config : RefineConfig
         Reads adaptive, th0, alpha_c and th_clamp.
 

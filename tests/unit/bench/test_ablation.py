@@ -261,9 +261,9 @@ def test_the_same_call_again_computes_nothing(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("there was nothing left to do")
 
-    for name in ("training_stage", "label_doubt"):
+    for name in ("training_stage", "label_source"):
         monkeypatch.setattr(f"umscosod.pipeline.verbs.{name}", refuse)
-    monkeypatch.setattr("umscosod.pipeline.maps.refine_features", refuse)
+    monkeypatch.setattr("umscosod.pipeline.segment.refine_group", refuse)
     again = run_ablation([data], report.bench.out, config, seeds=2)
     assert format_ablation(again) == text
     after = read_tree(report.bench.out)

@@ -44,8 +44,8 @@ def refusal(
     def refuse(file: Path) -> str:
         found = []
         for call in (
-            lambda: predict(images, tmp_path / "out", folder, replace(config, keep="better")),
-            lambda: load_model(folder, replace(config, keep="better")),
+            lambda: predict(images, tmp_path / "out", folder, config),
+            lambda: load_model(folder, config),
         ):
             with pytest.raises(CheckpointError) as caught:
                 call()
@@ -173,7 +173,7 @@ def test_a_probe_for_more_channels_than_the_patches_have_is_named(
     with pytest.raises(
         CheckpointError, match=r"\(probe\.safetensors of the checkpoint\) is for .* 83 .* have 82; train"
     ):
-        predict(images, tmp_path / "out", folder, replace(config, keep="better"))
+        predict(images, tmp_path / "out", folder, config)
 
 
 @pytest.mark.parametrize("name", [META_FILE, MODEL_FILE, PROBE_FILE, WHITENING_FILE])

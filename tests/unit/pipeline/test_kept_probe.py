@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,11 +17,10 @@ from tests.synthetic import tiny_collection
 from tests.unit.pipeline.conftest import Finished
 from umscosod import load_model
 from umscosod.config import PipelineConfig
+from umscosod.data.masks import read_mask
 from umscosod.errors import CheckpointError, OtherResultsError
 from umscosod.pipeline import label_groups, predict, train
-from umscosod.pipeline.maps import MadeMaps, choose_maps
-from umscosod.pipeline.setup import prepare
-from umscosod.progress import ignore_progress
+from umscosod.pipeline.maps import Source, choose_sources
 
 PROBE = "probe.safetensors"
 
@@ -51,30 +51,22 @@ def maps_of(out: Path) -> dict[str, bytes]:
 def test_the_images_of_the_training_get_from_predict_what_label_gave_them(
     tmp_path: Path, images: Path, config: PipelineConfig
 ) -> None:
-    """One choice for both: on the training's own images the probe's maps are the cleaned labels'."""
-    config = replace(config, keep="better")
+    """On the training's own images the probe's maps are the cleaned labels'."""
     first = label_groups(images, tmp_path / "label", config)
     second = predict(images, tmp_path / "predict", tmp_path / "label", config)
     trees = (select(read_tree(tmp_path / name), "masks", "maps") for name in ("label", "predict"))
     assert_same(*trees)
-    renamed = {"pseudo-label": "probe"}
-    assert [renamed.get(row.source, row.source) for row in first.rows] == [row.source for row in second.rows]
-    assert any("probe" in note and "2 of 2 groups" in note for note in second.notes)
-    assert not any("pseudo-label" in note for note in second.notes)
+    assert {row.source for row in (*first.rows, *second.rows)} == {"mean"}
 
 
 def test_keep_says_whose_maps_come_out(tmp_path: Path, other: Path, config: PipelineConfig, trained: Path) -> None:
     found = {}
-    for keep in ("better", "network", "pseudo"):
+    for keep in ("blend", "network", "pseudo"):
         report = predict(other, tmp_path / keep, trained, replace(config, keep=keep))
         found[keep] = (report.rows[0].source, maps_of(tmp_path / keep))
-    sources = [source for source, _ in found.values()]
-    assert sources[1:] == ["network", "probe"]
+    assert [source for source, _ in found.values()] == ["mean", "network", "probe"]
     assert found["network"][1] != found["pseudo"][1]
-    assert sources[0] in ("mean", "network", "probe")
-    mean = replace(config, keep="better", keep_margin=2.0)
-    assert {row.source for row in predict(other, tmp_path / "mean", trained, mean).rows} == {"mean"}
-    assert maps_of(tmp_path / "mean") not in (found["network"][1], found["pseudo"][1])
+    assert found["blend"][1] not in (found["network"][1], found["pseudo"][1])
 
 
 def test_a_checkpoint_without_a_probe_labels_with_the_network_alone(
@@ -158,7 +150,7 @@ def test_results_of_another_probe_are_not_taken_for_these(
         predict(other, tmp_path / "out", trained, config)
 
 
-@pytest.mark.parametrize("keep", ["better", "pseudo"])
+@pytest.mark.parametrize("keep", ["blend", "pseudo"])
 def test_pictures_in_memory_get_what_files_get(
     tmp_path: Path, other: Path, config: PipelineConfig, trained: Path, keep: str
 ) -> None:
@@ -173,19 +165,15 @@ def test_pictures_in_memory_get_what_files_get(
     for one, row in zip(found, report.rows, strict=True):
         with Image.open(tmp_path / "out" / "maps" / row.output) as picture:
             stored_HW = np.asarray(picture).astype(float)
-        # half a grey level for the truncation, and the rounding of network maps that a job stores
-        assert np.abs(one.map_HW * 255.0 - stored_HW - 0.5).max() < 0.7
-        assert one.confidence == pytest.approx(row.confidence, abs=1e-3)
+        assert (np.trunc(one.map_HW * 255.0) == stored_HW).all()
+        assert (one.mask_HW == read_mask(tmp_path / "out" / "masks" / row.output)).all()
+        assert one.confidence == row.confidence
 
 
-def test_of_one_maker_there_is_nothing_to_choose(
-    tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr("umscosod.pipeline.maps.group_agreement")
-    mode = {"verb": "label"}
-    with prepare(images, tmp_path / "out", config, mode=mode, overwrite=False, progress=ignore_progress) as prepared:
-        features = prepared.features[0]
-    maps_NHW = np.random.default_rng(0).random((3, *features.pictures_NHW3.shape[1:3])).astype(np.float32)
-    kept = choose_maps(features, {"a peer": MadeMaps(maps_NHW=maps_NHW, b_bar=0.1)}, config, None)
-    assert kept.source == "a peer"
-    assert kept.maps_NHW is maps_NHW
+@pytest.mark.parametrize(("keep", "both"), [("blend", "network probe"), ("network", "network"), ("pseudo", "probe")])
+def test_a_source_that_is_missing_is_replaced_by_the_other(keep: Literal["blend"], both: str) -> None:
+    network, probe = (Source(name=name, b_bar=0.1, make_maps=lambda _: np.zeros(0)) for name in ("network", "probe"))
+    config = PipelineConfig(keep=keep)
+    assert [source.name for source in choose_sources(config, network, probe)] == both.split()
+    assert choose_sources(config, network, None) == (network,)
+    assert choose_sources(config, None, probe) == (probe,)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
 from umscosod.pipeline import label_groups, make_pseudo_labels
-from umscosod.refine.choice import group_agreement
-from umscosod.types import ImageGroup, Status
+from umscosod.refine.rrbe import refine_group
+from umscosod.types import ImageGroup, RefinedMask, Status
 
 
 def grey(path: Path) -> np.ndarray:
@@ -95,59 +96,25 @@ def test_ground_truth_beside_the_images_is_never_read(
     assert_same(read_results(tmp_path / "with"), read_results(tmp_path / "without"))
 
 
-@pytest.mark.parametrize(
-    ("agreements", "kept"), [((0.9, 0.1), "network"), ((0.1, 0.9), "pseudo-label"), ((0.5, 0.5), "mean")]
-)
-def test_better_keeps_what_agrees_better_across_the_group_and_says_so(
-    tmp_path: Path,
-    images: Path,
-    config: PipelineConfig,
-    monkeypatch: pytest.MonkeyPatch,
-    agreements: tuple[float, float],
-    kept: str,
+@pytest.mark.parametrize("keep", ["blend", "network", "pseudo"])
+def test_every_group_is_refined_once(
+    tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch, keep: Literal["blend"]
 ) -> None:
-    calls = iter(agreements * 2)  # two groups; network first, then pseudo-labels
-    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", lambda *_, **__: next(calls))
-    report = label_groups(images, tmp_path / "out", replace(config, keep="better"))
-    assert {row.source for row in report.rows} == {kept}
-    assert next(calls, None) is None
-    (note,) = [note for note in report.notes if "kept" in note]
-    assert "2 of 2 groups (coffee, shuttle)" in note
-    assert kept.split("-")[0] in note
+    groups: list[int] = []
+
+    def count(maps: np.ndarray, *rest: object) -> list[RefinedMask]:
+        groups.append(len(maps))
+        return refine_group(maps, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("umscosod.pipeline.segment.refine_group", count)
+    report = label_groups(images, tmp_path / "out", replace(config, keep=keep))
+    assert groups == [3, 3]
+    assert {row.source for row in report.rows} == {{"blend": "mean", "pseudo": "pseudo-label"}.get(keep, keep)}
 
 
-def test_the_criterion_is_asked_of_both_makers_masks(
-    tmp_path: Path, images: Path, config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[float] = []
-
-    def spy(*args: object, **kwargs: object) -> float:
-        seen.append(group_agreement(*args, **kwargs))  # type: ignore[arg-type]
-        return seen[-1]
-
-    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", spy)
-    config = replace(config, keep="better", keep_margin=0.0)
-    report = label_groups(images, tmp_path / "out", config)
-    wanted = [
-        "network" if network > pseudo else "pseudo-label" for network, pseudo in zip(seen[::2], seen[1::2], strict=True)
-    ]
-    assert [row.source for row in report.rows[::3]] == wanted
-
-
-def test_a_network_kept_by_the_criterion_leaves_the_masks_of_a_network_kept_by_order(
-    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = iter([0.9, 0.1] * 2)
-    monkeypatch.setattr("umscosod.pipeline.maps.group_agreement", lambda *_, **__: next(calls))
-    label_groups(images, tmp_path / "out", replace(config, keep="better"))
-    trees = ("masks", "maps", "pseudo")
-    assert_same(select(read_tree(tmp_path / "out"), *trees), select(read_tree(finished.out), *trees))
-
-
-def test_keep_pseudo_claims_no_comparison(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+def test_keep_pseudo_gives_what_no_training_gives(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     report = label_groups(images, tmp_path / "out", replace(config, keep="pseudo"))
     assert {row.source for row in report.rows} == {"pseudo-label"}
-    assert not [note for note in report.notes if "agree" in note]
     bare = label_groups(images, tmp_path / "bare", config, train=False)
     assert not (tmp_path / "bare" / "run" / "checkpoints").exists()
     assert {row.source for row in bare.rows} == {"pseudo-label"}

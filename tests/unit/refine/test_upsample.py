@@ -12,7 +12,7 @@ from umscosod.config import CrfConfig, RefineConfig
 from umscosod.errors import DataError
 from umscosod.refine import upsample
 from umscosod.refine.rrbe import refine_group
-from umscosod.refine.threshold import adaptive_threshold, calibrate
+from umscosod.refine.threshold import adaptive_threshold, mean_uncertainty
 from umscosod.refine.upsample import guided_filter, sharpen_maps, warn_unused
 
 GUIDED = RefineConfig(upsample="guided", guided_radius_px=6, guided_eps=1e-4, crf=CrfConfig(enabled=False))
@@ -149,7 +149,7 @@ def refined(config: RefineConfig, **more: float):
 
 def test_masks_follow_but_the_threshold_reads_the_map_as_it_was() -> None:
     map_HW, picture = scene()
-    b_bar = calibrate([map_HW])
+    b_bar = mean_uncertainty([map_HW])
     threshold = adaptive_threshold(map_HW, b_bar, GUIDED)
     assert threshold != adaptive_threshold(guided_filter(map_HW, picture, 6, 1e-4), b_bar, GUIDED)
     for one in refined(GUIDED, b_bar=b_bar):

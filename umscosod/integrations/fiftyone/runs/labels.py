@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
-from umscosod.config.io import DEFAULT_PRESET, load_config
+from umscosod.config.io import DEFAULT_PRESET, load_config, load_stored, parse_yaml, read_settings_file
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
@@ -252,12 +252,13 @@ def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) 
     assert record is not None, "get_run found it"
     if record.method == IMPORT:
         return _config_or_preset(config)
-    own = load_config(overrides=record.settings)
+    own = load_stored(record.settings, f"run {source!r}")
     parts = (part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id)
     used = [part.folder / "run" / "config.yaml" for part in parts]
     found = [file for file in used if file.is_file()]
     if found:  # as the work resolved them: by what was at hand, or by its checkpoint
-        own = replace(own, features=load_config(file=found[-1]).features)
+        stored = load_stored(parse_yaml(read_settings_file(found[-1])), str(found[-1]))
+        own = replace(own, features=stored.features)
     return own if config is None else replace(own, refine=config.refine)
 
 

@@ -1,18 +1,18 @@
-"""Two makers' maps as one: neither counts more for being surer."""
+"""Two sources' maps as one: neither counts more for being surer."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from umscosod.pipeline.blend import blend_maps
+from umscosod.pipeline.maps import blend_maps
 
 RNG = np.random.default_rng(0)
 OWN = RNG.uniform(0.3, 0.7, (3, 8, 8)).astype(np.float32)
 OTHER = RNG.uniform(0.0, 1.0, (3, 8, 8)).astype(np.float32)
 
 
-def test_the_ends_are_one_maker_alone() -> None:
+def test_the_ends_are_one_source_alone() -> None:
     np.testing.assert_allclose(blend_maps(OWN, OTHER, 0.0), OWN, atol=1e-6)
     alone = blend_maps(OWN, OTHER, 1.0)
     assert ((alone > 0.5) == (OTHER > 0.5)).all(), "the other decides"
