@@ -1,7 +1,6 @@
 """Settings: what can be set (``settings``), how it is described (``schema``), read and written (``io``)."""
 
 from umscosod.config.settings import (
-    CUE_CLIP,
     AfmmConfig,
     AttentionConfig,
     BaselinesConfig,
@@ -25,7 +24,6 @@ from umscosod.config.settings import (
 )
 
 __all__ = [
-    "CUE_CLIP",
     "AfmmConfig",
     "AttentionConfig",
     "BaselinesConfig",
