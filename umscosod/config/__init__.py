@@ -2,14 +2,11 @@
 
 from umscosod.config.settings import (
     AfmmConfig,
-    AttentionConfig,
-    BaselinesConfig,
     CfmmConfig,
     ConfidenceConfig,
     CrfConfig,
     DataConfig,
     DecoderConfig,
-    DvfdvdConfig,
     FeaturesConfig,
     FramConfig,
     GroupingConfig,
@@ -18,21 +15,16 @@ from umscosod.config.settings import (
     PipelineConfig,
     PseudoConfig,
     RefineConfig,
-    ScosparcConfig,
-    TokenCutConfig,
     TrainConfig,
 )
 
 __all__ = [
     "AfmmConfig",
-    "AttentionConfig",
-    "BaselinesConfig",
     "CfmmConfig",
     "ConfidenceConfig",
     "CrfConfig",
     "DataConfig",
     "DecoderConfig",
-    "DvfdvdConfig",
     "FeaturesConfig",
     "FramConfig",
     "GroupingConfig",
@@ -41,7 +33,5 @@ __all__ = [
     "PipelineConfig",
     "PseudoConfig",
     "RefineConfig",
-    "ScosparcConfig",
-    "TokenCutConfig",
     "TrainConfig",
 ]

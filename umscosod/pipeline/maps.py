@@ -247,7 +247,7 @@ def _maps(prepared: Prepared, group: ImageGroup, model: CrossAttention | None) -
     features = prepared.features.load(group)
     if model is None:
         (method,) = (name for name in UNTRAINED if name == prepared.config.method)
-        return untrained_maps(method, features, prepared.config.baselines, prepared.config.seed)
+        return untrained_maps(method, features, prepared.config.seed)
     from umscosod.baselines.scosparc import scosparc_maps
 
     return scosparc_maps(model, features, prepared.device)
@@ -263,17 +263,17 @@ def _trained(prepared: Prepared, progress: ProgressFn) -> CrossAttention:
 
     from umscosod.baselines.scosparc import CrossAttention, train_scosparc
 
-    config, seed, device = prepared.config.baselines.scosparc, prepared.config.seed, prepared.device
+    seed, device = prepared.config.seed, prepared.device
     file: Path = prepared.job.run / WEIGHTS_FILE
     if file.is_file():
-        model = CrossAttention(prepared.features[0].first.tokens_NPD.shape[2], config, seed)
+        model = CrossAttention(prepared.features[0].first.tokens_NPD.shape[2], seed)
         try:
             model.load_state_dict(load_file(file))
         except (SafetensorError, RuntimeError):  # damaged: train again
             file.unlink()
         else:
             return model.to(device).eval()
-    model = train_scosparc(prepared.features, config, seed, device, progress)
+    model = train_scosparc(prepared.features, seed, device, progress)
     with open_atomic(file) as stream:
         stream.write(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))
     return model

@@ -188,5 +188,5 @@ def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) 
 def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
     """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
     size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
-    maps = [resize_centred(map_hw, size_hw) for map_hw in compute_maps(features, probe, config.pseudo)]
+    maps = [resize_centred(map_hw, size_hw) for map_hw in compute_maps(features, probe)]
     return np.stack(maps).astype(np.float32)

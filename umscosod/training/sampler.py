@@ -111,7 +111,7 @@ def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -
     ----------
     label : PseudoLabel or None
     label_weights : {"confidence", "equal"}
-        equal: every label counts alike, as in eq. 9 and 10, but for weak ones that ``pseudo.weak_weight`` 0 left out.
+        equal: every label counts alike, as in eq. 9 and 10, but for those of no confidence.
     """
     if label is None or (label.source != HUMAN_SOURCE and not label.mask_hw.any()):
         return 0.0
