@@ -163,11 +163,8 @@ class RefineConfig:
     empty_floor: Annotated[
         float,
         *Share,
-        Doc("If nothing passes the threshold: keep >= empty_share max(M) when max(M) exceeds this, else empty."),
+        Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty."),
     ] = 0.1
-    empty_share: Annotated[
-        float, *Share, Doc("Share of max(M) from which the rule for an empty mask keeps pixels.")
-    ] = 0.95
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
     skip_empty: Annotated[
         bool,
@@ -176,9 +173,6 @@ class RefineConfig:
             "0/0, and no component of the group has a similarity above 0."
         ),
     ] = True
-    sim_mode: Annotated[
-        Literal["absolute", "relative"], Doc("Compare the cosine itself, or its ratio to the image's best component.")
-    ] = "absolute"
     sim_th: Annotated[
         float,
         Ge(-1.0),
@@ -186,23 +180,6 @@ class RefineConfig:
         Doc("Components with a cosine at or below this go (eq. 8; paper: 0.75, which also drops parts of the object)."),
     ] = 0.5
     keep_best: Annotated[bool, Doc("The best component of an image always stays.")] = True
-    upsample: Annotated[
-        Literal["bilinear", "guided"],
-        Doc(
-            "Before the threshold: enlarge a map as it is, or pull its borders to the picture's edges by a guided "
-            "filter (He, Sun and Tang, DOI 10.1109/TPAMI.2012.213), as DenseCRF does later."
-        ),
-    ] = "bilinear"
-    guided_radius_px: Annotated[
-        int, Ge(1), Le(256), Doc("upsample=guided: reach of a window, in pixels at network size (a ViT's patch: 14).")
-    ] = 8
-    guided_eps: Annotated[
-        float,
-        Ge(1e-6),
-        Le(1.0),
-        Doc("upsample=guided: variance of colours in [0, 1] below which a window counts as flat and is averaged."),
-    ] = 1e-4
-    connectivity: Annotated[Literal[4, 8], Doc("Neighbours of a pixel in a component.")] = 8
     drop_regions_smaller_than: Annotated[
         float, *Share, Doc("Components under this share of the image go; 0: none.")
     ] = 0.0
@@ -294,12 +271,6 @@ class AfmmConfig:
     """Adaptive feature mixing of the two streams (eq. 2)."""
 
     enabled: Annotated[bool, Doc("Off: 0.5 / 0.5 mean of the two streams (first row of the paper's ablation).")] = True
-    weight: Annotated[Literal["patch", "channel"], Doc("Mixing weight per patch (paper) or per channel.")] = "patch"
-    hidden_divisor: Annotated[
-        int, Ge(1), Le(1024), Doc("Hidden width of the mixing MLP is C over this (spec A2; unsaid).")
-    ] = 4
-    heads: Annotated[int, Ge(1), Le(64), Doc("Self-attention heads (paper: 4).")] = 4
-    pre_norm: Annotated[bool, Doc("LayerNorm without affine on each stream before mixing.")] = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,7 +278,6 @@ class CfmmConfig:
     """Consensus mining over the group (eq. 3)."""
 
     enabled: Annotated[bool, Doc("Off: the fused features pass through unchanged.")] = True
-    affinity: Annotated[Literal["conv", "dot", "cosine"], Doc("Similarity of two tokens (spec A3).")] = "conv"
     init: Annotated[
         Literal["identity", "kaiming"],
         Doc("Start of the affinity's q and k. They get no gradient, so kaiming (ancestors) stays random."),
@@ -315,16 +285,7 @@ class CfmmConfig:
     seed_prior: Annotated[
         Literal["attention", "none"], Doc("Multiply the min-maxed importance by the attention map before the argmax.")
     ] = "attention"
-    rm_relu: Annotated[
-        Literal["always", "eval", "never"], Doc("When response maps are rectified (ancestors: eval).")
-    ] = "always"
-    rm_minmax: Annotated[bool, Doc("Min-max the mean response map per image (ancestors).")] = True
-    block_images: Annotated[
-        int,
-        Ge(1),
-        Le(512),
-        Doc("Images per block of the affinity and of inference: bounds memory, not results (1: cache-sized)."),
-    ] = 1
+    rm_relu: Annotated[Literal["always", "eval"], Doc("When response maps are rectified (ancestors: eval).")] = "always"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,8 +293,6 @@ class FramConfig:
     """Feature refinement and amplification (eq. 4, 5)."""
 
     enabled: Annotated[bool, Doc("Off: the merged features go straight to the decoder.")] = True
-    mca: Annotated[bool, Doc("Multi-dimensional collaborative attention in front.")] = True
-    alpha: Annotated[float, Ge(0.0), Le(8.0), Doc("Exponent of the rank amplification, eq. 4 (ancestors: 3).")] = 3.0
     amp_norm: Annotated[
         Literal["row", "none"], Doc("Renormalise amplified rows. none is the published form and overflows in fp16.")
     ] = "row"
@@ -347,7 +306,6 @@ class DecoderConfig:
     picture: Annotated[
         bool, Doc("Feed the picture itself beside the tokens at every stage: borders finer than the token grid.")
     ] = False
-    stride: Annotated[int, Ge(1), Le(8), Doc("Input side over the side of the last map: 2 gives 28-56-112 at 224.")] = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -358,12 +316,6 @@ class NetworkConfig:
     cfmm: CfmmConfig = field(default_factory=CfmmConfig)
     fram: FramConfig = field(default_factory=FramConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    common_dim: Annotated[
-        int, Ge(0), Le(2048), Doc("Width both streams are projected to; 0: none if equal, else the larger (spec A0).")
-    ] = 0
-    mirror_average: Annotated[bool, Doc("Predict the mean of a group's maps and of its mirrored features' maps.")] = (
-        False
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -381,9 +333,6 @@ class TrainConfig:
         24
     )
     learning_rate: Annotated[float, Ge(1e-8), Le(1.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
-    weight_decay: Annotated[float, Ge(0.0), Le(1.0), Doc("L2 decay inside Adam.")] = 0.0
-    bce_weight: Annotated[float, Ge(0.0), Le(1000.0), Doc("Weight of the cross-entropy (eq. 9).")] = 1.0
-    iou_weight: Annotated[float, Ge(0.0), Le(1000.0), Doc("Weight of the soft IoU loss (eq. 10).")] = 1.0
     label_weights: Annotated[
         Literal["confidence", "equal"],
         Doc("Weight of an image in the loss: its label's confidence, sqrt(f O), or equal (eq. 9, 10: plain means)."),
@@ -403,9 +352,6 @@ class TrainConfig:
         Le(0.99999),
         Doc("Predict with an average of the network over its steps, each keeping this share of it. 0: as published."),
     ] = 0.0
-    mirror: Annotated[bool, Doc("A visit of a group sees its features and targets mirrored, with chance one half.")] = (
-        False
-    )
     rounds: Annotated[
         int,
         Ge(1),
@@ -416,11 +362,9 @@ class TrainConfig:
         ),
     ] = 1
     round_share: Annotated[float, *Share, Doc("The network's share in the targets of a further round.")] = 0.5
-    iou_eps: Annotated[float, Ge(1e-12), Le(1.0), Doc("Added to the union in eq. 10 (CFPAM: 1e-7).")] = 1e-7
     checkpoint_every: Annotated[
         int, Ge(1), Le(1_000_000), Doc("Epochs between two checkpoints a killed run resumes from.")
     ] = 1
-    keep_checkpoints: Annotated[int, Ge(1), Le(1000), Doc("How many of the latest checkpoints stay on disk.")] = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

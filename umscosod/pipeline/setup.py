@@ -44,7 +44,6 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("features", "second_weights"),
     ("refine", "crf", "workers"),
     ("train", "checkpoint_every"),
-    ("train", "keep_checkpoints"),
     ("pseudo", "detections"),  # the content of both is bound, wherever it lies
     ("pseudo", "detections_images"),
 )
