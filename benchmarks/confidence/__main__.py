@@ -19,7 +19,7 @@ from scipy.stats import rankdata, spearmanr
 
 from benchmarks.confidence.cases import Case, is_made_as, read_cases, run_jobs, thing_of
 from benchmarks.confidence.fit import fit_all, fit_groups, fit_images, fit_masks, fit_without, leave_out
-from umscosod.confidence.judge import CueModel
+from umscosod.confidence.judge import UNLIKE_CAP, CueModel
 from umscosod.config import ConfidenceConfig
 from umscosod.config.io import load_config
 
@@ -120,7 +120,7 @@ def _confidences(case: Case, models: dict[str, CueModel]) -> list[float]:
     for cues in case.mask_cues:
         value = models["mask"].estimate(cues) if cues else 0.0
         is_unlike = "nearness" in cues and models["image"].estimate(cues) < SETTINGS.absent_level
-        cap = LOW * (SETTINGS.doubt_cap + (1.0 - SETTINGS.doubt_cap) * value)
+        cap = LOW * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * value)
         values.append(min(value, cap) if is_unlike else value)
     return values
 

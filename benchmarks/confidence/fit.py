@@ -9,8 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from benchmarks.confidence.cases import Case, home_of, is_made_as, thing_of
-from umscosod.confidence.judge import CueModel, read_model
-from umscosod.config import CUE_CLIP
+from umscosod.confidence.judge import CUE_CLIP, CueModel, read_model
 
 RIDGE = {"mask": 0.02, "group": 0.02, "image": 0.02}
 CUES = {

@@ -171,7 +171,7 @@ def test_a_proposal_for_something_else_is_made_anew(kinds: Any, monkeypatch: pyt
     elif change == "number":
         options["n_groups"] = 2
     elif change == "settings":
-        options["grouping"] = GroupingConfig(stream="first")
+        options["grouping"] = GroupingConfig(max_groups=5)
     else:
         proposal_file(kinds, "cosal_group").write_text('{"schema": 1, "groups"', encoding="utf-8")
     asked: list[Any] = []

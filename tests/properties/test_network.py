@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from umscosod.config import CfmmConfig, DecoderConfig, NetworkConfig
+from umscosod.network import cfmm
 from umscosod.network.cfmm import Cfmm, compute_importance
 from umscosod.network.fram import compute_log_amplification
 from umscosod.network.model import UmsNetwork, build_network
@@ -79,7 +82,8 @@ def test_block_size_never_changes_the_result(seed: int, block: int) -> None:
     outputs = []
     for size in (block, 5):
         torch.manual_seed(0)
-        outputs.append(Cfmm(8, CfmmConfig(block_images=size, init="kaiming"))(tokens, prior))
+        with mock.patch.object(cfmm, "BLOCK_IMAGES", size):
+            outputs.append(Cfmm(8, CfmmConfig(init="kaiming"))(tokens, prior))
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
 
 

@@ -7,18 +7,26 @@ Suffixes: ``N`` images, ``P`` patches, ``D`` width, ``K`` clusters, ``h w`` the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from umscosod.baselines.maps import firm
-from umscosod.config import DvfdvdConfig
+from umscosod.baselines.maps import average_with_evidence
 from umscosod.features.vectors import unit_patches
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures
 
 Labels = npt.NDArray[np.int64]
+
+# As published but where it is said.
+ELBOW = 0.975  # no more clusters once the mean squared distance stays above this share
+MAX_CLUSTERS = 14
+SAMPLE_PATCHES = 96  # an image lends to k-means; all are assigned (DVFDVD: every 100th of a finer grid, about 30)
+ROUNDS = 300  # most rounds of one k-means; it ends when nothing moves
+RESTARTS = 10  # k-means from so many starts; the best is kept
+VOTES = 0.75  # share of the group's images that must vote for a cluster
+VOTE_LEVEL = 0.065  # mean attention from which an image votes for a cluster, for DINO ViT-S/8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,14 +112,15 @@ def _fit_once(rows: FloatArray, centres_KD: FloatArray, rounds: int) -> Clusters
 _ROUNDING = 1e-9
 
 
-def dvfdvd_maps(features: GroupFeatures, config: DvfdvdConfig, seed: int) -> FloatArray:
+def dvfdvd_maps(features: GroupFeatures, seed: int) -> FloatArray:
     """Segment what clusters that the group's attention agrees on cover.
 
     Parameters
     ----------
     features : GroupFeatures
-        Patches of the first stream; votes by `features.saliency_NP`.
-    config : DvfdvdConfig
+        Of the first stream a ViT's keys, as published; of ``embedded`` tokens, as its keys hold for one image. Votes by
+        `features.saliency_NP`: above `VOTE_LEVEL`, or for ``embedded``, whose map lies above that level nearly
+        everywhere, above the image's own mean.
     seed : int
         Of the run; the group's name is mixed in.
 
@@ -126,61 +135,56 @@ def dvfdvd_maps(features: GroupFeatures, config: DvfdvdConfig, seed: int) -> Flo
     Amir, Gandelsman, Bagon and Dekel, "Deep ViT Features as Dense Visual Descriptors", ECCVW 2022 (arXiv 2112.05814),
     Sec. 4.1. Their GrabCut gives way to stage 3, which all methods share.
     """
-    # whitened tokens are embedded's: see what the settings say of auto
-    is_vit = not features.first.is_centred
-    facet = config.facet if config.facet != "auto" else "keys" if is_vit else "tokens"
-    if config.vote == "auto":
-        config = replace(config, vote="fixed" if is_vit else "mean")
-    patches_NPD = unit_patches(features.first, facet, config.centre)
-    labels_NP = cluster_patches(patches_NPD, config, numpy_generator(seed, "dvfdvd", features.group.name))
-    shares_K = count_votes(labels_NP, features.saliency_NP, config)
+    is_vit = not features.first.is_centred  # whitened tokens are embedded's
+    patches_NPD = unit_patches(features.first, "keys" if is_vit else "tokens", "none")
+    labels_NP = cluster_patches(patches_NPD, numpy_generator(seed, "dvfdvd", features.group.name))
+    shares_K = count_votes(labels_NP, features.saliency_NP, VOTE_LEVEL if is_vit else None)
     evidence_NP = shares_K[labels_NP]
-    mask_NP = evidence_NP >= config.votes - _ROUNDING
-    return firm(mask_NP, evidence_NP).reshape(len(labels_NP), *features.first.grid_hw)
+    mask_NP = evidence_NP >= VOTES - _ROUNDING
+    return average_with_evidence(mask_NP, evidence_NP).reshape(len(labels_NP), *features.first.grid_hw)
 
 
-def cluster_patches(patches_NPD: FloatArray, config: DvfdvdConfig, generator: np.random.Generator) -> Labels:
+def cluster_patches(patches_NPD: FloatArray, generator: np.random.Generator) -> Labels:
     """Cluster all patches of a group, with as many clusters as the elbow asks for.
 
     Parameters
     ----------
     patches_NPD : ndarray, float, (N, P, D)
-    config : DvfdvdConfig
     generator : Generator
 
     Returns
     -------
     ndarray, int64, (N, P)
-        Of the first number of clusters that lowers the mean squared distance to no less than `config.elbow` of what
+        Of the first number of clusters that lowers the mean squared distance to no less than `ELBOW` of what
         one cluster less gave; of the largest number tried if none does.
     """
     count, patches = patches_NPD.shape[:2]
-    picked = np.sort(generator.permutation(patches)[: config.sample_patches])
+    picked = np.sort(generator.permutation(patches)[:SAMPLE_PATCHES])
     sample_SD = patches_NPD[:, picked].reshape(count * len(picked), -1)
     labels_NP, before = np.zeros((count, patches), np.int64), np.inf
-    for clusters in range(1, config.max_clusters + 1):
-        found = fit_clusters(sample_SD, clusters, rounds=config.rounds, restarts=config.restarts, generator=generator)
+    for clusters in range(1, MAX_CLUSTERS + 1):
+        found = fit_clusters(sample_SD, clusters, rounds=ROUNDS, restarts=RESTARTS, generator=generator)
         assigned = [nearest(patches_PD, found.centres_KD) for patches_PD in patches_NPD]
         labels_NP = np.stack([labels_P for labels_P, _ in assigned])
         objective = float(np.mean([squared_P.mean() for _, squared_P in assigned]))
-        if objective > config.elbow * before or objective <= _ROUNDING:
+        if objective > ELBOW * before or objective <= _ROUNDING:
             break
         before = objective
     return labels_NP
 
 
-def count_votes(labels_NP: Labels, saliency_NP: FloatArray, config: DvfdvdConfig) -> FloatArray:
+def count_votes(labels_NP: Labels, saliency_NP: FloatArray, level: float | None) -> FloatArray:
     """Share of the images that find a cluster salient: float64, (K,), in [0, 1].
 
-    An image votes for a cluster whose mean attention in it exceeds the level; a cluster it does not hold gets no vote.
-    One cluster alone parts nothing and gets none.
+    An image votes for a cluster whose mean attention in it exceeds `level`, or without a level the image's own mean. A
+    cluster it does not hold gets no vote. One cluster alone parts nothing and gets none.
 
     Examples
     --------
     Cluster 1 stands out in both images, cluster 2 in the second only:
 
     >>> labels = np.array([[0, 0, 1, 2], [0, 0, 1, 2]])
-    >>> count_votes(labels, np.array([[0.0, 0.0, 1.0, 0.2], [0.0, 0.0, 1.0, 0.9]]), DvfdvdConfig(vote="mean")).tolist()
+    >>> count_votes(labels, np.array([[0.0, 0.0, 1.0, 0.2], [0.0, 0.0, 1.0, 0.9]]), None).tolist()
     [0.0, 1.0, 0.5]
     """
     votes_K = np.zeros(int(labels_NP.max()) + 1)
@@ -189,6 +193,6 @@ def count_votes(labels_NP: Labels, saliency_NP: FloatArray, config: DvfdvdConfig
     for labels_P, saliency_P in zip(labels_NP, np.asarray(saliency_NP, np.float64), strict=True):
         counts_K = np.bincount(labels_P, minlength=len(votes_K))
         means_K = np.bincount(labels_P, saliency_P, len(votes_K)) / np.maximum(counts_K, 1)
-        level = config.vote_level if config.vote == "fixed" else float(saliency_P.mean()) * (1.0 + _ROUNDING)
-        votes_K += (counts_K > 0) & (means_K > level)
+        least = level if level is not None else float(saliency_P.mean()) * (1.0 + _ROUNDING)
+        votes_K += (counts_K > 0) & (means_K > least)
     return np.asarray(votes_K / len(labels_NP))

@@ -1,4 +1,4 @@
-"""Peer ``scosparc``: cross-attention of each image to the rest of its group, trained without labels (arXiv 2403.11107).
+"""Baseline ``scosparc``: cross-attention of an image to the rest of its group, without labels (arXiv 2403.11107).
 
 Its second stage, an adaptive threshold, a filter on regions and DenseCRF, is what our stage 3 was made from (eq. 6-8):
 the maps of this first stage go there like all others.
@@ -17,10 +17,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from umscosod.config import ScosparcConfig
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.seed import derive_seed, numpy_generator
 from umscosod.types import FloatArray, GroupFeatures
+
+# As published but where it is said.
+EPOCHS = 10  # passes over all groups (SCoSPARC: 150 on 17,500 images)
+MIN_STEPS = 120  # small collections get more epochs until so many steps are done
+RESTARTS = 4  # trainings from so many starts; the lowest loss is kept (SCoSPARC: 1; whitened tokens need several)
+BATCH_IMAGES = 24  # one step = one group of at most so many images
+LEARNING_RATE = 1e-4  # Adam's
+WEIGHT_DECAY = 1e-4  # L2, inside Adam
+BETAS = (0.9, 0.99)  # Adam's
+SALIENCY_WEIGHT = 0.3  # of the saliency loss
+LEVEL = 0.65  # min-maxed cross-attention at which the map is 0.5
+SOFTNESS = 0.15  # width of the sigmoid about that level
 
 _TINY = 1e-6
 
@@ -32,14 +43,12 @@ class CrossAttention(nn.Module):
     ----------
     dim : int
         Token width C.
-    config : ScosparcConfig
     seed : int
         Of the weights, which start as torch's linear layers do.
     """
 
-    def __init__(self, dim: int, config: ScosparcConfig, seed: int) -> None:
+    def __init__(self, dim: int, seed: int) -> None:
         super().__init__()
-        self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed, "scosparc", "init"))
             self.residual, self.query, self.key = (nn.Linear(dim, dim) for _ in range(3))
@@ -48,7 +57,7 @@ class CrossAttention(nn.Module):
         """Compute the maps: float32, (N, P), in [0, 1].
 
         The mean over all keys of the others is one product with their sum, so that no matrix of patches by patches is
-        made. Min-maxed per image, then a sigmoid about `level`; a map that is constant becomes zero. An image by
+        made. Min-maxed per image, then a sigmoid about `LEVEL`; a map that is constant becomes zero. An image by
         itself is compared with itself.
         """
         residual_NPC = self.compute_residual(tokens_NPC)
@@ -65,7 +74,7 @@ class CrossAttention(nn.Module):
         span_N1 = high_N1 - low_N1
         is_flat_N1 = span_N1 <= _TINY * torch.maximum(low_N1.abs(), high_N1.abs())
         share_NP = (affinity_NP - low_N1) / span_N1.masked_fill(is_flat_N1, 1.0)
-        maps_NP = torch.sigmoid((share_NP - self.config.level) / self.config.softness)
+        maps_NP = torch.sigmoid((share_NP - LEVEL) / SOFTNESS)
         return maps_NP.masked_fill(is_flat_N1, 0.0)
 
 
@@ -125,7 +134,6 @@ def saliency_loss(maps_NP: Tensor, saliency_NP: Tensor) -> Tensor:
 
 def train_scosparc(
     features: Sequence[GroupFeatures],
-    config: ScosparcConfig,
     seed: int,
     device: torch.device,
     progress: ProgressFn = ignore_progress,
@@ -136,7 +144,6 @@ def train_scosparc(
     ----------
     features : sequence of GroupFeatures
         At least one. Groups of one image have no pair to compare and are passed over.
-    config : ScosparcConfig
     seed : int
     device : torch.device
     progress : callable
@@ -151,20 +158,18 @@ def train_scosparc(
     """
     sizes = [len(one.group.images) for one in features]
     usable = [index for index, size in enumerate(sizes) if size > 1]
-    epochs = max(config.epochs, math.ceil(config.min_steps / max(1, len(usable)))) if config.epochs else 0
-    total = config.restarts * epochs * len(usable)
+    epochs = max(EPOCHS, math.ceil(MIN_STEPS / max(1, len(usable))))
+    total = RESTARTS * epochs * len(usable)
     best: tuple[float, CrossAttention] | None = None
-    for start in range(config.restarts):
+    for start in range(RESTARTS):
         start_seed = derive_seed(seed, "scosparc", start)
-        model = CrossAttention(features[0].first.tokens_NPD.shape[2], config, start_seed).to(device)
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, config.beta2)
-        )
+        model = CrossAttention(features[0].first.tokens_NPD.shape[2], start_seed).to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS)
         loss = math.inf
         for epoch in range(epochs if usable else 0):
             generator, losses = numpy_generator(start_seed, "scosparc", epoch), []
             for index in generator.permutation(usable).tolist():
-                chosen = np.sort(generator.permutation(sizes[index])[: config.batch_images])
+                chosen = np.sort(generator.permutation(sizes[index])[:BATCH_IMAGES])
                 losses.append(_train_step(model, optimizer, features[index], chosen, device))
                 progress((start * epochs + epoch) * len(usable) + len(losses), total, "training scosparc")
             loss = math.fsum(losses) / len(losses)
@@ -184,7 +189,7 @@ def _train_step(
     tokens_NPC = _tensor(features.first.tokens_NPD[chosen], device)
     maps_NP = model(tokens_NPC)
     saliency = saliency_loss(maps_NP, _tensor(features.saliency_NP[chosen], device))
-    loss = correspondence_loss(maps_NP, tokens_NPC) + model.config.saliency_weight * saliency
+    loss = correspondence_loss(maps_NP, tokens_NPC) + SALIENCY_WEIGHT * saliency
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

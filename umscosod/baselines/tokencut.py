@@ -1,4 +1,4 @@
-"""Peer ``tokencut``: the normalised cut of each image's patches (arXiv 2202.11539); images do not meet.
+"""Baseline ``tokencut``: the normalised cut of each image's patches (arXiv 2202.11539); images do not meet.
 
 Suffixes: ``N`` images, ``P`` patches, ``D`` width, ``h w`` the token grid.
 """
@@ -9,23 +9,27 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from umscosod.baselines.maps import firm, ramp
-from umscosod.config import TokenCutConfig
+from umscosod.baselines.maps import average_with_evidence, piecewise_rescale
 from umscosod.features.vectors import unit_patches
 from umscosod.types import BoolArray, FloatArray, GroupFeatures
+
+TAU = 0.2  # cosine above which two patches are joined, as published
+EPS = 1e-5  # weight of the other edges, so that the graph holds, as published
+# MaskCut's rule, arXiv 2301.11320: a side that holds more image corners than this is background. TokenCut has no such
+# rule, and often takes a plain background for the object.
+MAX_CORNERS = 2
 
 _DENSE = 64  # patches up to which all eigenvectors are cheaper than an iteration
 _ROUNDING = 1e-9
 
 
-def tokencut_maps(features: GroupFeatures, config: TokenCutConfig) -> FloatArray:
+def tokencut_maps(features: GroupFeatures) -> FloatArray:
     """Cut every image in two and call the side of the strongest patch foreground.
 
     Parameters
     ----------
     features : GroupFeatures
-        Of the first stream; the attention is not used.
-    config : TokenCutConfig
+        Tokens of the first stream, where TokenCut takes DINO's keys: other ViTs' keys all have cosines above `TAU`.
 
     Returns
     -------
@@ -38,11 +42,11 @@ def tokencut_maps(features: GroupFeatures, config: TokenCutConfig) -> FloatArray
     Wang et al., "Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut", CVPR 2022
     (arXiv 2202.11539). Their bilateral solver gives way to stage 3, which all methods share.
     """
-    patches_NPD = unit_patches(features.first, config.facet, config.centre)
-    return np.stack([cut_image(patches_PD, features.first.grid_hw, config) for patches_PD in patches_NPD])
+    patches_NPD = unit_patches(features.first, "tokens", "none")
+    return np.stack([cut_image(patches_PD, features.first.grid_hw) for patches_PD in patches_NPD])
 
 
-def cut_image(patches_PD: FloatArray, grid_hw: tuple[int, int], config: TokenCutConfig) -> FloatArray:
+def cut_image(patches_PD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """Cut one image: float32, (h, w), in [0, 1]; see `tokencut_maps`.
 
     Parameters
@@ -50,32 +54,28 @@ def cut_image(patches_PD: FloatArray, grid_hw: tuple[int, int], config: TokenCut
     patches_PD : ndarray, float, (P, D)
         Of unit length, or zero.
     grid_hw : (int, int)
-    config : TokenCutConfig
     """
-    affinity_PP = build_affinity(patches_PD, config)
+    affinity_PP = build_affinity(patches_PD)
     if np.ptp(affinity_PP) <= 0:
         return np.zeros(grid_hw, np.float32)
     vector_P = second_eigenvector(affinity_PP)
-    vector_P, mask_P = _orient(vector_P, grid_hw, config)
-    mask_hw = mask_P.reshape(grid_hw)
-    if config.principal:
-        labels_hw, _ = ndimage.label(mask_hw)  # 4 neighbours, as published
-        mask_hw = labels_hw == labels_hw.ravel()[int(np.argmax(vector_P))]
-    evidence_P = ramp(vector_P, float(vector_P.min()), float(vector_P.mean()), float(vector_P.max()))
-    return firm(mask_hw, evidence_P.reshape(grid_hw))
+    vector_P, mask_P = _orient(vector_P, grid_hw)
+    labels_hw, _ = ndimage.label(mask_P.reshape(grid_hw))  # 4 neighbours, as published
+    mask_hw = labels_hw == labels_hw.ravel()[int(np.argmax(vector_P))]
+    evidence_P = piecewise_rescale(vector_P, float(vector_P.min()), float(vector_P.mean()), float(vector_P.max()))
+    return average_with_evidence(mask_hw, evidence_P.reshape(grid_hw))
 
 
-def build_affinity(patches_PD: FloatArray, config: TokenCutConfig) -> FloatArray:
-    """Join patches whose cosine exceeds tau: float64, (P, P), of 1 and eps.
+def build_affinity(patches_PD: FloatArray) -> FloatArray:
+    """Join patches whose cosine exceeds `TAU`: float64, (P, P), of 1 and `EPS`.
 
     Examples
     --------
-    >>> rows = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    >>> build_affinity(rows, TokenCutConfig(tau=0.5, eps=0.01)).tolist()
-    [[1.0, 1.0, 0.01], [1.0, 1.0, 1.0], [0.01, 1.0, 1.0]]
+    >>> build_affinity(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])).tolist()
+    [[1.0, 1.0, 1e-05], [1.0, 1.0, 1.0], [1e-05, 1.0, 1.0]]
     """
     cosine_PP = np.asarray(patches_PD, np.float64) @ np.asarray(patches_PD, np.float64).T
-    return np.where(cosine_PP > config.tau, 1.0, config.eps)
+    return np.where(cosine_PP > TAU, 1.0, EPS)
 
 
 def second_eigenvector(affinity_PP: FloatArray) -> FloatArray:
@@ -126,7 +126,7 @@ def second_eigenvector(affinity_PP: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.eigh(deflated_PP)[1][:, -1] / root_P)
 
 
-def _orient(vector_P: FloatArray, grid_hw: tuple[int, int], config: TokenCutConfig) -> tuple[FloatArray, BoolArray]:
+def _orient(vector_P: FloatArray, grid_hw: tuple[int, int]) -> tuple[FloatArray, BoolArray]:
     """Choose the sign: the patch of largest magnitude is foreground, unless its side holds too many corners."""
     magnitude_P = np.abs(vector_P)
     # of patches equal but for rounding the first, so that the solver's last bits never choose the side
@@ -134,6 +134,6 @@ def _orient(vector_P: FloatArray, grid_hw: tuple[int, int], config: TokenCutConf
     mask_P = vector_P > vector_P.mean()
     if not mask_P[seed]:
         vector_P, mask_P = -vector_P, ~mask_P
-    if mask_P.reshape(grid_hw)[[0, 0, -1, -1], [0, -1, 0, -1]].sum() > config.max_corners:
+    if mask_P.reshape(grid_hw)[[0, 0, -1, -1], [0, -1, 0, -1]].sum() > MAX_CORNERS:
         vector_P, mask_P = -vector_P, ~mask_P
     return vector_P, mask_P

@@ -17,11 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from umscosod.config import ConfidenceConfig
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.errors import DataError
 from umscosod.features.vectors import describe_patches, unit_patches
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures
+
+# Part of the calibration, as all constants of this room but the levels: another value makes calibration.json void.
+DIMS = 64  # principal directions kept of a group's tokens
+KINSHIP_RIDGE = 0.1  # of the whitening over the group that foregrounds of `embedded` are compared in, in mean variances
+TOUCH_SHARE = 0.1  # share of a side of the image from which a mask touches it
+RING_SHARE = 0.05  # width, as a share of the image, of the ring that colours are compared with
+COLOUR_BINS = 8  # of each channel of the colour histograms
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +76,7 @@ class GroupEvidence:
             )
 
 
-def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray], config: ConfidenceConfig) -> GroupEvidence:
+def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> GroupEvidence:
     """Bring a group's masks, pictures and tokens to one form.
 
     Parameters
@@ -78,8 +84,6 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray], config:
     features : GroupFeatures
     masks : sequence of ndarray, bool, (any height, any width)
         One per image.
-    config : ConfidenceConfig
-        Reads ``dims``, the principal directions kept of each stream, and ``kinship_ridge``.
 
     Returns
     -------
@@ -97,16 +101,12 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray], config:
     resized = [resize_mask(mask_HW, size_hw) for mask_HW in masks]
     streams = []
     for tokens in (features.first, features.second):
-        reduced_NPD = principal_tokens(tokens.tokens_NPD, config.dims)
+        reduced_NPD = principal_tokens(tokens.tokens_NPD, DIMS)
         if reduced_NPD.shape[2]:
             share_NP = np.stack([patch_share(mask_HW, tokens.grid_hw) for mask_HW in resized])
             streams.append(Stream(tokens_NPD=reduced_NPD, share_NP=share_NP))
     is_seen = len(streams) == 2
-    prototype_NF = (
-        foreground_prototypes(features, streams[0].share_NP, config.kinship_ridge)
-        if is_seen
-        else np.zeros((len(resized), 0))
-    )
+    prototype_NF = foreground_prototypes(features, streams[0].share_NP) if is_seen else np.zeros((len(resized), 0))
     return GroupEvidence(
         masks_NHW=np.stack(resized),
         pictures_NHW3=features.pictures_NHW3,
@@ -116,7 +116,7 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray], config:
     )
 
 
-def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray, ridge: float) -> FloatArray:
+def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray) -> FloatArray:
     """Describe what each image's mask covers, beside the group's mean patch: masked average pooling, as in eq. 8.
 
     Parameters
@@ -124,8 +124,6 @@ def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray, ridge: 
     features : GroupFeatures
     share_NP : ndarray, float, (N, P), in [0, 1]
         Share of each patch of the first stream that the mask covers.
-    ridge : float
-        Of the whitening, in mean variances.
 
     Returns
     -------
@@ -141,17 +139,17 @@ def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray, ridge: 
     total_N1 = share_NP.sum(axis=1, keepdims=True)
     weight_NP = share_NP / np.maximum(total_N1, np.finfo(np.float64).tiny)
     pooled_NF = np.einsum("np,npf->nf", weight_NP, patches_NPF) - (total_N1 > 0.0) * mean_F
-    return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F, ridge) if is_centred else pooled_NF)
+    return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F) if is_centred else pooled_NF)
 
 
-def _whitening(patches_NPF: FloatArray, mean_F: FloatArray, ridge: float) -> FloatArray:
+def _whitening(patches_NPF: FloatArray, mean_F: FloatArray) -> FloatArray:
     """Root of the inverse covariance of a group's patches, with a ridge: float64, (F, F)."""
     covariance_FF = np.zeros((len(mean_F),) * 2)
     for patches_PF in patches_NPF:  # one image at a time: no second copy of the group
         about_PF = patches_PF - mean_F
         covariance_FF += about_PF.T @ about_PF
     covariance_FF /= patches_NPF.shape[0] * patches_NPF.shape[1]
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(add_ridge(covariance_FF, ridge))))
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(add_ridge(covariance_FF, KINSHIP_RIDGE))))
 
 
 def add_ridge(scatter_DD: FloatArray, ridge: float) -> FloatArray:
@@ -198,31 +196,31 @@ def principal_tokens(tokens_NPD: FloatArray, dims: int) -> FloatArray:
 _DISC = 2.0 * math.sqrt(math.pi)  # perimeter of a disc over the root of its area
 
 
-def mask_cues(mask_HW: BoolArray, picture_HW3: ByteArray, config: ConfidenceConfig) -> dict[str, float]:
+def mask_cues(mask_HW: BoolArray, picture_HW3: ByteArray) -> dict[str, float]:
     """Every cue of this file that needs no tokens, by name; the mask must be neither empty nor full."""
     return {
-        "inner_sides": inner_sides(mask_HW, config.touch_share),
+        "inner_sides": inner_sides(mask_HW),
         "inner_outline": inner_outline(mask_HW),
         "compactness": compactness(mask_HW),
         "wholeness": wholeness(mask_HW),
         "size": math.log(float(mask_HW.mean())),
         "centrality": centrality(mask_HW),
-        "colour_contrast": colour_contrast(mask_HW, picture_HW3, config),
+        "colour_contrast": colour_contrast(mask_HW, picture_HW3),
     }
 
 
-def inner_sides(mask_HW: BoolArray, touch_share: float) -> float:
-    """Minus the number of the image's sides that the mask touches along more than a share of their length.
+def inner_sides(mask_HW: BoolArray) -> float:
+    """Minus the number of the image's sides that the mask touches along more than `TOUCH_SHARE` of their length.
 
     Backgrounds reach from side to side; an object that does is cut off.
 
     Examples
     --------
-    >>> inner_sides(np.array([[True, False], [True, False]]), 0.6)
-    -1.0
+    >>> inner_sides(np.array([[True, False], [True, False]]))
+    -3.0
     """
     sides = (mask_HW[0], mask_HW[-1], mask_HW[:, 0], mask_HW[:, -1])
-    return -float(sum(side.mean() > touch_share for side in sides))
+    return -float(sum(side.mean() > TOUCH_SHARE for side in sides))
 
 
 def inner_outline(mask_HW: BoolArray) -> float:
@@ -280,7 +278,7 @@ def centrality(mask_HW: BoolArray) -> float:
     return -math.hypot((rows.mean() + 0.5) / height - 0.5, (columns.mean() + 0.5) / width - 0.5)
 
 
-def colour_contrast(mask_HW: BoolArray, picture_HW3: ByteArray, config: ConfidenceConfig) -> float:
+def colour_contrast(mask_HW: BoolArray, picture_HW3: ByteArray) -> float:
     """How unlike the colours inside the mask are to those of a ring around it.
 
     Returns
@@ -294,16 +292,16 @@ def colour_contrast(mask_HW: BoolArray, picture_HW3: ByteArray, config: Confiden
     >>> picture_HW3 = np.zeros((1, 40, 3), np.uint8)
     >>> picture_HW3[:, :20] = 255
     >>> mask_HW = np.arange(40)[None] < 20
-    >>> colour_contrast(mask_HW, picture_HW3, ConfidenceConfig())
+    >>> colour_contrast(mask_HW, picture_HW3)
     1.0
     """
-    width = max(1, round(config.ring_share * max(mask_HW.shape)))
+    width = max(1, round(RING_SHARE * max(mask_HW.shape)))
     kernel = np.ones((2 * width + 1,) * 2, np.uint8)
     ring_HW = cv2.dilate(mask_HW.astype(np.uint8), kernel).astype(bool) & ~mask_HW
     if not ring_HW.any() or not mask_HW.any():
         return 0.0
     lab_HW3 = cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2LAB).astype(np.int64)
-    inside, ring = (_histogram(lab_HW3[where], config.colour_bins) for where in (mask_HW, ring_HW))
+    inside, ring = (_histogram(lab_HW3[where]) for where in (mask_HW, ring_HW))
     return min(1.0, max(0.0, 1.0 - float(np.sqrt(inside * ring).sum())))
 
 
@@ -347,7 +345,7 @@ def _inner_edges(mask_HW: BoolArray) -> int:
     return int(across + np.count_nonzero(mask_HW[1:] != mask_HW[:-1]))
 
 
-def _histogram(colours_R3: npt.NDArray[np.int64], bins: int) -> FloatArray:
-    index_R3 = colours_R3 * bins // 256
-    flat = (index_R3[:, 0] * bins + index_R3[:, 1]) * bins + index_R3[:, 2]
-    return np.asarray(np.bincount(flat, minlength=bins**3) / len(flat))
+def _histogram(colours_R3: npt.NDArray[np.int64]) -> FloatArray:
+    index_R3 = colours_R3 * COLOUR_BINS // 256
+    flat = (index_R3[:, 0] * COLOUR_BINS + index_R3[:, 1]) * COLOUR_BINS + index_R3[:, 2]
+    return np.asarray(np.bincount(flat, minlength=COLOUR_BINS**3) / len(flat))

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from umscosod.confidence.cues import Stream, add_ridge, correlation
-from umscosod.config import ConfidenceConfig
 from umscosod.types import FloatArray
+
+RIDGE = 0.3  # of the scatters within images, in mean variances
+NEAREST = 3  # foregrounds of other images that an image is compared with
+MATCH_PATCHES = 200  # patches of an image, evenly spaced, that are matched to others'
+MATCH_IMAGES = 24  # images of a group, evenly spaced, that are matched to one another
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,13 +58,12 @@ def measure_scatter(tokens_NPD: FloatArray, share_NP: FloatArray) -> Scatter:
     return Scatter(mean_ND=mean_ND, between_DD=between_DD, within_DD=within_DD / len(mean_ND))
 
 
-def group_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> dict[str, float]:
+def group_cues(streams: tuple[Stream, Stream]) -> dict[str, float]:
     """Measure what the foregrounds of a group share.
 
     Parameters
     ----------
     streams : tuple of Stream
-    config : ConfidenceConfig
 
     Returns
     -------
@@ -78,7 +81,7 @@ def group_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> dict
     first, second = streams
     inside = measure_scatter(first.tokens_NPD, first.share_NP)
     outside = measure_scatter(first.tokens_NPD, 1.0 - first.share_NP)
-    weight_DD = _whitening(inside, outside, config)
+    weight_DD = _whitening(inside, outside)
     tiny = float(np.finfo(np.float64).tiny)
     between, within, background = [
         max(float((weight_DD * scatter_DD).sum()), tiny)
@@ -92,18 +95,18 @@ def group_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> dict
         "closeness": float(np.log(within) - np.log(between)),  # not of the quotient, which may overflow
         "closer_than_background": float(np.log(background) - np.log(between)),
         "common_contrast": float(np.log(max(contrast, tiny) / max(spread, tiny))),
-        "match": best_match(first, config),
+        "match": best_match(first),
     }
 
 
-def best_match(stream: Stream, config: ConfidenceConfig) -> float:
+def best_match(stream: Stream) -> float:
     """Mean cosine of each foreground patch and the patch of every other image that is most like it.
 
-    At most ``match_images`` images and ``match_patches`` patches of each, evenly spaced, are looked at. 0 where no
+    At most `MATCH_IMAGES` images and `MATCH_PATCHES` patches of each, evenly spaced, are looked at. 0 where no
     patch is foreground by half or more.
     """
-    images = np.unique(np.linspace(0, len(stream.tokens_NPD) - 1, config.match_images).round().astype(np.int64))
-    step = -(-stream.tokens_NPD.shape[1] // config.match_patches)
+    images = np.unique(np.linspace(0, len(stream.tokens_NPD) - 1, MATCH_IMAGES).round().astype(np.int64))
+    step = -(-stream.tokens_NPD.shape[1] // MATCH_PATCHES)
     tokens_NPD = stream.tokens_NPD[images][:, ::step].astype(np.float32)
     length_NP1 = np.linalg.norm(tokens_NPD, axis=2, keepdims=True)
     unit_NPD = np.divide(tokens_NPD, length_NP1, out=np.zeros_like(tokens_NPD), where=length_NP1 > 0)
@@ -116,17 +119,17 @@ def best_match(stream: Stream, config: ConfidenceConfig) -> float:
     return float(np.mean(scores)) if scores else 0.0
 
 
-def image_cues(streams: tuple[Stream, Stream], config: ConfidenceConfig) -> list[dict[str, float]]:
+def image_cues(streams: tuple[Stream, Stream]) -> list[dict[str, float]]:
     """Measure how each image's foreground resembles those of the others.
 
     Returns
     -------
     list of dict of str to float
         Per image, each higher where it resembles them more; mean over the streams, in tokens whitened by the scatter
-        within images. ``nearness``: minus the log of the mean squared distance to the ``nearest`` foregrounds, less
-        the group's median. ``likeness``: mean cosine with the ``nearest`` most similar.
+        within images. ``nearness``: minus the log of the mean squared distance to the `NEAREST` foregrounds, less
+        the group's median. ``likeness``: mean cosine with the `NEAREST` most similar.
     """
-    nearness, likeness = zip(*(_resemblance(stream, config) for stream in streams), strict=True)
+    nearness, likeness = zip(*(_resemblance(stream) for stream in streams), strict=True)
     return [
         {"nearness": float(near), "likeness": float(like)}
         for near, like in zip(np.mean(nearness, axis=0), np.mean(likeness, axis=0), strict=True)
@@ -158,11 +161,11 @@ def kinship(prototype_NF: FloatArray) -> FloatArray:
     return np.asarray(cosine_NN.max(axis=1))
 
 
-def _resemblance(stream: Stream, config: ConfidenceConfig) -> tuple[FloatArray, FloatArray]:
+def _resemblance(stream: Stream) -> tuple[FloatArray, FloatArray]:
     inside = measure_scatter(stream.tokens_NPD, stream.share_NP)
     outside = measure_scatter(stream.tokens_NPD, 1.0 - stream.share_NP)
-    white_ND = inside.mean_ND @ np.linalg.cholesky(_whitening(inside, outside, config))
-    count = min(config.nearest, len(white_ND) - 1)
+    white_ND = inside.mean_ND @ np.linalg.cholesky(_whitening(inside, outside))
+    count = min(NEAREST, len(white_ND) - 1)
     dot_NN = white_ND @ white_ND.T
     square_N = np.diag(dot_NN)
     distance_NN = np.maximum(square_N[:, None] + square_N[None] - 2.0 * dot_NN, np.finfo(np.float64).eps)
@@ -206,10 +209,10 @@ def predictability(stream: Stream, ridge: float) -> FloatArray:
     return np.array(scores)
 
 
-def _whitening(inside: Scatter, outside: Scatter, config: ConfidenceConfig) -> FloatArray:
+def _whitening(inside: Scatter, outside: Scatter) -> FloatArray:
     """Inverse of the scatter within images, both sides of the masks, with a ridge: (D, D)."""
     within_DD = inside.within_DD + outside.within_DD
-    return np.asarray(np.linalg.inv(add_ridge(within_DD, config.ridge)))
+    return np.asarray(np.linalg.inv(add_ridge(within_DD, RIDGE)))
 
 
 def _solve(scatter_DD: FloatArray, difference_D: FloatArray, ridge: float) -> FloatArray:

@@ -16,8 +16,13 @@ import numpy as np
 
 from umscosod.confidence.cues import GroupEvidence, gather_evidence, mask_cues, separation
 from umscosod.confidence.group import group_cues, image_cues, kinship, predictability
-from umscosod.config import CUE_CLIP, ConfidenceConfig
+from umscosod.config import ConfidenceConfig
 from umscosod.types import BoolArray, GroupFeatures
+
+CUE_CLIP = 3.0  # standard deviations at which a cue is cut, so that none decides alone: part of the calibration
+AGREEMENT_RIDGE = 0.1  # of the classifier that predicts an image from the others, in mean variances
+MIXED_IMAGES = 4  # smaller groups are never called mixed: too little to go by
+UNLIKE_CAP = 0.8  # of the level `low`: what a mask unlike its group gets at most, rising with its estimate to `low`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,18 +180,18 @@ def judge_group(features: GroupFeatures, masks: Sequence[BoolArray], config: Con
     DataError
         Masks and features are not of the same images.
     """
-    return judge_evidence(gather_evidence(features, masks, config), config)
+    return judge_evidence(gather_evidence(features, masks), config)
 
 
 def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJudgement:
     """Judge a group by what `gather_evidence` brought together; see `judge_group`."""
     models = calibration()
     kind = "whitened" if evidence.is_centred else "plain"
-    shared, cues = measure_cues(evidence, config)
+    shared, cues = measure_cues(evidence)
     is_mixed = bool(
         shared
         and config.mixed != "off"
-        and sum(bool(found) for found in cues) >= config.mixed_images
+        and sum(bool(found) for found in cues) >= MIXED_IMAGES
         and models[f"group-{kind}"].estimate(shared) < config.mixed_level
     )
     masks = []
@@ -196,13 +201,12 @@ def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJu
     return GroupJudgement(is_mixed=is_mixed, cues=shared, masks=tuple(masks))
 
 
-def measure_cues(evidence: GroupEvidence, config: ConfidenceConfig) -> tuple[dict[str, float], list[dict[str, float]]]:
+def measure_cues(evidence: GroupEvidence) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Measure all cues: those of the group, and those of each mask; an empty or full mask has none.
 
     Parameters
     ----------
     evidence : GroupEvidence
-    config : ConfidenceConfig
 
     Returns
     -------
@@ -213,7 +217,7 @@ def measure_cues(evidence: GroupEvidence, config: ConfidenceConfig) -> tuple[dic
     cues: list[dict[str, float]] = []
     for mask_HW, picture_HW3 in zip(evidence.masks_NHW, evidence.pictures_NHW3, strict=True):
         is_usable = mask_HW.any() and not mask_HW.all()
-        cues.append(mask_cues(mask_HW, picture_HW3, config) if is_usable else {})
+        cues.append(mask_cues(mask_HW, picture_HW3) if is_usable else {})
     usable = np.flatnonzero([bool(found) for found in cues])
     if len(evidence.streams) != 2 or not usable.size:
         return {}, cues
@@ -226,14 +230,14 @@ def measure_cues(evidence: GroupEvidence, config: ConfidenceConfig) -> tuple[dic
         cues[index]["separation"] = float(np.mean(parts))
     if usable.size < 2:
         return {}, cues
-    predicted_N = np.mean([predictability(stream, config.agreement_ridge) for stream in (first, second)], axis=0)
-    resemblance = image_cues((first, second), config)
+    predicted_N = np.mean([predictability(stream, AGREEMENT_RIDGE) for stream in (first, second)], axis=0)
+    resemblance = image_cues((first, second))
     kinship_N = kinship(evidence.prototype_NF[usable])
     for at, index in enumerate(usable):
         # what the others say of each other: an image's own mask is judged by its own cues
         others = (predicted_N.sum() - predicted_N[at]) / (usable.size - 1)
         cues[index] |= {"agreement": float(others), "kinship": float(kinship_N[at]), **resemblance[at]}
-    return group_cues((first, second), config), cues
+    return group_cues((first, second)), cues
 
 
 def _judge_mask(
@@ -268,7 +272,7 @@ def _flag_mixed(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgemen
 
 def _cap(confidence: float, config: ConfidenceConfig) -> float:
     """Bring a confidence below the level of low ones; the order of those capped stays."""
-    return min(confidence, config.low * (config.doubt_cap + (1.0 - config.doubt_cap) * confidence))
+    return min(confidence, config.low * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * confidence))
 
 
 def _weakest(contributions: Mapping[str, float]) -> list[str]:

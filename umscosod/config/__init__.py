@@ -1,17 +1,12 @@
 """Settings: what can be set (``settings``), how it is described (``schema``), read and written (``io``)."""
 
 from umscosod.config.settings import (
-    CUE_CLIP,
     AfmmConfig,
-    AttentionConfig,
-    BaselinesConfig,
     CfmmConfig,
     ConfidenceConfig,
     CrfConfig,
     DataConfig,
     DecoderConfig,
-    DvfdvdConfig,
-    EmbeddedConfig,
     FeaturesConfig,
     FramConfig,
     GroupingConfig,
@@ -20,23 +15,16 @@ from umscosod.config.settings import (
     PipelineConfig,
     PseudoConfig,
     RefineConfig,
-    ScosparcConfig,
-    TokenCutConfig,
     TrainConfig,
 )
 
 __all__ = [
-    "CUE_CLIP",
     "AfmmConfig",
-    "AttentionConfig",
-    "BaselinesConfig",
     "CfmmConfig",
     "ConfidenceConfig",
     "CrfConfig",
     "DataConfig",
     "DecoderConfig",
-    "DvfdvdConfig",
-    "EmbeddedConfig",
     "FeaturesConfig",
     "FramConfig",
     "GroupingConfig",
@@ -45,7 +33,5 @@ __all__ = [
     "PipelineConfig",
     "PseudoConfig",
     "RefineConfig",
-    "ScosparcConfig",
-    "TokenCutConfig",
     "TrainConfig",
 ]

@@ -17,7 +17,7 @@ from umscosod.data.images import decode_image, image_sha256, resize_picture
 from umscosod.errors import DataError
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import Arrays, FeatureCache, format_bytes
-from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
+from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
@@ -86,8 +86,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
             if whitenings and stream in whitenings:
                 self.whitenings[stream] = whitenings[stream]
             elif self.groups:
-                shrinkage = config.features.embedded.shrinkage
-                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream), shrinkage)
+                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream), SHRINKAGE)
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -131,8 +130,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         GroupFeatures
             See `umscosod.features.group.assemble_group`.
         """
-        settings = self.config.features.embedded
-        return assemble_group(group, list(map(self._encoded, group.images)), self.pair, self.whitenings, settings)
+        return assemble_group(group, list(map(self._encoded, group.images)), self.pair, self.whitenings)
 
     def _encoded(self, image: ImageRef) -> EncodedPicture:
         entry = self._entries[image.id]

@@ -10,10 +10,7 @@ Legend: ``H W`` pixels, ``h w`` cells, ``C`` channels.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 
 import cv2
@@ -23,11 +20,24 @@ from scipy.linalg import eigh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from umscosod.config import EmbeddedConfig
 from umscosod.data.images import resize_picture
 from umscosod.device import one_blas_thread
 from umscosod.errors import ConfigError
 from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray
+
+# What encoding reads; a change of any of it needs another SCHEMA, by which cached features and checkpoints are known.
+CENTRE_SIGMA = 0.25  # deviation of the centre prior, as a share of the picture's side
+CONTRAST_CENTRE_POWER = 0.5  # exponent of the centre prior on the contrast to the border
+GEODESIC_SIGMA = 0.1  # geodesic Lab distance at which two cells stop being one surface, L in [0, 1]
+FLAT_STEP_QUANTILE = 0.3  # steps between cells below this quantile are flat: noise must not add up on a path
+CONNECTIVITY_SIGMA = 1.0  # border connectivity at which a surface is background, Zhu et al. 2014
+CONTRAST_REACH = 0.25  # reach of the contrast to the border, as a share of the side, Zhu et al. 2014
+GRADIENT_SCALES = (0.125, 0.3125, 0.625)  # deviations of the oriented gradients' Gaussians, in cells
+SURROUND_SCALES = (0.75, 1.75)  # deviations of the surroundings' Gaussians, in cells
+SPECTRAL_COMPONENTS = 12  # principal components of the descriptors that the keys' affinity compares
+SPECTRAL_FLOOR = 0.02  # added to a channel's deviation before it is standardised: bounds what noise can weigh
+SPECTRAL_BANDWIDTH = 0.5  # of the keys' affinity, in medians of the squared distances between cells
+SPECTRAL_REACH = 6.0 / 28.0  # of the keys' affinity, as a share of the side: 6 of 28 cells
 
 _TINY = 1e-6  # far below one grey level: what is smaller is rounding
 _REACH_SIGMAS = 5.0
@@ -40,12 +50,12 @@ def cell_positions(grid_hw: tuple[int, int]) -> FloatArray:
     return np.stack([rows.ravel(), columns.ravel()], 1)
 
 
-def centre_prior(grid_hw: tuple[int, int], sigma: float) -> FloatArray:
-    """Gaussian about the picture's centre: float64 (P,), in (0, 1]; `sigma` is a share of the side."""
-    return np.asarray(np.exp(-(cell_positions(grid_hw) ** 2).sum(1) / (2.0 * sigma**2)))
+def centre_prior(grid_hw: tuple[int, int]) -> FloatArray:
+    """Gaussian about the picture's centre, of the deviation `CENTRE_SIGMA`: float64 (P,), in (0, 1]."""
+    return np.asarray(np.exp(-(cell_positions(grid_hw) ** 2).sum(1) / (2.0 * CENTRE_SIGMA**2)))
 
 
-def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
+def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """Sum the colour contrast of every cell to cells that are connected to the border.
 
     Parameters
@@ -53,7 +63,6 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: Embedd
     lab_P3 : ndarray, float, (P, 3)
         Mean Lab colour of every cell, L in [0, 1].
     grid_hw : (int, int)
-    config : EmbeddedConfig
 
     Returns
     -------
@@ -63,8 +72,8 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int], config: Embedd
     if np.ptp(lab_P3, 0).max() < _TINY:  # rounding in the distances, summed over all cells, would make a map of it
         return np.zeros(len(lab_P3))
     distance_PP = _pairwise(lab_P3)
-    background_P = _background_probability(distance_PP, grid_hw, config)
-    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * config.contrast_reach**2))
+    background_P = _background_probability(distance_PP, grid_hw)
+    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * CONTRAST_REACH**2))
     contrast_P = (distance_PP * reach_PP) @ background_P
     span = float(np.ptp(contrast_P))
     return (contrast_P - contrast_P.min()) / span if span > _TINY else np.zeros_like(contrast_P)
@@ -76,21 +85,21 @@ def _pairwise(points_PD: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.maximum(squared_PP, 0.0)))
 
 
-def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
+def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """Probability that a cell's surface is background: how much border it holds for its size."""
     grid_E2, border_E2, is_border_P = _graph(grid_hw)
     steps_E = distance_PP[grid_E2[:, 0], grid_E2[:, 1]]
-    flat = np.quantile(steps_E, config.flat_step_quantile) if len(steps_E) else 0.0
+    flat = np.quantile(steps_E, FLAT_STEP_QUANTILE) if len(steps_E) else 0.0
     edges_E2 = np.concatenate([grid_E2, border_E2])
     weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0) + _TINY
     count = len(is_border_P)
     both_ways = (np.r_[edges_E2[:, 0], edges_E2[:, 1]], np.r_[edges_E2[:, 1], edges_E2[:, 0]])
     graph = coo_matrix((np.r_[weights_E, weights_E], both_ways), shape=(count, count)).tocsr()
     # what lies further is another surface: at the limit the Gaussian below is 4e-6
-    geodesic_PP = dijkstra(graph, limit=_REACH_SIGMAS * config.geodesic_sigma)
-    same_surface_PP = np.exp(-(geodesic_PP**2) / (2.0 * config.geodesic_sigma**2))
+    geodesic_PP = dijkstra(graph, limit=_REACH_SIGMAS * GEODESIC_SIGMA)
+    same_surface_PP = np.exp(-(geodesic_PP**2) / (2.0 * GEODESIC_SIGMA**2))
     connectivity_P = same_surface_PP[:, is_border_P].sum(1) / np.sqrt(same_surface_PP.sum(1))
-    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * config.connectivity_sigma**2)))
+    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * CONNECTIVITY_SIGMA**2)))
 
 
 @lru_cache(maxsize=8)
@@ -147,7 +156,7 @@ def cell_means(map_HWC: FloatArray, cell_px: int) -> FloatArray:
     return np.asarray(cells.mean((1, 3)))
 
 
-def compute_descriptors(picture_HW3: ByteArray, cell_px: int, config: EmbeddedConfig) -> FloatArray:
+def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
     """Describe every cell of a picture.
 
     Parameters
@@ -156,7 +165,6 @@ def compute_descriptors(picture_HW3: ByteArray, cell_px: int, config: EmbeddedCo
         RGB; H and W multiples of `cell_px`.
     cell_px : int
         Side of a cell in pixels; all scales follow it.
-    config : EmbeddedConfig
 
     Returns
     -------
@@ -167,8 +175,8 @@ def compute_descriptors(picture_HW3: ByteArray, cell_px: int, config: EmbeddedCo
     lab_HW3 = to_lab(picture_HW3)
     means = cell_means(lab_HW3, cell_px)
     parts = [means, _deviation(cell_means(lab_HW3**2, cell_px), means)]
-    parts += [_oriented_gradients(lab_HW3[..., 0], scale * cell_px, cell_px) for scale in config.gradient_scales]
-    for scale in config.surround_scales:
+    parts += [_oriented_gradients(lab_HW3[..., 0], scale * cell_px, cell_px) for scale in GRADIENT_SCALES]
+    for scale in SURROUND_SCALES:
         blurred_HW3 = _blur(lab_HW3, scale * cell_px)
         spread_HW3 = _deviation(_blur(lab_HW3**2, scale * cell_px), blurred_HW3)
         parts += [cell_means(blurred_HW3, cell_px), cell_means(spread_HW3, cell_px)]
@@ -202,24 +210,10 @@ def _oriented_gradients(light_HW: FloatArray, sigma_px: float, cell_px: int) -> 
     return np.asarray(np.sqrt(cell_means(_blur(histogram_HWO, sigma_px), cell_px)))
 
 
-SCHEMA = "2"
+SCHEMA = "2-1b12eda7"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
 SPECTRAL_CHANNELS = 8
-"""Width of the keys: no setting, since cached entries of one width are stacked."""
-_ENCODE_FIELDS = (
-    "centre_sigma",
-    "contrast_centre_power",
-    "geodesic_sigma",
-    "flat_step_quantile",
-    "connectivity_sigma",
-    "contrast_reach",
-    "gradient_scales",
-    "surround_scales",
-    "spectral_components",
-    "spectral_floor",
-    "spectral_bandwidth",
-    "spectral_reach",
-)
+"""Width of the keys: cached entries of one width are stacked."""
 
 
 class EmbeddedBackbone:
@@ -231,7 +225,6 @@ class EmbeddedBackbone:
         Side of the square picture, in pixels; a multiple of `cell_px`.
     cell_px : int
         Side of a cell, in pixels.
-    config : EmbeddedConfig, optional
 
     Raises
     ------
@@ -249,15 +242,12 @@ class EmbeddedBackbone:
     weights_sha256 = ""
     dim = DESCRIPTOR_DIM
 
-    def __init__(self, size_px: int, cell_px: int, config: EmbeddedConfig | None = None) -> None:
+    def __init__(self, size_px: int, cell_px: int) -> None:
         if size_px % cell_px:
             raise ConfigError(f"features.size_px {size_px} must be a multiple of {cell_px} for the embedded backbone")
-        self.config = config or EmbeddedConfig()
         self.size_px, self.cell_px = size_px, cell_px
         self.grid_hw = (size_px // cell_px, size_px // cell_px)
-        settings = {key: value for key, value in asdict(self.config).items() if key in _ENCODE_FIELDS}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-        self.id = f"embedded-v{SCHEMA}-{digest}@{size_px}/{cell_px}"
+        self.id = f"embedded-v{SCHEMA}@{size_px}/{cell_px}"
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images (uint8, (H, W, 3)) one by one; see `umscosod.features.backbone.Backbone.encode`."""
@@ -265,25 +255,24 @@ class EmbeddedBackbone:
             return [self._encode_one(resize_picture(image, self.size_px)) for image in images]
 
     def _encode_one(self, picture_HW3: ByteArray) -> EncodedImage:
-        descriptors_PD = compute_descriptors(picture_HW3, self.cell_px, self.config).reshape(-1, DESCRIPTOR_DIM)
-        contrast_P = border_contrast(descriptors_PD[:, :3].astype(np.float64), self.grid_hw, self.config)
-        prior_P = centre_prior(self.grid_hw, self.config.centre_sigma) ** self.config.contrast_centre_power
+        descriptors_PD = compute_descriptors(picture_HW3, self.cell_px).reshape(-1, DESCRIPTOR_DIM)
+        contrast_P = border_contrast(descriptors_PD[:, :3].astype(np.float64), self.grid_hw)
+        prior_P = centre_prior(self.grid_hw) ** CONTRAST_CENTRE_POWER
         return EncodedImage(
             tokens_PD=descriptors_PD.astype(np.float16),
-            keys_PK=spectral_keys(descriptors_PD, self.grid_hw, self.config).astype(np.float16),
+            keys_PK=spectral_keys(descriptors_PD, self.grid_hw).astype(np.float16),
             attn_AP=(contrast_P * prior_P)[None].astype(np.float16),
             grid_hw=self.grid_hw,
         )
 
 
-def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig) -> FloatArray:
+def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """Embed cells by the leading eigenvectors of their affinity: cells of one surface get parallel vectors.
 
     Parameters
     ----------
     descriptors_PD : ndarray, float, (P, D)
     grid_hw : (int, int)
-    config : EmbeddedConfig
 
     Returns
     -------
@@ -294,16 +283,16 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int], config: 
     ----------
     Shi and Malik, "Normalized Cuts and Image Segmentation", TPAMI 2000 (DOI 10.1109/34.868688).
     """
-    components_PC = _principal_components(descriptors_PD.astype(np.float64), config)
+    components_PC = _principal_components(descriptors_PD.astype(np.float64))
     keys_PK = np.zeros((len(components_PC), SPECTRAL_CHANNELS))
     squares_P = (components_PC**2).sum(1)
     distance_PP = np.maximum(squares_P[:, None] + squares_P[None] - 2.0 * components_PC @ components_PC.T, 0.0)
-    scale = config.spectral_bandwidth * float(np.median(distance_PP))
+    scale = SPECTRAL_BANDWIDTH * float(np.median(distance_PP))
     if scale <= 0.0:
         return keys_PK
     positions = cell_positions(grid_hw)
     apart_PP = ((positions[:, None] - positions[None]) ** 2).sum(2)
-    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * config.spectral_reach**2))
+    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * SPECTRAL_REACH**2))
     degree_P = affinity_PP.sum(1)
     count = min(SPECTRAL_CHANNELS, len(keys_PK) - 1)
     wanted = [len(keys_PK) - 1 - count, len(keys_PK) - 2]  # ascending; the last eigenvector is constant
@@ -315,9 +304,8 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int], config: 
     return keys_PK
 
 
-def _principal_components(descriptors_PD: FloatArray, config: EmbeddedConfig) -> FloatArray:
+def _principal_components(descriptors_PD: FloatArray) -> FloatArray:
     """Standardise each channel inside the picture and keep the leading principal components, (P, at most so many)."""
     centred_PD = descriptors_PD - descriptors_PD.mean(0)
-    left, singular, _ = np.linalg.svd(centred_PD / (centred_PD.std(0) + config.spectral_floor), full_matrices=False)
-    count = config.spectral_components
-    return np.asarray(left[:, :count] * singular[:count])
+    left, singular, _ = np.linalg.svd(centred_PD / (centred_PD.std(0) + SPECTRAL_FLOOR), full_matrices=False)
+    return np.asarray(left[:, :SPECTRAL_COMPONENTS] * singular[:SPECTRAL_COMPONENTS])

@@ -17,11 +17,22 @@ import cv2
 import numpy as np
 from skimage.filters import threshold_otsu
 
-from umscosod.config import EmbeddedConfig
 from umscosod.errors import CheckpointError, DataError, shorten
 from umscosod.features.embedded import centre_prior
 from umscosod.features.registry import BackbonePair
 from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup
+
+SHRINKAGE = 1e-3  # added to every variance when tokens are whitened, in mean variances
+# How the contrast of `embedded` becomes a map that the group agrees on, and a channel of its tokens and keys.
+CENTRE_POWER = 0.25  # exponent of the centre prior on the sharpened map
+SHARPEN_ROUNDS = 3  # refits of the linear foreground classifier
+IMAGE_WEIGHT = 0.6  # of the classifier fitted to the image itself, against the one of the whole group
+GROUP_RIDGE = 0.1  # of the group's classifier, in mean variances
+IMAGE_RIDGE = 0.3  # of an image's classifier, in mean variances
+SLOPE = 2.0  # steepness of the sigmoid over the standardised discriminant
+SMOOTH_CELLS = 1.0  # Gaussian smoothing of the discriminant, in cells
+TOKEN_SALIENCY = 6.0  # weight of the map as one more token channel: groups masks by what they are
+KEY_SALIENCY = 3.0  # weight of the map as one more key channel: regions end at its borders
 
 _LARGEST = 1e18  # the product of two such numbers is still one of float32
 
@@ -127,9 +138,7 @@ _ROUNDING = 1e-9  # of a discriminant in standard deviations: equal patches may 
 _LARGEST_EXPONENT = 700.0  # of exp in float64
 
 
-def sharpen_saliency(
-    tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: tuple[int, int], config: EmbeddedConfig
-) -> FloatArray:
+def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """Turn contrast to the border into a foreground map that the group agrees on.
 
     Each round splits every map at Otsu's threshold, fits a linear discriminant to the patches of the whole group and
@@ -141,7 +150,6 @@ def sharpen_saliency(
         Whitened tokens.
     saliency_NP : ndarray, float, (N, P), in [0, 1]
     grid_hw : (int, int)
-    config : EmbeddedConfig
 
     Returns
     -------
@@ -149,32 +157,32 @@ def sharpen_saliency(
         Min-maxed per image. All zero where nothing tells one patch of an image from another: the centre prior alone
         is no evidence.
     """
-    prior_P = centre_prior(grid_hw, config.centre_sigma) ** config.centre_power
+    prior_P = centre_prior(grid_hw) ** CENTRE_POWER
     current_NP = minmax(saliency_NP.astype(np.float64))
-    for _ in range(config.sharpen_rounds):
+    for _ in range(SHARPEN_ROUNDS):
         foreground_NP = np.stack([map_P > _otsu(map_P) for map_P in current_NP])
-        score_NP = _standardise(_discriminant(tokens_NPD, foreground_NP, config.group_ridge))
+        score_NP = _standardise(_discriminant(tokens_NPD, foreground_NP, GROUP_RIDGE))
         own_NP = np.stack(
             [
-                _standardise(_discriminant(tokens_NPD[i : i + 1], foreground_NP[i : i + 1], config.image_ridge))[0]
+                _standardise(_discriminant(tokens_NPD[i : i + 1], foreground_NP[i : i + 1], IMAGE_RIDGE))[0]
                 for i in range(len(tokens_NPD))
             ]
         )
-        mixed_NP = (1.0 - config.image_weight) * score_NP + config.image_weight * own_NP
-        smooth_NP = np.stack([_smooth(score_P, grid_hw, config.smooth_cells) for score_P in mixed_NP])
+        mixed_NP = (1.0 - IMAGE_WEIGHT) * score_NP + IMAGE_WEIGHT * own_NP
+        smooth_NP = np.stack([_smooth(score_P, grid_hw) for score_P in mixed_NP])
         tells_apart_N1 = np.ptp(smooth_NP, -1, keepdims=True) > _ROUNDING
-        exponent_NP = np.minimum(-config.slope * smooth_NP, _LARGEST_EXPONENT)
+        exponent_NP = np.minimum(-SLOPE * smooth_NP, _LARGEST_EXPONENT)
         current_NP = minmax(np.where(tells_apart_N1, prior_P / (1.0 + np.exp(exponent_NP)), 0.0))
     return current_NP.astype(np.float32)
 
 
-def append_saliency(tokens: GroupTokens, saliency_NP: FloatArray, config: EmbeddedConfig) -> GroupTokens:
+def append_saliency(tokens: GroupTokens, saliency_NP: FloatArray) -> GroupTokens:
     """Add the map, scaled to [-weight, weight], as one more channel of tokens and keys."""
     channel_NP1 = (2.0 * saliency_NP[..., None] - 1.0).astype(np.float32)
     return replace(
         tokens,
-        tokens_NPD=np.concatenate([tokens.tokens_NPD, config.token_saliency * channel_NP1], 2),
-        keys_NPK=np.concatenate([tokens.keys_NPK, config.key_saliency * channel_NP1], 2),
+        tokens_NPD=np.concatenate([tokens.tokens_NPD, TOKEN_SALIENCY * channel_NP1], 2),
+        keys_NPK=np.concatenate([tokens.keys_NPK, KEY_SALIENCY * channel_NP1], 2),
     )
 
 
@@ -222,10 +230,8 @@ def _standardise(score_NP: FloatArray) -> FloatArray:
     return np.asarray(score_NP / deviation) if deviation > 0 else score_NP
 
 
-def _smooth(score_P: FloatArray, grid_hw: tuple[int, int], sigma_cells: float) -> FloatArray:
-    if sigma_cells == 0.0:
-        return np.asarray(score_P)
-    smooth_hw: FloatArray = np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), sigma_cells))
+def _smooth(score_P: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+    smooth_hw: FloatArray = np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), SMOOTH_CELLS))
     return smooth_hw.reshape(-1)
 
 
@@ -286,7 +292,6 @@ def assemble_group(
     encoded: Sequence[EncodedPicture],
     pair: BackbonePair,
     whitenings: Mapping[str, Whitening],
-    config: EmbeddedConfig,
 ) -> GroupFeatures:
     """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
 
@@ -299,7 +304,6 @@ def assemble_group(
         Made the encodings.
     whitenings : mapping of str to Whitening
         By stream, `STREAMS`.
-    config : EmbeddedConfig
 
     Returns
     -------
@@ -313,8 +317,8 @@ def assemble_group(
     )
     saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
     if pair.first.needs_whitening:
-        saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw, config)
-        first = append_saliency(first, saliency_NP, config)
+        saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw)
+        first = append_saliency(first, saliency_NP)
     return GroupFeatures(
         group=group,
         first=first,

@@ -249,7 +249,7 @@ class _Builder:
 def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
     from umscosod.features.embedded import EmbeddedBackbone
 
-    return EmbeddedBackbone(config.size_px, cell_px, config.embedded)
+    return EmbeddedBackbone(config.size_px, cell_px)
 
 
 def _check_name(option: str, name: str) -> None:

@@ -34,7 +34,9 @@ from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
-_STREAMS = {"both": (0, 1), "first": (0,), "second": (1,)}
+SHRINKAGE = 0.1  # of the whitening of tokens, in mean variances: what all images share must not drown the rest
+ROUNDS = 10  # reassignments of all images to the nearest group after the cut, at most
+_STREAMS = (0, 1)
 _ROUNDING = 1e-6  # of a vector's length: what is shorter says nothing of the image
 
 
@@ -81,9 +83,7 @@ def encoded_collection(
         yield FeatureCollection(groups, pair, config, cache, progress=progress)
 
 
-def embed_images(
-    features: FeatureCollection, config: GroupingConfig | None = None, *, progress: ProgressFn = ignore_progress
-) -> ImageVectors:
+def embed_images(features: FeatureCollection, *, progress: ProgressFn = ignore_progress) -> ImageVectors:
     """Describe every image by the mean of its patch tokens, weighted by its attention.
 
     Tokens are whitened first, by the statistics of all patches of the collection: a few directions carry most of the
@@ -94,7 +94,6 @@ def embed_images(
     ----------
     features : FeatureCollection
         Its grouping plays no part: every image is looked at by itself.
-    config : GroupingConfig, optional
     progress : callable
         Called once per image and stream as stage ``embed``.
 
@@ -103,9 +102,7 @@ def embed_images(
     ImageVectors
         No rows for an empty collection.
     """
-    config = config or GroupingConfig()
     images = [image for group in features.groups for image in group.images]
-    streams = _STREAMS[config.stream]
     failures: dict[str, str] = dict(features.failures)
     done = 0
     means: list[dict[str, FloatArray]] = []
@@ -114,7 +111,7 @@ def embed_images(
         """Yield each image's tokens, and note their weighted mean on the way: one pass serves both."""
         nonlocal done
         for image in images:
-            progress(done, len(images) * len(streams), "embed")
+            progress(done, len(images) * len(_STREAMS), "embed")
             done += 1
             try:
                 one = features.load(ImageGroup(name=image.id, images=(image,)))
@@ -123,18 +120,18 @@ def embed_images(
                 logger.warning("%s: left out: %s", image.id, error)
                 continue
             tokens_PD, weights_P = _read_stream(one, stream)
-            found[image.id] = pool_tokens(tokens_PD, weights_P**config.attention_power)
+            found[image.id] = pool_tokens(tokens_PD, weights_P)
             yield tokens_PD
 
-    for stream in streams:
+    for stream in _STREAMS:
         found: dict[str, FloatArray] = {}
         tokens = iter_tokens(stream, found)
         if (first := next(tokens, None)) is not None:
-            whitening = fit_whitening(chain([first], tokens), config.shrinkage)
+            whitening = fit_whitening(chain([first], tokens), SHRINKAGE)
             # a mean of whitened tokens is the whitened mean
             found = {name: whitening.apply(mean_D) for name, mean_D in found.items()}
         means.append(found)
-    progress(done, len(images) * len(streams), "embed")
+    progress(done, len(images) * len(_STREAMS), "embed")
     kept = tuple(image for image in images if all(image.id in found for found in means))
     if not kept:
         return ImageVectors(images=(), vectors_NE=np.zeros((0, 1), np.float32), failures=failures)
@@ -224,7 +221,7 @@ def cluster_vectors(
 
     An average-linkage tree of at most `config.sample_images` vectors is cut where it has the wanted number of branches
     with at least `config.min_size` leaves; their means then take in all other vectors, and move with them for
-    `config.rounds` rounds (spherical k-means).
+    `ROUNDS` rounds (spherical k-means).
 
     Parameters
     ----------
@@ -449,7 +446,7 @@ def _settle(vectors_NE: FloatArray, start_N: Labels, min_size: int, config: Grou
     """Give every image to the nearest group, again while their means move; no group may fall below `min_size`."""
     nearest = _nearest(vectors_NE, _group_means(vectors_NE, start_N), config.join_similarity)
     labels = np.where(start_N >= 0, start_N, nearest)
-    for _ in range(config.rounds):
+    for _ in range(ROUNDS):
         moved = _nearest(vectors_NE, _group_means(vectors_NE, labels), config.join_similarity)
         if np.array_equal(moved, labels):
             break

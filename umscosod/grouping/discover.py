@@ -32,6 +32,11 @@ from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, ImageGroup, ImageRef
 
+# When a group is called mixed: where the lower quartile of its pairs is no higher than this quantile of random draws'.
+MIXED_QUANTILE = 0.95
+MIXED_DRAWS = 200
+MIXED_IMAGES = 200  # of a draw at most: what chance gives so many changes little; time grows with their square
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupCheck:
@@ -75,7 +80,7 @@ def check_group(
     collection_ME : ndarray, float, (M, E)
         Rows of the whole collection, the group's among them.
     config : GroupingConfig, optional
-        ``min_size`` and the settings that begin with ``mixed``.
+        ``min_size``.
     seed : int
         Of the draws.
 
@@ -98,10 +103,10 @@ def check_group(
     config = config or GroupingConfig()
     size, cohesion = len(members_NE), cohesion_of(members_NE)
     is_small = size < config.min_size
-    looked_at = min(size, config.mixed_images)
+    looked_at = min(size, MIXED_IMAGES)
     is_mixed = 1 < size <= len(collection_ME) / 2 and _lower_quartile(
         members_NE[_rng(seed, size).choice(size, looked_at, replace=False)]
-    ) <= _chance(looked_at, collection_ME, config, seed)
+    ) <= _chance(looked_at, collection_ME, seed)
     reasons = []
     if is_small:
         reasons.append(f"{count_of(size, 'image')} only")
@@ -135,7 +140,7 @@ def check_groups(
     dict of str to GroupCheck
         By name of group. A group none of whose images can be read has size 0 and counts as small.
     """
-    vectors = embed_images(features, config, progress=progress)
+    vectors = embed_images(features, progress=progress)
     row_of = {image.id: row for row, image in enumerate(vectors.images)}
     if members is None:
         members = {group.name: [image.id for image in group.images] for group in features.groups}
@@ -150,11 +155,11 @@ def check_groups(
     }
 
 
-def _chance(size: int, collection_ME: FloatArray, config: GroupingConfig, seed: int) -> float:
+def _chance(size: int, collection_ME: FloatArray, seed: int) -> float:
     """Quantile, over random draws of `size` images, of what `_lower_quartile` gives."""
     rng = _rng(seed, size)
-    drawn = (rng.choice(len(collection_ME), size, replace=False) for _ in range(config.mixed_draws))
-    value = float(np.quantile([_lower_quartile(collection_ME[rows]) for rows in drawn], config.mixed_quantile))
+    drawn = (rng.choice(len(collection_ME), size, replace=False) for _ in range(MIXED_DRAWS))
+    value = float(np.quantile([_lower_quartile(collection_ME[rows]) for rows in drawn], MIXED_QUANTILE))
     return value if math.isfinite(value) else -1.0
 
 
@@ -310,7 +315,7 @@ def discover_groups(
     if n_groups is not None:  # before all are encoded
         check_count(len(collection.images), grouping, n_groups)
     with encoded_collection([collection], config, progress=progress) as features:
-        vectors = embed_images(features, grouping, progress=progress)
+        vectors = embed_images(features, progress=progress)
     if not vectors.images:
         raise DataError(f"none of the {len(collection.images)} images can be read; check the files")
     found = group_vectors(vectors, n_groups=n_groups, grouping=grouping, seed=config.seed)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from umscosod.config import AfmmConfig
-from umscosod.errors import ConfigError
+
+HEADS = 4  # of the self-attention, as in the paper
+HIDDEN_DIVISOR = 4  # the hidden width of the mixing MLP is C over this (spec A2; the paper does not say)
 
 
 class SelfAttention(nn.Module):
@@ -22,19 +24,10 @@ class SelfAttention(nn.Module):
         Width C of the tokens.
     heads : int
         Heads A; must divide `dim`.
-
-    Raises
-    ------
-    ConfigError
-        `heads` does not divide `dim`.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise ConfigError(
-                f"network width {dim} is not divisible by afmm.heads = {heads}; set network.common_dim to a multiple"
-            )
         self.heads = heads
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
@@ -60,7 +53,7 @@ class Afmm(nn.Module):
     Parameters
     ----------
     dim : int
-        Common width C of both streams.
+        Common width C of both streams, a multiple of `HEADS`.
     config : AfmmConfig
 
     References
@@ -73,20 +66,13 @@ class Afmm(nn.Module):
         self.config = config
         if not config.enabled:
             return
-        hidden = max(1, dim // config.hidden_divisor)
-        self.mixer = nn.Sequential(
-            nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Linear(hidden, 1 if config.weight == "patch" else dim)
-        )
-        self.attention = SelfAttention(dim, config.heads)
+        hidden = max(1, dim // HIDDEN_DIVISOR)
+        self.mixer = nn.Sequential(nn.Linear(2 * dim, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.attention = SelfAttention(dim, HEADS)
         self.norm = nn.LayerNorm(dim)
 
     def compute_weight(self, first_NPC: Tensor, second_NPC: Tensor) -> Tensor:
-        """Compute the share w of the first stream (eq. 2).
-
-        Returns
-        -------
-        Tensor, (N, P, 1) for ``weight=patch`` or (N, P, C) for ``weight=channel``, in (0, 1)
-        """
+        """Compute the share w of the first stream (eq. 2), one for each patch: ``(N, P, 1)``, in (0, 1)."""
         logit: Tensor = self.mixer(torch.cat([first_NPC, second_NPC], dim=-1))
         return logit.sigmoid()
 
@@ -104,9 +90,6 @@ class Afmm(nn.Module):
         """
         if not self.config.enabled:
             return 0.5 * (first_NPC + second_NPC)
-        if self.config.pre_norm:
-            first_NPC = functional.layer_norm(first_NPC, first_NPC.shape[-1:])
-            second_NPC = functional.layer_norm(second_NPC, second_NPC.shape[-1:])
         weight = self.compute_weight(first_NPC, second_NPC)
         dynamic_NPC = weight * first_NPC + (1 - weight) * second_NPC
         fused_NPC: Tensor = self.norm(dynamic_NPC + self.attention(dynamic_NPC))

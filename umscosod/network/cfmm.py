@@ -15,6 +15,7 @@ from torch.nn import functional
 from umscosod.config import CfmmConfig
 from umscosod.errors import DataError
 
+BLOCK_IMAGES = 1  # of the affinity and of inference: bounds memory, not results; one fits a core's cache
 MINMAX_EPS = 1e-12  # denominator guard of the ancestors' min-max
 FLAT_RANGE = 1e-6  # below this a response map is rounding noise: stretching it would turn 1e-8 into gradients of 1e12
 
@@ -128,16 +129,15 @@ class Cfmm(nn.Module):
         if not config.enabled:
             return
         self.residual = nn.Linear(dim, dim)
-        if config.affinity == "conv":
-            self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
-            for layer in (self.query, self.key):
-                if config.init == "identity":
-                    nn.init.eye_(layer.weight)
-                else:
-                    nn.init.kaiming_normal_(layer.weight)
-                nn.init.zeros_(layer.bias)
-                # Only an argmax reads them, so no gradient can reach them: said aloud instead of left to be found.
-                layer.requires_grad_(False)
+        self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        for layer in (self.query, self.key):
+            if config.init == "identity":
+                nn.init.eye_(layer.weight)
+            else:
+                nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            # Only an argmax reads them, so no gradient can reach them: said aloud instead of left to be found.
+            layer.requires_grad_(False)
 
     def compute_residual(self, fused_NPC: Tensor) -> Tensor:
         """F_res = conv1x1(X) + X; ``(N, P, C)``."""
@@ -159,17 +159,13 @@ class Cfmm(nn.Module):
                 f"{tuple(residual_NPC.shape)}; expected (N, P) = {tuple(residual_NPC.shape[:2])}"
             )
         with torch.autocast(residual_NPC.device.type, enabled=False):
-            query_NPC = residual_NPC.float()
-            scale = 1 / math.sqrt(residual_NPC.shape[-1])
-            if self.config.affinity == "cosine":
-                query_NPC, scale = functional.normalize(query_NPC, dim=-1), 1.0
-            key_NPC = query_NPC
-            if self.config.affinity == "conv":
-                tokens_NPC, query_NPC = query_NPC, self.query(query_NPC)
-                same = torch.equal(self.query.weight, self.key.weight) and torch.equal(self.query.bias, self.key.bias)
-                key_NPC = query_NPC if same else self.key(tokens_NPC)
+            tokens_NPC = residual_NPC.float()
+            query_NPC = self.query(tokens_NPC)
+            same = torch.equal(self.query.weight, self.key.weight) and torch.equal(self.query.bias, self.key.bias)
+            key_NPC = query_NPC if same else self.key(tokens_NPC)
             # A positive scale commutes with the maximum and the mean.
-            importance_NP = compute_importance(query_NPC, key_NPC, self.config.block_images) * scale
+            scale = 1 / math.sqrt(residual_NPC.shape[-1])
+            importance_NP = compute_importance(query_NPC, key_NPC, BLOCK_IMAGES) * scale
         return select_seeds(importance_NP, saliency_NP if self.config.seed_prior == "attention" else None)
 
     def compute_key_points(self, residual_NPC: Tensor, seeds_N: Tensor) -> Tensor:
@@ -183,15 +179,14 @@ class Cfmm(nn.Module):
 
         Returns
         -------
-        Tensor, float32, (N, P)
-            In [0, 1] with ``rm_minmax``, else in [-1, 1].
+        Tensor, float32, (N, P), in [0, 1]
         """
         # In bfloat16 a cosine has two digits, too few to tell the object's patches from their neighbours.
         with torch.autocast(residual_NPC.device.type, enabled=False):
             response_NPK = functional.normalize(residual_NPC.float(), dim=-1) @ key_points_KC.float().T
-        rectified = self.config.rm_relu == "always" or (self.config.rm_relu == "eval" and not self.training)
+        rectified = self.config.rm_relu == "always" or not self.training
         mean_NP = (response_NPK.relu() if rectified else response_NPK).float().mean(dim=-1)
-        return minmax_per_image(mean_NP) if self.config.rm_minmax else mean_NP
+        return minmax_per_image(mean_NP)
 
     @staticmethod
     def sum_per_image(residual_NPC: Tensor, response_NP: Tensor) -> Tensor:

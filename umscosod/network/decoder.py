@@ -12,6 +12,7 @@ from torch.nn import functional
 from umscosod.config import DecoderConfig
 
 STAGES = 3
+STRIDE = 2  # side of the pictures over that of the last map: 28, 56 and 112 for 224
 PICTURE_CHANNELS = 3
 
 
@@ -108,7 +109,7 @@ class Decoder(nn.Module):
         maps = self.reduce(maps.contiguous(memory_format=torch.channels_last))
         picture = scale_pictures(pictures_NHW3) if self.config.picture and pictures_NHW3 is not None else None
         logits: list[Tensor] = []
-        for index, size_hw in enumerate(stage_sizes(out_hw, self.config.stride)):
+        for index, size_hw in enumerate(stage_sizes(out_hw, STRIDE)):
             maps = resize_maps(maps, size_hw)
             if picture is not None:
                 shrunk = functional.interpolate(

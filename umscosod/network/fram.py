@@ -15,6 +15,8 @@ from torch.nn import functional
 from umscosod.config import FramConfig
 from umscosod.network.mca import Mca
 
+ALPHA = 3.0  # exponent of the rank amplification, eq. 4, as in the ancestors
+
 
 @torch.no_grad()
 def order_descending(scores_QR: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class Fram(nn.Module):
         self.config = config
         if not config.enabled:
             return
-        self.mca = Mca(dim) if config.mca else None
+        self.mca = Mca(dim)
         self.activation = nn.Linear(dim, dim)
         self.query, self.key, self.value = StackedLinear(dim), StackedLinear(dim), StackedLinear(dim)
 
@@ -157,14 +159,12 @@ class Fram(nn.Module):
         """
         if not self.config.enabled:
             return merged_NPC
-        gated_NPC = merged_NPC
-        if self.mca is not None:
-            gated_NPC = self.mca(merged_NPC.reshape(len(merged_NPC), *grid_hw, -1)).flatten(1, 2)
+        gated_NPC = self.mca(merged_NPC.reshape(len(merged_NPC), *grid_hw, -1)).flatten(1, 2)
         active_NPC: Tensor = self.activation(gated_NPC).relu()
         query_NPC, key_NPC, value_NPC = self.query(active_NPC), self.key(active_NPC), self.value(active_NPC)
         # Image by image: the (P, P) matrices of one fit a core's cache, those of a group of 500 fit no memory.
         attended = [
-            attend_amplified(query_PC, key_PC, value_PC, self.config.alpha, self.config.amp_norm)
+            attend_amplified(query_PC, key_PC, value_PC, ALPHA, self.config.amp_norm)
             for query_PC, key_PC, value_PC in zip(query_NPC, key_NPC, value_NPC, strict=True)
         ]
         return torch.stack(attended) + active_NPC

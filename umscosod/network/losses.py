@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+IOU_EPS = 1e-7  # added to the union in eq. 10, as CFPAM does
+
 
 class Loss(NamedTuple):
     """A training loss and its two parts, scalars.
@@ -20,7 +22,7 @@ class Loss(NamedTuple):
     total : Tensor
         With gradient.
     bce, iou : Tensor
-        The unweighted parts, detached, for the log.
+        Detached, for the log.
     """
 
     total: Tensor
@@ -46,20 +48,20 @@ def bce_per_image(logits_NHW: Tensor, target_NHW: Tensor) -> Tensor:
     return loss.mean(dim=(1, 2))
 
 
-def iou_per_image(probability_NHW: Tensor, target_NHW: Tensor, eps: float) -> Tensor:
-    """Compute eq. 10 for each image: 1 - I / (U + eps), I = sum p y, U = sum p + sum y - I; float32, ``(N,)``.
+def iou_per_image(probability_NHW: Tensor, target_NHW: Tensor) -> Tensor:
+    """Compute eq. 10 for each image: 1 - I / (U + `IOU_EPS`), I = sum p y, U = sum p + sum y - I; float32, ``(N,)``.
 
     An empty target gives the constant 1, which has no gradient: give such an image a label or the weight 0.
 
     Examples
     --------
-    >>> iou_per_image(torch.tensor([[[0.5, 1.0]]]), torch.tensor([[[0.0, 1.0]]]), eps=0.0)  # 1 - 1 / 1.5
+    >>> iou_per_image(torch.tensor([[[0.5, 1.0]]]), torch.tensor([[[0.0, 1.0]]]))  # 1 - 1 / 1.5
     tensor([0.3333])
     """
     probability_NHW, target_NHW = probability_NHW.float(), target_NHW.float()
     intersection_N = (probability_NHW * target_NHW).sum(dim=(1, 2))
     union_N = probability_NHW.sum(dim=(1, 2)) + target_NHW.sum(dim=(1, 2)) - intersection_N
-    return 1 - intersection_N / (union_N + eps)
+    return 1 - intersection_N / (union_N + IOU_EPS)
 
 
 def compute_loss(
@@ -67,9 +69,6 @@ def compute_loss(
     target_NHW: Tensor,
     weight_N: Tensor,
     *,
-    bce_weight: float,
-    iou_weight: float,
-    iou_eps: float,
     label_smoothing: float = 0.0,
 ) -> Loss:
     """Compute L = L_iou + L_bce, averaged over the supervised outputs and, by weight, over images.
@@ -82,8 +81,6 @@ def compute_loss(
         Masks or soft maps.
     weight_N : Tensor, float, (N,), >= 0
         Trust in each image's target; only ratios matter. All zero: the loss is 0 with a zero gradient.
-    bce_weight, iou_weight, iou_eps : float
-        See `umscosod.config.TrainConfig`.
     label_smoothing : float, in [0, 1)
         The target t of the cross-entropy becomes (1 - s) t + s / 2. The IoU stays that with t itself: a share s / 2 of
         a wide background would outweigh a small object in its union.
@@ -102,6 +99,6 @@ def compute_loss(
     smoothed_NHW = target_NHW * (1.0 - label_smoothing) + label_smoothing / 2.0
     bce = torch.stack([(bce_per_image(one.squeeze(1), smoothed_NHW) * share_N).sum() for one in logits]).mean()
     iou = torch.stack(
-        [(iou_per_image(one.squeeze(1).float().sigmoid(), target_NHW, iou_eps) * share_N).sum() for one in logits]
+        [(iou_per_image(one.squeeze(1).float().sigmoid(), target_NHW) * share_N).sum() for one in logits]
     ).mean()
-    return Loss(bce_weight * bce + iou_weight * iou, bce.detach(), iou.detach())
+    return Loss(bce + iou, bce.detach(), iou.detach())

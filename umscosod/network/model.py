@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from umscosod.config import NetworkConfig
 from umscosod.errors import DataError
-from umscosod.network.afmm import Afmm
+from umscosod.network.afmm import HEADS, Afmm
 from umscosod.network.cfmm import Cfmm
 from umscosod.network.decoder import Decoder, resize_maps
 from umscosod.network.fram import Fram
@@ -35,22 +35,17 @@ class NetworkOutput(NamedTuple):
     fused_NPD: Tensor
 
 
-def common_width(config: NetworkConfig, dim_first: int, dim_second: int) -> int:
+def common_width(dim_first: int, dim_second: int) -> int:
     """Width both streams are brought to (spec A0).
 
-    ``network.common_dim`` where set, else the larger of the two, rounded up to a multiple of the attention heads.
+    The larger of the two, rounded up to a multiple of AFMM's heads.
 
     Examples
     --------
-    >>> common_width(NetworkConfig(), 768, 768), common_width(NetworkConfig(), 384, 50)
-    (768, 384)
-    >>> common_width(NetworkConfig(), 50, 50)
-    52
+    >>> common_width(768, 768), common_width(384, 50), common_width(50, 50)
+    (768, 384, 52)
     """
-    if config.common_dim:
-        return config.common_dim
-    heads = config.afmm.heads
-    return -(-max(dim_first, dim_second) // heads) * heads
+    return -(-max(dim_first, dim_second) // HEADS) * HEADS
 
 
 def resize_tokens(tokens_NQE: Tensor, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> Tensor:
@@ -76,7 +71,7 @@ class UmsNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.dim_first, self.dim_second = dim_first, dim_second
-        self.dim = common_width(config, dim_first, dim_second)
+        self.dim = common_width(dim_first, dim_second)
         self.project_first = nn.Identity() if dim_first == self.dim else nn.Linear(dim_first, self.dim)
         self.project_second = nn.Identity() if dim_second == self.dim else nn.Linear(dim_second, self.dim)
         self.afmm = Afmm(self.dim, config.afmm)

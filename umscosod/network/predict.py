@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from umscosod.device import autocast
-from umscosod.features.mirror import mirror_features
+from umscosod.network.cfmm import BLOCK_IMAGES
 from umscosod.network.model import UmsNetwork
 from umscosod.types import FloatArray, GroupFeatures
 
@@ -16,7 +16,7 @@ from umscosod.types import FloatArray, GroupFeatures
 def predict_group(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
     """Predict the soft co-saliency map of every image of a group.
 
-    AFMM, FRAM and decoder see one block of ``cfmm.block_images`` images at a time; images meet only in CFMM's key
+    AFMM, FRAM and decoder see one block of `BLOCK_IMAGES` images at a time; images meet only in CFMM's key
     points and mean. The result equals the forward pass over the whole group (to rounding), without its memory.
 
     Parameters
@@ -40,19 +40,14 @@ def predict_group(model: UmsNetwork, features: GroupFeatures, device: torch.devi
     model.eval().to(device)
     try:
         with torch.inference_mode(), autocast(device):
-            maps_NHW = _predict_blocks(model, features, device)
-            if model.config.mirror_average:
-                mirrored_NHW = _predict_blocks(model, mirror_features(features), device)
-                maps_NHW = 0.5 * (maps_NHW + mirrored_NHW[:, :, ::-1])
-            return maps_NHW
+            return _predict_blocks(model, features, device)
     finally:
         model.train(was_training)
 
 
 def _predict_blocks(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
     count, height, width = features.pictures_NHW3.shape[:3]
-    step = model.config.cfmm.block_images
-    blocks = [slice(start, start + step) for start in range(0, count, step)]
+    blocks = [slice(start, start + BLOCK_IMAGES) for start in range(0, count, BLOCK_IMAGES)]
     first, second = features.first, features.second
 
     tokens: list[Tensor] = []

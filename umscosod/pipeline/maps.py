@@ -89,7 +89,7 @@ def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) 
 def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
     """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
     height, width = features.pictures_NHW3.shape[1:3]
-    maps = [resize_centred(map_hw, (height, width)) for map_hw in compute_maps(features, probe, config.pseudo)]
+    maps = [resize_centred(map_hw, (height, width)) for map_hw in compute_maps(features, probe)]
     return np.stack(maps).astype(np.float32)
 
 
@@ -245,7 +245,7 @@ def baseline_maps(prepared: Prepared, progress: ProgressFn) -> Callable[[GroupFe
             maps_Nhw = scosparc_maps(model(), features, prepared.device)
         else:
             (method,) = (name for name in UNTRAINED if name == config.method)
-            maps_Nhw = untrained_maps(method, features, config.baselines, config.seed)
+            maps_Nhw = untrained_maps(method, features, config.seed)
         return np.stack([resize_centred(map_hw, (size_px, size_px)) for map_hw in maps_Nhw])
 
     return make_maps
@@ -257,17 +257,17 @@ def _trained(prepared: Prepared, progress: ProgressFn) -> CrossAttention:
 
     from umscosod.baselines.scosparc import CrossAttention, train_scosparc
 
-    config, seed, device = prepared.config.baselines.scosparc, prepared.config.seed, prepared.device
+    seed, device = prepared.config.seed, prepared.device
     file: Path = prepared.job.run / WEIGHTS_FILE
     if file.is_file():
-        model = CrossAttention(prepared.features[0].first.tokens_NPD.shape[2], config, seed)
+        model = CrossAttention(prepared.features[0].first.tokens_NPD.shape[2], seed)
         try:
             model.load_state_dict(load_file(file))
         except (SafetensorError, RuntimeError):  # damaged: train again
             file.unlink()
         else:
             return model.to(device).eval()
-    model = train_scosparc(prepared.features, config, seed, device, progress)
+    model = train_scosparc(prepared.features, seed, device, progress)
     with open_atomic(file) as stream:
         stream.write(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))
     return model

@@ -16,7 +16,7 @@ from umscosod.data.images import resize_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
+from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, find_probe, load_whitenings
@@ -146,15 +146,13 @@ class CoSalPredictor:
             encoded,
             self.pair,
             self._whitenings_of(encoded),
-            self.config.features.embedded,
         )
 
     def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
         """The checkpoint's, or statistics of the group at hand where there are none."""
-        shrinkage = self.config.features.embedded.shrinkage
         return {
             stream: self._whitenings.get(stream)
-            or fit_whitening((one.streams[index].tokens_PD for one in encoded), shrinkage)
+            or fit_whitening((one.streams[index].tokens_PD for one in encoded), SHRINKAGE)
             for index, (stream, backbone) in enumerate(zip(STREAMS, (self.pair.first, self.pair.second), strict=True))
             if backbone.needs_whitening
         }

@@ -44,7 +44,6 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("features", "second_weights"),
     ("refine", "crf", "workers"),
     ("train", "checkpoint_every"),
-    ("train", "keep_checkpoints"),
     ("pseudo", "detections"),  # the content of both is bound, wherever it lies
     ("pseudo", "detections_images"),
 )
@@ -300,14 +299,8 @@ def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
 
 
 def deciding_settings(config: PipelineConfig) -> dict[str, Any]:
-    """Settings that can change a result, as plain values: equal ones give equal results on one machine.
-
-    Of the peers' settings only those of the one that ``method`` names are among them.
-    """
+    """Settings that can change a result, as plain values: equal ones give equal results on one machine."""
     values = config_to_dict(config)
-    values["baselines"] = {name: value for name, value in values["baselines"].items() if name == config.method}
-    if not values["baselines"]:
-        del values["baselines"]
     for *sections, name in _NO_EFFECT:
         section = values
         for part in sections:

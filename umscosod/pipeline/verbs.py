@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umscosod.baselines.choose import PEERS
+from umscosod.baselines.choose import BASELINES
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
@@ -107,11 +107,11 @@ def label_groups(
     config = load_config(DEFAULT_PRESET) if config is None else config
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
-    wants_masks = config.method not in PEERS
+    wants_masks = config.method not in BASELINES
     with prepare(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
     ) as prepared:
-        if prepared.config.method in PEERS:
+        if prepared.config.method in BASELINES:
             return _label_by_baseline(prepared, started, progress)
         cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
         labels = cleaned.labels

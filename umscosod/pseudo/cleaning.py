@@ -23,6 +23,10 @@ from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sa
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
+CLEAN_GAIN = 4.0  # steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled
+CLEAN_ROUNDS = 2  # prototypes of what the labels cover, then of what the maps before cover
+PROBE_PATCHES = 15_000  # patches of the collection the probe is fitted on, drawn at random
+
 
 def clean_labels(
     features: GroupFeatures, labels: Mapping[str, PseudoLabel], config: PseudoConfig
@@ -35,7 +39,7 @@ def clean_labels(
     labels : mapping of str to PseudoLabel
         By image id; images without one stay without, but get no say either.
     config : PseudoConfig
-        Reads ``clean``, ``clean_gain`` and ``clean_rounds``.
+        Reads ``clean``.
 
     Returns
     -------
@@ -61,10 +65,10 @@ def clean_labels(
         return own
     contrast_NP = token_contrast(facets[0], grid_hw)
     maps_NP = np.zeros_like(contrast_NP)
-    for _ in range(config.clean_rounds):
+    for _ in range(CLEAN_ROUNDS):
         nearness_NP = minmax(np.sum([prototype_nearness(facet, facet[chosen], cover_NP) for facet in facets], axis=0))
         product_NP = minmax(contrast_NP * nearness_NP)
-        maps_NP = np.clip(0.5 + config.clean_gain * (product_NP - 0.5), 0.0, 1.0)
+        maps_NP = np.clip(0.5 + CLEAN_GAIN * (product_NP - 0.5), 0.0, 1.0)
         cover_NP = np.where(is_human_N1, label_NP, maps_NP[chosen])
     cleaned = {}
     for i, label in zip(chosen, kept, strict=True):
@@ -175,13 +179,13 @@ def clean_collection(
 
     Notes
     -----
-    ``probe_patches`` are shared out by labelled images, rounded, at least one to a group. One order of groups and
+    `PROBE_PATCHES` are shared out by labelled images, rounded, at least one to a group. One order of groups and
     images gives equal bits; another sums in another order and, in a group of which not all patches are drawn, draws
     others.
     """
     cleaned: dict[str, PseudoLabel] = {}
     samples: list[ProbeSample] = []
-    share = config.pseudo.probe_patches / max(1, len(labels))  # of an image
+    share = PROBE_PATCHES / max(1, len(labels))  # of an image
     for features in collection:
         own = clean_labels(features, labels, config.pseudo)
         cleaned |= own
@@ -189,10 +193,10 @@ def clean_collection(
             count = max(1, round(share * len(own)))
             sample = draw_sample(features, own, count, config.seed)
             samples += [] if sample is None else [sample]
-    probe = fit_probe(samples, config.pseudo.probe_ridge)
+    probe = fit_probe(samples)
     if probe is None:
         return CleanedLabels(labels=cleaned)
     probed: dict[str, PseudoLabel] = {}
     for features in collection:
-        probed |= apply_probe(features, cleaned, probe, config.pseudo)
+        probed |= apply_probe(features, cleaned, probe)
     return CleanedLabels(labels=probed, probe=probe)

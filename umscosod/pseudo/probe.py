@@ -22,7 +22,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from umscosod.config import PseudoConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import resize_centred
 from umscosod.errors import CheckpointError, shorten
@@ -32,6 +31,11 @@ from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
 
 logger = logging.getLogger(__name__)
+
+RIDGE = 0.5  # for patches of unit variance: the stiffer, the less the probe copies faults of labels
+# Steepness of the probe's maps, per standard deviation of its logits: how much of a map DenseCRF takes as settled.
+SLOPE = 12.0  # on a ViT
+SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
 _NEWTON_STEPS = 30  # as a rule 5 to 8 settle it; a weak ridge needs more
 _SETTLED = 1e-3  # largest change of a logit, in a Newton step, at which the fit is done
@@ -119,7 +123,7 @@ def draw_sample(
     )
 
 
-def fit_probe(samples: list[ProbeSample], ridge: float) -> LinearProbe | None:
+def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe | None:
     """Fit logistic regression to soft targets by Newton's method.
 
     Parameters
@@ -157,7 +161,7 @@ def fit_probe(samples: list[ProbeSample], ridge: float) -> LinearProbe | None:
 
 
 def apply_probe(
-    features: GroupFeatures, labels: Mapping[str, PseudoLabel], probe: LinearProbe, config: PseudoConfig
+    features: GroupFeatures, labels: Mapping[str, PseudoLabel], probe: LinearProbe
 ) -> dict[str, PseudoLabel]:
     """Replace the pseudo-labels of a group by the probe's soft maps.
 
@@ -167,8 +171,6 @@ def apply_probe(
     labels : mapping of str to PseudoLabel
         By image id; images without one stay without.
     probe : LinearProbe
-    config : PseudoConfig
-        As for `compute_maps`.
 
     Returns
     -------
@@ -177,7 +179,7 @@ def apply_probe(
         is.
     """
     probed = {}
-    for image, map_hw in zip(features.group.images, compute_maps(features, probe, config), strict=True):
+    for image, map_hw in zip(features.group.images, compute_maps(features, probe), strict=True):
         if (label := labels.get(image.id)) is None:
             continue
         if label.source != HUMAN_SOURCE:
@@ -186,7 +188,7 @@ def apply_probe(
     return probed
 
 
-def compute_maps(features: GroupFeatures, probe: LinearProbe, config: PseudoConfig) -> FloatArray:
+def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     """Soft maps of a group, of whose images none needs a label.
 
     Parameters
@@ -194,15 +196,13 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe, config: PseudoConf
     features : GroupFeatures
         Of the backbones, and under the whitening, that the probe was fitted on.
     probe : LinearProbe
-    config : PseudoConfig
-        Reads ``probe_slope`` and ``probe_slope_whitened``.
 
     Returns
     -------
     ndarray, float32, (N, h, w), in [0, 1]
-        On the first stream's token grid: sigmoid(slope * logit / spread).
+        On the first stream's token grid: sigmoid(slope * logit / spread), of the slope `SLOPE` or `SLOPE_WHITENED`.
     """
-    slope = config.probe_slope_whitened if features.first.is_centred else config.probe_slope
+    slope = SLOPE_WHITENED if features.first.is_centred else SLOPE
     maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
@@ -242,10 +242,9 @@ def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray,
             break
     else:
         logger.warning(
-            "the probe of the pseudo-labels did not settle in %d steps: pseudo.probe_ridge %g is too weak for it, "
-            "raise it",
+            "the probe of the pseudo-labels did not settle in %d steps; look at its maps, or switch it off with "
+            "pseudo.probe=none",
             _NEWTON_STEPS,
-            ridge,
         )
     return solution_G
 

@@ -23,6 +23,10 @@ from umscosod.pseudo.coco_file import Annotation, Tally, match_entries, read_coc
 from umscosod.pseudo.regions import LabelMap, decode_segmentation, merge_patches, read_stated_size
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageRef
 
+MAX_CORNERS = 2  # masks that hold more corners of the image than this are background
+NMS_IOU = 0.9  # of two masks with a larger IoU only the first is kept
+PARENT_COVERAGE = 0.9  # share of a mask that its parent covers: gives whole, part, subpart (HASSOD)
+
 RunLengths = dict[str, Any]
 """COCO's compressed run lengths: ``{"size": [h, w], "counts": text}``."""
 
@@ -39,18 +43,6 @@ def compute_overlap(mask_HW: BoolArray, attention_HW: BoolArray) -> float:
     """
     union = int(np.count_nonzero(mask_HW | attention_HW))
     return int(np.count_nonzero(mask_HW & attention_HW)) / union if union else 0.0
-
-
-def compute_soft_overlap(mask_hw: FloatArray, saliency_hw: FloatArray) -> float:
-    """Eq. 1 without a threshold: sum of minima over sum of maxima, in [0, 1]; equals it on binary maps.
-
-    Examples
-    --------
-    >>> compute_soft_overlap(np.array([1.0, 1.0]), np.array([0.5, 0.0]))
-    0.25
-    """
-    top = float(np.maximum(mask_hw, saliency_hw).sum(dtype=np.float64))
-    return float(np.minimum(mask_hw, saliency_hw).sum(dtype=np.float64)) / top if top > 0 else 0.0
 
 
 def pool_to_grid(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
@@ -102,23 +94,23 @@ def intersections(rles: Sequence[RunLengths]) -> npt.NDArray[np.int64]:
     return shared_MM
 
 
-def suppress_duplicates(shared_MM: npt.NDArray[np.int64], nms_iou: float) -> list[int]:
-    """Indices of the masks kept when of two with a larger IoU only the first stays."""
+def suppress_duplicates(shared_MM: npt.NDArray[np.int64]) -> list[int]:
+    """Indices of the masks kept when of two with an IoU above `NMS_IOU` only the first stays."""
     areas_M = np.diagonal(shared_MM)
     kept: list[int] = []
     for index in range(len(areas_M)):
         shared = shared_MM[index, kept]
         union = areas_M[index] + areas_M[kept] - shared
-        if areas_M[index] > 0 and not (shared > nms_iou * union).any():
+        if areas_M[index] > 0 and not (shared > NMS_IOU * union).any():
             kept.append(index)
     return kept
 
 
-def coverage_levels(shared_MM: npt.NDArray[np.int64], coverage: float) -> list[int]:
+def coverage_levels(shared_MM: npt.NDArray[np.int64]) -> list[int]:
     """Level of each mask: 0 whole, 1 part, 2 subpart.
 
-    b is a parent of a if it covers at least `coverage` of a while a covers less than that of b; the parent is the
-    smallest such (of equals the first); the level is the depth, at most 2. A parent is always larger than its
+    b is a parent of a if it covers at least `PARENT_COVERAGE` of a while a covers less than that of b; the parent is
+    the smallest such (of equals the first); the level is the depth, at most 2. A parent is always larger than its
     child, so there are no cycles.
 
     References
@@ -129,13 +121,15 @@ def coverage_levels(shared_MM: npt.NDArray[np.int64], coverage: float) -> list[i
     --------
     Areas 10, 4 and 2, each inside the one before:
 
-    >>> coverage_levels(np.array([[10, 4, 2], [4, 4, 2], [2, 2, 2]]), 0.9)
+    >>> coverage_levels(np.array([[10, 4, 2], [4, 4, 2], [2, 2, 2]]))
     [0, 1, 2]
     """
     areas_M = np.diagonal(shared_MM)
     levels = [0] * len(areas_M)
     for child in np.argsort(-areas_M, kind="stable"):
-        is_parent = (shared_MM[child] >= coverage * areas_M[child]) & (shared_MM[child] < coverage * areas_M)
+        is_parent = (shared_MM[child] >= PARENT_COVERAGE * areas_M[child]) & (
+            shared_MM[child] < PARENT_COVERAGE * areas_M
+        )
         if is_parent.any():
             candidates = np.flatnonzero(is_parent)
             parent = int(candidates[np.argmin(areas_M[candidates])])
@@ -189,16 +183,16 @@ def is_sound_mask(mask_hw: BoolArray, config: PseudoConfig) -> bool:
     """
     share = float(np.count_nonzero(mask_hw)) / mask_hw.size
     corners = int(np.count_nonzero(mask_hw[[0, 0, -1, -1], [0, -1, 0, -1]]))
-    return config.min_area_share <= share <= config.max_area_share and share > 0 and corners <= config.max_corners
+    return config.min_area_share <= share <= config.max_area_share and share > 0 and corners <= MAX_CORNERS
 
 
-def drop_duplicates(proposals: Sequence[MaskProposal], config: PseudoConfig, *, relevel: bool) -> list[MaskProposal]:
+def drop_duplicates(proposals: Sequence[MaskProposal], *, relevel: bool) -> list[MaskProposal]:
     """Of near-equal masks keep the first; on request replace the levels by those of mutual coverage."""
     shared_MM = intersections([encode_rle(proposal.mask_hw) for proposal in proposals])
-    kept = suppress_duplicates(shared_MM, config.nms_iou)
+    kept = suppress_duplicates(shared_MM)
     if not relevel:
         return [proposals[index] for index in kept]
-    levels = coverage_levels(shared_MM[np.ix_(kept, kept)], config.parent_coverage)
+    levels = coverage_levels(shared_MM[np.ix_(kept, kept)])
     return [replace(proposals[index], level=level) for index, level in zip(kept, levels, strict=True)]
 
 
@@ -232,7 +226,7 @@ class HacProposer:
             for mask_hw in _filled_regions(map_hw)
             if is_sound_mask(mask_hw, self.config)
         ]
-        return drop_duplicates(proposals, self.config, relevel=True)
+        return drop_duplicates(proposals, relevel=True)
 
 
 def _filled_regions(map_hw: LabelMap) -> list[BoolArray]:
@@ -263,7 +257,7 @@ class CocoProposer:
     ----------
     file : Path
     config : PseudoConfig
-        ``min_score``, the area and corner rules, ``nms_iou`` and ``detections_images`` apply.
+        ``min_score``, the shares of the area and ``detections_images`` apply.
     images : iterable of ImageRef
         All images of the collection.
 
@@ -357,7 +351,7 @@ class CocoProposer:
         if rescaled:
             self._rescaled.add(rescaled)
         has_levels = all("hier_level" in annotation.row for annotation, _ in found)
-        return drop_duplicates([proposal for _, proposal in found], self.config, relevel=not has_levels)
+        return drop_duplicates([proposal for _, proposal in found], relevel=not has_levels)
 
     def _rank(self, key: str, image_id: str) -> list[tuple[float, Annotation]]:
         """Annotations of an entry with their scores, best first, those of too low a score left out."""

@@ -13,7 +13,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,27 +28,25 @@ from umscosod.pseudo.proposals import (
     MaskProposer,
     RunLengths,
     compute_overlap,
-    compute_soft_overlap,
     merge_rles,
     pool_to_grid,
 )
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
-BinarizeMode = Literal["mass", "otsu", "mean"]
+MAX_LEVEL = 1  # deepest level of the masks used: 0 whole, 1 part, 2 subpart
+MAX_GROUP_MASKS = 6000  # of a group, that are clustered at most: memory grows with the square
+WEAK_WEIGHT = 0.5  # of a weak pseudo-label in the loss
+SA_MASS = 0.6  # share of the attention that its set holds, as in DINO's visualisation (spec A1.2)
 
 
-def attention_threshold(map_P: FloatArray, mode: BinarizeMode, mass: float) -> float:
+def attention_threshold(map_P: FloatArray) -> float:
     """Compute the value from which a patch belongs to the attention's set.
 
-    ``mass`` takes the fewest of the highest patches that hold that share of the sum (as DINO's visualisation does
-    per head); ``otsu`` parts the histogram; ``mean`` takes what is at least the mean.
+    The fewest of the highest patches that hold the share `SA_MASS` of the sum, as DINO's visualisation takes per head.
 
     Parameters
     ----------
     map_P : ndarray, float, any shape, in [0, 1]
-    mode : {"mass", "otsu", "mean"}
-    mass : float
-        In [0, 1]; used by ``mass`` only.
 
     Returns
     -------
@@ -59,47 +57,17 @@ def attention_threshold(map_P: FloatArray, mode: BinarizeMode, mass: float) -> f
     --------
     The two highest hold 7 of 10:
 
-    >>> attention_threshold(np.array([1.0, 2.0, 3.0, 4.0]), "mass", 0.6)
+    >>> attention_threshold(np.array([1.0, 2.0, 3.0, 4.0]))
     3.0
     """
     values_P = np.sort(np.asarray(map_P, dtype=np.float64).ravel())[::-1]
     positive = values_P[values_P > 0]
     if positive.size == 0:
         return float("inf")
-    if mode == "mass":
-        summed = np.cumsum(positive)
-        # a share met but for rounding counts as met
-        index = int(np.searchsorted(summed, mass * summed[-1] * (1 - 1e-12)))
-        return float(positive[min(index, positive.size - 1)])
-    if mode == "mean":
-        return float(values_P.mean())
-    return _otsu_threshold(values_P)
-
-
-def _otsu_threshold(values_P: FloatArray) -> float:
-    """Lowest value of the upper class of Otsu's two (DOI 10.1109/TSMC.1979.4310076), over `values_P` descending.
-
-    Exact: every cut between two different values is tried, where a histogram would move values to bin centres.
-    Of equal cuts the highest; of a constant map all values.
-    """
-    cuts = np.flatnonzero(values_P[:-1] > values_P[1:]) + 1  # sizes of the upper class
-    if cuts.size == 0:
-        return float(values_P[0])
-    total, summed = float(values_P.sum()), np.cumsum(values_P)[cuts - 1]
-    between = cuts * (values_P.size - cuts) * (summed / cuts - (total - summed) / (values_P.size - cuts)) ** 2
-    return float(values_P[cuts[np.argmax(between)] - 1])
-
-
-def binarize_attention(map_P: FloatArray, mode: BinarizeMode, mass: float) -> BoolArray:
-    """Turn the attention map into a set of patches: bool, same shape (see `attention_threshold`).
-
-    Examples
-    --------
-    >>> binarize_attention(np.array([1.0, 2.0, 3.0, 4.0]), "mean", 0.0).tolist()
-    [False, False, True, True]
-    """
-    chosen_P: BoolArray = map_P >= attention_threshold(map_P, mode, mass)
-    return chosen_P
+    summed = np.cumsum(positive)
+    # a share met but for rounding counts as met
+    index = int(np.searchsorted(summed, SA_MASS * summed[-1] * (1 - 1e-12)))
+    return float(positive[min(index, positive.size - 1)])
 
 
 def largest_component(mask_hw: BoolArray) -> BoolArray:
@@ -247,12 +215,9 @@ class _Candidate:
 class _Attention:
     """The attention of one image, comparable to masks of any size."""
 
-    def __init__(self, saliency_hw: FloatArray, config: PseudoConfig) -> None:
+    def __init__(self, saliency_hw: FloatArray) -> None:
         self.saliency_hw = saliency_hw
-        self.is_soft = config.sa_binarize == "soft"
-        # soft still needs a set for images without masks: the default rule's
-        mode = "mass" if config.sa_binarize == "soft" else config.sa_binarize
-        self.threshold = attention_threshold(saliency_hw, mode, config.sa_mass)
+        self.threshold = attention_threshold(saliency_hw)
         self._sets: dict[tuple[int, ...], BoolArray] = {}
 
     def as_set(self, size_hw: tuple[int, ...]) -> BoolArray:
@@ -263,9 +228,6 @@ class _Attention:
 
     def overlap(self, mask_HW: BoolArray) -> float:
         """Overlap O of eq. 1, in [0, 1]."""
-        if self.is_soft:
-            grid_hw = (self.saliency_hw.shape[0], self.saliency_hw.shape[1])
-            return compute_soft_overlap(pool_to_grid(mask_HW, grid_hw), self.saliency_hw)
         return compute_overlap(mask_HW, self.as_set(mask_HW.shape))
 
 
@@ -288,8 +250,8 @@ def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: 
     list of PseudoLabel
         In the order of the images. ``map_hw`` is the mask as float32, on the grid (hac) or at the masks' own size
         (coco-json). ``confidence`` is ``sqrt(f * O)``, the geometric mean of the two cues that chose the label: how
-        many images share the category and how well it agrees with the attention; times ``weak_weight`` for weak
-        labels. A fallback label has no co-occurrence to speak for it: ``weak_weight * O``. ``details`` holds all
+        many images share the category and how well it agrees with the attention; times `WEAK_WEIGHT` for weak
+        labels. A fallback label has no co-occurrence to speak for it: ``WEAK_WEIGHT * O``. ``details`` holds all
         candidates as run lengths, with which top-k can be swept without a second pass.
 
         With ``select=masks`` the attention is not looked at: every overlap is 0, the most frequent category wins (of
@@ -304,9 +266,9 @@ def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: 
     count, grid_hw = len(features.group.images), features.first.grid_hw
     # an attention of zeros overlaps with nothing, so that frequency and the number of masks are left to decide
     saliency_NP = np.zeros_like(features.saliency_NP) if config.select == "masks" else features.saliency_NP
-    attentions = [_Attention(saliency_P.reshape(grid_hw), config) for saliency_P in saliency_NP]
-    candidates = [_gather(features, i, proposer, attentions[i], config) for i in range(count)]
-    _limit_masks(candidates, config.max_group_masks, features.group.name)
+    attentions = [_Attention(saliency_P.reshape(grid_hw)) for saliency_P in saliency_NP]
+    candidates = [_gather(features, i, proposer, attentions[i]) for i in range(count)]
+    _limit_masks(candidates, features.group.name)
     clustered = [(i, one) for i, ones in enumerate(candidates) for one in ones if one.embedding_D is not None]
     if clustered:
         embeddings_MD = np.stack([one.embedding_D for _, one in clustered if one.embedding_D is not None])
@@ -371,15 +333,13 @@ def _centred(features: GroupFeatures, config: PseudoConfig) -> GroupFeatures:
     return replace(features, first=first)
 
 
-def _gather(
-    features: GroupFeatures, index: int, proposer: MaskProposer, attention: _Attention, config: PseudoConfig
-) -> list[_Candidate]:
+def _gather(features: GroupFeatures, index: int, proposer: MaskProposer, attention: _Attention) -> list[_Candidate]:
     """Propose masks for one image; embed those of the levels in use."""
     tokens_PD = features.first.tokens_NPD[index]
     found = []
     for proposal in proposer.propose(features, index):
         one = _candidate(proposal, attention)
-        if proposal.level <= config.max_level:
+        if proposal.level <= MAX_LEVEL:
             one.embedding_D = embed_mask(tokens_PD, pool_to_grid(proposal.mask_hw, features.first.grid_hw))
         found.append(one)
     return found
@@ -395,14 +355,14 @@ def _candidate(proposal: MaskProposal, attention: _Attention) -> _Candidate:
     )
 
 
-def _limit_masks(candidates: Sequence[list[_Candidate]], limit: int, group: str) -> None:
+def _limit_masks(candidates: Sequence[list[_Candidate]], group: str) -> None:
     """Leave masks out of a group with too many: an equal share for each image, best overlap first."""
     total = sum(one.embedding_D is not None for ones in candidates for one in ones)
-    if total <= limit:
+    if total <= MAX_GROUP_MASKS:
         return
-    share = max(1, limit // len(candidates))
-    message = "group %s: %d masks exceed pseudo.max_group_masks=%d; the best %d per image are used"
-    _log.warning(message, group, total, limit, share)
+    share = max(1, MAX_GROUP_MASKS // len(candidates))
+    message = "group %s: of %d masks %d can be clustered; the best %d per image are used"
+    _log.warning(message, group, total, MAX_GROUP_MASKS, share)
     for ones in candidates:
         used = sorted((one for one in ones if one.embedding_D is not None), key=lambda one: -one.overlap)
         for one in used[share:]:
@@ -450,7 +410,7 @@ def _label(
     if chosen is None:
         mask_HW = largest_component(attention.as_set(attention.saliency_hw.shape))
         source, overlap, frequency = NO_MASK_SOURCE if is_blind else FALLBACK_SOURCE, attention.overlap(mask_HW), 0.0
-        confidence = config.weak_weight * overlap
+        confidence = WEAK_WEIGHT * overlap
         details |= {"category": None, "rank": None}
     else:
         members = [one for one in candidates if one.category == chosen.id]
@@ -460,7 +420,7 @@ def _label(
         details |= {"category": chosen.id, "rank": [one.id for one in order].index(chosen.id)}
     is_weak = overlap < config.weak_overlap and not is_blind
     if is_weak and chosen is not None:
-        confidence *= config.weak_weight
+        confidence *= WEAK_WEIGHT
     details |= {
         "frequency": frequency,
         "overlap": overlap,

@@ -53,8 +53,7 @@ def label_map(
     mask_HW = resize_centred(label.map_hw, size_hw)
     if label.source == HUMAN_SOURCE or label.is_map or config.select == "masks":
         return mask_HW.astype(np.float32)
-    mode = "mass" if config.sa_binarize == "soft" else config.sa_binarize
-    threshold = attention_threshold(saliency_hw, mode, config.sa_mass)
+    threshold = attention_threshold(saliency_hw)
     if not np.isfinite(threshold) or threshold <= 0:
         return mask_HW.astype(np.float32)
     attention_HW = np.clip(resize_centred(saliency_hw, size_hw) / (2.0 * min(threshold, 0.5)), 0.0, 1.0)

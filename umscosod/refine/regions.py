@@ -14,7 +14,7 @@ from umscosod.config import RefineConfig
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, FloatArray, Region
 
-_FULL_NEIGHBOURHOOD = 2  # scipy's rank of a structuring element that counts diagonals, in two dimensions
+_NEIGHBOURS = np.ones((3, 3), np.bool_)  # of a pixel in a component: 8, diagonal ones too (spec A7)
 
 
 def _overlaps(pixels: int, cells: int) -> sparse.csr_array:
@@ -150,12 +150,7 @@ def _select(
         return kept_K
     # Highest similarity, then largest, then first in reading order (lexsort's last key leads).
     best = candidates[np.lexsort((candidates, -area_K[candidates], -similarity_K[candidates]))[0]]
-    score_K = similarity_K
-    if config.sim_mode == "relative":
-        top = similarity_K[best]
-        # A best that points away from the prototype makes ratios meaningless: only its equals are as good.
-        score_K = similarity_K / top if top > 0 else (similarity_K == top).astype(np.float64)
-    kept_K = is_big_K & (score_K > config.sim_th)
+    kept_K = is_big_K & (similarity_K > config.sim_th)
     if config.keep_best:
         kept_K[best] = True
     return kept_K
@@ -178,7 +173,7 @@ def filter_regions(
     prototype : ndarray, float, (D,), or None
         From `group_prototype`. None: components are judged by size alone and their similarity is given as 0.
     config : RefineConfig
-        Reads connectivity, sim_mode, sim_th, keep_best and drop_regions_smaller_than.
+        Reads sim_th, keep_best and drop_regions_smaller_than.
 
     Returns
     -------
@@ -194,8 +189,7 @@ def filter_regions(
 
     Notes
     -----
-    * A component at exactly ``sim_th`` goes (eq. 8 is strict). In ``relative`` mode the cosine is divided by the
-      image's best before it is compared.
+    * A component at exactly ``sim_th`` goes (eq. 8 is strict).
     * ``drop_regions_smaller_than`` comes first and is final: ``keep_best`` picks among what is big enough.
     * Each component is area-pooled to the grid, so that one far smaller than a patch still has a feature.
 
@@ -206,8 +200,7 @@ def filter_regions(
     _check_tokens(tokens_PD, grid_hw)
     if prototype is not None and prototype.shape != (tokens_PD.shape[1],):
         raise DataError(f"region tokens are {tokens_PD.shape[1]} wide, the group prototype has shape {prototype.shape}")
-    rank = _FULL_NEIGHBOURHOOD if config.connectivity == 8 else 1
-    labels_HW, count = ndimage.label(mask_HW, structure=ndimage.generate_binary_structure(2, rank))
+    labels_HW, count = ndimage.label(mask_HW, structure=_NEIGHBOURS)
     if count == 0:
         return np.zeros(mask_HW.shape, dtype=np.bool_), ()
     area_K = np.bincount(labels_HW.ravel(), minlength=count + 1)[1:]

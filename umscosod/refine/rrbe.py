@@ -5,6 +5,7 @@ Torch-free: numpy in, numpy out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +17,17 @@ from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import CrfPool, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.refine.threshold import adaptive_threshold, binarize, check_map, effective_threshold, mean_uncertainty
-from umscosod.refine.upsample import sharpen_maps, warn_once, warn_unused
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
+
+logger = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    """A run over thousands of groups must not drown its log."""
+    if message not in _warned:
+        _warned.add(message)
+        logger.warning("%s", message)
 
 
 def _check_group(
@@ -42,7 +52,7 @@ def _filter_group(
     if config.region_filter:
         prototype = group_prototype(masks, tokens_NPD, grid_hw, skip_empty=config.skip_empty)
         if prototype is not None and not config.skip_empty and not prototype.any():
-            warn_once(
+            _warn_once(
                 "refine.skip_empty is off: an empty mask makes the prototype of its whole group 0/0 (eq. 7), so that "
                 "no component of the group has a similarity"
             )
@@ -78,9 +88,7 @@ def refine_group(
         Own height and width of each image.
     config : RefineConfig
         ``adaptive``, ``region_filter`` and ``crf.enabled`` switch the three parts one by one; ``enabled`` off leaves
-        the map, enlarged as saved soft maps are, at ``th0``. ``upsample`` changes what is thresholded and what DenseCRF
-        starts from, never eq. 6: ``b_bar`` is a mean over maps as they were, so each image's confidence is read from
-        its map as it was.
+        the map, enlarged as saved soft maps are, at ``th0``.
     b_bar : float, optional
         From `mean_uncertainty` over the training set. None: over the maps of this group.
     pool : CrfPool, optional
@@ -104,7 +112,6 @@ def refine_group(
     Paper, sec. 2.3, eq. 6-8.
     """
     _check_group(maps_NHW, pictures_NHW3, tokens_NPD, sizes_hw)
-    warn_unused(config)
     if not config.enabled:
         # float64: numpy would otherwise round th0 to the map's precision first
         masks = [
@@ -114,7 +121,6 @@ def refine_group(
         return [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
     centre = mean_uncertainty(maps_NHW) if b_bar is None else b_bar
     thresholds = [adaptive_threshold(map_HW, centre, config) for map_HW in maps_NHW]
-    maps_NHW = sharpen_maps(maps_NHW, pictures_NHW3, config)
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps_NHW, thresholds, strict=True)]
     levels = [effective_threshold(*parts) for parts in zip(maps_NHW, masks, thresholds, strict=True)]
     masks, regions = _filter_group(masks, tokens_NPD, grid_hw, config)

@@ -12,6 +12,8 @@ from umscosod.data.resize import resize_mask
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, FloatArray
 
+EMPTY_SHARE = 0.95  # of max(M), from which pixels are kept where nothing reaches the threshold
+
 
 def mask_confidence(map_HW: FloatArray, mask_HW: BoolArray, other_HW: BoolArray | None = None) -> float:
     """Combine the map's contrast at the mask with the agreement of a second opinion.
@@ -193,12 +195,12 @@ def binarize(map_HW: FloatArray, threshold: float, config: RefineConfig) -> Bool
     threshold : float
         A pixel equal to it is foreground.
     config : RefineConfig
-        Reads empty_floor and empty_share.
+        Reads empty_floor.
 
     Returns
     -------
     ndarray, bool, (H, W)
-        M >= threshold. Where that is empty: M >= empty_share * max(M) if max(M) > empty_floor, else all false.
+        M >= threshold. Where that is empty: M >= `EMPTY_SHARE` * max(M) if max(M) > empty_floor, else all false.
 
     Raises
     ------
@@ -220,7 +222,7 @@ def binarize(map_HW: FloatArray, threshold: float, config: RefineConfig) -> Bool
     mask_HW: BoolArray = values >= threshold
     peak = float(values.max())
     if not mask_HW.any() and peak > config.empty_floor:
-        mask_HW = values >= config.empty_share * peak
+        mask_HW = values >= EMPTY_SHARE * peak
     return mask_HW
 
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from umscosod.config import PipelineConfig
 from umscosod.device import autocast, resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
-from umscosod.features.mirror import mirror_features
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
@@ -37,7 +36,6 @@ from umscosod.training.sampler import (
     image_weight,
     locate_step,
     select_groups,
-    toss_mirror,
 )
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
@@ -78,6 +76,8 @@ class Teacher:
 
 
 logger = logging.getLogger(__name__)
+
+KEEP_CHECKPOINTS = 2  # the latest, on disk: one more than the one that is resumed from, should that be damaged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +155,7 @@ def train_network(
     meta = _describe_run(features[order[0]], config, compute_fingerprint(groups, labels, start))
     model = _first_network(start, meta.dims, config).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+    optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate)
 
     with _reproducible(config.seed, device):
         teacher = Teacher(model, config.train.ema_decay)
@@ -170,18 +170,17 @@ def train_network(
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
                 seen = features[index]
                 _check_same_images(seen.group, groups[index])
-                is_mirrored = config.train.mirror and toss_mirror(config.seed, at)
-                loss = _train_step(model, optimizer, seen, chosen, labels, config, device, is_mirrored)
+                loss = _train_step(model, optimizer, seen, chosen, labels, config, device)
                 step += 1
                 teacher.follow(model, step)
                 _log_step(log, step, at.epoch + 1, loss)
                 meta = dataclasses.replace(meta, step=step, epoch=at.epoch + 1)
                 if step == total or step % (len(order) * config.train.checkpoint_every) == 0:
-                    checkpoint = _save(run_dir, model, teacher, optimizer, meta, config)
+                    checkpoint = _save(run_dir, model, teacher, optimizer, meta)
                 try:
                     progress(step, total, f"training, loss {loss.total.item():.3f}")
                 except Cancelled:
-                    _save(run_dir, model, teacher, optimizer, meta, config)
+                    _save(run_dir, model, teacher, optimizer, meta)
                     raise
     assert checkpoint is not None, "the last step always saves"
     return TrainedNetwork(
@@ -214,13 +213,10 @@ def _train_step(
     labels: Mapping[str, PseudoLabel],
     config: PipelineConfig,
     device: torch.device,
-    is_mirrored: bool,
 ) -> Loss:
     group = features.group
     targets = [labels[group.images[index].id] for index in chosen]
     target_NHW = build_targets(targets, features.pictures_NHW3.shape[1:3])
-    if is_mirrored:
-        features, target_NHW = mirror_features(features), target_NHW.flip(2)
     height, width = features.pictures_NHW3.shape[1:3]
     pick = list(chosen)
 
@@ -242,9 +238,6 @@ def _train_step(
         output.logits,
         target_NHW.to(device),
         torch.tensor([image_weight(label, config.train.label_weights) for label in targets], device=device),
-        bce_weight=config.train.bce_weight,
-        iou_weight=config.train.iou_weight,
-        iou_eps=config.train.iou_eps,
         label_smoothing=config.train.label_smoothing,
     )
     if not math.isfinite(loss.total.item()):
@@ -276,12 +269,11 @@ def _save(
     teacher: Teacher,
     optimizer: torch.optim.Optimizer,
     meta: CheckpointMeta,
-    config: PipelineConfig,
 ) -> Path:
     state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": meta.step}
     if teacher.model is not model:
         state["network"] = model.state_dict()
-    return save_checkpoint(run_dir, teacher.model, meta, state, keep=config.train.keep_checkpoints)
+    return save_checkpoint(run_dir, teacher.model, meta, state, keep=KEEP_CHECKPOINTS)
 
 
 def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:

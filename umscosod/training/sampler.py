@@ -87,17 +87,6 @@ def draw_images(seed: int, at: Step, available: tuple[int, ...], batch_images: i
     return tuple(sorted(available[index] for index in chosen))
 
 
-def toss_mirror(seed: int, at: Step) -> bool:
-    """Whether a step sees its group mirrored: with chance one half, a function of (seed, step).
-
-    Examples
-    --------
-    >>> [toss_mirror(0, Step(epoch, 0)) for epoch in range(6)]
-    [True, False, False, False, False, False]
-    """
-    return bool(numpy_generator(seed, "train", "mirror", at.epoch, at.group).integers(2))
-
-
 logger = logging.getLogger(__name__)
 
 
@@ -111,7 +100,7 @@ def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -
     ----------
     label : PseudoLabel or None
     label_weights : {"confidence", "equal"}
-        equal: every label counts alike, as in eq. 9 and 10, but for weak ones that ``pseudo.weak_weight`` 0 left out.
+        equal: every label counts alike, as in eq. 9 and 10, but for those of no confidence.
     """
     if label is None or (label.source != HUMAN_SOURCE and not label.mask_hw.any()):
         return 0.0

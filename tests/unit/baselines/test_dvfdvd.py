@@ -9,7 +9,6 @@ import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.baselines.dvfdvd import cluster_patches, count_votes, dvfdvd_maps
-from umscosod.config import DvfdvdConfig
 from umscosod.types import GroupFeatures
 
 
@@ -22,9 +21,8 @@ def group() -> GroupFeatures:
     return make_features(tokens, saliency)
 
 
-@pytest.mark.parametrize("vote", ["fixed", "mean"])
-def test_what_all_images_share_is_found_and_what_one_has_is_not(vote: str) -> None:
-    maps = dvfdvd_maps(group(), DvfdvdConfig(vote=vote), seed=1)  # type: ignore[arg-type]
+def test_what_all_images_share_is_found_and_what_one_has_is_not() -> None:
+    maps = dvfdvd_maps(group(), seed=1)
     assert maps.dtype == np.float32
     for map_hw, where in zip(maps, [(1, 1, 3, 3), (2, 2, 5, 5), (1, 1, 3, 3)], strict=True):
         np.testing.assert_array_equal(map_hw >= 0.5, box(6, *where))
@@ -32,7 +30,7 @@ def test_what_all_images_share_is_found_and_what_one_has_is_not(vote: str) -> No
 
 def test_two_clear_clusters_are_found_and_the_elbow_stops_there() -> None:
     tokens = np.stack([paint(6, {(1, 1, 4, 4): 1}).reshape(36, -1)] * 2)
-    labels = cluster_patches(tokens, DvfdvdConfig(), np.random.default_rng(0))
+    labels = cluster_patches(tokens, np.random.default_rng(0))
     assert len(np.unique(labels)) == 2
     object_36 = box(6, 1, 1, 4, 4).ravel()
     assert len(np.unique(labels[:, object_36])) == len(np.unique(labels[:, ~object_36])) == 1
@@ -42,20 +40,20 @@ def test_equal_seeds_give_equal_bits() -> None:
     noisy = group()
     noise = np.random.default_rng(2).normal(0, 0.3, noisy.first.keys_NPK.shape)
     noisy = replace(noisy, first=replace(noisy.first, keys_NPK=noisy.first.keys_NPK + noise))
-    first, second = (dvfdvd_maps(noisy, DvfdvdConfig(), seed=4).tobytes() for _ in range(2))
+    first, second = (dvfdvd_maps(noisy, seed=4).tobytes() for _ in range(2))
     assert first == second
 
 
 def test_a_single_image_is_segmented_by_its_own_vote() -> None:
     features = make_features([paint(6, {(1, 1, 3, 3): 1})], [box(6, 1, 1, 3, 3).astype(float)])
-    (map_hw,) = dvfdvd_maps(features, DvfdvdConfig(), seed=0)
+    (map_hw,) = dvfdvd_maps(features, seed=0)
     np.testing.assert_array_equal(map_hw >= 0.5, box(6, 1, 1, 3, 3))
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_equal_patches_give_zeros_whatever_the_attention(level: float) -> None:
     features = make_features([np.full((4, 4, 3), level)] * 2, [box(4, 1, 1, 3, 3).astype(float)] * 2)
-    maps = dvfdvd_maps(features, DvfdvdConfig(), seed=0)
+    maps = dvfdvd_maps(features, seed=0)
     assert maps.shape == (2, 4, 4)
     assert not maps.any()
 
@@ -65,12 +63,12 @@ def test_whitened_tokens_are_embeddeds_and_vote_by_the_mean() -> None:
     features = group()
     dense = np.maximum(features.saliency_NP, np.float32(0.3))
     features = replace(features, saliency_NP=dense, first=replace(features.first, is_centred=True))
-    map_hw = dvfdvd_maps(features, DvfdvdConfig(), seed=1)[0]
+    map_hw = dvfdvd_maps(features, seed=1)[0]
     np.testing.assert_array_equal(map_hw >= 0.5, box(6, 1, 1, 3, 3))
-    assert (dvfdvd_maps(features, DvfdvdConfig(vote="fixed"), seed=1)[0] >= 0.5).all()
+    assert (dvfdvd_maps(replace(features, first=replace(features.first, is_centred=False)), seed=1)[0] >= 0.5).all()
 
 
 def test_a_cluster_that_an_image_does_not_hold_gets_no_vote_of_it() -> None:
     labels = np.array([[0, 0, 1, 1], [0, 0, 0, 0]])
     saliency = np.array([[0.0, 0.0, 1.0, 1.0], [0.9, 0.9, 0.9, 0.9]])
-    assert count_votes(labels, saliency, DvfdvdConfig(vote="mean")).tolist() == [0.0, 0.5]
+    assert count_votes(labels, saliency, None).tolist() == [0.0, 0.5]

@@ -74,8 +74,8 @@ def test_refuses_in_one_line(
 
 
 def test_settings_of_grouping_are_flags() -> None:
-    command, _ = parse(["discover", "photos", "--out", "g.csv", "--grouping.rounds", "3", "--n-groups", "4"])
-    assert command.grouping == GroupingConfig(rounds=3)  # type: ignore[union-attr]
+    command, _ = parse(["discover", "photos", "--out", "g.csv", "--grouping.max-groups", "5", "--n-groups", "4"])
+    assert command.grouping == GroupingConfig(max_groups=5)  # type: ignore[union-attr]
     assert command.n_groups == 4  # type: ignore[union-attr]
 
 

@@ -14,9 +14,6 @@ from umscosod.confidence.cues import (
     separation,
     wholeness,
 )
-from umscosod.config import ConfidenceConfig
-
-CONFIG = ConfidenceConfig()
 
 
 def square(side: int = 40, low: int = 10, high: int = 30) -> np.ndarray:
@@ -28,8 +25,8 @@ def square(side: int = 40, low: int = 10, high: int = 30) -> np.ndarray:
 def test_an_object_inside_the_image_touches_no_side_and_a_band_touches_three() -> None:
     band = np.zeros((40, 40), bool)
     band[25:] = True
-    assert inner_sides(square(), CONFIG.touch_share) == 0.0
-    assert inner_sides(band, CONFIG.touch_share) == -3.0
+    assert inner_sides(square()) == 0.0
+    assert inner_sides(band) == -3.0
     assert inner_outline(square()) == 0.0
     assert inner_outline(band) == pytest.approx(-70 / 110)  # 40 below, 15 on either side; 40 inside
 
@@ -53,9 +50,9 @@ def test_a_mask_in_the_middle_is_central() -> None:
 
 def test_colours_contrast_only_where_they_differ() -> None:
     picture = np.full((40, 40, 3), 60, np.uint8)
-    assert colour_contrast(square(), picture, CONFIG) == pytest.approx(0.0, abs=1e-9)
+    assert colour_contrast(square(), picture) == pytest.approx(0.0, abs=1e-9)
     picture[square()] = (200, 20, 20)
-    assert colour_contrast(square(), picture, CONFIG) == 1.0
+    assert colour_contrast(square(), picture) == 1.0
 
 
 def test_tokens_that_part_as_the_mask_does() -> None:
@@ -71,5 +68,5 @@ def test_every_cue_of_any_mask_is_finite() -> None:
     for share in (0.001, 0.1, 0.9, 0.999):
         mask = rng.random((32, 32)) < share
         mask[0, 0], mask[5, 5] = True, False
-        values = mask_cues(mask, rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), CONFIG)
+        values = mask_cues(mask, rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         assert np.isfinite(list(values.values())).all()

@@ -8,10 +8,8 @@ import pytest
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.confidence.cues import add_ridge, foreground_prototypes, gather_evidence
 from umscosod.confidence.group import kinship
-from umscosod.config import ConfidenceConfig
 from umscosod.types import GroupFeatures
 
-CONFIG = ConfidenceConfig()
 GRID = 8
 BOX = (2, 2, 6, 6)
 
@@ -31,7 +29,7 @@ def shares(count: int) -> np.ndarray:
 @pytest.mark.parametrize("is_centred", [False, True])
 def test_the_image_with_another_thing_has_the_least_kin(is_centred: bool) -> None:
     features = group_of([1, 1, 2, 1], is_centred=is_centred)
-    found = kinship(foreground_prototypes(features, shares(4), CONFIG.kinship_ridge))
+    found = kinship(foreground_prototypes(features, shares(4)))
     assert found.argmin() == 2
     assert np.delete(found, 2).min() > 0.8 > found[2] + 0.3
 
@@ -40,7 +38,7 @@ def test_the_image_with_another_thing_has_the_least_kin(is_centred: bool) -> Non
 def test_an_empty_mask_has_a_prototype_of_nothing(is_centred: bool) -> None:
     share_NP = shares(3)
     share_NP[1] = 0.0
-    found_NF = foreground_prototypes(group_of([1, 1, 1], is_centred=is_centred), share_NP, CONFIG.kinship_ridge)
+    found_NF = foreground_prototypes(group_of([1, 1, 1], is_centred=is_centred), share_NP)
     assert not found_NF[1].any()
     assert found_NF[[0, 2]].any(axis=1).all()
 
@@ -51,12 +49,12 @@ def test_a_prototype_is_the_mean_unit_key_less_the_groups() -> None:
     keys_NPK /= np.linalg.norm(keys_NPK, axis=2, keepdims=True)
     inside = box(GRID, *BOX).ravel()
     expected = keys_NPK[:, inside].mean(axis=1) - keys_NPK.mean(axis=(0, 1))
-    np.testing.assert_allclose(foreground_prototypes(features, shares(2), CONFIG.kinship_ridge), expected, atol=1e-6)
+    np.testing.assert_allclose(foreground_prototypes(features, shares(2)), expected, atol=1e-6)
 
 
 def test_tokens_without_any_difference_give_no_streams_and_no_prototypes() -> None:
     features = make_features([np.ones((GRID, GRID, 3))] * 2, [np.ones((GRID, GRID))] * 2)
-    evidence = gather_evidence(features, [box(GRID, *BOX)] * 2, CONFIG)
+    evidence = gather_evidence(features, [box(GRID, *BOX)] * 2)
     assert evidence.streams == ()
     assert evidence.prototype_NF.shape == (2, 0)
 

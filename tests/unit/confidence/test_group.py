@@ -5,21 +5,18 @@ import pytest
 
 from tests.unit.confidence.toys import make_streams
 from umscosod.confidence.group import best_match, group_cues, image_cues, kinship, measure_scatter, predictability
-from umscosod.config import ConfidenceConfig
-
-CONFIG = ConfidenceConfig()
 
 
 def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
-    shared = group_cues(make_streams(objects=[0] * 8), CONFIG)
-    mixed = group_cues(make_streams(objects=list(range(8))), CONFIG)
+    shared = group_cues(make_streams(objects=[0] * 8))
+    mixed = group_cues(make_streams(objects=list(range(8))))
     assert set(shared) == set(mixed) == {"closeness", "closer_than_background", "common_contrast", "match"}
     for name, value in mixed.items():
         assert shared[name] > value + 0.1, name
 
 
 def test_the_foreign_image_resembles_the_others_least() -> None:
-    cues = image_cues(make_streams(objects=[0, 0, 0, 3, 0, 0]), CONFIG)
+    cues = image_cues(make_streams(objects=[0, 0, 0, 3, 0, 0]))
     for name in ("nearness", "likeness"):
         assert int(np.argmin([cue[name] for cue in cues])) == 3
 
@@ -33,25 +30,25 @@ def test_a_foreground_like_no_other_has_no_kin() -> None:
 
 def test_a_mask_of_the_same_thing_is_predicted_and_its_opposite_is_not() -> None:
     stream, _ = make_streams(objects=[0] * 6)
-    good = predictability(stream, CONFIG.agreement_ridge)
+    good = predictability(stream, 0.1)
     assert good.min() > 0.9
     share_NP = stream.share_NP.copy()
     share_NP[2] = 1.0 - share_NP[2]
     turned = type(stream)(tokens_NPD=stream.tokens_NPD, share_NP=share_NP)
-    assert predictability(turned, CONFIG.agreement_ridge)[2] < -0.9
+    assert predictability(turned, 0.1)[2] < -0.9
 
 
 def test_match_of_equal_images_is_one() -> None:
     stream, _ = make_streams(objects=[0, 0], noise=0.0)
-    assert best_match(stream, CONFIG) == pytest.approx(1.0, abs=1e-6)
+    assert best_match(stream) == pytest.approx(1.0, abs=1e-6)
     nothing = type(stream)(tokens_NPD=stream.tokens_NPD, share_NP=stream.share_NP * 0.1)
-    assert best_match(nothing, CONFIG) == 0.0
+    assert best_match(nothing) == 0.0
 
 
 def test_tokens_all_alike_stay_finite() -> None:
     streams = make_streams(objects=[0, 0, 0], noise=0.0)
-    assert np.isfinite(list(group_cues(streams, CONFIG).values())).all()
-    assert all(np.isfinite(list(cue.values())).all() for cue in image_cues(streams, CONFIG))
+    assert np.isfinite(list(group_cues(streams).values())).all()
+    assert all(np.isfinite(list(cue.values())).all() for cue in image_cues(streams))
 
 
 def test_scatter_of_one_image_has_no_between() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.synthetic import tiny_collection
-from umscosod.config import DataConfig, EmbeddedConfig, FeaturesConfig, PipelineConfig
+from umscosod.config import DataConfig, FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.images import decode_image
 from umscosod.errors import CacheError, DataError
@@ -261,14 +261,6 @@ def test_a_backbone_that_needs_no_whitening_gets_none(setup: Setup) -> None:
     assert not first.is_centred
     assert first.tokens_NPD.shape == (3, 64, 36)
     assert first.tokens_NPD.dtype == np.float16
-
-
-def test_shrinkage_is_a_setting(setup: Setup) -> None:
-    stronger = replace(CONFIG, features=replace(CONFIG.features, embedded=EmbeddedConfig(shrinkage=1.0)))
-    base = setup.load()
-    other = FeatureCollection(setup.groups, setup.pair, stronger, setup.cache)
-    assert setup.encoded == (6, 6)
-    assert np.linalg.norm(other.whitenings["first"].matrix_DD) < np.linalg.norm(base.whitenings["first"].matrix_DD)
 
 
 def test_a_warm_cache_does_not_let_a_refused_picture_in(setup: Setup) -> None:

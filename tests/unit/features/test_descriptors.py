@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.config import EmbeddedConfig
 from umscosod.features.embedded import DESCRIPTOR_DIM, ORIENTATIONS, cell_means, compute_descriptors, to_lab
 from umscosod.types import ByteArray
 
-CONFIG = EmbeddedConfig()
 GRADIENTS = slice(6, 6 + 3 * ORIENTATIONS)
 
 
@@ -40,15 +38,15 @@ def test_cell_means_keep_channels_apart() -> None:
 
 
 def test_a_cell_of_two_greys_has_their_mean_and_deviation() -> None:
-    got = compute_descriptors(stripes(32, 4), 8, CONFIG)  # half of every cell black, half white: L is 0 or 1
+    got = compute_descriptors(stripes(32, 4), 8)  # half of every cell black, half white: L is 0 or 1
     np.testing.assert_allclose(got[..., 0], 0.5, atol=1e-3)
     np.testing.assert_allclose(got[..., 3], 0.5, atol=1e-3)
     np.testing.assert_allclose(got[..., 4:6], 0.0, atol=2e-3)
 
 
 def test_stripes_have_one_orientation_and_their_transpose_the_other() -> None:
-    upright = compute_descriptors(stripes(64, 4), 8, CONFIG)[..., GRADIENTS].reshape(8, 8, 3, ORIENTATIONS)
-    flat = compute_descriptors(stripes(64, 4).transpose(1, 0, 2), 8, CONFIG)[..., GRADIENTS]
+    upright = compute_descriptors(stripes(64, 4), 8)[..., GRADIENTS].reshape(8, 8, 3, ORIENTATIONS)
+    flat = compute_descriptors(stripes(64, 4).transpose(1, 0, 2), 8)[..., GRADIENTS]
     finest = upright[2:-2, 2:-2, 0]
     assert (finest[..., 0] > 0.1).all()
     np.testing.assert_allclose(finest[..., 1:], 0.0, atol=1e-3)
@@ -62,7 +60,7 @@ def test_stripes_have_one_orientation_and_their_transpose_the_other() -> None:
 def test_one_colour_gives_equal_finite_cells_without_gradients(
     colour: tuple[int, int, int], size: int, cell: int
 ) -> None:
-    got = compute_descriptors(plain(colour, size), cell, CONFIG)
+    got = compute_descriptors(plain(colour, size), cell)
     assert got.dtype == np.float32
     assert got.shape == (size // cell, size // cell, DESCRIPTOR_DIM)
     assert np.isfinite(got).all()
@@ -71,18 +69,9 @@ def test_one_colour_gives_equal_finite_cells_without_gradients(
 
 
 def test_a_picture_need_not_be_square() -> None:
-    assert compute_descriptors(np.zeros((16, 40, 3), np.uint8), 8, CONFIG).shape == (2, 5, DESCRIPTOR_DIM)
-
-
-def test_scales_are_settings_and_change_their_own_channels_only() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    base = compute_descriptors(picture, 8, CONFIG)
-    gradients = compute_descriptors(picture, 8, EmbeddedConfig(gradient_scales=(0.125, 0.3125, 1.0)))
-    surround = compute_descriptors(picture, 8, EmbeddedConfig(surround_scales=(0.75, 1.0)))
-    assert np.flatnonzero((base != gradients).any((0, 1))).tolist() == list(range(18, 24))
-    assert np.flatnonzero((base != surround).any((0, 1))).tolist() == list(range(30, 36))
+    assert compute_descriptors(np.zeros((16, 40, 3), np.uint8), 8).shape == (2, 5, DESCRIPTOR_DIM)
 
 
 def test_two_calls_give_equal_bits() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (48, 32, 3), dtype=np.uint8)
-    assert compute_descriptors(picture, 8, CONFIG).tobytes() == compute_descriptors(picture, 8, CONFIG).tobytes()
+    assert compute_descriptors(picture, 8).tobytes() == compute_descriptors(picture, 8).tobytes()

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 
 from umscosod.config import GroupingConfig
 from umscosod.errors import ConfigError
+from umscosod.grouping import cluster
 from umscosod.grouping.cluster import cluster_vectors, cohesion_of, mean_silhouette
 
 
@@ -90,10 +91,11 @@ def test_more_groups_than_the_sample_has_images(make_points: Any) -> None:
         cluster_vectors(rows, GroupingConfig(sample_images=5, min_size=2), n_groups=6)
 
 
-def test_groups_are_smaller_where_the_tree_has_no_others() -> None:
+def test_groups_are_smaller_where_the_tree_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ROUNDS", 0)
     angles = np.radians([0, 1, 3, 7, 15, 31])  # one after the other joins: no cut has two branches of three
     rows = np.stack([np.cos(angles), np.sin(angles)], 1)
-    labels = cluster_vectors(rows, GroupingConfig(min_size=3, rounds=0), n_groups=2).labels_N
+    labels = cluster_vectors(rows, GroupingConfig(min_size=3), n_groups=2).labels_N
     assert labels.tolist() == [0, 0, 0, 0, 0, 1]
 
 

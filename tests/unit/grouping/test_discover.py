@@ -19,14 +19,12 @@ def kinds(group: ImageGroup) -> list[str]:
     return sorted({image.path.name.split("-")[0] for image in group.images})
 
 
-@pytest.mark.parametrize("stream", ["both", "first", "second"])
-def test_a_heap_comes_apart(heap: Path, quick: PipelineConfig, stream: str) -> None:
+def test_a_heap_comes_apart(heap: Path, quick: PipelineConfig) -> None:
     seen: list[tuple[int, int, str]] = []
     found = discover_groups(
         heap,
         n_groups=3,
         config=quick,
-        grouping=GroupingConfig(stream=stream),  # type: ignore[arg-type]
         progress=lambda *report: seen.append(report),
     )
     assert [group.name for group in found.groups] == ["group-01", "group-02", "group-03"]
@@ -85,8 +83,8 @@ def test_nothing_to_read(tmp_path: Path, quick: PipelineConfig) -> None:
         discover_groups(tmp_path, config=quick)
     with pytest.raises(DataError, match="no images to group"):
         discover_groups([], config=quick)
-    with pytest.raises(ConfigError, match=r"grouping\.rounds must be >= 0"):
-        discover_groups(tmp_path, config=quick, grouping=GroupingConfig(rounds=-1))
+    with pytest.raises(ConfigError, match=r"grouping\.min_size must be >= 1"):
+        discover_groups(tmp_path, config=quick, grouping=GroupingConfig(min_size=0))
 
 
 def test_line_ends_and_control_characters_in_names_come_back_from_a_list(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from umscosod.config import AfmmConfig
-from umscosod.errors import ConfigError
 from umscosod.network.afmm import Afmm, SelfAttention
 
 
@@ -19,10 +18,9 @@ def _streams(count: int = 2, patches: int = 4, dim: int = 4) -> tuple[Tensor, Te
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
-@pytest.mark.parametrize("weight", ["patch", "channel"])
-def test_weight_is_eq_2_by_hand(weight: str) -> None:
+def test_weight_is_eq_2_by_hand() -> None:
     torch.manual_seed(0)
-    module = Afmm(4, AfmmConfig(weight=weight, heads=2))  # type: ignore[arg-type]
+    module = Afmm(4, AfmmConfig())
     first, second = _streams()
     outer, inner = module.mixer[2], module.mixer[0]
     assert inner.weight.shape == (1, 8), "hidden width is C / 4 = 1"
@@ -33,9 +31,8 @@ def test_weight_is_eq_2_by_hand(weight: str) -> None:
             hidden = max(
                 0.0, sum(w * x for w, x in zip(inner.weight[0].tolist(), row, strict=True)) + inner.bias.item()
             )
-            for c in range(1 if weight == "patch" else 4):
-                logit = outer.weight[c, 0].item() * hidden + outer.bias[c].item()
-                assert float(got[n, p, c]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
+            logit = outer.weight[0, 0].item() * hidden + outer.bias[0].item()
+            assert float(got[n, p, 0]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
 @torch.no_grad()
@@ -60,7 +57,7 @@ def test_self_attention_by_hand() -> None:
 
 def test_output_is_the_norm_of_mix_plus_attention() -> None:
     torch.manual_seed(0)
-    module = Afmm(4, AfmmConfig(heads=2))
+    module = Afmm(4, AfmmConfig())
     first, second = _streams()
     weight = module.compute_weight(first, second)
     dynamic = weight * first + (1 - weight) * second
@@ -75,18 +72,3 @@ def test_off_is_the_plain_mean_without_parameters() -> None:
     first, second = _streams()
     assert list(module.parameters()) == []
     assert torch.equal(module(first, second), (first + second) / 2)
-
-
-def test_pre_norm_makes_the_scale_of_a_stream_irrelevant() -> None:
-    torch.manual_seed(0)
-    module = Afmm(4, AfmmConfig(heads=2, pre_norm=True))
-    first, second = _streams()
-    torch.testing.assert_close(module(first, second), module(100 * first, second), atol=1e-3, rtol=1e-3)
-    plain = Afmm(4, AfmmConfig(heads=2))
-    plain.load_state_dict(module.state_dict())
-    assert not torch.allclose(plain(first, second), plain(100 * first, second), atol=1e-2)
-
-
-def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"width 6 .*heads = 4"):
-        Afmm(6, AfmmConfig(heads=4))

@@ -45,7 +45,7 @@ def test_constant_importance_leaves_the_seed_to_the_prior() -> None:
 
 @torch.no_grad()
 def test_eq_3_by_hand() -> None:
-    module = _module(seed_prior="none", affinity="dot").train()
+    module = _module(seed_prior="none").train()
     tokens = _tokens()
     got = module(tokens, torch.ones(2, 4))
     weight, bias = module.residual.weight, module.residual.bias
@@ -71,9 +71,11 @@ def test_eq_3_by_hand() -> None:
 
 def test_identity_start_is_a_plain_dot_product() -> None:
     tokens, prior = _tokens(3, 9, 8), torch.rand(3, 9, generator=torch.Generator().manual_seed(0))
-    conv, dot = _module(8, affinity="conv"), _module(8, affinity="dot")
-    assert torch.equal(conv.query(tokens), tokens)
-    torch.testing.assert_close(conv(tokens, prior), dot(tokens, prior), atol=0, rtol=0)
+    module = _module(8)
+    assert torch.equal(module.query(tokens), tokens)
+    residual = module.compute_residual(tokens)
+    expected = select_seeds(compute_importance(residual, residual, 1) / math.sqrt(8), prior)
+    assert torch.equal(module.compute_seeds(residual, prior), expected)
 
 
 def test_kaiming_start_is_a_random_bilinear_form() -> None:
@@ -81,13 +83,6 @@ def test_kaiming_start_is_a_random_bilinear_form() -> None:
     assert not torch.allclose(module.query.weight, module.key.weight)
     assert not torch.allclose(module.query.weight, torch.eye(8))
     assert torch.isfinite(module(_tokens(3, 9, 8), torch.ones(3, 9))).all()
-
-
-def test_cosine_ignores_token_length() -> None:
-    module = _module(affinity="cosine", seed_prior="none")
-    tokens = _tokens(3)
-    longer = tokens * torch.tensor([1.0, 5.0, 0.2, 3.0]).view(1, 4, 1)
-    assert torch.equal(module.compute_seeds(tokens, torch.ones(3, 4)), module.compute_seeds(longer, torch.ones(3, 4)))
 
 
 def test_affinity_layers_get_no_gradient_and_the_rest_does() -> None:
@@ -102,13 +97,12 @@ def test_affinity_layers_get_no_gradient_and_the_rest_does() -> None:
 
 @pytest.mark.parametrize(("mode", "training", "rectified"), [
     ("always", True, True), ("always", False, True), ("eval", True, False), ("eval", False, True),
-    ("never", True, False), ("never", False, False),
 ])  # fmt: skip
 def test_rm_relu_modes(mode: str, training: bool, rectified: bool) -> None:
-    module = _module(rm_relu=mode, rm_minmax=False).train(training)
-    tokens = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]])
+    module = _module(rm_relu=mode).train(training)
+    tokens = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]]])
     response = module.compute_response(tokens, torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
-    assert response.tolist() == [[1.0, 0.0 if rectified else -1.0]]
+    assert response.tolist() == [[1.0, 0.0 if rectified else 0.5, 0.0]]
 
 
 def test_key_points_have_unit_length() -> None:
@@ -145,7 +139,7 @@ def test_attention_map_of_another_shape_is_refused() -> None:
 
 
 def test_cosines_of_the_response_are_float32_under_bfloat16_autocast() -> None:
-    module = _module(64, rm_minmax=False, rm_relu="never")
+    module = _module(64)
     tokens = _tokens(3, 9, 64).bfloat16()
     points = module.compute_key_points(tokens, torch.tensor([0, 3, 1]))
     expected = module.compute_response(tokens, points)

@@ -35,7 +35,7 @@ def test_three_logit_maps_at_output_size_and_last_only_is_the_last() -> None:
 
 def test_tokens_keep_their_place() -> None:
     torch.manual_seed(0)
-    decoder = Decoder(4, DecoderConfig(channels=8, stride=1))
+    decoder = Decoder(4, DecoderConfig(channels=8))
     tokens = torch.zeros(1, 16, 4)
     moved = tokens.clone()
     moved[0, 3] = 10.0  # upper right corner of a 4x4 grid

@@ -90,11 +90,10 @@ def test_stacked_linear_is_two_layers() -> None:
     torch.testing.assert_close(module(tokens), module.outer(module.inner(tokens)), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mca", [True, False])
-def test_module_adds_attention_to_the_activation(mca: bool) -> None:
+def test_module_adds_attention_to_the_activation() -> None:
     torch.manual_seed(0)
-    module, tokens = Fram(8, FramConfig(mca=mca)), torch.randn(2, 6, 8)
-    gated = module.mca(tokens.view(2, 2, 3, 8)).view(2, 6, 8) if module.mca is not None else tokens
+    module, tokens = Fram(8, FramConfig()), torch.randn(2, 6, 8)
+    gated = module.mca(tokens.view(2, 2, 3, 8)).view(2, 6, 8)
     active = module.activation(gated).relu()
     expected = torch.stack(
         [

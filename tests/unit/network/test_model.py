@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from umscosod.config import AfmmConfig, CfmmConfig, DecoderConfig, FramConfig, NetworkConfig
 from umscosod.errors import DataError
-from umscosod.features.mirror import mirror_features
+from umscosod.network import cfmm, predict
 from umscosod.network.model import NetworkOutput, UmsNetwork, build_network, common_width, resize_tokens
 from umscosod.network.predict import predict_group
 from umscosod.types import GroupFeatures
@@ -66,10 +65,9 @@ def test_projections_only_where_widths_differ(
     first: int, second: int, width: int, projected: tuple[bool, bool]
 ) -> None:
     model = UmsNetwork(_config(), first, second)
-    assert model.dim == common_width(model.config, first, second) == width
+    assert model.dim == common_width(first, second) == width
     got = tuple(len(list(module.parameters())) > 0 for module in (model.project_first, model.project_second))
     assert got == projected
-    assert UmsNetwork(_config(common_dim=16), first, second).dim == 16
 
 
 def test_second_stream_is_resized_like_interpolate() -> None:
@@ -103,20 +101,27 @@ def test_finite_in_bfloat16(make_features: Callable[..., GroupFeatures]) -> None
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("block", [1, 2])
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"cfmm": CfmmConfig(block_images=2, affinity="cosine", rm_relu="eval")},
-        {"cfmm": CfmmConfig(block_images=2, init="kaiming", seed_prior="none", rm_minmax=False)},
-        {"cfmm": CfmmConfig(enabled=False, block_images=3), "decoder": DecoderConfig(channels=4, picture=True)},
+        {"cfmm": CfmmConfig(rm_relu="eval")},
+        {"cfmm": CfmmConfig(init="kaiming", seed_prior="none")},
+        {"cfmm": CfmmConfig(enabled=False), "decoder": DecoderConfig(channels=4, picture=True)},
         {"afmm": AfmmConfig(enabled=False), "fram": FramConfig(enabled=False)},
     ],
 )
 def test_predict_group_equals_forward(
-    make_features: Callable[..., GroupFeatures], count: int, changes: dict[str, object]
+    make_features: Callable[..., GroupFeatures],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    changes: dict[str, object],
+    block: int,
 ) -> None:
+    for module in (predict, cfmm):
+        monkeypatch.setattr(module, "BLOCK_IMAGES", block)
     features = make_features(count, dim_second=6)
     model = build_network(_config(**changes), 8, 6, 3)
     with torch.no_grad():
@@ -135,17 +140,3 @@ def test_predict_group_leaves_read_only_features_alone(make_features: Callable[.
         array.setflags(write=False)
     model = build_network(_config(decoder=DecoderConfig(channels=4, picture=True)), 8, 8, 0)
     assert predict_group(model, features, CPU).shape == (2, 12, 12)
-
-
-def test_mirror_average_is_the_mean_of_both_views(make_features: Callable[..., GroupFeatures]) -> None:
-    features = make_features(3)
-    plain = NetworkConfig(decoder=DecoderConfig(channels=8))
-    model = build_network(plain, 8, 8, 1)
-    straight = predict_group(model, features, CPU)
-    turned = predict_group(model, mirror_features(features), CPU)[:, :, ::-1]
-    model.config = dataclasses.replace(plain, mirror_average=True)
-    both = predict_group(model, features, CPU)
-    np.testing.assert_allclose(both, 0.5 * (straight + turned), atol=1e-7)
-    assert not np.allclose(straight, turned), "the mirrored view says something of its own"
-    again = predict_group(model, mirror_features(features), CPU)[:, :, ::-1]
-    np.testing.assert_allclose(again, both, atol=1e-6)  # it no longer matters which way the pictures face

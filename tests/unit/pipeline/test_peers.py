@@ -12,22 +12,27 @@ import pytest
 
 from tests.jobs import assert_same, read_results, read_tree, select
 from tests.unit.pipeline.conftest import Finished
-from umscosod.baselines.choose import PEERS
+from umscosod.baselines import scosparc
+from umscosod.baselines.choose import BASELINES
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_config
 from umscosod.errors import Cancelled, ConfigError, OtherResultsError
 from umscosod.pipeline import label_groups, predict
 from umscosod.pipeline.predictor import load_model
-from umscosod.pipeline.setup import deciding_settings
 from umscosod.types import Status
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("EPOCHS", 1), ("MIN_STEPS", 2), ("RESTARTS", 2)):
+        monkeypatch.setattr(scosparc, name, value)
+
+
 def quick(config: PipelineConfig, method: str) -> PipelineConfig:
-    few = replace(config.baselines.scosparc, epochs=1, min_steps=2, restarts=2)
-    return replace(config, method=method, baselines=replace(config.baselines, scosparc=few))  # type: ignore[arg-type]
+    return replace(config, method=method)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.parametrize("method", BASELINES)
 def test_a_peer_writes_what_every_job_writes_but_labels_and_a_network(
     tmp_path: Path, images: Path, config: PipelineConfig, method: str
 ) -> None:
@@ -90,19 +95,9 @@ def test_a_peer_needs_no_second_image(tmp_path: Path, images: Path, config: Pipe
     (tmp_path / "one" / "cat").mkdir(parents=True)
     source = sorted(images.rglob("*.jpg"))[0]
     (tmp_path / "one" / "cat" / "1.jpg").write_bytes(source.read_bytes())
-    for method in PEERS:
+    for method in BASELINES:
         (row,) = label_groups(tmp_path / "one", tmp_path / method, quick(config, method)).rows
         assert row.status in {Status.LABELLED, Status.EMPTY}
-
-
-def test_only_the_settings_of_the_chosen_peer_decide(config: PipelineConfig) -> None:
-    other = replace(config.baselines, tokencut=replace(config.baselines.tokencut, tau=0.3))
-    assert deciding_settings(replace(config, baselines=other)) == deciding_settings(config)
-    dvfdvd = replace(config, method="dvfdvd")
-    assert deciding_settings(replace(dvfdvd, baselines=other)) == deciding_settings(dvfdvd)
-    tokencut = replace(config, method="tokencut")
-    assert deciding_settings(replace(tokencut, baselines=other)) != deciding_settings(tokencut)
-    assert list(deciding_settings(tokencut)["baselines"]) == ["tokencut"]
 
 
 def test_results_of_another_method_are_not_replaced_unasked(

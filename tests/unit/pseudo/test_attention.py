@@ -5,34 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.pseudo.select import attention_threshold, binarize_attention, largest_component
+from umscosod.pseudo import select
+from umscosod.pseudo.select import attention_threshold, largest_component
 
 
 @pytest.mark.parametrize(
     ("mass", "expected"),
     [(0.0, [0, 0, 0, 1]), (0.4, [0, 0, 0, 1]), (0.41, [0, 0, 1, 1]), (0.7, [0, 0, 1, 1]), (1.0, [1, 1, 1, 1])],
 )
-def test_mass_takes_the_fewest_of_the_highest(mass: float, expected: list[int]) -> None:
-    assert binarize_attention(np.array([0.1, 0.2, 0.3, 0.4]), "mass", mass).astype(int).tolist() == expected
+def test_mass_takes_the_fewest_of_the_highest(
+    monkeypatch: pytest.MonkeyPatch, mass: float, expected: list[int]
+) -> None:
+    monkeypatch.setattr(select, "SA_MASS", mass)
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    assert (values >= attention_threshold(values)).astype(int).tolist() == expected
 
 
-def test_mass_takes_tied_patches_together_and_never_a_zero() -> None:
-    tied = np.array([0.0, 0.5, 0.5, 0.5])
-    assert binarize_attention(tied, "mass", 0.3).tolist() == [False, True, True, True]
-    assert binarize_attention(tied, "mass", 1.0).tolist() == [False, True, True, True]
+@pytest.mark.parametrize("mass", [0.3, 1.0])
+def test_mass_takes_tied_patches_together_and_never_a_zero(monkeypatch: pytest.MonkeyPatch, mass: float) -> None:
+    monkeypatch.setattr(select, "SA_MASS", mass)
+    assert attention_threshold(np.array([0.0, 0.5, 0.5, 0.5])) == 0.5
 
 
-def test_mean_and_otsu() -> None:
-    values = np.array([0.0, 0.05, 0.1, 0.9, 1.0])
-    assert binarize_attention(values, "mean", 0.6).astype(int).tolist() == [0, 0, 0, 1, 1]
-    assert binarize_attention(values, "otsu", 0.6).astype(int).tolist() == [0, 0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("mode", ["mass", "otsu", "mean"])
-def test_a_map_of_zeros_is_an_empty_set_and_a_plateau_a_full_one(mode: str) -> None:
-    assert attention_threshold(np.zeros(5), mode, 0.6) == np.inf  # type: ignore[arg-type]
-    assert not binarize_attention(np.zeros(5), mode, 0.6).any()  # type: ignore[arg-type]
-    assert binarize_attention(np.full(5, 0.5), mode, 0.6).all()  # type: ignore[arg-type]
+def test_a_map_of_zeros_is_an_empty_set_and_a_plateau_a_full_one() -> None:
+    assert attention_threshold(np.zeros(5)) == np.inf
+    assert attention_threshold(np.full(5, 0.5)) == 0.5
 
 
 def test_largest_component_is_8_connected_and_of_equals_the_first() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.pseudo.groups import make_features
 from umscosod.config import PseudoConfig
+from umscosod.pseudo import cleaning
 from umscosod.pseudo.cleaning import clean_labels, prototype_nearness, token_contrast
 from umscosod.types import GroupFeatures, PseudoLabel
 
@@ -63,10 +64,11 @@ def test_what_surrounds_the_object_goes_and_what_is_missing_comes() -> None:
         assert one.map_hw.max() == 1.0
 
 
-def test_what_stands_out_in_one_image_only_counts_half() -> None:
+def test_what_stands_out_in_one_image_only_counts_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleaning, "CLEAN_GAIN", 1.0)
     features = features_of(scene(with_leaf=True), scene(), scene())
     labels = {one.image_id: one for one in (label(features, i, truth()) for i in range(3))}
-    first = next(iter(clean_labels(features, labels, replace(CONFIG, clean_gain=1.0)).values()))
+    first = next(iter(clean_labels(features, labels, CONFIG).values()))
     assert first.map_hw[truth()].min() == pytest.approx(1.0)
     assert first.map_hw[1, 4] == pytest.approx(0.5, abs=0.1)  # as unlike the border, but like neither prototype
 
@@ -101,11 +103,12 @@ def test_equal_patches_give_empty_maps_not_nan() -> None:
         assert not one.map_hw.any()
 
 
-def test_gain_moves_values_away_from_one_half_but_no_border() -> None:
+def test_gain_moves_values_away_from_one_half_but_no_border(monkeypatch: pytest.MonkeyPatch) -> None:
     features = features_of(scene(with_leaf=True), scene(), scene())
     labels = {one.image_id: one for one in (label(features, i, truth()) for i in range(3))}
-    flat = clean_labels(features, labels, replace(CONFIG, clean_gain=1.0))
-    steep = clean_labels(features, labels, replace(CONFIG, clean_gain=4.0))
+    steep = clean_labels(features, labels, CONFIG)
+    monkeypatch.setattr(cleaning, "CLEAN_GAIN", 1.0)
+    flat = clean_labels(features, labels, CONFIG)
     for name in flat:
         assert np.array_equal(flat[name].mask_hw, steep[name].mask_hw)
         assert (np.abs(steep[name].map_hw - 0.5) >= np.abs(flat[name].map_hw - 0.5) - 1e-6).all()

@@ -22,9 +22,8 @@ TRUTH = box(GRID, 2, 2, 6, 6)
 STRIP = box(GRID, 0, 0, 1, GRID)
 
 
-def config_of(probe: Literal["linear", "none"] = "linear", patches: int = 15000, seed: int = 0) -> PipelineConfig:
-    pseudo = PseudoConfig(clean="none", probe=probe, probe_patches=patches, probe_ridge=0.1)
-    return PipelineConfig(pseudo=pseudo, seed=seed)
+def config_of(probe: Literal["linear", "none"] = "linear", seed: int = 0) -> PipelineConfig:
+    return PipelineConfig(pseudo=PseudoConfig(clean="none", probe=probe), seed=seed)
 
 
 def group_of(name: str, axis: int, count: int = 3) -> GroupFeatures:
@@ -53,14 +52,20 @@ def are_equal(first: dict[str, PseudoLabel], second: dict[str, PseudoLabel]) -> 
 
 
 @pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred patches of the collection."""
+    monkeypatch.setattr(module, "PROBE_PATCHES", 100)
+
+
+@pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[ProbeSample]:
     """What the probe of `clean_collection` is fitted on."""
     seen: list[ProbeSample] = []
     fit = module.fit_probe
 
-    def spy(samples: list[ProbeSample], ridge: float) -> object:
+    def spy(samples: list[ProbeSample]) -> object:
         seen.extend(samples)
-        return fit(samples, ridge)
+        return fit(samples)
 
     monkeypatch.setattr(module, "fit_probe", spy)
     return seen
@@ -137,40 +142,44 @@ def test_a_persons_label_stays_and_images_without_stay_without() -> None:
     assert all(one.is_map for name, one in cleaned.items() if name != person)
 
 
-def test_the_sample_is_bounded_and_shared_out_by_images(drawn: list[ProbeSample]) -> None:
+def test_the_sample_is_bounded_and_shared_out_by_images(
+    drawn: list[ProbeSample], few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     collection = [group_of("cat", 1, 2), group_of("cow", 2, 6)]
     labels = labels_of(collection[0]) | labels_of(collection[1])
-    clean_collection(collection, labels, config_of(patches=100))
+    clean_collection(collection, labels, config_of())
     assert [len(sample.targets_M) for sample in drawn] == [25, 75]
     drawn.clear()
+    monkeypatch.setattr(module, "PROBE_PATCHES", 15_000)
     clean_collection(collection, labels, config_of())
     assert [len(sample.targets_M) for sample in drawn] == [2 * GRID**2, 6 * GRID**2]
 
 
+@pytest.mark.usefixtures("few")
 def test_each_labelled_group_has_a_say(drawn: list[ProbeSample]) -> None:
     collection = [group_of(f"group {index}", 1 + index % 3, 1) for index in range(150)] + [group_of("empty", 1)]
     labels = {name: label for features in collection[:-1] for name, label in labels_of(features).items()}
-    clean_collection(collection, labels, config_of(patches=100))
+    clean_collection(collection, labels, config_of())
     assert [len(sample.targets_M) for sample in drawn] == [1] * 150
 
 
+@pytest.mark.usefixtures("few")
 def test_one_seed_gives_the_same_bits_another_draws_others(drawn: list[ProbeSample]) -> None:
     collection = [group_of("cat", 1, 4), group_of("cow", 2, 4)]
     labels = labels_of(collection[0]) | labels_of(collection[1])
-    first, second, other = (
-        clean_collection(collection, labels, config_of(patches=100, seed=s)).labels for s in (1, 1, 2)
-    )
+    first, second, other = (clean_collection(collection, labels, config_of(seed=s)).labels for s in (1, 1, 2))
     assert are_equal(first, second)
     assert drawn[0].patches_MF.tobytes() == drawn[2].patches_MF.tobytes()
     assert drawn[0].patches_MF.tobytes() != drawn[4].patches_MF.tobytes()
     assert not are_equal(first, other)
 
 
+@pytest.mark.usefixtures("few")
 def test_groups_draw_patches_of_their_own_whatever_comes_before(drawn: list[ProbeSample]) -> None:
     collection = [group_of("cat", 1, 4), group_of("cow", 2, 4)]
     labels = labels_of(collection[0]) | labels_of(collection[1])
-    straight = clean_collection(collection, labels, config_of(patches=100)).labels
-    turned = clean_collection(collection[::-1], labels, config_of(patches=100)).labels
+    straight = clean_collection(collection, labels, config_of()).labels
+    turned = clean_collection(collection[::-1], labels, config_of()).labels
     assert drawn[0].patches_MF.tobytes() == drawn[3].patches_MF.tobytes()
     assert drawn[1].patches_MF.tobytes() == drawn[2].patches_MF.tobytes()
     for name in labels:  # sums of another order: rounding only
@@ -184,7 +193,7 @@ def test_the_probe_that_made_the_labels_comes_along() -> None:
     cleaned = clean_collection(collection, labels, config)
     assert cleaned.probe is not None
     for features in collection:
-        made = compute_maps(features, cleaned.probe, config.pseudo)
+        made = compute_maps(features, cleaned.probe)
         for image, map_hw in zip(features.group.images, made, strict=True):
             assert np.array_equal(cleaned.labels[image.id].map_hw, map_hw)
 

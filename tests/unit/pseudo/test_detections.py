@@ -17,6 +17,7 @@ from umscosod.config import PseudoConfig
 from umscosod.data.masks import encode_rle
 from umscosod.data.resize import resize_mask
 from umscosod.errors import DataError
+from umscosod.pseudo import proposals
 from umscosod.pseudo.proposals import CocoProposer
 from umscosod.pseudo.select import make_pseudo_labels
 
@@ -355,10 +356,11 @@ def test_an_outline_as_long_as_no_object_has_is_left_out(tmp_path: Path) -> None
     assert "the outline of its polygons is 61" in proposer.warnings()[0]
 
 
-def test_corners_outside_the_image_leave_the_mask_inside_as_it_is(tmp_path: Path) -> None:
-    proposer = load(
-        write(tmp_path / "d.json", [[[12, -150, 300, -150, 300, 200, 12, 200]]]), replace(CONFIG, max_corners=4)
-    )
+def test_corners_outside_the_image_leave_the_mask_inside_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proposals, "MAX_CORNERS", 4)
+    proposer = load(write(tmp_path / "d.json", [[[12, -150, 300, -150, 300, 200, 12, 200]]]))
     (found,) = proposer.propose(features(), 0)
     expected = np.zeros(SIZE, dtype=bool)
     expected[:, 12:] = True
@@ -376,7 +378,7 @@ def test_labels_are_at_the_images_own_size(tmp_path: Path) -> None:
 def test_more_masks_than_are_compared_are_the_best_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pycocotools counts in 8 bits, and comparing all with all takes memory with the square of their number."""
     file = write(tmp_path / "d.json", [[[x, 4, x + 6, 4, x + 6, 10, x, 10]] for x in range(20)] * 15)
-    assert len(load(file, replace(CONFIG, nms_iou=0.99)).propose(features(), 0)) == 20  # of 300
+    assert len(load(file).propose(features(), 0)) == 20  # of 300
     content = json.loads(file.read_text())
     content["annotations"][7]["score"], content["annotations"][8]["score"] = 0.9, 0.95
     for row in content["annotations"][9:]:

@@ -8,7 +8,6 @@ import pytest
 from umscosod.data.masks import encode_rle
 from umscosod.pseudo.proposals import (
     compute_overlap,
-    compute_soft_overlap,
     coverage_levels,
     intersections,
     merge_rles,
@@ -30,16 +29,6 @@ def test_equation_1_by_hand() -> None:
     assert compute_overlap(mask, mask) == 1.0
     assert compute_overlap(mask, ~mask) == 0.0
     assert compute_overlap(np.zeros((2, 2), dtype=bool), np.zeros((2, 2), dtype=bool)) == 0.0
-
-
-def test_soft_overlap_by_hand_and_equal_on_binary_maps() -> None:
-    mask = np.array([1.0, 0.0, 1.0])
-    saliency = np.array([0.5, 0.25, 0.0])
-    assert compute_soft_overlap(mask, saliency) == 0.5 / 2.25
-    assert compute_soft_overlap(np.zeros(3), np.zeros(3)) == 0.0
-    rng = np.random.default_rng(0)
-    one, other = rng.random((2, 50)) < 0.4
-    assert compute_soft_overlap(one * 1.0, other * 1.0) == pytest.approx(compute_overlap(one, other), abs=1e-12)
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 5), (28, 28), (57, 40), (120, 333)])
@@ -71,18 +60,18 @@ def test_run_length_intersections_equal_dense_ones() -> None:
 
 def test_a_mask_equal_at_the_bound_stays_and_an_empty_one_goes() -> None:
     shared = np.array([[10, 9, 0], [9, 9, 0], [0, 0, 0]])  # IoU 0.9
-    assert suppress_duplicates(shared, 0.9) == [0, 1]
-    assert suppress_duplicates(shared, 0.89) == [0]
+    assert suppress_duplicates(shared) == [0, 1]
+    assert suppress_duplicates(np.array([[100, 91], [91, 91]])) == [0]
 
 
 def test_levels_by_coverage() -> None:
     # a big mask, one 90 % inside it, one 89 % inside it, and a copy of the first (no parent of it: not smaller)
     shared = np.array([[100, 9, 89, 100], [9, 10, 0, 9], [89, 0, 100, 89], [100, 9, 89, 100]])
-    assert coverage_levels(shared, 0.9) == [0, 1, 0, 0]
+    assert coverage_levels(shared) == [0, 1, 0, 0]
 
 
 def test_depth_stops_at_subpart() -> None:
     sizes = np.array([50, 20, 10, 5])
     shared = np.minimum(sizes[:, None], sizes[None, :])
-    assert coverage_levels(shared, 0.9) == [0, 1, 2, 2]
-    assert coverage_levels(shared[::-1, ::-1], 0.9) == [2, 2, 1, 0]
+    assert coverage_levels(shared) == [0, 1, 2, 2]
+    assert coverage_levels(shared[::-1, ::-1]) == [2, 2, 1, 0]

@@ -12,14 +12,13 @@ import pytest
 from scipy.optimize import minimize
 
 from tests.unit.pseudo.groups import box, make_features, paint
-from umscosod.config import PseudoConfig
 from umscosod.features.vectors import describe_patches
+from umscosod.pseudo import probe as module
 from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.types import GroupFeatures, GroupTokens, PseudoLabel
 
 GRID = 8
 TRUTH = box(GRID, 2, 2, 6, 6)
-CONFIG = PseudoConfig()
 Bools = npt.NDArray[np.bool_]
 
 
@@ -129,7 +128,7 @@ def test_a_sure_label_outvotes_doubtful_ones() -> None:
     def gap_in_the_map(confidence: float) -> float:
         labels = labels_of(features, [TRUTH] + [~TRUTH] * 2)
         labels |= {image.id: replace(labels[image.id], confidence=confidence) for image in others}
-        maps = apply_probe(features, labels, probe_of(features, labels), CONFIG)
+        maps = apply_probe(features, labels, probe_of(features, labels))
         map_hw = maps[one.id].map_hw
         return float(map_hw[TRUTH].mean() - map_hw[~TRUTH].mean())
 
@@ -140,7 +139,7 @@ def test_a_sure_label_outvotes_doubtful_ones() -> None:
 def test_what_can_be_told_apart_is_found() -> None:
     features = features_of()
     labels = labels_of(features, [TRUTH] * 4)
-    probed = apply_probe(features, labels, probe_of(features, labels), CONFIG)
+    probed = apply_probe(features, labels, probe_of(features, labels))
     assert probed.keys() == labels.keys()
     for name, one in probed.items():
         assert np.array_equal(one.mask_hw, TRUTH)
@@ -158,7 +157,7 @@ def test_labels_that_err_are_overruled_by_the_rest() -> None:
     masks = [TRUTH ^ (rng.random(TRUTH.shape) < 0.2) for _ in range(5)] + [~TRUTH]  # a fifth flipped; one all wrong
     labels = labels_of(features, masks)
     assert all((mask != TRUTH).sum() >= 5 for mask in masks)
-    for one in apply_probe(features, labels, probe_of(features, labels), CONFIG).values():
+    for one in apply_probe(features, labels, probe_of(features, labels)).values():
         assert np.array_equal(one.mask_hw, TRUTH)
 
 
@@ -171,7 +170,7 @@ def test_the_ridge_makes_it_stiff() -> None:
     wrong[0, 0] = True
     labels = labels_of(features, [wrong, TRUTH, TRUTH, TRUTH])
     first = features.group.images[0].id
-    weak, strong = (apply_probe(features, labels, probe_of(features, labels, ridge), CONFIG) for ridge in (1e-3, 0.3))
+    weak, strong = (apply_probe(features, labels, probe_of(features, labels, ridge)) for ridge in (1e-3, 0.3))
     assert np.array_equal(weak[first].mask_hw, wrong)
     assert np.array_equal(strong[first].mask_hw, TRUTH)
 
@@ -183,7 +182,7 @@ def test_a_weak_ridge_that_does_not_settle_is_told(caplog: pytest.LogCaptureFixt
         probe_of(features, labels, 1.0)
         assert not caplog.records
         probe = probe_of(features, labels, 1e-9)
-    assert "pseudo.probe_ridge 1e-09 is too weak" in caplog.records[0].getMessage()
+    assert "did not settle in 30 steps" in caplog.records[0].getMessage()
     assert np.isfinite(probe.weights_F).all()
 
 
@@ -200,9 +199,9 @@ def test_backgrounds_of_another_group_are_negatives() -> None:
     alone = probe_of(own, own_labels)
     together = fit_probe([sample_of(own, own_labels), other_sample], 0.1)
     assert together is not None
-    for one in apply_probe(own, own_labels, alone, CONFIG).values():
+    for one in apply_probe(own, own_labels, alone).values():
         assert np.array_equal(one.mask_hw, wide)
-    for one in apply_probe(own, own_labels, together, CONFIG).values():
+    for one in apply_probe(own, own_labels, together).values():
         assert np.array_equal(one.mask_hw, TRUTH)
 
 
@@ -211,7 +210,7 @@ def test_a_persons_label_stays_and_images_without_stay_without() -> None:
     labels = labels_of(features, [TRUTH] * 3)  # none for the fourth
     name = features.group.images[1].id
     labels[name] = replace(labels[name], source="human", map_hw=np.zeros(TRUTH.shape, np.float32))
-    probed = apply_probe(features, labels, probe_of(features, labels), CONFIG)
+    probed = apply_probe(features, labels, probe_of(features, labels))
     assert list(probed) == list(labels)
     assert probed[name] is labels[name]
 
@@ -278,22 +277,26 @@ def test_the_seed_draws() -> None:
 def test_the_same_bits_twice() -> None:
     features = features_of(3)
     labels = labels_of(features, [TRUTH] * 3)
-    first, second = (apply_probe(features, labels, probe_of(features, labels), CONFIG) for _ in range(2))
+    first, second = (apply_probe(features, labels, probe_of(features, labels)) for _ in range(2))
     for name in labels:
         assert first[name].map_hw.tobytes() == second[name].map_hw.tobytes()
 
 
-def test_slope_moves_values_away_from_one_half_but_no_border() -> None:
+def test_slope_moves_values_away_from_one_half_but_no_border(monkeypatch: pytest.MonkeyPatch) -> None:
     features = features_of()
     labels = labels_of(features, [TRUTH] * 4)
     probe = probe_of(features, labels)
-    flat, steep = (apply_probe(features, labels, probe, replace(CONFIG, probe_slope=slope)) for slope in (0.5, 2.0))
+    found = []
+    for slope in (0.5, 2.0):
+        monkeypatch.setattr(module, "SLOPE", slope)
+        found.append(apply_probe(features, labels, probe))
+    flat, steep = found
     for name in labels:
         assert np.array_equal(flat[name].mask_hw, steep[name].mask_hw)
         assert (np.abs(steep[name].map_hw - 0.5) > np.abs(flat[name].map_hw - 0.5)).all()
 
 
-def test_slope_by_hand() -> None:
+def test_slope_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two patches, one axis: logits +2 and -1, spread 2, slope 3 -> sigmoid(3) and sigmoid(-1.5)."""
     stack = np.array([[[1.0, 0.0], [0.0, 1.0]]])
     stream = GroupTokens(tokens_NPD=stack, keys_NPK=stack, attn_NAP=np.ones((1, 1, 2)), grid_hw=(1, 2), backbone_id="x")
@@ -301,7 +304,8 @@ def test_slope_by_hand() -> None:
     weights_F = np.array([1.0, -0.5, 1.0, -0.5, 1.0, 0.0])
     probe = LinearProbe(mean_F=np.ones(6), weights_F=weights_F, bias=1.0, spread=2.0)  # offset: 1 - 2
     labels = labels_of(features, [np.array([[True, True]])])
-    map_hw = next(iter(apply_probe(features, labels, probe, replace(CONFIG, probe_slope=3.0)).values())).map_hw
+    monkeypatch.setattr(module, "SLOPE", 3.0)
+    map_hw = next(iter(apply_probe(features, labels, probe).values())).map_hw
     np.testing.assert_allclose(map_hw, 1.0 / (1.0 + np.exp([[-3.0, 3.0]])), rtol=1e-6)
 
 
@@ -311,7 +315,7 @@ def test_whitened_tokens_have_a_gentler_slope_of_their_own() -> None:
     probe = probe_of(features, labels)
     whitened = replace(features, first=replace(features.first, is_centred=True))
     name = features.group.images[0].id
-    plain, gentle = (apply_probe(one, labels, probe, CONFIG)[name].map_hw for one in (features, whitened))
+    plain, gentle = (apply_probe(one, labels, probe)[name].map_hw for one in (features, whitened))
     assert (np.abs(gentle - 0.5) < np.abs(plain - 0.5)).all()
 
 
@@ -339,7 +343,7 @@ def test_another_order_of_images_changes_rounding_at_most_where_all_are_drawn() 
     )
     shuffled = replace(features, group=replace(features.group, images=images), first=stream, second=stream)
     labels = labels_of(features, [TRUTH] * 4)
-    straight, other = (apply_probe(one, labels, probe_of(one, labels), CONFIG) for one in (features, shuffled))
+    straight, other = (apply_probe(one, labels, probe_of(one, labels)) for one in (features, shuffled))
     for name in labels:
         np.testing.assert_allclose(straight[name].map_hw, other[name].map_hw, atol=1e-4)
         assert np.array_equal(straight[name].mask_hw, other[name].mask_hw)

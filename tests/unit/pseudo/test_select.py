@@ -11,6 +11,7 @@ import pytest
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle
+from umscosod.pseudo import select
 from umscosod.pseudo.proposals import HacProposer, MaskProposal
 from umscosod.pseudo.select import Category, choose_category, make_pseudo_labels
 from umscosod.types import GroupFeatures
@@ -66,11 +67,11 @@ def test_masks_alone_break_ties_by_the_number_of_masks() -> None:
         np.testing.assert_array_equal(label.mask_hw, box(12, 8, 1, 11, 4) | box(12, 8, 8, 11, 11))
 
 
-def test_overlap_and_confidence_by_hand() -> None:
+def test_overlap_and_confidence_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     saliency = box(12, 1, 1, 5, 9) * 1.0  # 32 patches, 16 of them in the object
     features = make_features([paint(12, {(1, 1, 5, 5): 1}), paint(12, {})], [saliency, saliency])
-    config = replace(CONFIG, sa_mass=1.0)
-    label, fallback = make_pseudo_labels(features, HacProposer(config), config)
+    monkeypatch.setattr(select, "SA_MASS", 1.0)
+    label, fallback = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
     assert label.source == "hac"
     assert not label.is_weak
     assert label.details["overlap"] == 0.5
@@ -78,15 +79,8 @@ def test_overlap_and_confidence_by_hand() -> None:
     assert label.confidence == 0.5  # sqrt(0.5 * 0.5)
     assert fallback.source == "attention"
     np.testing.assert_array_equal(fallback.mask_hw, saliency > 0)
-    assert fallback.confidence == config.weak_weight  # overlap 1 with itself
+    assert fallback.confidence == select.WEAK_WEIGHT  # overlap 1 with itself
     assert fallback.details["category"] is None
-
-
-def test_soft_overlap_by_hand() -> None:
-    features = make_features([paint(12, {(1, 1, 5, 5): 1})], [COMMON * 0.5])
-    config = replace(CONFIG, sa_binarize="soft")
-    (label,) = make_pseudo_labels(features, HacProposer(config), config)
-    assert label.details["overlap"] == 0.5
 
 
 def test_the_label_is_the_union_of_the_masks_of_one_category() -> None:
@@ -141,11 +135,14 @@ def test_levels_deeper_than_the_limit_are_kept_but_not_used() -> None:
     assert [c["category"] for c in label.details["candidates"]] == [0, None]
 
 
-def test_masks_over_the_group_limit_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_masks_over_the_group_limit_are_left_out_with_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "MAX_GROUP_MASKS", 3)
     features = group_of_three()
     with caplog.at_level(logging.WARNING):
-        labels = make_pseudo_labels(features, HacProposer(CONFIG), replace(CONFIG, max_group_masks=3))
-    assert "max_group_masks" in caplog.text
+        labels = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    assert "masks 3 can be clustered; the best 1 per image are used" in caplog.text
     assert all(len(label.details["categories"]) == 1 for label in labels)
 
 

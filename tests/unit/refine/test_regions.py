@@ -95,11 +95,10 @@ def test_eq_8_by_hand():
     np.testing.assert_array_equal(kept_HW, expected)
 
 
-def test_diagonal_pixels_join_only_with_eight_neighbours():
+def test_diagonal_pixels_join():
     mask = np.array([[True, False], [False, True]])
     arguments = (mask, np.ones((1, 1)), (1, 1), np.ones(1))
-    assert len(filter_regions(*arguments, RefineConfig(connectivity=8))[1]) == 1
-    assert len(filter_regions(*arguments, RefineConfig(connectivity=4))[1]) == 2
+    assert len(filter_regions(*arguments, RefineConfig())[1]) == 1
 
 
 # Three columns, three regions, whose cosines with the prototype (1, 0) are 0.6, 0.8 and -1.
@@ -116,18 +115,6 @@ def kept(mask=COLUMNS, tokens_PD=COSINES, prototype=EAST, **settings):
 def test_a_region_at_the_bound_goes():
     assert kept(sim_th=0.6) == [False, True, False]
     assert kept(sim_th=0.59) == [True, True, False]
-
-
-def test_relative_mode_compares_with_the_best():
-    assert kept(sim_mode="relative", sim_th=0.74) == [True, True, False]  # 0.6 / 0.8 = 0.75
-    assert kept(sim_mode="relative", sim_th=0.76) == [False, True, False]
-
-
-def test_relative_mode_with_no_region_on_the_prototypes_side():
-    assert kept(prototype=np.array([-1.0, 0.0]), mask=np.array([[1, 0, 1, 0, 0]], dtype=bool), sim_mode="relative") == [
-        True,
-        False,
-    ]
 
 
 def test_keep_best():

@@ -53,7 +53,7 @@ def test_regions_are_reported():
 
 def test_the_three_parts_in_the_order_of_the_paper():
     maps, pictures, tokens, grid, sizes = group()
-    config = RefineConfig(crf=NO_CRF, th0=0.55, sim_mode="relative")
+    config = RefineConfig(crf=NO_CRF, th0=0.55)
     b_bar = mean_uncertainty(maps)
     thresholds = [adaptive_threshold(map_HW, b_bar, config) for map_HW in maps]
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps, thresholds, strict=True)]
@@ -67,7 +67,7 @@ def test_the_three_parts_in_the_order_of_the_paper():
 
 
 def test_one_empty_mask_empties_its_group_in_the_published_form_only(caplog, monkeypatch):
-    monkeypatch.setattr("umscosod.refine.upsample._warned", set())
+    monkeypatch.setattr("umscosod.refine.rrbe._warned", set())
     maps, pictures, tokens, grid, sizes = group(distractor=False)
     maps[2] = 0.0
     published = RefineConfig(crf=NO_CRF, skip_empty=False, keep_best=False, sim_th=0.75)

@@ -29,12 +29,12 @@ from umscosod.training.checkpoint import (
     save_checkpoint,
 )
 
-CONFIG = NetworkConfig(cfmm=CfmmConfig(affinity="dot", block_images=2), decoder=DecoderConfig(channels=4))
+CONFIG = NetworkConfig(cfmm=CfmmConfig(init="kaiming"), decoder=DecoderConfig(channels=4))
 
 
 def _save(run_dir: Path, step: int = 1, keep: int = 2) -> tuple[UmsNetwork, Path]:
     model = build_network(CONFIG, 8, 6, seed=step)
-    network = {"cfmm": {"affinity": "dot", "block_images": 2}, "decoder": {"channels": 4}}
+    network = {"cfmm": {"init": "kaiming"}, "decoder": {"channels": 4}}
     meta = CheckpointMeta(
         config={"seed": 1, "network": network},
         backbone_ids=("first-a", "second-b"),
@@ -220,9 +220,9 @@ def test_other_content_of_the_metadata_is_refused(tmp_path: Path, text: str, par
         ({"decoder": None}, "network.decoder must hold settings by name, got None"),
         ({"decoder": {"channels": "4"}}, "network.decoder.channels must be a whole number, got '4'"),
         ({"decoder": {"channels": 10**9}}, "network.decoder.channels must be >= 4 and <= 512, got 1000000000"),
-        ({"cfmm": {"affinity": "x"}}, "network.cfmm.affinity must be one of conv, dot, cosine, got 'x'"),
-        ({"fram": {"alpha": float("nan")}}, "network.fram.alpha must be a finite number, got nan"),
-        ({"afmm": {"heads": 3}, "common_dim": 8}, "network width 8 is not divisible by afmm.heads = 3"),
+        ({"cfmm": {"init": "x"}}, "network.cfmm.init must be one of identity, kaiming, got 'x'"),
+        ({"fram": {"alpha": float("nan")}}, "network.fram.alpha is no setting any more; its value is fixed at 3.0"),
+        ({"common_dim": 8}, "network.common_dim is no setting any more; its value is fixed at 0"),
         ({"x" * 999: 1}, "network has settings this version does not know: xxx"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_killed_run_ends_with_the_same_teacher(
         if done == step:
             raise Kill
 
-    averaged = dataclasses.replace(config, train=dataclasses.replace(config.train, ema_decay=0.8, mirror=True))
+    averaged = dataclasses.replace(config, train=dataclasses.replace(config.train, ema_decay=0.8))
     whole = train_network(*collection, averaged, tmp_path / "whole")
     with pytest.raises(Kill):
         train_network(*collection, averaged, tmp_path / "cut", kill)
