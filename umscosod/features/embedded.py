@@ -248,6 +248,7 @@ class EmbeddedBackbone:
     name = "embedded"
     weights_sha256 = ""
     dim = DESCRIPTOR_DIM
+    batch_size = 1
 
     def __init__(self, size_px: int, cell_px: int, config: EmbeddedConfig | None = None) -> None:
         if size_px % cell_px:
