@@ -23,6 +23,8 @@ class Backbone(Protocol):
         Token width D.
     grid_hw : (int, int)
         Patches down and across.
+    batch_size : int
+        Images that one pass takes in; 1 where they go one by one anyhow. A collection brings that many at a time.
     needs_whitening : bool
         The collection's own statistics must be applied to the tokens before use (``embedded``).
     """
@@ -32,6 +34,7 @@ class Backbone(Protocol):
     weights_sha256: str
     dim: int
     grid_hw: tuple[int, int]
+    batch_size: int
     needs_whitening: bool
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
@@ -45,6 +48,6 @@ class Backbone(Protocol):
         Returns
         -------
         list of EncodedImage
-            In the order given.
+            In the order given. An image's encoding must not depend on the others: they may have come from a cache.
         """
         ...

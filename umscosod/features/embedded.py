@@ -241,6 +241,7 @@ class EmbeddedBackbone:
     name = "embedded"
     weights_sha256 = ""
     dim = DESCRIPTOR_DIM
+    batch_size = 1
 
     def __init__(self, size_px: int, cell_px: int) -> None:
         if size_px % cell_px:

@@ -34,6 +34,7 @@ class BlankBackbone:
     weights_sha256 = ""
     dim = 1
     grid_hw = (1, 1)
+    batch_size = 1
     needs_whitening = False
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:

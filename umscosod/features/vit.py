@@ -96,14 +96,16 @@ class VitBackbone:
     device : torch.device
         Where `vit` lies.
     batch_size : int
-        Images per pass on an accelerator. On the CPU images go one by one: batching gains no speed there, and so the
-        bits of an image never depend on its neighbours, or on which of them came from a cache.
+        Images per pass on an accelerator. On the CPU images go one by one: there a pass over several gives other bits
+        than passes over each.
 
     Notes
     -----
     Pictures: PIL bilinear to the square, aspect not kept, ImageNet mean and deviation (spec A0). float32 on the CPU,
     bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
     The position embedding is resized to the grid as the authors of the architecture do, `VitSpec.pos_embed`.
+    Every pass has the same number of images, a short one being filled up: kernels are chosen by shape, so that an
+    image's tokens do not depend on how many came with it, or on which of them came from a cache.
     """
 
     needs_whitening = False
@@ -123,7 +125,7 @@ class VitBackbone:
         pos_1TD = resize_pos_embed(stored_1TD, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
         self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
         self._device = device
-        self._batch_size = 1 if device.type == "cpu" else batch_size
+        self.batch_size = 1 if device.type == "cpu" else batch_size
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images; see `umscosod.features.backbone.Backbone.encode`.
@@ -134,8 +136,8 @@ class VitBackbone:
             An image is not uint8 of shape (H, W, 3).
         """
         encoded: list[EncodedImage] = []
-        for start in range(0, len(images), self._batch_size):
-            encoded += self._encode_batch(images[start : start + self._batch_size])
+        for start in range(0, len(images), self.batch_size):
+            encoded += self._encode_batch(images[start : start + self.batch_size])
         return encoded
 
     def _encode_batch(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
@@ -152,7 +154,9 @@ class VitBackbone:
 
     def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the module: its final tokens (N, T, D), and queries and keys of the last block, (N, A, T, d)."""
-        pictures_N3HW = torch.from_numpy(np.stack([_to_picture(image, self.size_px) for image in images]))
+        pictures_N3HW = np.zeros((self.batch_size, 3, self.size_px, self.size_px), np.float32)
+        for index, image in enumerate(images):
+            pictures_N3HW[index] = _to_picture(image, self.size_px)
         module = self._vit.module
         with (
             self._vit.lock,
@@ -160,8 +164,9 @@ class VitBackbone:
             _record_last_query_key(module) as recorded,
             autocast(self._device),
         ):
-            tokens_NTD: torch.Tensor = module.forward_features(pictures_N3HW.to(self._device))
-        return tokens_NTD, recorded["q"].float(), recorded["k"].float()
+            tokens_NTD: torch.Tensor = module.forward_features(torch.from_numpy(pictures_N3HW).to(self._device))
+        tokens_NTD, q_NATd, k_NATd = (values[: len(images)] for values in (tokens_NTD, recorded["q"], recorded["k"]))
+        return tokens_NTD, q_NATd.float(), k_NATd.float()
 
 
 def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:

@@ -193,7 +193,7 @@ def overwrite_when_decoded(monkeypatch: pytest.MonkeyPatch, image: Path, content
             image.write_bytes(content)
         return picture_HW3
 
-    monkeypatch.setattr("umscosod.features.collection.decode_image", decode)
+    monkeypatch.setattr("umscosod.features.encodings.decode_image", decode)
 
 
 @pytest.mark.parametrize("before", [True, False])

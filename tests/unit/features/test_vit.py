@@ -162,9 +162,23 @@ def test_accelerator_batches_keep_the_order(
 ) -> None:
     backbone = VitBackbone(load("dino_vits8"), size_px=32, device=CPU)
     single = backbone.encode(pictures)
-    monkeypatch.setattr(backbone, "_batch_size", 2)
+    monkeypatch.setattr(backbone, "batch_size", 2)
     for first, second in zip(single, backbone.encode(pictures), strict=True):
         np.testing.assert_allclose(first.tokens_PD, second.tokens_PD, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["dino_vitb8", "dinov2_vits14_reg"])
+def test_an_images_bits_in_a_batch_do_not_depend_on_the_others(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    backbone = VitBackbone(load(name), size_px=56, device=CPU)
+    monkeypatch.setattr(backbone, "batch_size", 4)  # as on an accelerator
+    alone = [backbone.encode([picture])[0] for picture in pictures]
+    for encoded in (backbone.encode(pictures), backbone.encode(pictures[::-1])[::-1], backbone.encode(pictures * 2)):
+        for first, second in zip(alone, encoded, strict=False):
+            np.testing.assert_array_equal(first.tokens_PD, second.tokens_PD)
+            np.testing.assert_array_equal(first.keys_PK, second.keys_PK)
+            np.testing.assert_array_equal(first.attn_AP, second.attn_AP)
 
 
 @pytest.mark.gpu
