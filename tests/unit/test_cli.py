@@ -196,13 +196,13 @@ def test_lists_switches_choices_and_negative_numbers() -> None:
         *("--config.pseudo.hac-thresholds", "0.3", "0.1"),
         *("--config.refine.th-clamp", "0", "2"),
         "--config.refine.no-keep-best",
-        *("--config.refine.connectivity", "4"),
+        *("--config.network.cfmm.rm-relu", "eval"),
         *("--config.refine.sim-th", "-0.5"),
     )
     assert config.pseudo.hac_thresholds == (0.3, 0.1)
     assert config.refine.th_clamp == (0.0, 2.0)
     assert not config.refine.keep_best
-    assert (config.refine.connectivity, config.refine.sim_th) == (4, -0.5)
+    assert (config.network.cfmm.rm_relu, config.refine.sim_th) == ("eval", -0.5)
 
 
 # what is refused
@@ -213,6 +213,8 @@ def test_lists_switches_choices_and_negative_numbers() -> None:
     [
         (["--config.refine.crf.iterations", "0"], "refine.crf.iterations must be >= 1 and <= 100, got 0"),
         (["--preset", "papr"], "did you mean 'paper'"),
+        (["--config.refine.connectivity", "4"], "refine.connectivity is no setting any more; its value is fixed at 8"),
+        (["--config.train.no-mirror"], "train.mirror is no setting any more; its value is fixed at False"),
         (["--config-file", "absent.yaml"], "absent.yaml cannot be read"),
     ],
 )

@@ -30,6 +30,7 @@ from umscosod.cli.arguments import (
 from umscosod.cli.options import Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.removed import REMOVED
 from umscosod.config.schema import iter_settings, section_types
 from umscosod.errors import ConfigError, UmscosodError, shorten
 
@@ -88,6 +89,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
     ConfigError
         The preset, the file or a value is wrong.
     """
+    _refuse_removed(arguments)
     base = load_config(*_peek(arguments))
     command: Command = tyro.cli(
         _COMMANDS,
@@ -104,6 +106,18 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
         config = dataclasses.replace(config, method=method)
     validate_config(config)
     return command, config
+
+
+def _refuse_removed(arguments: Sequence[str]) -> None:
+    """Name the flag of a setting that earlier versions had; tyro would suggest flags that are spelt alike."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        for start, prefix in (("--config.", ""), ("--grouping.", "grouping.")):
+            name = prefix + flag.removeprefix(start).replace(".no-", ".").replace("-", "_")
+            if flag.startswith(start) and name in REMOVED:
+                raise ConfigError(
+                    f"{name} is no setting any more; its value is fixed at {REMOVED[name]}; remove {flag}"
+                )
 
 
 def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:

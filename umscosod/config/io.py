@@ -15,6 +15,7 @@ from typing import Any, cast, get_type_hints
 import yaml
 
 from umscosod.config import PipelineConfig
+from umscosod.config.removed import REMOVED, check_removed, is_old_section
 from umscosod.config.schema import check_value, sections, settings
 from umscosod.errors import ConfigError, one_line, reason_of, shorten
 
@@ -158,7 +159,7 @@ def load_config(
     ------
     ConfigError
         The preset or a key is unknown (the nearest known one is named), a value has the wrong type or is out of its
-        bounds, or the file cannot be read.
+        bounds, a setting of an earlier version is fixed at another value, or the file cannot be read.
 
     Examples
     --------
@@ -263,10 +264,12 @@ def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
         raise ConfigError(f"{what} must hold settings by name, got {shorten(values)}")
     for key, value in values.items():
         name = f"{prefix}{key if isinstance(key, str) else shorten(key)}"
-        if name in sections():
-            yield from _flatten(value, f"{name}.")
-        elif name in settings():
+        if name in settings():
             yield name, value
+        elif name in REMOVED:
+            check_removed(name, value)
+        elif name in sections() or is_old_section(name):
+            yield from _flatten(value, f"{name}.")
         else:
             raise ConfigError(f"unknown key {shorten(name)}{_suggest(name[:100])}")
 

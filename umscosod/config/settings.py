@@ -84,7 +84,6 @@ class PseudoConfig:
     ] = 0.45
     min_score: Annotated[float, *Share, Doc("Lowest detector score of a mask (coco-json).")] = 0.3
     min_area_share: Annotated[float, *Share, Doc("Smallest mask, as a share of the image.")] = 0.005
-    max_area_share: Annotated[float, *Share, Doc("Largest mask, as a share of the image.")] = 0.8
     top_k: Annotated[
         int,
         Ge(1),
@@ -224,30 +223,12 @@ class GroupingConfig:
         int, Ge(1), Le(100_000), Doc("Fewest images of a group; also the size below which a group is small.")
     ] = 3
     max_groups: Annotated[int, Ge(2), Le(1000), Doc("Most groups tried where their number is chosen.")] = 40
-    enough_separation: Annotated[
-        float,
-        Ge(0.01),
-        Le(1.0),
-        Doc(
-            "Where their number is chosen: the fewest groups whose mean silhouette reaches this share of the best; "
-            "1: the best itself, which tends to many small groups."
-        ),
-    ] = 0.8
     join_similarity: Annotated[
         float,
         Ge(-1.0),
         Le(1.0),
         Doc("Cosine to the nearest group's mean below which an image is left over."),
     ] = 0.0
-    sample_images: Annotated[
-        int,
-        Ge(2),
-        Le(20_000),
-        Doc(
-            "Images in the tree; of larger collections a random sample, to whose groups the others are assigned "
-            "(memory grows with the square: 3000 take 40 MB)."
-        ),
-    ] = 3000
 
 
 Method = Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"]

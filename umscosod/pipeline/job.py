@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from umscosod.config.removed import REMOVED, is_as_fixed
 from umscosod.data.files import (
     GUARDED,
     JOB_FILE,
@@ -284,9 +285,11 @@ def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     """List the settings that differ, as ``name: was, now``."""
     lines = []
     for key in sorted(saved.keys() | now.keys()):
-        before, after = saved.get(key), now.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: was {before!r}, now {after!r}")
+        name = f"{prefix}{key}"
+        setting = name.removeprefix("config.")
+        before, after = saved.get(key), now.get(key, REMOVED.get(setting))
+        if isinstance(before, dict) and isinstance(after, dict | None):
+            lines += _differences(before, after or {}, f"{name}.")
+        elif before != after and not is_as_fixed(setting, before):
+            lines.append(f"{name}: was {before!r}, now {after!r}")
     return lines
