@@ -289,9 +289,25 @@ def test_an_interrupted_run_says_how_to_go_on(pipeline: Pipeline, capsys: pytest
 # what is said
 
 
-def test_the_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_fits_one_screen_and_leads_to_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         cli.main(["label", "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 40
+    words = shown.replace("│", " ").split()
+    flags = "IMAGES --out --checkpoint --no-train --overwrite --preset --device --seed --backbone --weights --help-all"
+    assert set(flags.split()) <= set(words)
+    assert "--config-file" not in words
+    assert "--config.train.epochs" not in words
+
+
+def test_all_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["label", "--help-all"])
     assert caught.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, setting in settings().items():
@@ -304,15 +320,16 @@ def test_the_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.Captu
 
 def test_the_help_shows_the_defaults_of_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["label", "--preset", "smoke", "--help"])
+        cli.main(["label", "--preset", "smoke", "--help-all"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Width of the decoder. [>= 4 and <= 512] (default: 8)" in words
 
 
-def test_help_needs_no_heavy_package() -> None:
+@pytest.mark.parametrize("line", [["--help"], ["label", "--help"], ["label", "--help-all"]])
+def test_help_needs_no_heavy_package(line: list[str]) -> None:
     code = (
         "import sys\nfrom umscosod.cli import main\n"
-        "try:\n    main(['label', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"try:\n    main({line})\nexcept SystemExit:\n    pass\n"
         "heavy = [n for n in ('torch', 'timm', 'fiftyone', 'cv2', 'scipy', 'skimage') if n in sys.modules]\n"
         "print(heavy, file=sys.stderr)"
     )

@@ -27,7 +27,7 @@ from umscosod.cli.arguments import (
     Refine,
     Train,
 )
-from umscosod.cli.options import Settings
+from umscosod.cli.options import RARE, Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config.removed import REMOVED
@@ -37,6 +37,7 @@ from umscosod.errors import ConfigError, UmscosodError, shorten
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
 
 _MAX_DIGITS = 100
+_OF_COMMANDS = ("umscosod.cli.arguments", "umscosod.cli.options")
 
 _COMMANDS: Any = (
     Annotated[Label, tyro.conf.subcommand("label")]
@@ -95,8 +96,8 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
         _COMMANDS,
         prog="umscosod",
         description=DESCRIPTION,
-        args=list(arguments),
-        registry=_registry(base),
+        args=["--help" if argument == "--help-all" else argument for argument in arguments],
+        registry=_registry(base, hides_rare=bool({"-h", "--help"} & set(arguments)) and "--help-all" not in arguments),
     )
     config = getattr(command, "config", base)
     if (settings := getattr(command, "settings", None)) is not None:
@@ -129,8 +130,11 @@ def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:
     return found.preset, found.config_file
 
 
-def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
-    """Teach tyro the settings: the defaults are `base`, and each help text says the bounds."""
+def _registry(base: PipelineConfig, *, hides_rare: bool) -> tyro.constructors.ConstructorRegistry:
+    """Teach tyro the settings: the defaults are `base`, and each help text says the bounds.
+
+    With `hides_rare` the help leaves out what is marked as `RARE`; it is understood all the same.
+    """
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -180,7 +184,35 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
             ),
         )
 
+    @registry.struct_rule
+    def _command_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        if not hides_rare or not dataclasses.is_dataclass(info.type) or info.type.__module__ not in _OF_COMMANDS:
+            return None
+        hints = get_type_hints(info.type, include_extras=True)
+        return tyro.constructors.StructConstructorSpec(
+            instantiate=info.type,
+            fields=tuple(
+                tyro.constructors.StructFieldSpec(
+                    name=field.name,
+                    type=_suppress(hints[field.name]),
+                    default=_default_of(field),
+                )
+                for field in dataclasses.fields(info.type)
+            ),
+        )
+
     return registry
+
+
+def _suppress(hint: Any) -> Any:
+    """Hide an argument from the help if it is marked as rare."""
+    return Annotated[hint, tyro.conf.Suppress] if RARE in getattr(hint, "__metadata__", ()) else hint
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
 
 
 def _read_path(given: list[str]) -> Path:

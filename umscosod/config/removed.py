@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -133,3 +133,35 @@ def drop_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             kept[key] = value
     return kept
+
+
+def iter_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Compare what an earlier job stored with what a job of today has.
+
+    Parameters
+    ----------
+    before, now : mapping
+        Nested; settings are under ``config``, the removed ones among them only in what is stored.
+    prefix : str
+        Starts the dotted names.
+
+    Yields
+    ------
+    (str, object, object)
+        Dotted name, value before, value now. A removed setting has the value it is fixed at now.
+
+    Examples
+    --------
+    >>> list(iter_differences({"config": {"refine": {"connectivity": 4}}, "mode": 1}, {"config": {}, "mode": 1}))
+    [('config.refine.connectivity', 4, 8)]
+    """
+    for key in sorted(before.keys() | now.keys()):
+        name = f"{prefix}{key}"
+        setting = name.removeprefix("config.")
+        first, second = before.get(key), now.get(key, REMOVED.get(setting))
+        if isinstance(first, Mapping) and isinstance(second, Mapping | None):
+            yield from iter_differences(first, second or {}, f"{name}.")
+        elif first != second and not is_as_fixed(setting, first):
+            yield name, first, second

@@ -5,9 +5,10 @@ and its folder stays usable, whatever is set here.
 
 Defaults are the published constants but where a meaning says what was adapted, and why.
 
-The command line, the App form and the docs read this file. Parts of it lie beside it: ``config_features.py`` (stage 0),
-``config_pseudo.py`` (stage 1), ``config_refine.py`` (stage 3), ``config_confidence.py`` (a mask's confidence),
-``config_grouping.py`` (finding groups, which is no stage) and ``config_baselines.py`` (other methods).
+What a person may want to change, what a preset sets and what a study leaves out is here. Other numbers of the method
+are constants beside the code that reads them; those that were settings once are listed in ``removed.py``.
+
+The command line, the App form and the docs read this file.
 "spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
 paper's form differs from these defaults.
 """
@@ -60,10 +61,7 @@ class PseudoConfig:
         str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
     ] = ""
     hac_thresholds: Annotated[
-        tuple[float, ...],
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
+        tuple[float, ...], Ge(-1.0), Le(1.0), Doc("Cosines at which merging is read out, high to low (HASSOD: these).")
     ] = (0.4, 0.2, 0.1)
     centre: Annotated[
         Literal["group", "none"],
@@ -105,9 +103,7 @@ class PseudoConfig:
             "learn a label's faults, and every group's background is negative for the others. none: as published."
         ),
     ] = "linear"
-    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
-        0.05
-    )
+    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is weak.")] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,18 +147,13 @@ class RefineConfig:
     adaptive: Annotated[bool, Doc("Threshold per image by eq. 6; off: th0 for all.")] = True
     th0: Annotated[float, *Share, Doc("Base threshold of eq. 6.")] = 0.5
     alpha_c: Annotated[
-        float,
-        Ge(0.0),
-        Le(10.0),
-        Doc("Weight of a map's lack of confidence in eq. 6 (paper: 1, which drops faint objects of every method)."),
+        float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence, eq. 6 (paper: 1 drops faint objects).")
     ] = 0.25
     th_clamp: Annotated[
         tuple[float, float], Ge(-10.0), Le(10.0), Doc("Bounds of the threshold; 0 2 switches clamping off.")
     ] = (0.05, 0.95)
     empty_floor: Annotated[
-        float,
-        *Share,
-        Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty."),
+        float, *Share, Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty.")
     ] = 0.1
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
     skip_empty: Annotated[
@@ -173,10 +164,7 @@ class RefineConfig:
         ),
     ] = True
     sim_th: Annotated[
-        float,
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Components with a cosine at or below this go (eq. 8; paper: 0.75, which also drops parts of the object)."),
+        float, Ge(-1.0), Le(1.0), Doc("Components with a cosine up to this go (eq. 8; paper: 0.75 drops parts too).")
     ] = 0.5
     keep_best: Annotated[bool, Doc("The best component of an image always stays.")] = True
     drop_regions_smaller_than: Annotated[
@@ -224,10 +212,7 @@ class GroupingConfig:
     ] = 3
     max_groups: Annotated[int, Ge(2), Le(1000), Doc("Most groups tried where their number is chosen.")] = 40
     join_similarity: Annotated[
-        float,
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Cosine to the nearest group's mean below which an image is left over."),
+        float, Ge(-1.0), Le(1.0), Doc("Cosine to the nearest group's mean below which an image is left over.")
     ] = 0.0
 
 
@@ -305,14 +290,9 @@ class TrainConfig:
 
     epochs: Annotated[int, Ge(1), Le(1_000_000), Doc("Passes over all groups (paper: 100).")] = 100
     min_steps: Annotated[
-        int,
-        Ge(0),
-        Le(10_000_000),
-        Doc("Small collections get more epochs until so many steps are done; 0: epochs alone decide."),
+        int, Ge(0), Le(10_000_000), Doc("Small collections get more epochs up to so many steps; 0: never.")
     ] = 0
-    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = (
-        24
-    )
+    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step is a group of at most so many images (paper: 24).")] = 24
     learning_rate: Annotated[float, Ge(1e-8), Le(1.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
     label_weights: Annotated[
         Literal["confidence", "equal"],
