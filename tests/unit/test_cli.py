@@ -196,13 +196,13 @@ def test_lists_switches_choices_and_negative_numbers() -> None:
         *("--config.pseudo.hac-thresholds", "0.3", "0.1"),
         *("--config.refine.th-clamp", "0", "2"),
         "--config.refine.no-keep-best",
-        *("--config.refine.connectivity", "4"),
+        *("--config.network.cfmm.rm-relu", "eval"),
         *("--config.refine.sim-th", "-0.5"),
     )
     assert config.pseudo.hac_thresholds == (0.3, 0.1)
     assert config.refine.th_clamp == (0.0, 2.0)
     assert not config.refine.keep_best
-    assert (config.refine.connectivity, config.refine.sim_th) == (4, -0.5)
+    assert (config.network.cfmm.rm_relu, config.refine.sim_th) == ("eval", -0.5)
 
 
 # what is refused
@@ -213,6 +213,8 @@ def test_lists_switches_choices_and_negative_numbers() -> None:
     [
         (["--config.refine.crf.iterations", "0"], "refine.crf.iterations must be >= 1 and <= 100, got 0"),
         (["--preset", "papr"], "did you mean 'paper'"),
+        (["--config.refine.connectivity", "4"], "refine.connectivity is no setting any more; its value is fixed at 8"),
+        (["--config.train.no-mirror"], "train.mirror is no setting any more; its value is fixed at False"),
         (["--config-file", "absent.yaml"], "absent.yaml cannot be read"),
     ],
 )
@@ -287,9 +289,25 @@ def test_an_interrupted_run_says_how_to_go_on(pipeline: Pipeline, capsys: pytest
 # what is said
 
 
-def test_the_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_fits_one_screen_and_leads_to_the_rest(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit) as caught:
         cli.main(["label", "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) <= 40
+    words = shown.replace("│", " ").split()
+    flags = "IMAGES --out --checkpoint --no-train --overwrite --preset --device --seed --backbone --weights --help-all"
+    assert set(flags.split()) <= set(words)
+    assert "--config-file" not in words
+    assert "--config.train.epochs" not in words
+
+
+def test_all_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["label", "--help-all"])
     assert caught.value.code == 0
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name, setting in settings().items():
@@ -302,15 +320,16 @@ def test_the_help_has_every_setting_with_meaning_and_bounds(capsys: pytest.Captu
 
 def test_the_help_shows_the_defaults_of_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["label", "--preset", "smoke", "--help"])
+        cli.main(["label", "--preset", "smoke", "--help-all"])
     words = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Width of the decoder. [>= 4 and <= 512] (default: 8)" in words
 
 
-def test_help_needs_no_heavy_package() -> None:
+@pytest.mark.parametrize("line", [["--help"], ["label", "--help"], ["label", "--help-all"]])
+def test_help_needs_no_heavy_package(line: list[str]) -> None:
     code = (
         "import sys\nfrom umscosod.cli import main\n"
-        "try:\n    main(['label', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"try:\n    main({line})\nexcept SystemExit:\n    pass\n"
         "heavy = [n for n in ('torch', 'timm', 'fiftyone', 'cv2', 'scipy', 'skimage') if n in sys.modules]\n"
         "print(heavy, file=sys.stderr)"
     )

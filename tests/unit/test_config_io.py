@@ -27,8 +27,13 @@ from umscosod.config.io import (
     preset_values,
     validate_config,
 )
+from umscosod.config.removed import REMOVED
 from umscosod.config.schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
+from umscosod.network.afmm import HEADS
+from umscosod.network.fram import ALPHA
+from umscosod.network.losses import IOU_EPS
+from umscosod.refine.threshold import EMPTY_SHARE
 
 
 def write(folder: Path, text: str) -> Path:
@@ -102,7 +107,7 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
             "unknown key 'refine.crf.iteratons'; did you mean 'refine.crf.iterations'?",
         ),
         ({"epochs": 3}, "unknown key 'epochs'; did you mean 'train.epochs'?"),
-        ({"zzz": 3}, "unknown key 'zzz'; the sections are baselines, "),
+        ({"zzz": 3}, "unknown key 'zzz'; the sections are confidence, "),
         ({"train.epochs": 0}, "train.epochs must be >= 1 and <= 1000000, got 0"),
         ({"train.epochs": True}, "train.epochs must be a whole number, got True"),
         ({"train.epochs": 2.0}, "train.epochs must be a whole number, got 2.0"),
@@ -110,7 +115,7 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
         ({"train.learning_rate": float("nan")}, "train.learning_rate must be a finite number, got nan"),
         ({"train.learning_rate": "fast"}, "train.learning_rate must be a finite number, got 'fast'"),
         ({"network.cfmm.init": "kaimin"}, "network.cfmm.init must be one of identity, kaiming, got 'kaimin'"),
-        ({"refine.connectivity": 6}, "refine.connectivity must be one of 4, 8, got 6"),
+        ({"network.cfmm.rm_relu": 6}, "network.cfmm.rm_relu must be one of always, eval, got 6"),
         ({"refine.enabled": 1}, "refine.enabled must be true or false, got 1"),
         ({"refine.th_clamp": [0.1]}, "refine.th_clamp must be a list of 2 numbers, got [0.1]"),
         ({"pseudo.hac_thresholds": [0.4, "x"]}, "pseudo.hac_thresholds must be a finite number, got 'x'"),
@@ -126,18 +131,13 @@ def test_a_wrong_setting_is_named_with_its_value_and_bound(values: dict[str, Any
     assert str(caught.value).startswith(message)
 
 
-def test_stored_settings_of_an_earlier_version_are_read_and_what_is_gone_is_named(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_stored_settings_of_an_earlier_version_are_read_where_they_mean_the_same() -> None:
     values = config_to_dict(PipelineConfig(seed=7))
-    assert load_stored(values, "here") == PipelineConfig(seed=7)
-    assert not caplog.records
     values["keep"], values["keep_margin"], values["refine"]["agreement_ridge"] = "better", 0.2, 0.1
     assert load_stored(values, "here") == PipelineConfig(seed=7, keep="blend")
-    (record,) = caplog.records
-    assert record.getMessage() == (
-        "here: settings of an earlier version are not used: refine.agreement_ridge, keep_margin, keep=better"
-    )
+    values["train"]["rounds"] = 2
+    with pytest.raises(ConfigError, match=r"^here: train\.rounds is no setting any more"):
+        load_stored(values, "here")
     with pytest.raises(ConfigError, match=r"^here: seed must be"):
         load_stored({"seed": -1}, "here")
 
@@ -345,7 +345,7 @@ def refusal_of(setting: Setting, value: Any) -> str:
 
 def test_true_is_no_choice_of_a_number() -> None:
     with pytest.raises(ConfigError, match="one of"):
-        check_value("refine.connectivity", True)
+        check_value("network.cfmm.rm_relu", True)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -365,21 +365,16 @@ def test_the_paper_preset_has_the_published_values() -> None:
     config = load_config("paper")
     assert (config.features.backbone, config.features.second_backbone) == ("dino_vitb8", "dinov2_vitb14_reg")
     assert (config.train.epochs, config.train.learning_rate, config.train.batch_images) == (100, 1e-4, 24)
-    assert config.train.weight_decay == 0.0
     assert (config.train.label_weights, config.refine.skip_empty) == ("equal", False)
     assert (PipelineConfig().train.label_weights, PipelineConfig().refine.skip_empty) == ("confidence", True)
-    assert (config.train.bce_weight, config.train.iou_weight, config.train.iou_eps) == (1.0, 1.0, 1e-7)
     assert (config.seed, config.keep, config.features.size_px) == (123, "network", 224)
-    cfmm, fram, afmm = config.network.cfmm, config.network.fram, config.network.afmm
-    assert (cfmm.affinity, cfmm.init, cfmm.seed_prior, cfmm.rm_relu, cfmm.rm_minmax) == (
-        *("conv", "kaiming", "none", "eval"),
-        True,
-    )
-    assert (fram.mca, fram.alpha, fram.amp_norm) == (True, 3.0, "none")
-    assert (afmm.weight, afmm.heads, afmm.pre_norm) == ("patch", 4, False)
+    cfmm = config.network.cfmm
+    assert (cfmm.init, cfmm.seed_prior, cfmm.rm_relu) == ("kaiming", "none", "eval")
+    assert config.network.fram.amp_norm == "none"
+    assert (ALPHA, HEADS, IOU_EPS, EMPTY_SHARE) == (3.0, 4, 1e-7, 0.95)
     refine, crf = config.refine, config.refine.crf
     assert (refine.th0, refine.alpha_c, refine.th_clamp, refine.keep_best) == (0.5, 1.0, (0.0, 2.0), False)
-    assert (refine.sim_mode, refine.sim_th, refine.connectivity, refine.empty_floor) == ("absolute", 0.75, 8, 1.0)
+    assert (refine.sim_th, refine.empty_floor) == (0.75, 1.0)
     assert (crf.unary, crf.confidence, crf.iterations, crf.size_px) == ("hard", 0.995, 10, 224)
     assert (crf.gaussian_xy_px, crf.gaussian_compat) == (10.0, 10.0)
     assert (crf.bilateral_xy_px, crf.bilateral_rgb, crf.bilateral_compat) == (10.0, 3.0, 10.0)
@@ -402,3 +397,47 @@ def test_settings_are_laid_over_a_configuration_as_strictly_as_over_the_defaults
         change_config(given, {"network.fram.enable": False})
     with pytest.raises(ConfigError, match="seed"):
         change_config(dataclasses.replace(given, seed=-1), {})
+
+
+def test_there_are_no_more_settings_than_a_person_can_look_through() -> None:
+    assert len([*settings(), *iter_settings(GroupingConfig, "grouping.")]) <= 80
+
+
+OF_AN_EARLIER_VERSION = """\
+features: {backbone: embedded, embedded: {slope: 2.0, gradient_scales: [0.125, 0.3125, 0.625]}}
+network: {mirror_average: false, fram: {alpha: 3, enabled: false}}
+baselines: {tokencut: {tau: 0.2}}
+train.iou_eps: 1.0e-07
+"""
+
+
+def test_a_file_of_an_earlier_version_is_taken_where_its_values_are_those_of_today(tmp_path: Path) -> None:
+    config = load_config(file=write(tmp_path, OF_AN_EARLIER_VERSION))
+    assert config == load_config(overrides={"features.backbone": "embedded", "network.fram.enabled": False})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "slope: 2.0",
+            "slope: 3.0",
+            "features.embedded.slope is no setting any more; its value is fixed at 2.0; remove it",
+        ),
+        ("false", "true", "network.mirror_average is no setting any more; its value is fixed at False; remove it"),
+        ("tau: 0.2", "tau: x", "baselines.tokencut.tau is no setting any more; its value is fixed at 0.2; remove it"),
+        ("tau", "tua", "unknown key 'baselines.tokencut.tua'"),
+    ],
+)
+def test_another_value_of_a_setting_that_is_gone_is_refused_in_one_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = write(tmp_path, OF_AN_EARLIER_VERSION.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_config(file=path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_setting_of_today_is_listed_as_gone() -> None:
+    assert not REMOVED.keys() & {*settings(), *(one.name for one in iter_settings(GroupingConfig, "grouping."))}

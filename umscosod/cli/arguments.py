@@ -9,7 +9,19 @@ from typing import Annotated, Literal
 import tyro
 from typing_extensions import Doc
 
-from umscosod.cli.options import NO_HINT, Config, Console, Flat, Images, Out, Overwrite, Settings, Switch, Talk
+from umscosod.cli.options import (
+    NO_HINT,
+    RARE,
+    Config,
+    Console,
+    Flat,
+    Images,
+    Out,
+    Overwrite,
+    Settings,
+    Switch,
+    Talk,
+)
 from umscosod.config import GroupingConfig, Method, PipelineConfig
 
 Data = Annotated[
@@ -219,7 +231,7 @@ class Discover:
     overwrite: Annotated[bool, Switch, Doc("Replace a list that is there.")] = False
     settings: Flat = field(default_factory=Settings)
     console: Talk = field(default_factory=Console)
-    grouping: Annotated[GroupingConfig, Doc("How groups are found.")] = field(default_factory=GroupingConfig)
+    grouping: Annotated[GroupingConfig, RARE, Doc("How groups are found.")] = field(default_factory=GroupingConfig)
     config: Config = field(default_factory=PipelineConfig)
 
 

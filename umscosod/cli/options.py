@@ -13,6 +13,8 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET
 
 Switch: Any = tyro.conf.FlagCreatePairsOff
+RARE = "rare"
+"""Mark of what ``--help`` leaves to ``--help-all``."""
 NO_HINT = ""
 
 
@@ -23,7 +25,8 @@ class Console:
     verbose: Annotated[
         bool, Switch, tyro.conf.arg(aliases=("-v",)), Doc("Say what is chosen and done, not only what is wrong.")
     ] = False
-    debug: Annotated[bool, Switch, Doc("Show the whole traceback of an error.")] = False
+    debug: Annotated[bool, Switch, RARE, Doc("Show the whole traceback of an error.")] = False
+    help_all: Annotated[bool, Switch, Doc("Show every flag: the rarer ones, and all settings.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,13 @@ class Settings:
         str,
         tyro.conf.arg(metavar="NAME"),
         Doc(
-            "Named set of differences from the defaults: fast (laptops), full (the defaults themselves: 100 epochs), "
-            "paper (the published form) or smoke (tests); 'umscosod presets' shows them."
+            "Named set of settings: fast (laptops), full (100 epochs, a wider network), paper (as published) or smoke "
+            "(tests); 'umscosod presets' shows them."
         ),
     ] = DEFAULT_PRESET
     config_file: Annotated[
         Path | None,
+        RARE,
         tyro.conf.arg(metavar="FILE", help_behavior_hint=NO_HINT),
         Doc("YAML file of settings, such as the config.yaml of an earlier run; only what differs need be in it."),
     ] = None
@@ -77,6 +81,6 @@ Overwrite = Annotated[
     Switch,
     Doc("Replace results of other settings or images. Without it, the same command resumes what was interrupted."),
 ]
-Config = Annotated[PipelineConfig, Doc("Every setting; precedence: defaults < preset < file < flags.")]
+Config = Annotated[PipelineConfig, RARE, Doc("Every setting; precedence: defaults < preset < file < flags.")]
 Flat = Annotated[Settings, tyro.conf.arg(name="")]
 Talk = Annotated[Console, tyro.conf.arg(name="")]

@@ -27,15 +27,17 @@ from umscosod.cli.arguments import (
     Refine,
     Train,
 )
-from umscosod.cli.options import Settings
+from umscosod.cli.options import RARE, Settings
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.removed import REMOVED
 from umscosod.config.schema import iter_settings, section_types
 from umscosod.errors import ConfigError, UmscosodError, shorten
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
 
 _MAX_DIGITS = 100
+_OF_COMMANDS = ("umscosod.cli.arguments", "umscosod.cli.options")
 
 _COMMANDS: Any = (
     Annotated[Label, tyro.conf.subcommand("label")]
@@ -88,13 +90,14 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
     ConfigError
         The preset, the file or a value is wrong.
     """
+    _refuse_removed(arguments)
     base = load_config(*_peek(arguments))
     command: Command = tyro.cli(
         _COMMANDS,
         prog="umscosod",
         description=DESCRIPTION,
-        args=list(arguments),
-        registry=_registry(base),
+        args=["--help" if argument == "--help-all" else argument for argument in arguments],
+        registry=_registry(base, hides_rare=bool({"-h", "--help"} & set(arguments)) and "--help-all" not in arguments),
     )
     config = getattr(command, "config", base)
     if (settings := getattr(command, "settings", None)) is not None:
@@ -106,6 +109,18 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
     return command, config
 
 
+def _refuse_removed(arguments: Sequence[str]) -> None:
+    """Name the flag of a setting that earlier versions had; tyro would suggest flags that are spelt alike."""
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        for start, prefix in (("--config.", ""), ("--grouping.", "grouping.")):
+            name = prefix + flag.removeprefix(start).replace(".no-", ".").replace("-", "_")
+            if flag.startswith(start) and name in REMOVED:
+                raise ConfigError(
+                    f"{name} is no setting any more; its value is fixed at {REMOVED[name]}; remove {flag}"
+                )
+
+
 def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:
     """Find ``--preset`` and ``--config-file`` ahead of the real parsing, which reports whatever is wrong with them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -115,8 +130,11 @@ def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:
     return found.preset, found.config_file
 
 
-def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
-    """Teach tyro the settings: the defaults are `base`, and each help text says the bounds."""
+def _registry(base: PipelineConfig, *, hides_rare: bool) -> tyro.constructors.ConstructorRegistry:
+    """Teach tyro the settings: the defaults are `base`, and each help text says the bounds.
+
+    With `hides_rare` the help leaves out what is marked as `RARE`; it is understood all the same.
+    """
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -166,7 +184,35 @@ def _registry(base: PipelineConfig) -> tyro.constructors.ConstructorRegistry:
             ),
         )
 
+    @registry.struct_rule
+    def _command_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        if not hides_rare or not dataclasses.is_dataclass(info.type) or info.type.__module__ not in _OF_COMMANDS:
+            return None
+        hints = get_type_hints(info.type, include_extras=True)
+        return tyro.constructors.StructConstructorSpec(
+            instantiate=info.type,
+            fields=tuple(
+                tyro.constructors.StructFieldSpec(
+                    name=field.name,
+                    type=_suppress(hints[field.name]),
+                    default=_default_of(field),
+                )
+                for field in dataclasses.fields(info.type)
+            ),
+        )
+
     return registry
+
+
+def _suppress(hint: Any) -> Any:
+    """Hide an argument from the help if it is marked as rare."""
+    return Annotated[hint, tyro.conf.Suppress] if RARE in getattr(hint, "__metadata__", ()) else hint
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
 
 
 def _read_path(given: list[str]) -> Path:

@@ -16,13 +16,13 @@ from typing import Any, cast, get_type_hints
 import yaml
 
 from umscosod.config import PipelineConfig
+from umscosod.config.removed import REMOVED, check_removed, is_old_section
 from umscosod.config.schema import check_value, sections, settings
 from umscosod.errors import ConfigError, one_line, reason_of, shorten
 
 MAX_BYTES = 200_000
 """A file of every setting has about 10,000; PyYAML takes a second for so much, and minutes for what a slip may name."""
 _MAX_DEPTH = 20
-_REMOVED = ("keep_margin", "refine.agreement_ridge", "train.rounds", "train.round_share")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
@@ -163,7 +163,7 @@ def load_config(
     ------
     ConfigError
         The preset or a key is unknown (the nearest known one is named), a value has the wrong type or is out of its
-        bounds, or the file cannot be read.
+        bounds, a setting of an earlier version is fixed at another value, or the file cannot be read.
 
     Examples
     --------
@@ -188,24 +188,19 @@ def load_stored(values: object, origin: str) -> PipelineConfig:
     Parameters
     ----------
     values : object
-        Plain values, as `config_to_dict` or `parse_yaml` gives them. Settings that this version does not have are left
-        out, and ``keep=better`` is read as ``blend``; the log names them.
+        Plain values, as `config_to_dict` or `parse_yaml` gives them; ``keep=better`` is read as ``blend``.
     origin : str
-        Where they were stored, for the log and the messages.
+        Where they were stored, for the messages.
 
     Raises
     ------
     ConfigError
-        No settings by name, or a value has the wrong type or is out of its bounds.
+        No settings by name, a value has the wrong type or is out of its bounds, or a setting that this version does not
+        have has another value than it is fixed at.
     """
-    unknown: list[str] = []
-    known = dict(_flatten(values, "", unknown))
-    if known.get("keep") == "better":
-        unknown.append("keep=better")
-        known["keep"] = "blend"
-    if unknown:
-        logger.warning("%s: settings of an earlier version are not used: %s", origin, ", ".join(unknown))
-    return cast(PipelineConfig, _build(PipelineConfig, _check_values(known, origin), ""))
+    if isinstance(values, Mapping) and values.get("keep") == "better":
+        values = {**values, "keep": "blend"}
+    return cast(PipelineConfig, _build(PipelineConfig, _check_values(values, origin), ""))
 
 
 def change_config(config: PipelineConfig, overrides: Mapping[str, Any]) -> PipelineConfig:
@@ -286,8 +281,7 @@ def _check_values(values: object, origin: str) -> dict[str, Any]:
         raise ConfigError(f"{origin}: {error}" if origin else str(error)) from None
 
 
-def _flatten(values: object, prefix: str, unknown: list[str] | None = None) -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name; an unknown one is an error, or goes to the list `unknown`."""
+def _flatten(values: object, prefix: str) -> Iterator[tuple[str, Any]]:
     if values is None:  # a section whose lines are all commented out
         return
     if not isinstance(values, Mapping):
@@ -295,19 +289,17 @@ def _flatten(values: object, prefix: str, unknown: list[str] | None = None) -> I
         raise ConfigError(f"{what} must hold settings by name, got {shorten(values)}")
     for key, value in values.items():
         name = f"{prefix}{key if isinstance(key, str) else shorten(key)}"
-        if name in sections():
-            yield from _flatten(value, f"{name}.", unknown)
-        elif name in settings():
+        if name in settings():
             yield name, value
-        elif unknown is not None:
-            unknown.append(shorten(name, quoted=False))
+        elif name in REMOVED:
+            check_removed(name, value)
+        elif name in sections() or is_old_section(name):
+            yield from _flatten(value, f"{name}.")
         else:
             raise ConfigError(f"unknown key {shorten(name)}{_suggest(name[:100])}")
 
 
 def _suggest(name: str) -> str:
-    if name in _REMOVED:
-        return "; this version has it no more: remove it"
     known = [*settings(), *sections()]
     same_leaf = [other for other in settings() if other.rpartition(".")[2] == name.rpartition(".")[2]]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7) or same_leaf

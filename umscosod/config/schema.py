@@ -1,4 +1,4 @@
-"""What ``config.py`` declares, as data: every setting with its type, bounds and meaning, and the check of a value."""
+"""What ``settings.py`` declares, as data: every setting with its type, bounds and meaning, and the check of a value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One hyper-parameter as ``config.py`` declares it.
+    """One hyper-parameter as ``settings.py`` declares it.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Setting:
 
 @functools.cache
 def settings() -> Mapping[str, Setting]:
-    """Every setting by its dotted name, in the order of ``config.py``."""
+    """Every setting by its dotted name, in the order of ``settings.py``."""
     return MappingProxyType({setting.name: setting for setting in iter_settings(PipelineConfig)})
 
 
@@ -166,7 +166,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def iter_settings(section: type, prefix: str = "") -> Iterator[Setting]:
-    """Settings of one dataclass of ``config.py`` and of those inside it; `prefix` starts the dotted names."""
+    """Settings of one dataclass of ``settings.py`` and of those inside it; `prefix` starts the dotted names."""
     hints = get_type_hints(section, include_extras=True)
     for field in fields(section):
         name, hint = f"{prefix}{field.name}", hints[field.name]

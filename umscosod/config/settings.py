@@ -5,9 +5,10 @@ and its folder stays usable, whatever is set here.
 
 Defaults are the published constants but where a meaning says what was adapted, and why.
 
-The command line, the App form and the docs read this file. Parts of it lie beside it: ``config_features.py`` (stage 0),
-``config_pseudo.py`` (stage 1), ``config_refine.py`` (stage 3), ``config_confidence.py`` (a mask's confidence),
-``config_grouping.py`` (finding groups, which is no stage) and ``config_baselines.py`` (other methods).
+What a person may want to change, what a preset sets and what a study leaves out is here. Other numbers of the method
+are constants beside the code that reads them; those that were settings once are listed in ``removed.py``.
+
+The command line, the App form and the docs read this file.
 "spec" is the project's method specification, "eq." an equation of the paper. ``presets/paper.yaml`` lists where the
 paper's form differs from these defaults.
 """
@@ -62,10 +63,7 @@ class PseudoConfig:
         str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
     ] = ""
     hac_thresholds: Annotated[
-        tuple[float, ...],
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Cosine similarities at which the merging is read out, high to low (HASSOD: 0.4 0.2 0.1 on DINO keys)."),
+        tuple[float, ...], Ge(-1.0), Le(1.0), Doc("Cosines at which merging is read out, high to low (HASSOD: these).")
     ] = (0.4, 0.2, 0.1)
     centre: Annotated[
         Literal["group", "none"],
@@ -86,7 +84,6 @@ class PseudoConfig:
     ] = 0.45
     min_score: Annotated[float, *Share, Doc("Lowest detector score of a mask (coco-json).")] = 0.3
     min_area_share: Annotated[float, *Share, Doc("Smallest mask, as a share of the image.")] = 0.005
-    max_area_share: Annotated[float, *Share, Doc("Largest mask, as a share of the image.")] = 0.8
     top_k: Annotated[
         int,
         Ge(1),
@@ -108,9 +105,7 @@ class PseudoConfig:
             "learn a label's faults, and every group's background is negative for the others. none: as published."
         ),
     ] = "linear"
-    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is called weak.")] = (
-        0.05
-    )
+    weak_overlap: Annotated[float, *Share, Doc("Best overlap (eq. 1) below which a pseudo-label is weak.")] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,18 +149,13 @@ class RefineConfig:
     adaptive: Annotated[bool, Doc("Threshold per image by eq. 6; off: th0 for all.")] = True
     th0: Annotated[float, *Share, Doc("Base threshold of eq. 6.")] = 0.5
     alpha_c: Annotated[
-        float,
-        Ge(0.0),
-        Le(10.0),
-        Doc("Weight of a map's lack of confidence in eq. 6 (paper: 1, which drops faint objects of every method)."),
+        float, Ge(0.0), Le(10.0), Doc("Weight of a map's lack of confidence, eq. 6 (paper: 1 drops faint objects).")
     ] = 0.25
     th_clamp: Annotated[
         tuple[float, float], Ge(-10.0), Le(10.0), Doc("Bounds of the threshold; 0 2 switches clamping off.")
     ] = (0.05, 0.95)
     empty_floor: Annotated[
-        float,
-        *Share,
-        Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty."),
+        float, *Share, Doc("If nothing passes the threshold: keep >= 0.95 max(M) when max(M) exceeds this, else empty.")
     ] = 0.1
     region_filter: Annotated[bool, Doc("Drop connected components unlike the group prototype (eq. 7, 8).")] = True
     skip_empty: Annotated[
@@ -176,10 +166,7 @@ class RefineConfig:
         ),
     ] = True
     sim_th: Annotated[
-        float,
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Components with a cosine at or below this go (eq. 8; paper: 0.75, which also drops parts of the object)."),
+        float, Ge(-1.0), Le(1.0), Doc("Components with a cosine up to this go (eq. 8; paper: 0.75 drops parts too).")
     ] = 0.5
     keep_best: Annotated[bool, Doc("The best component of an image always stays.")] = True
     drop_regions_smaller_than: Annotated[
@@ -220,30 +207,9 @@ class GroupingConfig:
         int, Ge(1), Le(100_000), Doc("Fewest images of a group; also the size below which a group is small.")
     ] = 3
     max_groups: Annotated[int, Ge(2), Le(1000), Doc("Most groups tried where their number is chosen.")] = 40
-    enough_separation: Annotated[
-        float,
-        Ge(0.01),
-        Le(1.0),
-        Doc(
-            "Where their number is chosen: the fewest groups whose mean silhouette reaches this share of the best; "
-            "1: the best itself, which tends to many small groups."
-        ),
-    ] = 0.8
     join_similarity: Annotated[
-        float,
-        Ge(-1.0),
-        Le(1.0),
-        Doc("Cosine to the nearest group's mean below which an image is left over."),
+        float, Ge(-1.0), Le(1.0), Doc("Cosine to the nearest group's mean below which an image is left over.")
     ] = 0.0
-    sample_images: Annotated[
-        int,
-        Ge(2),
-        Le(20_000),
-        Doc(
-            "Images in the tree; of larger collections a random sample, to whose groups the others are assigned "
-            "(memory grows with the square: 3000 take 40 MB)."
-        ),
-    ] = 3000
 
 
 Method = Literal["ums", "pseudo", "attention", "tokencut", "dvfdvd", "scosparc"]
@@ -320,14 +286,9 @@ class TrainConfig:
 
     epochs: Annotated[int, Ge(1), Le(1_000_000), Doc("Passes over all groups (paper: 100).")] = 100
     min_steps: Annotated[
-        int,
-        Ge(0),
-        Le(10_000_000),
-        Doc("Small collections get more epochs until so many steps are done; 0: epochs alone decide."),
+        int, Ge(0), Le(10_000_000), Doc("Small collections get more epochs up to so many steps; 0: never.")
     ] = 0
-    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step = one group of at most so many images (paper: 24).")] = (
-        24
-    )
+    batch_images: Annotated[int, Ge(1), Le(512), Doc("One step is a group of at most so many images (paper: 24).")] = 24
     learning_rate: Annotated[float, Ge(1e-8), Le(1.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
     label_weights: Annotated[
         Literal["confidence", "equal"],

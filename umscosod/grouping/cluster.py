@@ -35,6 +35,10 @@ from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef
 logger = logging.getLogger(__name__)
 
 SHRINKAGE = 0.1  # of the whitening of tokens, in mean variances: what all images share must not drown the rest
+SAMPLE_IMAGES = 3000  # in the tree; of more a random sample, to whose groups the others are assigned. They take 40 MB
+# Where their number is chosen: the fewest groups whose mean silhouette reaches this share of the best. At 1, the best
+# itself, there tend to be many small groups.
+ENOUGH_SEPARATION = 0.8
 ROUNDS = 10  # reassignments of all images to the nearest group after the cut, at most
 _STREAMS = (0, 1)
 _ROUNDING = 1e-6  # of a vector's length: what is shorter says nothing of the image
@@ -219,7 +223,7 @@ def cluster_vectors(
 ) -> Clustering:
     """Find groups among unit vectors.
 
-    An average-linkage tree of at most `config.sample_images` vectors is cut where it has the wanted number of branches
+    An average-linkage tree of at most `SAMPLE_IMAGES` vectors is cut where it has the wanted number of branches
     with at least `config.min_size` leaves; their means then take in all other vectors, and move with them for
     `ROUNDS` rounds (spherical k-means).
 
@@ -230,7 +234,7 @@ def cluster_vectors(
     config : GroupingConfig
     n_groups : int, optional
         None: from 2 to `config.max_groups`, the fewest whose mean silhouette in the sample reaches
-        `config.enough_separation` of the highest. That one group is enough is never concluded.
+        `ENOUGH_SEPARATION` of the highest. That one group is enough is never concluded.
     seed : int
         Of the sample.
 
@@ -259,7 +263,7 @@ def cluster_vectors(
     check_count(len(vectors), config, n_groups)
     if n_groups == 1 or len(vectors) < 2 * config.min_size:
         return _one_group(len(vectors))
-    rows = _sample(len(vectors), config, seed)
+    rows = _sample(len(vectors), seed)
     if n_groups is None:
         cut_S, min_size = _best_cut(vectors[rows], config), config.min_size
     else:
@@ -351,11 +355,11 @@ def _one_group(count: int) -> Clustering:
     return Clustering(labels_N=np.zeros(count, np.int64), separation=float("nan"))
 
 
-def _sample(count: int, config: GroupingConfig, seed: int) -> npt.NDArray[np.int64]:
+def _sample(count: int, seed: int) -> npt.NDArray[np.int64]:
     """Rows of the sample, ascending."""
-    if count <= config.sample_images:
+    if count <= SAMPLE_IMAGES:
         return np.arange(count)
-    chosen = numpy_generator(seed, "grouping", "sample").choice(count, config.sample_images, replace=False)
+    chosen = numpy_generator(seed, "grouping", "sample").choice(count, SAMPLE_IMAGES, replace=False)
     return np.sort(chosen)
 
 
@@ -425,7 +429,7 @@ def _best_cut(sample_SE: FloatArray, config: GroupingConfig) -> Labels:
     }
     best = max(values.values(), default=0.0)
     # a best of zero or less has no share to reach: only the best itself will do
-    enough = round(best * config.enough_separation if best > 0.0 else best, _TIE_DIGITS)
+    enough = round(best * ENOUGH_SEPARATION if best > 0.0 else best, _TIE_DIGITS)
     return cuts[min((count for count, value in values.items() if round(value, _TIE_DIGITS) >= enough), default=1)]
 
 
@@ -436,10 +440,7 @@ def _cut_into(sample_SE: FloatArray, n_groups: int, config: GroupingConfig) -> t
         cuts = _cut_tree(tree, min_size, n_groups)
         if n_groups in cuts:
             return cuts[n_groups], min_size
-    raise ConfigError(
-        f"{n_groups} groups are more than the {len(sample_SE)} images looked at; ask for fewer, or raise "
-        "grouping.sample_images"
-    )
+    raise ConfigError(f"{n_groups} groups are more than the {len(sample_SE)} images looked at; ask for fewer")
 
 
 def _settle(vectors_NE: FloatArray, start_N: Labels, min_size: int, config: GroupingConfig) -> Labels:

@@ -23,6 +23,7 @@ from umscosod.pseudo.coco_file import Annotation, Tally, match_entries, read_coc
 from umscosod.pseudo.regions import LabelMap, decode_segmentation, merge_patches, read_stated_size
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageRef
 
+MAX_AREA_SHARE = 0.8  # largest mask, as a share of the image
 MAX_CORNERS = 2  # masks that hold more corners of the image than this are background
 NMS_IOU = 0.9  # of two masks with a larger IoU only the first is kept
 PARENT_COVERAGE = 0.9  # share of a mask that its parent covers: gives whole, part, subpart (HASSOD)
@@ -183,7 +184,7 @@ def is_sound_mask(mask_hw: BoolArray, config: PseudoConfig) -> bool:
     """
     share = float(np.count_nonzero(mask_hw)) / mask_hw.size
     corners = int(np.count_nonzero(mask_hw[[0, 0, -1, -1], [0, -1, 0, -1]]))
-    return config.min_area_share <= share <= config.max_area_share and share > 0 and corners <= MAX_CORNERS
+    return config.min_area_share <= share <= MAX_AREA_SHARE and share > 0 and corners <= MAX_CORNERS
 
 
 def drop_duplicates(proposals: Sequence[MaskProposal], *, relevel: bool) -> list[MaskProposal]:
@@ -257,7 +258,7 @@ class CocoProposer:
     ----------
     file : Path
     config : PseudoConfig
-        ``min_score``, the shares of the area and ``detections_images`` apply.
+        ``min_score``, the smallest share of the area and ``detections_images`` apply.
     images : iterable of ImageRef
         All images of the collection.
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from umscosod.config import NetworkConfig
+from umscosod.config.removed import drop_removed
 from umscosod.config.schema import check_setting, iter_settings
 from umscosod.data.files import read_json, why_unreadable
 from umscosod.errors import CheckpointError, ConfigError, DataError, shorten
@@ -188,27 +189,28 @@ def build_config(kind: type[T], values: object, where: str, prefix: str = "") ->
     Raises
     ------
     CheckpointError
-        Not settings by name, a key this version does not know, or a value it does not take.
+        Not settings by name, a key this version does not know, a value it does not take, or one of an earlier version
+        that is fixed at another value now.
     """
     if not isinstance(values, Mapping):
         raise CheckpointError(f"{where}: {prefix} must hold settings by name, got {shorten(values)}; train anew")
     hints = get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        names = shorten(", ".join(unknown), quoted=False)
-        raise CheckpointError(f"{where}: {prefix} has settings this version does not know: {names}; upgrade it")
     declared = {setting.name: setting for setting in iter_settings(kind, f"{prefix}.")}
     built: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}.{key}"
-        try:
+    try:
+        values = drop_removed(values, f"{prefix}.")
+        if unknown := sorted(set(values) - set(hints)):
+            names = shorten(", ".join(unknown), quoted=False)
+            raise CheckpointError(f"{where}: {prefix} has settings this version does not know: {names}; upgrade it")
+        for key, value in values.items():
+            name = f"{prefix}.{key}"
             built[key] = (
                 build_config(hints[key], value, where, name)
                 if dataclasses.is_dataclass(hints[key])
                 else check_setting(declared[name], value)
             )
-        except ConfigError as error:
-            raise CheckpointError(f"{where}: {error}; use an earlier checkpoint or train anew") from None
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}; use an earlier checkpoint or train anew") from None
     return kind(**built)
 
 

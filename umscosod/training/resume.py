@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umscosod.config.removed import is_as_fixed
 from umscosod.errors import CheckpointError, shorten
 from umscosod.network.model import UmsNetwork
 from umscosod.training.checkpoint import (
@@ -158,7 +159,11 @@ def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path
 
     def relevant(meta: CheckpointMeta) -> dict[str, object]:
         settings = flatten({name: meta.config.get(name) for name in ("seed", "network", "train")}, "")
-        settings = {name: value for name, value in settings.items() if name not in _FREE_TO_CHANGE}
+        settings = {
+            name: value
+            for name, value in settings.items()
+            if name not in _FREE_TO_CHANGE and not is_as_fixed(name, value)
+        }
         streams = {"first backbone": meta.backbone_ids[0], "second backbone": meta.backbone_ids[1]}
         return {**settings, **streams, "images and pseudo-labels": meta.fingerprint[:12]}
 

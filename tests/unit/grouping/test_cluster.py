@@ -50,9 +50,10 @@ def test_order_of_the_images_decides_nothing(make_points: Any) -> None:
     assert same_partition(straight[order], shuffled)
 
 
-def test_of_a_large_collection_a_sample_leads_the_rest(make_points: Any) -> None:
+def test_of_a_large_collection_a_sample_leads_the_rest(make_points: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "SAMPLE_IMAGES", 60)
     rows, truth = make_points(400, 300, 200)
-    config = GroupingConfig(sample_images=60)
+    config = GroupingConfig()
     found = cluster_vectors(rows, config, seed=7)
     assert same_partition(found.labels_N, truth)
     assert np.array_equal(found.labels_N, cluster_vectors(rows, config, seed=7).labels_N)
@@ -85,10 +86,11 @@ def test_a_number_that_cannot_be_is_refused(make_points: Any, count: int, n_grou
         cluster_vectors(rows[:count], GroupingConfig(), n_groups=n_groups)
 
 
-def test_more_groups_than_the_sample_has_images(make_points: Any) -> None:
+def test_more_groups_than_the_sample_has_images(make_points: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "SAMPLE_IMAGES", 5)
     rows, _ = make_points(20, 20)
-    with pytest.raises(ConfigError, match=r"raise grouping\.sample_images"):
-        cluster_vectors(rows, GroupingConfig(sample_images=5, min_size=2), n_groups=6)
+    with pytest.raises(ConfigError, match="6 groups are more than the 5 images looked at"):
+        cluster_vectors(rows, GroupingConfig(min_size=2), n_groups=6)
 
 
 def test_groups_are_smaller_where_the_tree_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +118,11 @@ def test_silhouette_and_cohesion_by_their_definitions(make_points: Any) -> None:
     assert np.isnan(cohesion_of(inside[:1]))
 
 
-def test_fewer_groups_where_they_do_nearly_as_well(make_points: Any) -> None:
+def test_fewer_groups_where_they_do_nearly_as_well(make_points: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, _ = make_points(12, 12, 12, noise=4.0)
-    counts = [
-        cluster_vectors(rows, GroupingConfig(enough_separation=share)).labels_N.max() + 1 for share in (0.1, 0.8, 1.0)
-    ]
+    counts = []
+    for share in (0.1, 0.8, 1.0):
+        monkeypatch.setattr(cluster, "ENOUGH_SEPARATION", share)
+        counts.append(cluster_vectors(rows, GroupingConfig()).labels_N.max() + 1)
     assert counts == sorted(counts)
     assert counts[0] == 2 < counts[-1]

@@ -48,6 +48,22 @@ def test_other_settings_are_refused_and_what_differs_is_named(
     assert_same(read_tree(finished.out), before)
 
 
+def test_a_folder_of_an_earlier_version_is_taken_up_where_what_is_no_setting_any_more_had_todays_value(
+    tmp_path: Path,
+) -> None:
+    now = {"config": {"seed": 1, "refine": {"th0": 0.5}, "features": {"size_px": 224}}, "mode": "label"}
+    old = json.loads(json.dumps(now))
+    old["config"]["refine"] |= {"connectivity": 8}
+    old["config"]["features"]["embedded"] = {"slope": 2.0, "gradient_scales": [0.125, 0.3125, 0.625]}
+    old["config"]["baselines"] = {"tokencut": {"tau": 0.2}}
+    JobFolder(tmp_path / "same", old, overwrite=False)
+    JobFolder(tmp_path / "same", now, overwrite=False)
+    old["config"]["features"]["embedded"]["slope"] = 3.0
+    JobFolder(tmp_path / "other", old, overwrite=False)
+    with pytest.raises(DataError, match=r"\n  config.features.embedded.slope: was 3.0, now 2.0\nChoose another"):
+        JobFolder(tmp_path / "other", now, overwrite=False)
+
+
 def test_overwrite_leaves_what_a_fresh_folder_would_hold(
     tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished
 ) -> None:

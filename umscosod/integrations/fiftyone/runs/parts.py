@@ -13,13 +13,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from umscosod.config.removed import iter_differences
 from umscosod.data.files import (
     JOB_FILE,
     describe_damage,
@@ -240,7 +241,10 @@ def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
     for part in list_parts(folder):
         if part.run_id != run_id or part.state is not PartState.RUNNING:
             continue
-        differences = list(_differences(part.settings, job.settings))
+        differences = [
+            f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
+            for name, before, now in iter_differences(part.settings, job.settings)
+        ]
         if not differences and (part.replaces or not job.overwrite):
             return part
         if not job.overwrite and has_results(part):
@@ -250,14 +254,6 @@ def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
             )
         set_state(part, PartState.SUPERSEDED)
     return None
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
 
 
 def has_results(part: Part) -> bool:
