@@ -284,8 +284,8 @@ class Labelled:
     ----------
     image_id, group, output : str
     status : Status
-    confidence : float
-        In [0, 1]; 0 unless labelled.
+    confidence : float or None
+        In [0, 1]; 0 unless labelled; None where nothing is known, of a mask that another program made.
     reason : str
         Why it is empty, failed or skipped, or of low confidence; ``""`` when all is well.
     source : str
@@ -301,7 +301,7 @@ class Labelled:
     group: str
     output: str
     status: Status
-    confidence: float = 0.0
+    confidence: float | None = 0.0
     reason: str = ""
     source: str = ""
     threshold: float = 0.0

@@ -63,7 +63,7 @@ def test_maps_of_another_method_become_a_run_of_copies(
         assert np.array_equal(read(sample["other"].mask_path) == 255, truth)
         assert sample["other"].mask_path.startswith(str(report.out))
         assert (sample["other"].provenance, sample["other"].run) == ("model", "other")
-        assert sample["other_confidence"] == pytest.approx(160 / 255, abs=1e-6)
+        assert sample["other_confidence"] is None
     (run,) = ours.list_runs(toy_dataset)
     assert (run.key, run.method, run.n_samples) == ("other", "umscosod/import", 8)
     assert run.counts == {"labelled": 8}
@@ -86,7 +86,7 @@ def test_masks_have_no_map_and_other_sizes_are_resized(toy_dataset: Any, tmp_pat
         mask, truth = read(sample["other"].mask_path) == 255, read_mask(Path(sample.ground_truth.mask_path))
         assert mask.shape == truth.shape
         assert (mask & truth).sum() / (mask | truth).sum() > 0.9
-        assert sample["other_confidence"] == 1.0
+        assert sample["other_confidence"] is None
 
 
 def test_threshold_and_empty_predictions(toy_dataset: Any, tmp_path: Path) -> None:
@@ -233,6 +233,7 @@ def test_fiftyone_itself_reads_the_masks_back(toy_dataset: Any, tmp_path: Path) 
 def test_scores_of_a_run_samples_without_a_mask_and_missing_files(toy_dataset: Any, tmp_path: Path) -> None:
     write_maps(tmp_path / "theirs", toy_dataset)
     ours.import_predictions(toy_dataset.limit(6), tmp_path / "theirs", "other")
+    toy_dataset.limit(6).set_values("other_confidence", [0.625] * 6)  # as one of ours has; theirs have none
     gone = Path(toy_dataset.first()["other"].mask_path)
     gone.unlink()
     report = ours.export_dataset(toy_dataset.group_by("cls"), "other", tmp_path / "coco")
@@ -240,7 +241,7 @@ def test_scores_of_a_run_samples_without_a_mask_and_missing_files(toy_dataset: A
     (reason,) = report.skipped
     assert str(gone) in reason
     document = json.loads((tmp_path / "coco" / "instances.json").read_text())
-    assert {entry["score"] for entry in document["annotations"]} == {round(160 / 255, 6)}
+    assert {entry["score"] for entry in document["annotations"]} == {0.625}
 
 
 def test_accepted_masks_alone_and_corrections_in_place_of_the_run(toy_dataset: Any, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Tally:
         if row.source:
             self._sources[row.source] += 1
         if row.status is Status.LABELLED:
-            self._confidence += row.confidence
+            self._confidence += row.confidence or 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Totals: ``images``, ``groups``, ``mixed_groups``, a count per status, ``sources``, and ``mean_confidence``.

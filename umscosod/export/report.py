@@ -160,7 +160,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _image_row(path: Path, row: Labelled) -> dict[str, Any]:
-    if not (math.isfinite(row.confidence) and math.isfinite(row.threshold)):
+    if row.confidence is None or not (math.isfinite(row.confidence) and math.isfinite(row.threshold)):
         raise DataError(
             f"{path}: image {row.image_id!r} has confidence {row.confidence} and threshold {row.threshold}; "
             "both must be finite"

@@ -124,6 +124,17 @@ def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
     _Builder(config, device, is_quiet=True).check()
 
 
+def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Name and id of the two that `build_backbones` would build; no model is built.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        As `build_backbones`.
+    """
+    return _Builder(config, device, is_quiet=True).identify()
+
+
 @dataclass
 class _Builder:
     """One call of `build_backbones`: what is loaded so far, and what there is to say."""
@@ -137,10 +148,30 @@ class _Builder:
     def check(self) -> None:
         first, second = self._names()
         self._tell_of_unused_files(first, second)
-        if first in VIT_SPECS:
-            self._obtain(first, self.config.weights, "--weights")
-        if second in VIT_SPECS:
-            self._obtain(second, *self._second_file(second, first))
+        self._files(first, second)
+
+    def identify(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        first, second = self._names()
+        files = self._files(first, second)
+        return (
+            (first, self._id(files[0], first, self._first_px(first), _CELL_PX)),
+            (second, self._id(files[1], second, self._second_px(second, first), 2 * _CELL_PX)),
+        )
+
+    def _id(self, file: Path | None, name: str, size_px: int, cell_px: int) -> str:
+        if file is None:
+            return _embedded(self.config, cell_px).id
+        from umscosod.features.vit import vit_id
+        from umscosod.features.weights import hash_weights
+
+        return vit_id(VIT_SPECS[name], hash_weights(file), size_px)
+
+    def _files(self, first: str, second: str) -> tuple[Path | None, Path | None]:
+        """Weight files of both; None for one without weights."""
+        return (
+            self._obtain(first, self.config.weights, "--weights") if first in VIT_SPECS else None,
+            self._obtain(second, *self._second_file(second, first)) if second in VIT_SPECS else None,
+        )
 
     def build(self) -> BackbonePair:
         first_name, second_name = self._names()
@@ -210,16 +241,22 @@ class _Builder:
     def _first(self, name: str) -> Backbone:
         if name == EMBEDDED:
             return _embedded(self.config, _CELL_PX)
-        size_px = VIT_SPECS[name].patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
-        return self._vit(name, self.config.weights, "--weights", size_px)
+        return self._vit(name, self.config.weights, "--weights", self._first_px(name))
+
+    def _first_px(self, name: str) -> int:
+        """Side at which the first stream has the paper's grid; ``embedded`` has it anyhow."""
+        patch_px = VIT_SPECS[name].patch_px if name in VIT_SPECS else _CELL_PX
+        return patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
 
     def _second(self, name: str, first_name: str) -> Backbone:
-        size_px = self.config.size_px
         if name == EMBEDDED:
             return _embedded(self.config, 2 * _CELL_PX)
-        if name == first_name and VIT_SPECS[name].patch_px <= _CELL_PX:
-            size_px //= 2  # at its full size it would be the first stream over again
-        return self._vit(name, *self._second_file(name, first_name), size_px)
+        return self._vit(name, *self._second_file(name, first_name), self._second_px(name, first_name))
+
+    def _second_px(self, name: str, first_name: str) -> int:
+        is_again = name == first_name and name in VIT_SPECS and VIT_SPECS[name].patch_px <= _CELL_PX
+        # at its full size it would be the first stream over again
+        return self.config.size_px // 2 if is_again else self.config.size_px
 
     def _second_file(self, name: str, first_name: str) -> tuple[str, str]:
         """Weight file of the second stream, and the option that gives it."""

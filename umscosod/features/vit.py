@@ -118,7 +118,7 @@ class VitBackbone:
         self.weights_sha256 = vit.weights_sha256
         self.dim = spec.dim
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
-        self.id = f"{spec.name}:{vit.weights_sha256}:{self.size_px}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"
+        self.id = vit_id(spec, vit.weights_sha256, size_px)
         self._vit = vit
         prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
         stored_1TD: torch.Tensor = vit.module.get_parameter("pos_embed")
@@ -167,6 +167,11 @@ class VitBackbone:
             tokens_NTD: torch.Tensor = module.forward_features(torch.from_numpy(pictures_N3HW).to(self._device))
         tokens_NTD, q_NATd, k_NATd = (values[: len(images)] for values in (tokens_NTD, recorded["q"], recorded["k"]))
         return tokens_NTD, q_NATd.float(), k_NATd.float()
+
+
+def vit_id(spec: VitSpec, weights_sha256: str, size_px: int) -> str:
+    """Name what decides the tokens: architecture, weights, side of the picture, code."""
+    return f"{spec.name}:{weights_sha256}:{spec.round_px(size_px)}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"
 
 
 def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:

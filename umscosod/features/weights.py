@@ -251,12 +251,12 @@ def load_weights(model: VisionTransformer, path: Path) -> str:
     WeightsError
         The file cannot be read, or does not fit: the first mismatch is named. Or it was changed meanwhile.
     """
-    sha256 = _hash(path)
+    sha256 = hash_weights(path)
     state = convert_state_dict(read_state_dict(path), no_embed_class=model.no_embed_class)
     _check_fit(state, model, path)
     model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
     model.load_state_dict(state, strict=True)
-    if _hash(path) != sha256:  # the hash names every feature made with these tensors
+    if hash_weights(path) != sha256:  # the hash names every feature made with these tensors
         raise WeightsError(f"weights {path}: the file was changed while it was read; run again")
     logger.info("weights %s (sha256 %s)", path, sha256)
     return sha256
@@ -332,7 +332,8 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
     return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
 
 
-def _hash(path: Path) -> str:
+def hash_weights(path: Path) -> str:
+    """SHA-256 of a weight file, in hexadecimal; raises WeightsError where it cannot be read."""
     check_regular_file(path)
     try:
         return file_sha256(path)

@@ -15,6 +15,7 @@ from umscosod.device import resolve_device
 from umscosod.errors import CheckpointError, ConfigError, shorten
 from umscosod.features.group import Whitening
 from umscosod.features.registry import AUTO, BackbonePair, check_backbones
+from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.maps import PROBE, Source, probe_maps
 from umscosod.pipeline.setup import Prepared, check_detections
 from umscosod.pipeline.stages import prediction_stage
@@ -119,9 +120,17 @@ def hash_checkpoint(folder: Path) -> str:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}; train again") from error
 
 
-def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:
-    """Refuse other backbones, and tokens that would be whitened otherwise than in training, before any is made."""
-    load_model(folder, (pair.first.id, pair.second.id))
+def load_fitting(
+    folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]
+) -> tuple[UmsNetwork, CheckpointMeta]:
+    """Load the network; refuse other backbones, and tokens that would be whitened otherwise than in training.
+
+    Raises
+    ------
+    CheckpointError
+        As `umscosod.training.checkpoint.load_model`; or a whitening is missing or damaged.
+    """
+    loaded = load_model(folder, (pair.first.id, pair.second.id))
     for stream, backbone in (("first", pair.first), ("second", pair.second)):
         if backbone.needs_whitening and stream not in whitenings:
             raise CheckpointError(
@@ -132,6 +141,7 @@ def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening
                 f"{folder / WHITENING_FILE} is damaged: {stream}: it is for tokens {len(whitenings[stream].mean_D)} "
                 f"wide, those of its backbone are {backbone.dim} wide; train again"
             )
+    return loaded
 
 
 def load_whitenings(checkpoint: Path) -> dict[str, Whitening]:

@@ -1,7 +1,8 @@
 """The output folder as a job that can be killed at any moment and taken up again.
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
-group and appears after that group's masks and maps; ``OUT/run/outputs.json`` lists the pictures that the job may write,
+group and appears after that group's masks and maps; ``OUT/run/finished.json`` appears last, with all rows and what
+they were made from; ``OUT/run/outputs.json`` lists the pictures that the job may write,
 and an ``overwrite`` removes no others; ``OUT/run/maps/*.safetensors`` are soft maps waiting for refinement and go when
 the job is complete. A job that was killed while it cleared an earlier one away says so in ``job.json`` and clears
 again.
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, check_relative
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
 _OUTPUTS = "outputs.json"
@@ -133,22 +134,16 @@ class JobFolder:
     def load_rows(self, group: ImageGroup) -> list[Labelled] | None:
         """Rows of a finished group whose files are all there and whole; None if it must be done (again).
 
-        A mask or map is whole if it begins and ends as a PNG of the size of its image (`is_whole_png`).
+        See `are_whole`.
         """
         try:
             rows = [build_row(row) for row in read_json(self._rows_file(group))]
-            sizes_hw = [read_upright_size(image.path)[0] for image in group.images]
         except (DataError, TypeError, AttributeError):
             return None
         named = [(row.image_id, row.group, row.output) for row in rows]
         if named != [(image.id, group.name, image.output) for image in group.images]:
             return None
-        is_whole = all(
-            is_whole_png(self.out / tree / image.output, size_hw)
-            for image, size_hw in zip(group.images, sizes_hw, strict=True)
-            for tree in ("masks", "maps")
-        )
-        return rows if is_whole else None
+        return rows if are_whole(self.out, group.images) else None
 
     def save_rows(self, group: ImageGroup, rows: Sequence[Labelled]) -> None:
         """Mark a group as finished; call it after its files are written."""
@@ -279,6 +274,18 @@ class JobFolder:
         for path in self.out.glob(".*.tmp"):
             if is_leftover(path.name):
                 path.unlink(missing_ok=True)
+
+
+def are_whole(out: Path, images: Iterable[ImageRef]) -> bool:
+    """Whether each image has its mask and map: PNGs, of its size, that begin and end as such (`is_whole_png`)."""
+    try:
+        return all(
+            is_whole_png(out / tree / image.output, read_upright_size(image.path)[0])
+            for image in images
+            for tree in ("masks", "maps")
+        )
+    except DataError:
+        return False
 
 
 def _holds_anything(path: Path) -> bool:

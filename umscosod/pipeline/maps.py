@@ -23,7 +23,7 @@ from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
 from umscosod.network.predict import predict_group
-from umscosod.pipeline.setup import Prepared
+from umscosod.pipeline.setup import Prepared, hash_file
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.store import label_map
@@ -178,7 +178,7 @@ def find_stored(groups: Sequence[ImageGroup], maps: Maps, out: Path) -> dict[str
 
 def hash_stored(files: Mapping[str, Path]) -> str:
     """Hash what the maps hold, by image id; a map that cannot be read counts as none."""
-    content = {image_id: _hash_file(file) for image_id, file in sorted(files.items())}
+    content = {image_id: hash_file(file) for image_id, file in sorted(files.items())}
     return hashlib.sha256(json.dumps(content).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -218,13 +218,6 @@ def copy_stored(file: Path, target: Path, size_hw: tuple[int, int]) -> None:
     """Write a map among a job's own at the image's size: the same grey levels where it has that size already."""
     levels_HW = np.rint(resize_aligned(read_map(file), size_hw) * 255.0).astype(np.uint8)
     write_png_atomic(target, levels_HW)
-
-
-def _hash_file(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
-    except OSError:
-        return ""
 
 
 WEIGHTS_FILE = "scosparc.safetensors"

@@ -19,7 +19,7 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
-from umscosod.pipeline.checkpoints import adopt_checkpoint, check_fits, find_probe, load_whitenings
+from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps
 from umscosod.pipeline.segment import segment_group
 from umscosod.pseudo.cleaning import clean_collection
@@ -28,7 +28,6 @@ from umscosod.pseudo.select import make_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
-from umscosod.training.checkpoint import load_model as load_network
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 if TYPE_CHECKING:
@@ -235,8 +234,7 @@ def load_model(checkpoint: str | Path | None = None, config: PipelineConfig | No
     if folder is None:
         return CoSalPredictor(config, pair, device)
     whitenings = load_whitenings(folder)
-    check_fits(folder, pair, whitenings)
-    network, meta = load_network(folder)
+    network, meta = load_fitting(folder, pair, whitenings)
     return CoSalPredictor(
         config,
         pair,

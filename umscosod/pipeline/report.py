@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from umscosod.config.io import dump_config
-from umscosod.data.files import open_atomic
-from umscosod.errors import count_of
+from umscosod import __version__
+from umscosod.baselines.choose import PEERS as BASELINES
+from umscosod.config import PipelineConfig
+from umscosod.config.io import dump_config, validate_config
+from umscosod.data.files import OWN_FILES, lock_folder, open_atomic, read_json
+from umscosod.device import resolve_device
+from umscosod.errors import DataError, count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
-from umscosod.export.report import write_report
+from umscosod.export.report import build_row, write_report
+from umscosod.features.registry import BackbonePair, identify_backbones
+from umscosod.pipeline.job import are_whole
 from umscosod.pipeline.maps import Labels
-from umscosod.pipeline.setup import Prepared, deciding_settings
+from umscosod.pipeline.setup import (
+    Images,
+    Prepared,
+    deciding_settings,
+    find_groups,
+    hash_files,
+    hash_instances,
+    hash_labels,
+    named_files,
+    resolve_names,
+)
 from umscosod.refine.crf import crf_available
 from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import ImageGroup, Labelled, Status
@@ -95,15 +114,90 @@ def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
     ]
 
 
+_FINISHED = "finished.json"
+
+
+def find_finished(
+    images: Images,
+    out: str | Path,
+    config: PipelineConfig,
+    mode: Mapping[str, Any],
+    *,
+    pair: BackbonePair | None = None,
+    maps: str = "",
+) -> LabelReport | None:
+    """Take the report of a job that is finished; nothing is built, encoded or written.
+
+    Parameters
+    ----------
+    images, out, config, mode, pair
+        As for `umscosod.pipeline.setup.prepare`.
+    maps : str
+        Hash of the stored maps that the job refines.
+
+    Returns
+    -------
+    LabelReport or None
+        None where the folder holds no finished job of this version and these very settings, weights, images, instance
+        masks, pseudo-labels and maps; where an image had failed; or where a result is missing or damaged.
+
+    Raises
+    ------
+    UmscosodError
+        As `umscosod.pipeline.setup.prepare`.
+    """
+    started, out = time.monotonic(), Path(out)
+    if not (out / "run" / _FINISHED).is_file():
+        return None
+    validate_config(config)
+    groups = find_groups(images, out, inputs=named_files(config))
+    if pair is None:
+        (first, first_id), (second, second_id) = identify_backbones(config.features, resolve_device(config.device))
+        config = resolve_names(config, first, second)
+    else:
+        first_id, second_id = pair.first.id, pair.second.id
+    hashes = {"images": hash_files(image.path for group in groups for image in group.images)}
+    if mode["verb"] == "label" and config.method not in BASELINES:
+        hashes |= {"instances": hash_instances(config), "pseudo-labels": hash_labels(out / "pseudo", groups)}
+    hashes |= {"maps": maps} if maps else {}
+    with lock_folder(out):
+        try:
+            record = read_json(out / "run" / _FINISHED)
+            rows = tuple(build_row(row) for row in record["rows"])
+            notes = tuple(str(note) for note in record["notes"])
+            is_same = record["job"] == _identify_job(groups, config, mode, (first_id, second_id), hashes)
+        except (DataError, TypeError, KeyError):
+            return None
+        everything = (image for group in groups for image in group.images)
+        if not (is_same and all((out / name).is_file() for name in OWN_FILES) and are_whole(out, everything)):
+            return None
+    return LabelReport(rows=rows, out=out, notes=notes, seconds=time.monotonic() - started)
+
+
+def _identify_job(
+    groups: Sequence[ImageGroup],
+    config: PipelineConfig,
+    mode: Mapping[str, Any],
+    backbone_ids: tuple[str, str],
+    hashes: Mapping[str, str],
+) -> str:
+    """Hash everything that decides the results of a job; `hashes` are those of files, taken before they were read."""
+    content = {
+        "version": __version__,
+        "mode": dict(mode),
+        "config": deciding_settings(config),
+        "backbones": list(backbone_ids),
+        "images": [[group.name, image.id, image.output] for group in groups for image in group.images],
+        "hashes": dict(hashes),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def finished_rows(prepared: Prepared) -> list[Labelled] | None:
     """Rows of a job whose groups are all finished; None if anything is left to do."""
-    rows: list[Labelled] = []
-    for group in prepared.features.groups:
-        done = prepared.job.load_rows(group)
-        if done is None:
-            return None
-        rows += done
-    return rows
+    found = [prepared.job.load_rows(group) for group in prepared.features.groups]
+    done = [rows for rows in found if rows is not None]
+    return [row for rows in done for row in rows] if len(done) == len(found) else None
 
 
 def pseudo_rows(groups: tuple[ImageGroup, ...], labels: Labels) -> list[Labelled]:
@@ -148,6 +242,10 @@ def finish_job(
         `time.monotonic` at the start of the call.
     stored : mapping of str to Path, optional
         Files of the stored maps by image id.
+
+    Notes
+    -----
+    ``run/finished.json`` comes last: by it `find_finished` knows the job again.
     """
     out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
     by_id = {row.image_id: row for row in rows}
@@ -174,6 +272,11 @@ def finish_job(
     info = collect_run_info(config, sys.argv, device=str(prepared.device), timings_s={"total": seconds})
     write_run_info(prepared.job.run / "run.json", info)
     prepared.job.finish()
+    if not prepared.features.failures:  # else what has failed is tried again
+        job = _identify_job(prepared.groups, config, prepared.mode, (pair.first.id, pair.second.id), prepared.hashes)
+        record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": list(notes)}
+        with open_atomic(prepared.job.run / _FINISHED) as stream:
+            stream.write(json.dumps(record).encode())
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 

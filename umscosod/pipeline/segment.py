@@ -68,7 +68,7 @@ def segment_group(
     config : PipelineConfig
         Reads ``mean_network_share``, ``refine`` and ``confidence``.
     own_masks : mapping of str to ndarray, bool, (H, W)
-        A person's masks by image id, at the image's own size: they replace ours.
+        A person's masks by image id, at the image's own size: they replace ours, and the group is judged with them.
     pool : CrfPool, optional
         Processes for DenseCRF.
 
@@ -84,7 +84,8 @@ def segment_group(
     refined = refine_group(
         maps_NHW, features.pictures_NHW3, tokens_NPD, grid_hw, features.sizes_hw, config.refine, b_bar, pool
     )
-    judged = judge_group(features, [one.mask_HW for one in refined], config.confidence)
+    masks = [own_masks.get(image.id, one.mask_HW) for image, one in zip(features.group.images, refined, strict=True)]
+    judged = judge_group(features, masks, config.confidence)
     segments = []
     for image, map_HW, one, judgement in zip(features.group.images, maps_NHW, refined, judged.masks, strict=True):
         mask_HW = np.zeros_like(one.mask_HW) if judgement.is_withdrawn else one.mask_HW

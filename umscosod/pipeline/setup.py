@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +21,15 @@ from umscosod.data.groups import groups_from_images
 from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.cache import open_cache
+from umscosod.export.folder import path_inside
+from umscosod.features.cache import file_sha256, open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import Whitening
 from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.proposals import CocoProposer
+from umscosod.pseudo.store import MANIFEST_NAME
 from umscosod.types import ImageGroup, ImageRef, Labelled, Status
 
 if TYPE_CHECKING:
@@ -64,6 +68,10 @@ class Prepared:
     config : PipelineConfig
         Resolved: no ``auto`` left.
     job : JobFolder
+    mode : mapping
+        The verb, and what else decides the results.
+    hashes : dict of str to str
+        Of the files that the job reads, each taken before they are read.
     device : torch.device
     notes : tuple of str
     detections : CocoProposer or None
@@ -74,6 +82,8 @@ class Prepared:
     features: FeatureCollection
     config: PipelineConfig
     job: JobFolder
+    mode: Mapping[str, Any]
+    hashes: dict[str, str]
     device: torch.device
     notes: tuple[str, ...]
     detections: CocoProposer | None = None
@@ -218,14 +228,13 @@ def prepare(
     validate_config(config)
     check_place(out, "job")
     out = Path(out)
-    named = [config.pseudo.detections, config.pseudo.detections_images]
-    named += [config.features.weights, config.features.second_weights]
-    groups = find_groups(images, out, inputs=[*inputs, *(Path(name) for name in named if name)])
+    groups = find_groups(images, out, inputs=[*inputs, *named_files(config)])
+    hashes = {"instances": hash_instances(config)} if wants_masks else {}
     detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
     if pair is None:
         pair = build_backbones(config.features, device)
-        config = _resolve(config, pair)
+        config = resolve_names(config, pair.first.name, pair.second.name)
     admit(pair)
     config = replace(config, device=str(device))
     settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
@@ -241,6 +250,8 @@ def prepare(
             features=features,
             config=config,
             job=job,
+            mode=mode,
+            hashes=hashes | {"images": _hash_texts(list(features.sha256.values()))},
             device=device,
             notes=notes,
             detections=detections,
@@ -282,12 +293,47 @@ def check_detections(config: PipelineConfig) -> None:
         raise DataError(f"pseudo.detections: {error}") from None
 
 
-def _resolve(config: PipelineConfig, pair: BackbonePair) -> PipelineConfig:
-    """Put what was chosen in the place of ``auto``."""
+def named_files(config: PipelineConfig) -> list[Path]:
+    """Files that the settings name."""
+    names = (config.pseudo.detections, config.pseudo.detections_images)
+    return [Path(name) for name in (*names, config.features.weights, config.features.second_weights) if name]
+
+
+def resolve_names(config: PipelineConfig, first: str, second: str) -> PipelineConfig:
+    """Put the names of the backbones in the place of ``auto``."""
     if config.features.backbone != AUTO:
         return config
-    chosen = replace(config.features, backbone=pair.first.name, second_backbone=pair.second.name)
-    return replace(config, features=chosen)
+    return replace(config, features=replace(config.features, backbone=first, second_backbone=second))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Hash what files hold, in their order; one that cannot be read counts as empty."""
+    return _hash_texts([hash_file(file) for file in files])
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; empty where it cannot be read."""
+    try:
+        return file_sha256(file) if file.is_file() else ""
+    except OSError:
+        return ""
+
+
+def hash_instances(config: PipelineConfig) -> str:
+    """Hash the files of instance masks."""
+    wanted = config.pseudo.proposer == "coco-json"
+    names = (config.pseudo.detections, config.pseudo.detections_images) if wanted else ()
+    return hash_files(Path(name) for name in names if name)
+
+
+def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
+    """Hash the pseudo-labels of some groups."""
+    masks = (path_inside(folder, image.output) for group in groups for image in group.images)
+    return hash_files([folder / MANIFEST_NAME, *masks])
+
+
+def _hash_texts(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:

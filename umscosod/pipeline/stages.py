@@ -23,7 +23,7 @@ from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.job import JobFolder
 from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_maps, network_maps
 from umscosod.pipeline.segment import Segment, segment_group
-from umscosod.pipeline.setup import Prepared
+from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
@@ -77,6 +77,7 @@ def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
     DataError
         A person's masks are all there is, and none is fit; or the manifest is damaged.
     """
+    prepared.hashes["pseudo-labels"] = hash_labels(folder, prepared.groups)
     unfit: dict[str, str] = {}
     size_px = prepared.config.features.size_px
     labels = load_pseudo_labels(folder, prepared.features.groups, max_side_px=size_px, unfit=unfit)

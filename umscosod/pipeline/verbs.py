@@ -16,11 +16,12 @@ from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
 from umscosod.features.registry import BackbonePair, blank_pair
+from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,
-    check_fits,
     find_probe,
     hash_checkpoint,
+    load_fitting,
     load_whitenings,
     take_checkpoint,
 )
@@ -36,7 +37,15 @@ from umscosod.pipeline.maps import (
     hash_stored,
     read_stored,
 )
-from umscosod.pipeline.report import LabelReport, TrainReport, finish_job, finished_rows, mixed_notes, pseudo_rows
+from umscosod.pipeline.report import (
+    LabelReport,
+    TrainReport,
+    find_finished,
+    finish_job,
+    finished_rows,
+    mixed_notes,
+    pseudo_rows,
+)
 from umscosod.pipeline.setup import Images, Prepared, find_groups, prepare
 from umscosod.pipeline.stages import (
     clean_stage,
@@ -51,7 +60,7 @@ from umscosod.pipeline.stages import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.threshold import mean_uncertainty
-from umscosod.training.checkpoint import load_model as load_network
+from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import FloatArray, GroupFeatures, Labelled, PseudoLabel
 
@@ -108,6 +117,8 @@ def label_groups(
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
     wants_masks = config.method not in BASELINES
+    if not overwrite and (done := find_finished(images, out, config, mode)) is not None:
+        return done
     with prepare(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
     ) as prepared:
@@ -173,16 +184,21 @@ def predict(
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
+    if not overwrite and (done := find_finished(images, out, config, mode)) is not None:
+        return done
     whitenings, probe = load_whitenings(folder), find_probe(folder, config)
 
+    loaded: list[tuple[UmsNetwork, CheckpointMeta]] = []
+
     def admit(pair: BackbonePair) -> None:
-        check_fits(folder, pair, whitenings)
+        loaded.append(load_fitting(folder, pair, whitenings))
 
     with prepare(
         images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
     ) as prepared:
-        pair = prepared.features.pair
-        model, meta = load_network(folder, (pair.first.id, pair.second.id))
+        if (rows := finished_rows(prepared)) is not None:
+            return _finish(prepared, rows, started)
+        ((model, meta),) = loaded
         b_bar = prediction_stage(prepared, model, progress)
         network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
         sources = choose_sources(config, network, probe)
@@ -326,8 +342,12 @@ def refine_maps(
     files = find_stored(groups, maps, Path(out))
     pair = None if looks_at_tokens(config.refine) else blank_pair()
     mode = {"verb": "refine"}
+    maps_hash = hash_stored(files)
+    if not overwrite and (done := find_finished(groups, out, config, mode, pair=pair, maps=maps_hash)) is not None:
+        return done
     with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
-        prepared.job.bind_maps(hash_stored(files))
+        prepared.job.bind_maps(maps_hash)
+        prepared.hashes["maps"] = maps_hash
         b_bar = _calibrate(prepared, files, progress)
         rows = segment_stage(prepared, [_source_of(files, b_bar)], progress, files=files)
         notes = [*prepared.notes, *mixed_notes(rows)]

@@ -18,7 +18,13 @@ from timm.models import VisionTransformer
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.features import registry, weights
-from umscosod.features.registry import BackbonePair, backbone_names, build_backbones, check_backbones
+from umscosod.features.registry import (
+    BackbonePair,
+    backbone_names,
+    build_backbones,
+    check_backbones,
+    identify_backbones,
+)
 from umscosod.features.specs import VitSpec
 from umscosod.features.vit import VitBackbone
 
@@ -32,6 +38,7 @@ class FakeEmbedded:
 
     def __init__(self, size_px: int, cell_px: int, config: object = None) -> None:
         self.sizes = (size_px, cell_px)
+        self.id = f"embedded@{size_px}/{cell_px}"
         self.grid_hw = (size_px // cell_px,) * 2
 
 
@@ -226,3 +233,30 @@ def test_the_check_before_the_work_refuses_the_same_and_says_nothing(
     check_backbones(FeaturesConfig(), CPU)
     check_backbones(FeaturesConfig(backbone="embedded", weights=save("dino_vits8")), CPU)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("dino_vits8", ""),
+        ("dinov2_vits14", ""),
+        ("dinov2_vits14", "embedded"),
+        ("dino_vits8", "dinov2_vits14"),
+        ("embedded", ""),
+        ("auto", ""),
+    ],
+)
+@pytest.mark.parametrize("size_px", [56, 224])
+def test_backbones_are_identified_without_being_built(
+    save: Save, first: str, second: str, size_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FeaturesConfig(
+        backbone=first,
+        second_backbone=second,
+        size_px=size_px,
+        weights=save(first) if first.startswith("dino") else "",
+        second_weights=save(second) if second.startswith("dino") else "",
+    )
+    pair = build_backbones(config, CPU)
+    monkeypatch.delattr("umscosod.features.vit.load_vit")
+    assert identify_backbones(config, CPU) == tuple((one.name, one.id) for one in (pair.first, pair.second))

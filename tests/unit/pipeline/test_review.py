@@ -16,7 +16,7 @@ from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
-from umscosod.pipeline import label_groups, make_pseudo_labels, train
+from umscosod.pipeline import LabelReport, label_groups, make_pseudo_labels, predict, refine_maps, train
 from umscosod.pseudo.store import load_pseudo_labels
 from umscosod.types import Status
 
@@ -118,16 +118,53 @@ def test_the_mask_of_a_person_is_the_final_mask(images: Path, config: PipelineCo
     assert {row.source for row in report.rows if row.group == "coffee"} > {"human"}, "the others stay the group's"
 
 
-def test_a_finished_job_computes_nothing_again(
-    images: Path, config: PipelineConfig, finished: Finished, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("verb", ["label", "no-train", "attention", "predict", "refine"])
+def test_a_finished_job_builds_encodes_and_computes_nothing_again(
+    tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
+    def run() -> LabelReport:
+        out = tmp_path / "out"
+        if verb == "predict":
+            return predict(images, out, finished.out, config)
+        if verb == "refine":
+            return refine_maps(images, finished.out, out, config)
+        one = replace(config, method="attention") if verb == "attention" else config
+        return label_groups(images, out, one, train=verb == "label")
+
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called on a finished job")
 
-    for name in ("stages.train_network", "maps.predict_group", "segment.refine_group"):
+    first = run()
+    before = read_tree(tmp_path / "out")
+    for name in (
+        "setup.build_backbones",
+        "setup.FeatureCollection",
+        "stages.clean_collection",
+        "stages.train_network",
+        "checkpoints.load_model",
+        "maps.predict_group",
+        "segment.refine_group",
+    ):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)
-    report = label_groups(images, finished.out, replace(config, keep="network"))
-    assert report.rows == finished.report.rows
+    again = run()
+    assert (again.rows, again.notes) == (first.rows, first.notes)
+    assert_same(read_tree(tmp_path / "out"), before)
+    next((tmp_path / "out" / "maps").rglob("*.png")).write_bytes(b"")
+    with pytest.raises(AssertionError, match="called on a finished job"):  # a torn result is made anew
+        run()
+
+
+def test_a_finished_job_with_a_failed_image_looks_at_it_again(
+    tmp_path: Path, images: Path, config: PipelineConfig
+) -> None:
+    shutil.copytree(images, tmp_path / "image")
+    broken = tmp_path / "image" / f"{CHOSEN}.jpg"
+    broken.write_bytes(b"")
+    report = label_groups(tmp_path / "image", tmp_path / "out", config, train=False)
+    assert label_groups(tmp_path / "image", tmp_path / "out", config, train=False).rows == report.rows
+    shutil.copy(images / f"{CHOSEN}.jpg", broken)
+    with pytest.raises(DataError, match="other images"):
+        label_groups(tmp_path / "image", tmp_path / "out", config, train=False)
 
 
 def test_training_goes_on_only_with_the_labels_it_began_with(

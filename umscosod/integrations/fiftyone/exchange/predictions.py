@@ -30,7 +30,6 @@ from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images
 from umscosod.integrations.fiftyone.runs.parts import Part
 from umscosod.integrations.fiftyone.runs.record import Progress
 from umscosod.progress import ProgressFn
-from umscosod.refine.threshold import mask_confidence
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
 
 if TYPE_CHECKING:
@@ -92,8 +91,8 @@ def import_predictions(
     Notes
     -----
     A picture of another size is resized to its image's by Pillow's bilinear filter on 8 bits, as `umscosod evaluate`
-    does; a mask is then cut at half. The confidence of a map is that of `umscosod.refine.threshold.mask_confidence`,
-    that of a mask 1: nothing is known of it.
+    does; a mask is then cut at half. A result of another program has no confidence: nothing is known of it that
+    compares with the confidence of our masks.
     """
     if kind not in ("auto", "mask", "map"):
         raise ConfigError(f"no kind {kind!r}; choose one of: auto, mask, map")
@@ -240,8 +239,7 @@ def _bring_in(
         return replace(row, status=status, confidence=told.confidence, reason=told.reason, source=told.source)
     if not mask_HW.any():
         return replace(row, status=Status.EMPTY, reason="the prediction is empty")
-    confidence = 1.0 if grey_HW is None else mask_confidence(grey_HW.astype(np.float32) / _WHITE, mask_HW)
-    return replace(row, status=Status.LABELLED, confidence=confidence, threshold=0.0 if grey_HW is None else threshold)
+    return replace(row, status=Status.LABELLED, confidence=None, threshold=0.0 if grey_HW is None else threshold)
 
 
 def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:

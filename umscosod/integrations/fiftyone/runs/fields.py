@@ -290,7 +290,8 @@ class LabelItem:
     sample_id : str
     mask_path, map_path : Path or None
         Absolute; None leaves the label as it is (or clears it, see `write_labels`).
-    confidence : float
+    confidence : float or None
+        None: nothing is known.
     status : Status
     reason : str
     provenance : {"model", "human"}
@@ -299,7 +300,7 @@ class LabelItem:
     sample_id: str
     mask_path: Path | None
     map_path: Path | None
-    confidence: float
+    confidence: float | None
     status: Status
     reason: str
     provenance: str = MODEL
@@ -428,7 +429,7 @@ def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[st
 
 def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:
     """Whether a label is to be written; the status comes last, so that with it everything else is there."""
-    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), float(item.confidence))
+    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), item.confidence)
     return provenance != HUMAN and (mask, status, confidence) != wanted
 
 
@@ -439,7 +440,7 @@ def _columns(
     import fiftyone as fo
 
     columns: dict[str, dict[str, Any]] = {
-        f"{field}_confidence": {item.sample_id: float(item.confidence) for item in items},
+        f"{field}_confidence": {item.sample_id: item.confidence for item in items},
         f"{field}_reason": {item.sample_id: item.reason for item in items},
     }
     if has_maps:

@@ -389,7 +389,7 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
                 sample_id=row.image_id,
                 mask_path=mask if is_there else None,
                 map_path=soft if is_there and has_maps and soft.is_file() else None,  # an import may have masks alone
-                confidence=row.confidence,
+                confidence=None if row.confidence is None else float(row.confidence),
                 status=row.status,
                 reason=row.reason,
                 provenance=HUMAN if row.source == HUMAN else MODEL,
