@@ -1,5 +1,4 @@
-"""Provides what all operators share: form, progress, cancelling, error messages of one sentence, result.
-"""
+"""Provides what all operators share: form, progress, cancelling, error messages of one sentence, result."""
 
 import contextlib
 import logging

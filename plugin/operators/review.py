@@ -1,5 +1,4 @@
-"""Defines the operators for a person's decisions on masks: one with a form, three that act at once on the selection.
-"""
+"""Defines the operators for a person's decisions on masks: one with a form, three that act at once."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""Results of any other method as a run: copied in, matched by group and name, ready to compare and to review."""
+"""Imports results of any other method as a run: copies files and matches them by group and name."""
 
 from __future__ import annotations
 
@@ -53,47 +53,47 @@ def import_predictions(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
-    """Bring saliency maps or masks that were made elsewhere onto the samples, as a run.
+    """Import saliency maps or masks of another method as a run.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
     folder : path
-        ``FOLDER/GROUP/NAME.png`` as benchmarks' results are laid out, or ``FOLDER/NAME.png``; or an output folder of
-        ``umscosod label``, of which masks, maps, confidence and status are taken. It is only read: the run has copies.
+        ``FOLDER/GROUP/NAME.png`` as in results of benchmarks, or ``FOLDER/NAME.png``; or an output folder of
+        ``umscosod label``, with masks, maps, confidence and status. It is only read: the run has copies.
     field : str
         Name of the mask field and of the run.
     group_field : str, optional
         Field whose value is the name of the group's folder. None: the image's own folder.
     kind : {"auto", "mask", "map"}
-        What the pictures are; ``auto``: masks if they hold two values only. Of an output folder `kind` is known.
+        Kind of the pictures; ``auto``: masks if they hold only two values. For an output folder it is known.
     threshold : float
-        A map's value (of 0 to 1) from which on a pixel belongs to the mask.
+        Value of a map (0 to 1) from which a pixel belongs to the mask.
     out_dir : path, optional
-        Where the run's files go.
+        Folder for the run's files.
     overwrite : bool
-        Replace what an earlier import into the field wrote, but never a person's labels.
+        Replace the labels of an earlier import into the field, but never a person's labels.
     progress : callable or bool, optional
         As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
     RunReport
-        Samples without a prediction, or with several that fit, are among the rows as ``skipped``, with the reason;
-        nothing is written for them, so that a later call can find them a prediction.
+        Samples without a prediction, or with several candidates, have a row ``skipped`` with the reason. Nothing is
+        written for them, so a later call can add their prediction.
 
     Raises
     ------
     DataError
-        No predictions in `folder`, none that fits a sample, or a field that is not this run's.
+        There are no predictions in `folder`, none fits a sample, or another run owns the field.
     ConfigError
         `kind` or `threshold` is out of its bounds.
 
     Notes
     -----
-    A picture of another size is resized to its image's by Pillow's bilinear filter on 8 bits, as `umscosod evaluate`
-    does; a mask is then cut at half. The confidence of a map is that of `umscosod.refine.threshold.mask_confidence`,
-    that of a mask 1: nothing is known of it.
+    A picture of another size is resized to its image by Pillow's bilinear filter on 8 bits, as in `umscosod evaluate`;
+    a mask is then thresholded at half. The confidence of a map is `umscosod.refine.threshold.mask_confidence`. The
+    confidence of a mask is 1, since nothing is known of it.
     """
     if kind not in ("auto", "mask", "map"):
         raise ConfigError(f"no kind {kind!r}; choose one of: auto, mask, map")
@@ -146,7 +146,7 @@ def _nothing_fits(predictions: PredictionFolder, wanted: list[Wanted]) -> str:
 def _has_maps(
     dataset: Any, field: str, predictions: PredictionFolder, found: Mapping[str, Prediction], kind: str
 ) -> bool:
-    """Whether the run has soft maps; an import that is there already decides for ``auto``."""
+    """Whether the run has soft maps; an existing import decides for ``auto``."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
     if predictions.is_ours:
@@ -158,7 +158,7 @@ def _has_maps(
 
 
 def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
-    """Add the samples that got nothing, and the predictions that nobody asked for."""
+    """Add the samples without a prediction, and the predictions that fit no sample."""
     left = [
         Labelled(
             image_id=sample.id,
@@ -184,7 +184,7 @@ def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunRep
 def _do_part(
     part: Part, predictions: PredictionFolder, threshold: float, *, has_maps: bool, progress: ProgressFn
 ) -> LabelReport:
-    """Copy the predictions of a part's samples in, one at a time; a bad one becomes a failed row."""
+    """Copy the predictions of a part's samples, one at a time; a bad one becomes a failed row."""
     from umscosod.pipeline import LabelReport
 
     started = time.monotonic()
@@ -196,7 +196,7 @@ def _do_part(
         progress(done, len(images), STAGE)
         row = Labelled(image_id=image.id, group=group, output=image.output, status=Status.FAILED)
         prediction = matching.found.get(image.id)
-        if prediction is None:  # it was there when the part began
+        if prediction is None:  # the prediction existed when the part began
             rows.append(replace(row, reason=matching.problems[image.id]))
             continue
         try:
@@ -245,12 +245,12 @@ def _bring_in(
 
 
 def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:
-    """A picture as 8-bit grey at the size of its image."""
+    """Read a picture as 8-bit grey at the size of its image."""
     return np.asarray(_resize(open_grey(path), size_hw))
 
 
 def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
-    """A mask at the size of its image, bool (H, W); one of another size is resized smoothly and cut at half."""
+    """Read a mask at the size of its image, bool (H, W); another size is resized smoothly and thresholded at half."""
     mask_HW = read_mask(path, faint=faint)
     if mask_HW.shape == size_hw:
         return mask_HW
