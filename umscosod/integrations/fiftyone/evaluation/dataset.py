@@ -26,7 +26,7 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     measure_fields,
 )
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, dress_evaluation, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, collapse_evaluation, every_sample, store_values
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
 from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
 
@@ -183,7 +183,7 @@ def evaluate_dataset(
         made_of=made_of,
         measured=measured,
     )
-    dress_evaluation(dataset, key)
+    collapse_evaluation(dataset, key)
     notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 

@@ -21,7 +21,7 @@ from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
 from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut, Measured, measure_pairs
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, store_values, undress
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, remove_sidebar_group, store_values
 
 WORDS: dict[Measure, str] = {
     "s": "S-measure",
@@ -260,7 +260,7 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
         names = measure_fields(eval_key, self.config.measures)
         dataset.delete_sample_fields([name for name in names if dataset.has_sample_field(name)])
         self.cleanup_custom_metrics(samples, eval_key)
-        undress(dataset, eval_key)
+        remove_sidebar_group(dataset, eval_key)
 
 
 class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  # untyped base

@@ -122,7 +122,7 @@ def import_predictions(
         return _do_part(part, predictions, threshold, has_maps=has_maps, progress=progress)
 
     report = run_job(view.select(list(matching.found)), job, work, progress)
-    return _told(report, matching, wanted)
+    return _with_unmatched(report, matching, wanted)
 
 
 def _wanted(view: Any, group_field: str | None) -> list[Wanted]:
@@ -157,7 +157,7 @@ def _has_maps(
     return not looks_like_masks(found) if kind == "auto" else kind == "map"
 
 
-def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
+def _with_unmatched(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
     """Add the samples without a prediction, and the predictions that fit no sample."""
     left = [
         Labelled(
@@ -200,7 +200,7 @@ def _do_part(
             rows.append(replace(row, reason=matching.problems[image.id]))
             continue
         try:
-            rows.append(_bring_in(part, image, row, prediction, threshold, faint, has_maps=has_maps))
+            rows.append(_import_sample(part, image, row, prediction, threshold, faint, has_maps=has_maps))
         except DataError as error:
             rows.append(replace(row, reason=str(error)))
     warn_of_faint(faint)
@@ -208,7 +208,7 @@ def _do_part(
     return LabelReport(rows=tuple(rows), out=part.folder, seconds=time.monotonic() - started)
 
 
-def _bring_in(
+def _import_sample(
     part: Part,
     image: ImageRef,
     row: Labelled,

@@ -163,7 +163,7 @@ def accept_masks(
                 files[row.id] = target
         write_accepted(dataset, field, reviewed, files)
         accepted += len(files)
-    return _told(ReviewReport(field=field, accepted=accepted, skipped=tuple(skipped)))
+    return _logged(ReviewReport(field=field, accepted=accepted, skipped=tuple(skipped)))
 
 
 def reject_masks(
@@ -175,7 +175,7 @@ def reject_masks(
     `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.REJECTED)
-    return _told(ReviewReport(field=field, rejected=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, rejected=done, skipped=skipped))
 
 
 def send_back(
@@ -187,7 +187,7 @@ def send_back(
     `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.SENT_BACK)
-    return _told(ReviewReport(field=field, sent_back=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, sent_back=done, skipped=skipped))
 
 
 def undo_review(
@@ -199,7 +199,7 @@ def undo_review(
     its copy is deleted. Masks accepted from other runs stay. Parameters, errors and report as in `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, None)
-    return _told(ReviewReport(field=field, undone=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, undone=done, skipped=skipped))
 
 
 def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: str = REVIEWED) -> Path:
@@ -273,6 +273,6 @@ def _decide(
     return len(rows), tuple(skipped)
 
 
-def _told(report: ReviewReport) -> ReviewReport:
+def _logged(report: ReviewReport) -> ReviewReport:
     logger.info("%s", report.summary)
     return report
