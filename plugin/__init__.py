@@ -1,4 +1,4 @@
-"""FiftyOne plugin: forms around `umscosod.integrations.fiftyone`; all work is done there."""
+"""The FiftyOne plugin: forms that call `umscosod.integrations.fiftyone`, which does all work."""
 
 from typing import Any
 
@@ -9,6 +9,6 @@ from .panels import PANELS
 
 
 def register(plugin: Any) -> None:
-    """Hand FiftyOne our operators and panels (it calls this at every look-up, so nothing heavy belongs here)."""
+    """Register the operators and panels. FiftyOne calls this at every look-up, so nothing slow belongs here."""
     for each in (*OPERATORS, *METRICS, *PANELS):
         plugin.register(each)

@@ -1,7 +1,7 @@
-"""Make `umscosod` importable when only this repository's folder was downloaded or linked, not installed.
+"""Make `umscosod` importable if the repository's folder was downloaded or linked, not installed.
 
-FiftyOne puts no plugin folder on ``sys.path``. An installed package wins over the copy beside the plugin; when
-their versions differ, the log says so, since forms and library may then disagree.
+FiftyOne puts no plugin folder on ``sys.path``. An installed package takes precedence over the copy beside the plugin.
+If their versions differ, the log says so, since forms and library may then not match.
 """
 
 import importlib.util
@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent  # resolved: the plugin may be a s
 
 
 def make_importable() -> None:
-    """Append the repository to ``sys.path`` if there is no `umscosod` to import."""
+    """Append the repository to ``sys.path`` if `umscosod` cannot be imported."""
     if importlib.util.find_spec("umscosod") is None:
         sys.path.append(str(ROOT))  # appended, so that it never shadows another package
 
 
 def warn_if_versions_differ() -> None:
-    """Compare the manifest beside this plugin with the library that will do the work."""
+    """Warn if the version in the manifest beside this plugin differs from the version of the imported library."""
     import umscosod
 
     manifest = ROOT / "fiftyone.yml"

@@ -1,8 +1,7 @@
-"""Parts of forms that several operators share; each text that a person reads in a form is here or in its operator.
+"""Provides the form parts that several operators share. Every text of a form is here or in its operator.
 
-Parameters reach a form raw: missing, empty, or of a type nobody asked for. The readers here take them as they come.
-What was used last on a data set becomes the default of the next form, and only of forms: calls from Python have the
-plain defaults.
+FiftyOne passes parameters unchecked: missing, empty, or of any type. The ``read_`` functions here accept all of these.
+The values last used on a data set become the defaults of the next form. Calls from Python have the plain defaults.
 """
 
 import logging
@@ -22,35 +21,35 @@ REMEMBERED_S = 365 * 24 * 3600
 NOT_REMEMBERED = frozenset(
     ("out_dir", "overwrite", "view_target", "interrupted", "checkpoint", "eval_key", "action", "folder", "train")
 )
-"""What belongs to one call: places, what is replaced, what is found anew each time."""
+"""Parameters that are not remembered: folders, what is replaced, values determined anew for each call."""
 
 
 def read_text(ctx: Any, name: str, default: str = "") -> str:
-    """Text parameter, stripped; the default where it is missing or empty."""
+    """Read a text parameter, stripped; the default if it is missing or empty."""
     value = ctx.params.get(name)
     return (str(value).strip() if value is not None else "") or default
 
 
 def read_flag(ctx: Any, name: str, default: bool = False) -> bool:
-    """Flag parameter; the default where it is missing or no truth value."""
+    """Read a flag parameter; the default if it is missing or no truth value."""
     value = ctx.params.get(name)
     return value if isinstance(value, bool) else default
 
 
 def read_number(ctx: Any, name: str, default: float) -> float:
-    """Number parameter; the default where it is missing or no number."""
+    """Read a number parameter; the default if it is missing or no number."""
     value = ctx.params.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def read_group_field(ctx: Any) -> str | None:
-    """Field that names the groups; None for the folder."""
+    """Read the field that names the groups; None for the folder."""
     name = read_text(ctx, "group_field", BY_FOLDER)
     return None if name == BY_FOLDER else name
 
 
 def remember_values(ctx: Any, operator: str) -> None:
-    """Keep what a form was executed with: the defaults of the operator's next form on this data set."""
+    """Store the values of an executed form, as defaults of the operator's next form on this data set."""
     kept = {
         name: value
         for name, value in ctx.params.items()
@@ -61,7 +60,7 @@ def remember_values(ctx: Any, operator: str) -> None:
 
 
 def recall_values(ctx: Any, operator: str) -> dict[str, Any]:
-    """What `remember_values` kept; empty where nothing was."""
+    """Return the values that `remember_values` stored; empty if there are none."""
     if getattr(ctx, "store", None) is None:
         return {}
     kept = ctx.store(STORE).get(operator)
@@ -69,14 +68,14 @@ def recall_values(ctx: Any, operator: str) -> dict[str, Any]:
 
 
 class Form:
-    """An operator's form as it is built: each method adds a field and returns its present value.
+    """An operator's form under construction: each method adds a field and returns its present value.
 
     Parameters
     ----------
     inputs : fiftyone.operators.types.Object
     ctx : fiftyone.operators.ExecutionContext
     operator : str
-        Name under which the values used last were kept.
+        Name under which the last values are stored.
     """
 
     def __init__(self, inputs: Any, ctx: Any, operator: str) -> None:
@@ -84,7 +83,7 @@ class Form:
         self._last = recall_values(ctx, operator)
 
     def last(self, name: str, default: Any) -> Any:
-        """Value used last, where it is of the default's type; else the default."""
+        """Return the last value if it has the default's type, otherwise the default."""
         value = self._last.get(name)
         return value if type(value) is type(default) and value != "" else default
 
@@ -101,7 +100,7 @@ class Form:
     def choice(
         self, name: str, words: Mapping[str, str], default: str, *, is_radio: bool = False, **options: Any
     ) -> str:
-        """Add a choice of one of the keys, each shown by its words."""
+        """Add a choice of one key; each key is shown by its text."""
         view = types.RadioGroup(orientation="vertical") if is_radio else types.DropdownView()
         for value, text in words.items():
             view.add_choice(value, label=text)
@@ -112,7 +111,7 @@ class Form:
         return value if value in words else default
 
     def proposals(self, name: str, words: Mapping[str, str], default: str = "", **options: Any) -> str:
-        """Add a line of text with proposals; anything may be typed."""
+        """Add a line of text with proposals; the user may type any text."""
         view = types.AutocompleteView(allow_user_input=True)
         for value, text in words.items():
             view.add_choice(value, label=text)
@@ -122,19 +121,19 @@ class Form:
         return read_text(self.ctx, name, default)
 
     def notice(self, name: str, text: str) -> None:
-        """Add a remark."""
+        """Add a note."""
         self.inputs.view(name, types.Notice(label=text))
 
     def warning(self, name: str, text: str) -> None:
-        """Add a remark that asks for attention."""
+        """Add a warning."""
         self.inputs.view(name, types.Warning(label=text))
 
     def error(self, name: str, text: str) -> None:
-        """Add a fault, which keeps the form from being executed."""
+        """Add an error, which prevents the execution of the form."""
         self.inputs.view(name, types.Error(label=text)).invalid = True
 
     def refuse(self, name: str, check: Any, *values: Any) -> bool:
-        """Add as an error what a check of the library says; returns whether there is one."""
+        """Add the message of a failing library check as an error; return whether the check failed."""
         try:
             check(*values)
         except UmscosodError as error:
@@ -144,12 +143,12 @@ class Form:
 
 
 def names_as_words(names: Iterable[str]) -> dict[str, str]:
-    """Choices that are shown as they are, in the order of their names."""
+    """Make choices that are shown by their names, sorted."""
     return {name: name for name in sorted(names)}
 
 
 def add_field_choice(form: Form, default: str) -> str:
-    """Ask for the output ``field``, refuse bad names at once, and say what will happen to one that exists."""
+    """Ask for the output ``field``, refuse bad names at once, and say what happens to an existing field."""
     name = read_text(form.ctx, "field", default)
     found = form.dataset.get_field(name) if name.isidentifier() else None
     problem = ""
@@ -157,7 +156,7 @@ def add_field_choice(form: Form, default: str) -> str:
         problem = "Letters, digits and '_', starting with a letter"
     elif found is not None and getattr(found, "document_type", None) is not fo.Segmentation:
         problem = f"{name!r} exists and holds something other than masks"
-    # not required: beside another field that is missing, the App would call this one missing too
+    # not required: if another field is missing, the App would report this one as missing too
     form.text("field", default, label="Output field", invalid=bool(problem), error_message=problem)
     if problem:
         form.error("field_problem", f"Output field: {problem}")
@@ -177,7 +176,7 @@ def add_field_choice(form: Form, default: str) -> str:
 
 
 def add_mask_field_choice(inputs: Any, ctx: Any, name: str, label: str, *, default: str = "", **options: Any) -> None:
-    """Offer the mask fields there are; `options` go to the input."""
+    """Offer the mask fields of the data set; `options` go to the input."""
     choices = types.AutocompleteView(allow_user_input=True)
     for field in mask_fields(ctx.dataset):
         choices.add_choice(field, label=field)
@@ -185,12 +184,12 @@ def add_mask_field_choice(inputs: Any, ctx: Any, name: str, label: str, *, defau
 
 
 def mask_fields(dataset: Any) -> list[str]:
-    """Fields that hold masks, by name."""
+    """Return the names of the fields that hold masks."""
     return sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
 
 
 def add_out_dir(form: Form, key: str) -> None:
-    """Ask for a folder, with one beside FiftyOne's own files as the default; refuse one that cannot be used."""
+    """Ask for a folder; the default is beside FiftyOne's own files. Refuse a folder that cannot be used."""
     from umscosod.integrations.fiftyone.runs.start import check_out_dir, foreign_files
 
     given = form.text(

@@ -1,4 +1,4 @@
-"""A run that was interrupted, in the form that names it: go on with it as it was, or begin anew."""
+"""Adds to a form the choice for an interrupted run: resume it with its settings, or start anew."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ WAYS = {
 
 
 def add_interrupted(form: Form, key: str) -> bool:
-    """Say what was interrupted, and ask how to go on; returns whether it is resumed, which needs nothing else."""
+    """Say what was interrupted and ask how to proceed; return whether the run is resumed: then no field follows."""
     try:
         found = _find(form.dataset, key)
     except DataError as error:
@@ -37,7 +37,7 @@ def add_interrupted(form: Form, key: str) -> bool:
 
 
 def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a job: those given, unless the form says how to go on with an interrupted run."""
+    """Return the arguments of a job: the given ones, unless the form resumes or restarts an interrupted run."""
     way = read_text(ctx, "interrupted")
     found = _find(ctx.dataset, key) if way in WAYS else None
     if found is None:
@@ -45,11 +45,11 @@ def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
     if way == ANEW:
         return {**options, "given_up": key}
     known = {"config": found.config, "group_field": found.group_field, "train": found.settings.get("train", True)}
-    return {**options, **known, "resumed": key}  # the bar of the job needs them
+    return {**options, **known, "resumed": key}  # the progress bar of the job needs them
 
 
 def preset_of(config: PipelineConfig) -> str:
-    """Preset whose values a configuration has, the one with most of them.
+    """Return the preset of a configuration: of those whose values it has, the one with most values.
 
     Examples
     --------

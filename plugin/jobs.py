@@ -1,7 +1,7 @@
-"""Jobs that the App started: each runs in a thread of the App's server, and the panel `progress` shows it.
+"""Runs the jobs of the App: each in a thread of the App's server. The panel `progress` shows them.
 
-A job belongs to the server, not to a tab: one that is closed or reloaded stops nothing. It ends with the server; the
-next call goes on from what is on disk.
+A job belongs to the server, not to a tab: closing or reloading a tab stops no job. A job ends with the server. The next
+call resumes it from the files on disk.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from umscosod.progress import ProgressFn, WholeJob, stage_name
 logger = logging.getLogger(__name__)
 
 KEPT = 8
-"""Ended jobs of a data set that are remembered."""
+"""Ended jobs that the server remembers for a data set."""
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NextStep:
-    """A button at the end of a job.
+    """A button that the panel shows at the end of a job.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class NextStep:
         Name of one of our operators.
     params : dict
     has_form : bool
-        Open its form with these parameters; off: execute it at once.
+        Open its form with these parameters; if False, execute it at once.
     """
 
     label: str
@@ -46,18 +46,18 @@ class NextStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobEnd:
-    """What a job leaves to be shown.
+    """The result of a job, as the panel shows it.
 
     Attributes
     ----------
     summary, details : str
-        What came out, and where it is.
+        The outcome, and where it is.
     is_success : bool
     steps : tuple of NextStep
     view : fiftyone.core.view.DatasetView or None
-        To be put into the grid.
+        The view that the grid shows at the end.
     is_look : bool
-        The view is there to be looked at: what the grid showed before comes back when the panel is closed.
+        The view is temporary: when the panel is closed, the grid returns to its earlier view.
     """
 
     summary: str
@@ -69,19 +69,19 @@ class JobEnd:
 
 
 class AppJob:
-    """One long call beside the server's own work.
+    """One long call in a thread of the server.
 
     Parameters
     ----------
     label : str
-        What is done, for people.
+        Title of the job in the panel.
     dataset_name : str
     uri : str
-        Of the operator that was executed.
+        Operator that was executed.
     params : dict
-        Its parameters, to open its form again with them.
+        Its parameters; the panel can open its form again with them.
     work : callable
-        ``work(progress, whole)`` may tell `whole` what to expect, and returns a `JobEnd`.
+        ``work(progress, whole)`` returns a `JobEnd`. It may give `whole` the expected stages.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class AppJob:
         self._thread = threading.Thread(target=self._run, name=f"umscosod-{label}", daemon=True)
 
     def start(self) -> None:
-        """Begin; the job is listed from now on."""
+        """Start the job. From now on `list_jobs` returns it."""
         with _lock:
             before = _jobs.get(self.dataset_name, [])
-            # What could not be done, or was stopped, is about to be done again.
+            # The new job replaces earlier jobs that failed or were stopped.
             kept = [job for job in before if job.uri != self.uri or job.state in (RUNNING, DONE)]
             ended = [job for job in kept if job.state != RUNNING]
             _jobs[self.dataset_name] = [job for job in kept if job not in ended[:-KEPT]] + [self]
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end at its next report; everything before that is on disk."""
+        """Ask the work to end at its next report. All results before that report are on disk."""
         self._stop.set()
         self.message = "stopping after the image or step at hand"
 
@@ -124,7 +124,7 @@ class AppJob:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether somebody asked it to stop and it has not yet."""
+        """Whether a stop was requested and the job still runs."""
         return self.state == RUNNING and self._stop.is_set()
 
     def _report(self, done: int, total: int, stage: str) -> None:
@@ -141,7 +141,7 @@ class AppJob:
         except UmscosodError as error:
             self._end(FAILED, f"Failed: {one_line(str(error))}")
             logger.warning("%s of %s failed: %s", self.label, self.dataset_name, error)
-        except BaseException as error:  # a fault of ours: nobody else would see it
+        except BaseException as error:  # an unexpected error: nothing else would report it
             number = self.id[:8]
             logger.exception("error %s in %s of %s", number, self.label, self.dataset_name)
             words = (
@@ -155,7 +155,7 @@ class AppJob:
     def _end(self, state: str, message: str) -> None:
         self.message = message
         self.whole.end()
-        self.state = state  # last: who sees it reads the rest
+        self.state = state  # last: a reader that sees the state reads the other attributes
 
 
 _jobs: dict[str, list[AppJob]] = {}
@@ -163,24 +163,24 @@ _lock = threading.Lock()
 
 
 def list_jobs(dataset_name: str) -> list[AppJob]:
-    """Jobs of a data set that this server runs or remembers, the newest first."""
+    """Return the jobs of a data set that this server runs or remembers, the newest first."""
     with _lock:
         return list(reversed(_jobs.get(dataset_name, [])))
 
 
 def find_job(dataset_name: str, job_id: str) -> AppJob | None:
-    """A job by its id; None where it was dismissed."""
+    """Return the job with an id; None if it was dismissed."""
     return next((job for job in list_jobs(dataset_name) if job.id == job_id), None)
 
 
 def dismiss(dataset_name: str) -> None:
-    """Forget the jobs of a data set that have ended."""
+    """Forget the ended jobs of a data set."""
     with _lock:
         _jobs[dataset_name] = [job for job in _jobs.get(dataset_name, []) if job.state == RUNNING]
 
 
 def describe(done: int, total: int, stage: str) -> str:
-    """One report in words.
+    """Describe one report in words.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def describe(done: int, total: int, stage: str) -> str:
 
 
 class Throttle:
-    """Let a stage's first and last report through, and one a second between them: each costs a database write."""
+    """Passes on the first and last report of a stage, and one a second between: each report costs a database write."""
 
     EVERY_S = 1.0
 

@@ -1,4 +1,4 @@
-"""Co-saliency measures as metric operators, which the evaluation form of FiftyOne offers beside its own."""
+"""Offers the co-saliency measures as metric operators, in FiftyOne's own evaluation form."""
 
 from typing import Any, ClassVar
 
@@ -9,12 +9,12 @@ from umscosod.integrations.fiftyone.evaluation.method import LOWER_IS_BETTER, WO
 
 
 class CoSalMetric(foo.EvaluationMetric):
-    """One measure: a field with the figure of each image, and the figure of the data set.
+    """One measure: a field with the score of each image, and the score of the data set.
 
     Attributes
     ----------
     MEASURE : str
-        Its name in the library; figures go to the field ``<evaluation key>_<measure>``.
+        Its name in the library; scores go to the field ``<evaluation key>_<measure>``.
     """
 
     MEASURE: ClassVar[Any]
@@ -39,14 +39,14 @@ class CoSalMetric(foo.EvaluationMetric):
         return config
 
     def compute(self, samples: Any, results: Any, **options: Any) -> float:
-        """Compute the figures; all metrics of one evaluation share one pass over the masks."""
+        """Compute the scores; all metrics of one evaluation share one pass over the masks."""
         from umscosod.integrations.fiftyone.evaluation.dataset import compute_metric
 
         fields = self.get_fields(samples, results.config, results.key)
         return compute_metric(samples, results, self.MEASURE, *fields)
 
     def get_fields(self, samples: Any, config: Any, eval_key: str | None) -> list[str]:
-        """Name the field that is filled; an evaluation without a key fills none."""
+        """Name the field with the scores; an evaluation without a key has none."""
         return [f"{eval_key}_{self.MEASURE}"] if eval_key else []
 
 

@@ -1,4 +1,4 @@
-"""What will happen, said at the top of a form: how many images, which groups, how long."""
+"""Shows at the top of a form what the job will do: number of images, groups, time."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from .settings import BACKBONES, read_config
 from .spaces import chosen_view
 
 KEPT_S = 5.0
-"""How long counts are taken for true: forms are resolved at each keystroke."""
+"""Seconds for which counts are reused: FiftyOne builds a form at each keystroke."""
 MANY_GROUPS = 200
 _SHOWN = 6
 _CACHE: dict[str, tuple[float, Any]] = {}
@@ -23,14 +23,14 @@ _MOST = 64
 
 
 class Outlook:
-    """Groups of the samples that a form is about.
+    """The groups of the samples that a form applies to.
 
     Attributes
     ----------
     group_field : str
-        As the form has it.
+        The value in the form.
     groups : umscosod.integrations.fiftyone.Survey or None
-        None where no run is possible; `problem` says why.
+        None if no run is possible; `problem` gives the reason.
     problem : str
     """
 
@@ -59,7 +59,7 @@ class Outlook:
         return self.groups.n_images if self.groups else 0
 
     def add_group_choice(self) -> None:
-        """Offer the image's folder and every field that may name groups as ``group_field``, the likely one chosen."""
+        """Offer the folder and every field that may name groups as ``group_field``; preselect the likely one."""
         words = {BY_FOLDER: "the folder an image lies in", **{name: name for name in self.names}}
         self._form.proposals(
             "group_field",
@@ -70,7 +70,7 @@ class Outlook:
         )
 
     def add_headline(self, *, stages: tuple[str, ...] = (), train: bool = False) -> None:
-        """Say what is there and how long the named stages take; then what is odd about the groups."""
+        """Show the samples and the time of the named stages; then warn of irregular groups."""
         if self.groups is None:
             self._form.error("groups_problem", self.problem)
             return
@@ -116,13 +116,13 @@ class Outlook:
 
 
 def open_form(operator: Any, inputs: Any, ctx: Any) -> tuple[Form, Outlook]:
-    """Begin the form of an operator over groups of samples."""
+    """Create the form of an operator that works on groups of samples."""
     form = Form(inputs, ctx, operator.NAME)
     return form, Outlook(form)
 
 
 def features_in_words(config: PipelineConfig) -> str:
-    """Say which features settings lead to on this machine."""
+    """Name the features that the settings select on this machine, in words."""
     if not first_width(config.features):
         return "weight-free features"
     name = config.features.backbone
@@ -130,7 +130,7 @@ def features_in_words(config: PipelineConfig) -> str:
 
 
 def features_used(ctx: Any) -> str:
-    """Name of the features that the settings of a form lead to on this machine; empty where that cannot be said."""
+    """Return the name of the features that a form's settings select on this machine; empty if it is unknown."""
     config = config_or_none(ctx)
     if config is None or config.features.weights:
         return ""
@@ -139,7 +139,7 @@ def features_used(ctx: Any) -> str:
 
 
 def config_or_none(ctx: Any) -> PipelineConfig | None:
-    """Settings as the form has them; None where they are wrong, which the form says elsewhere."""
+    """Return the settings of the form; None if they are invalid, which the form reports elsewhere."""
     try:
         return read_config(ctx)
     except UmscosodError:
@@ -147,7 +147,7 @@ def config_or_none(ctx: Any) -> PipelineConfig | None:
 
 
 def _kept(key: str, make: Callable[[], Any]) -> Any:
-    """Value made for a key a moment ago, else a new one."""
+    """Return the recent value for a key, else make a new one."""
     now_s = time.monotonic()
     made_s, value = _CACHE.get(key, (-KEPT_S, None))
     if now_s - made_s >= KEPT_S:

@@ -1,4 +1,4 @@
-"""Settings of the method in a form: most people need none, so they are shown on demand."""
+"""Adds the settings of the method to a form, on demand: most people need none."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -46,7 +46,7 @@ PLAIN = {"method": "ums", "preset": DEFAULT_PRESET, "backbone": "auto", "device"
 
 
 def get_help(config_class: type, name: str) -> str:
-    """Return what `config_class` says of its field `name`.
+    """Return the description of the field `name` of `config_class`.
 
     Examples
     --------
@@ -60,18 +60,18 @@ def get_help(config_class: type, name: str) -> str:
 
 
 def method_names() -> tuple[str, ...]:
-    """Methods that the library has."""
+    """Return the names of the library's methods."""
     return get_args(get_type_hints(PipelineConfig)["method"])
 
 
 def is_advanced(form: Form, what: str = "") -> bool:
-    """Add the tick box that shows the rest of the form; `what` begins the list of what that is."""
+    """Add the tick box that shows the rest of the form; `what` begins the list of its contents."""
     description = _hidden_values(form) or f"{what}Features, device, folder and everything else that can be set"
     return form.flag("advanced", label="Advanced", description=description)
 
 
 def _hidden_values(form: Form) -> str:
-    """Say what is set behind a box that is not ticked: it holds all the same."""
+    """List the values set behind an unticked box: they apply nevertheless."""
     given = {name: shorten(text) for name in LABELS if (text := read_text(form.ctx, name)) != PLAIN.get(name, "")}
     given = {name: text for name, text in given.items() if read_text(form.ctx, name)}
     if given and not read_flag(form.ctx, "advanced"):
@@ -80,7 +80,7 @@ def _hidden_values(form: Form) -> str:
 
 
 def add_method_choice(form: Form) -> str:
-    """Offer every maker of masks."""
+    """Offer every method."""
     return form.choice("method", METHODS, "ums", label=LABELS["method"])
 
 
@@ -107,7 +107,7 @@ def add_settings(form: Form) -> None:
 
 
 def check_settings(form: Form, section: str = "") -> None:
-    """Refuse at once what cannot work, shown or not; settings outside a `section` have no effect in some forms."""
+    """Refuse invalid settings at once, shown or hidden; settings outside a `section` have no effect in some forms."""
     from umscosod.integrations.fiftyone.runs.start import check_device, check_weights_file
 
     if weights := read_text(form.ctx, "weights"):
@@ -128,12 +128,12 @@ def add_overrides(form: Form, example: str = "train.epochs=30") -> None:
 
 
 def read_config(ctx: Any, fields: dict[str, Any] | None = None, *, section: str = "") -> PipelineConfig:
-    """Put the configuration together: preset, then the form's own `fields`, then what was typed in or chosen.
+    """Build the configuration: preset, then the form's own `fields`, then typed or chosen values.
 
     Raises
     ------
     ConfigError
-        A setting is unknown, out of its bounds, or outside the only `section` that is read.
+        A setting is unknown, out of its bounds, or outside `section`, the only one that is read.
     """
     for name in _read_overrides(ctx):
         if not name.startswith(section):
@@ -150,7 +150,7 @@ def read_config(ctx: Any, fields: dict[str, Any] | None = None, *, section: str 
 
 
 def _read_overrides(ctx: Any) -> dict[str, Any]:
-    """Settings as lines ``name=value``; FiftyOne lets no mapping through."""
+    """Read settings as lines ``name=value``; FiftyOne passes no mapping."""
     overrides: dict[str, Any] = {}
     for line in read_text(ctx, "settings").splitlines():
         name, sign, value = line.partition("=")

@@ -1,4 +1,4 @@
-"""Operators: a form and one call each."""
+"""The operators: each has a form and makes one call of the library."""
 
 from .evaluate import Compare, Evaluate
 from .group import GroupByClass

@@ -1,4 +1,4 @@
-"""What all operators share: the frame of the form, progress, cancelling, errors in one sentence, the end."""
+"""Provides what all operators share: form, progress, cancelling, error messages of one sentence, result."""
 
 import contextlib
 import logging
@@ -32,13 +32,13 @@ class BaseOperator(foo.Operator):
     ----------
     NAME, LABEL, DESCRIPTION : str
     ACTION : str
-        Verb for "ACTION the whole data set / the current view / the selection"; empty: no choice of samples.
+        Verb for "ACTION the whole data set / the current view / the selection"; empty: the form offers no target.
     ICON : str
         Name of a Material icon.
     BUTTON : str
         Text of a button above the grid; empty: none.
     RISK : str
-        A name of FiftyOne's ``RiskLevel``: what an agent may do by itself.
+        A name of FiftyOne's ``RiskLevel``: tells an agent whether it may run the operator without a person.
     """
 
     NAME: ClassVar[str]
@@ -60,7 +60,7 @@ class BaseOperator(foo.Operator):
             label=self.LABEL,
             description=self.DESCRIPTION,
             icon=self.ICON,
-            dynamic=True,  # the form answers to what is typed
+            dynamic=True,  # the form is built anew at each change
             execute_as_generator=self.IS_JOB,
             allow_immediate_execution=True,
             allow_delegated_execution=self.IS_JOB,
@@ -69,13 +69,13 @@ class BaseOperator(foo.Operator):
         )
 
     def resolve_placement(self, ctx: Any) -> Any:
-        """Put a button above the grid, if there is to be one."""
+        """Put a button above the grid if the operator has one."""
         if not self.BUTTON:
             return None
         return types.Placement(HERE, types.Button(label=self.BUTTON, icon=self.ICON, prompt=True))
 
     def resolve_input(self, ctx: Any) -> Any:
-        """Build the form; runs at every keystroke, so it asks the database for nothing but the schema."""
+        """Build the form. FiftyOne calls this at every keystroke, so it reads only the schema from the database."""
         see_filters(ctx)
         inputs = types.Object()
         if ctx.dataset is None:
@@ -96,25 +96,24 @@ class BaseOperator(foo.Operator):
 
 
 class JobOperator(BaseOperator):
-    """A long job over samples: a form, one call with live progress, an end that stays until it is closed.
+    """A long job over samples: a form, one call with live progress, and a result that stays until it is closed.
 
-    A subclass names the function of the library that does the work, adds inputs and reads options. From the App the
-    work runs beside the server and the panel `progress` shows it; from Python and in the queue of delegated operations
-    the call lasts as long as the work.
+    A subclass names the library function that does the work, adds inputs and reads options. In the App the work runs
+    in a thread of the server, and the panel `progress` shows it. From Python and in the queue of delegated operations
+    the call lasts until the work is done.
 
     Attributes
     ----------
     CALL : str
         Name of the function in `umscosod.integrations.fiftyone`; its outcome has ``summary`` and ``is_success``.
     STAGES : tuple of str
-        Stages whose time is known before, see `umscosod.estimate`.
+        Stages whose time can be estimated, see `umscosod.estimate`.
     OUTPUT : str
-        Parameter that names the run, which is also an argument of the function: ``field`` or ``key``; empty: none is
-        made.
+        Parameter that names the run, also an argument of the function: ``field`` or ``key``; empty: there is no run.
     DEFAULT : str
         Its default.
     DONE : str
-        Where the result is; ``{}`` stands for the run.
+        Text that says where the result is; ``{}`` stands for the run.
     """
 
     IS_JOB: ClassVar[bool] = True
@@ -125,11 +124,11 @@ class JobOperator(BaseOperator):
     DONE: ClassVar[str] = ""
 
     def name_of(self, ctx: Any) -> str:
-        """Name of the run that the parameters ask for."""
+        """Return the name of the run that the parameters ask for."""
         return read_text(ctx, self.OUTPUT, self.DEFAULT) if self.OUTPUT else ""
 
     def read_options(self, ctx: Any) -> dict[str, Any]:
-        """Turn parameters into arguments of `work`; calls from Python do not fill in the form's defaults."""
+        """Turn parameters into arguments of `work`; calls from Python do not get the form's defaults."""
         remember_values(ctx, self.NAME)
         options = {**self.own_options(ctx), "overwrite": read_flag(ctx, "overwrite")}
         if not self.OUTPUT:
@@ -138,11 +137,11 @@ class JobOperator(BaseOperator):
         return choose_call(ctx, self.name_of(ctx), options)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Arguments of the function but for those that all have: the run, its folder, ``overwrite``."""
+        """Return the function's own arguments, without those of all jobs: the run, its folder, ``overwrite``."""
         raise NotImplementedError(type(self).__name__)
 
     def work(self, view: Any, progress: Any, *, resumed: str = "", given_up: str = "", **options: Any) -> Any:
-        """Call the library, or go on with what it was called for before."""
+        """Call the library, or resume an interrupted run."""
         import umscosod.integrations.fiftyone as integration
 
         if resumed:
@@ -152,7 +151,7 @@ class JobOperator(BaseOperator):
         return getattr(integration, self.CALL)(view, **options, progress=progress)
 
     def estimate(self, view: Any, options: dict[str, Any]) -> dict[str, float]:
-        """Seconds by stage, as the head of the form says them: one bar for the whole job needs them."""
+        """Return the seconds of each stage, as the top of the form shows them: the bar of the whole job needs them."""
         if not self.STAGES:
             return {}
         from umscosod.integrations.fiftyone import survey
@@ -163,34 +162,34 @@ class JobOperator(BaseOperator):
         return {name: found[name] for name in self.STAGES if name in found}
 
     def resolve_input(self, ctx: Any) -> Any:
-        """The form, when the App asks for it; nothing, when FiftyOne asks once more before it executes.
+        """Build the form for the App; return None when FiftyOne asks again before it executes.
 
-        What it finds wrong then never reaches the App (1.22): the library says it again, and the panel shows that.
+        The App 1.22 does not show an error of that second form. The library raises the error, and the panel shows it.
         """
         if getattr(ctx, "spaces", None) is not None and "target" not in ctx.request_params:
             return types.Property(types.Object())
         return super().resolve_input(ctx)
 
     def describe_done(self, ctx: Any) -> str:
-        """Say where the result is."""
+        """Return the text that says where the result is."""
         return self.DONE.format(self.name_of(ctx))
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """What people do next: with masks, review the worst, score, take away."""
+        """Return the usual next steps; for masks: review the worst, evaluate, export."""
         return steps_after_masks(ctx, self.name_of(ctx)) if self.OUTPUT == "field" else ()
 
     def view_after(self, ctx: Any) -> Any:
-        """What the grid is to show at the end; None: what it shows."""
+        """Return the view that the grid shows at the end; None to leave the grid unchanged."""
         return None
 
     def is_look(self, ctx: Any) -> bool:
-        """Whether that view is only to be looked at."""
+        """Whether that view is temporary."""
         return False
 
     def execute(self, ctx: Any) -> Generator[Any]:
-        """Start the work in the App, and show it; elsewhere do it."""
+        """Start the work in the App and show its progress; elsewhere do the work in this call."""
         if ctx.delegated or getattr(ctx, "spaces", None) is None:  # only the App has panels
-            self._do(ctx)
+            self._run_here(ctx)
             return
         view = chosen_view(ctx) if self.ACTION else ctx.view
         label = f"{self.LABEL.partition(': ')[2]}: {ctx.dataset.name}"
@@ -203,7 +202,7 @@ class JobOperator(BaseOperator):
         AppJob(label, ctx.dataset.name, self.uri, ctx.params, begin).start()
         yield from show_panel(ctx, f"{self.plugin_name}/{PROGRESS}", layout="vertical")
 
-    def _do(self, ctx: Any) -> None:
+    def _run_here(self, ctx: Any) -> None:
         with _plain_errors():
             options = self.read_options(ctx)
             view = chosen_view(ctx) if self.ACTION else ctx.view
@@ -223,14 +222,14 @@ class JobOperator(BaseOperator):
         )
 
     def resolve_output(self, ctx: Any) -> Any:
-        """Show `describe_done`; in the App the panel does."""
+        """Show `describe_done`; in the App the panel shows it."""
         outputs = types.Object()
         outputs.view("done", types.Notice(label=self.describe_done(ctx)))
         return types.Property(outputs, view=types.View(label=self.LABEL))
 
 
 def steps_after_masks(ctx: Any, field: str) -> tuple[NextStep, ...]:
-    """What people do with masks that are there."""
+    """Return the usual next steps for existing masks."""
     ctx.dataset.reload()  # the field was made in another thread
     steps = [NextStep(label="Review the worst", operator="review", params={"field": field}, has_form=False)]
     truths = set(ctx.dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
@@ -241,25 +240,25 @@ def steps_after_masks(ctx: Any, field: str) -> tuple[NextStep, ...]:
 
 
 class QuickOperator(BaseOperator):
-    """Something done at once; what `perform` returns is shown by name.
+    """An operator that finishes at once; the App shows the result of `perform` by name.
 
     Attributes
     ----------
     OUTPUTS : tuple of (str, str)
         Keys of the result and their labels.
     CHANGES_DATASET : bool
-        Whether the App must look at the data set again afterwards.
+        Whether the App must read the data set again afterwards.
     """
 
     OUTPUTS: ClassVar[tuple[tuple[str, str], ...]] = ()
     CHANGES_DATASET: ClassVar[bool] = True
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        """Call the library, once; plain values come back."""
+        """Call the library once; return plain values."""
         raise NotImplementedError(type(self).__name__)
 
     def execute(self, ctx: Any) -> Any:
-        """Do it, and let the App show what changed."""
+        """Perform the operation, and let the App show the changes."""
         see_filters(ctx)
         with _plain_errors():
             result = self.perform(ctx)
@@ -278,7 +277,7 @@ class QuickOperator(BaseOperator):
 
 @contextlib.contextmanager
 def _plain_errors() -> Generator[None]:
-    """Raise our errors as the ValueError whose text the App shows as it is."""
+    """Raise errors of umscosod as ValueError, whose text the App shows unchanged."""
     try:
         yield
     except UmscosodError as error:
@@ -286,7 +285,7 @@ def _plain_errors() -> Generator[None]:
 
 
 def _delegated_progress(ctx: Any) -> Callable[[int, int, str], None]:
-    """Report to the queue, and stop when somebody marked the operation as failed (``fiftyone delegated fail ID``)."""
+    """Report to the queue, and stop if a person marked the operation as failed (``fiftyone delegated fail ID``)."""
 
     def report(done: int, total: int, stage: str) -> None:
         if _was_cancelled(ctx):
@@ -305,6 +304,6 @@ def _was_cancelled(ctx: Any) -> bool:
 
     try:
         return bool(DelegatedOperationService().get(operation).run_state == "failed")
-    except PyMongoError as error:  # as for FiftyOne's own reports: a database away for a moment ends no long job
+    except PyMongoError as error:  # as for FiftyOne's own reports: a short loss of the database ends no long job
         logger.warning("cannot ask whether the operation is to stop: %s", error)
         return False

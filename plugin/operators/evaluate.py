@@ -1,4 +1,4 @@
-"""Operators `evaluate` and `compare`."""
+"""Defines the operators `evaluate` and `compare`."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from .base import JobOperator, QuickOperator
 PANEL = "compare_models"
 STORE = "umscosod/compare"
 STORED_FOR_S = 60
-"""How long the panel may take to open and look for what it is to show."""
+"""Seconds in which the panel must open and read its request."""
 USUAL_TRUTHS = ("ground_truth", "gt", "truth", "groundtruth")
 DEFINITIONS = {
     "cosod": "As in papers on co-saliency (eval-co-sod)",
@@ -33,7 +33,7 @@ DEFINITIONS = {
 
 
 class Evaluate(JobOperator):
-    """Score a run against ground truths."""
+    """Scores a run against ground truth."""
 
     NAME = "evaluate"
     LABEL = "UMS-CoSOD: evaluate against ground truth"
@@ -46,7 +46,7 @@ class Evaluate(JobOperator):
     OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the two fields and the groups; for definition and name on demand."""
+        """Ask for the two fields and the groups; on demand also for definition and name."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline()
         pred_field = _add_prediction_choice(form)
@@ -70,7 +70,7 @@ class Evaluate(JobOperator):
         _add_key_check(form)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """The two fields, groups, measures, and the name of the evaluation."""
+        """Return the two fields, the groups, the measures, and the name of the evaluation."""
         return {
             "pred_field": read_text(ctx, "pred_field"),
             "gt_field": read_text(ctx, "gt_field"),
@@ -82,7 +82,7 @@ class Evaluate(JobOperator):
         }
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Compare, where there is something to compare with."""
+        """Offer a comparison if there is another evaluation."""
         from umscosod.integrations.fiftyone import comparable_evaluations
 
         ctx.dataset.reload()  # the evaluation was made in another thread
@@ -93,13 +93,13 @@ class Evaluate(JobOperator):
         return (NextStep(label="Compare", operator=Compare.NAME, params={"a": _read_key(ctx), "b": others[-1]}),)
 
     def describe_done(self, ctx: Any) -> str:
-        """Say where the figures are."""
+        """Return the text that says where the scores are."""
         key = _read_key(ctx)
         return f"Figures are in the fields {key}_iou and {key}_s, and in the panels Model Evaluation and {PANEL}"
 
 
 class Compare(QuickOperator):
-    """Two evaluations side by side."""
+    """Compares two evaluations."""
 
     NAME = "compare"
     LABEL = "UMS-CoSOD: compare two evaluations"
@@ -112,7 +112,7 @@ class Compare(QuickOperator):
     CHANGES_DATASET = False
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask which two."""
+        """Ask for the two evaluations."""
         from umscosod.integrations.fiftyone import comparable_evaluations
 
         keys, _ = comparable_evaluations(ctx.dataset)
@@ -133,7 +133,7 @@ class Compare(QuickOperator):
         inputs.enum("measure", measures.values(), view=measures, default="iou", label="Measure of groups and images")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        """Open the panel; the table goes to callers from Python. `a` and `b` may be names of runs as well."""
+        """Open the panel; return the table to callers from Python. `a` and `b` may also be names of runs."""
         from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset, find_evaluation
 
         a, b = (find_evaluation(ctx.dataset, read_text(ctx, name)) for name in ("a", "b"))
@@ -148,7 +148,7 @@ class Compare(QuickOperator):
         return {"summary": found.summary, "table": found.table(), "groups": groups}
 
     def resolve_output(self, ctx: Any) -> None:
-        """No dialog: it would hide the panel, which shows it all."""
+        """Show no dialog: it would cover the panel, which shows the result."""
 
 
 def _read_key(ctx: Any) -> str:
@@ -157,7 +157,7 @@ def _read_key(ctx: Any) -> str:
 
 
 def _add_prediction_choice(form: Form) -> str:
-    """Offer the mask fields; one that a run wrote is chosen: those have a status beside them."""
+    """Offer the mask fields; preselect one of a run, recognised by its status field."""
     names = mask_fields(form.dataset)
     ours = [name for name in names if form.dataset.get_field(f"{name}_status") is not None]
     default = "cosal" if "cosal" in ours else next(iter(ours), "")
@@ -166,7 +166,7 @@ def _add_prediction_choice(form: Form) -> str:
 
 
 def _add_truth_choice(form: Form) -> None:
-    """Offer fields of masks and of instances; the usual name is chosen, else the only one that no run wrote."""
+    """Offer fields of masks and instances; preselect the usual name, otherwise the only field that no run wrote."""
     masks = mask_fields(form.dataset)
     instances = sorted(form.dataset.get_field_schema(embedded_doc_type=fo.Detections))
     words = {**names_as_words(masks), **{name: f"{name} (instances: their union)" for name in instances}}
@@ -177,7 +177,7 @@ def _add_truth_choice(form: Form) -> None:
 
 
 def _add_key_check(form: Form) -> None:
-    """Replace an evaluation only where that is wanted."""
+    """Ask for consent before an evaluation is replaced."""
     key = _read_key(form.ctx)
     if not key or key not in form.dataset.list_evaluations():
         return

@@ -1,4 +1,4 @@
-"""Operator `group_by_class`: which images are searched together, from what is known of them or from the pictures."""
+"""Defines the operator `group_by_class`, which groups the images by known values or by the pictures themselves."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ _SHOWN = 30
 
 
 class GroupByClass(JobOperator):
-    """Give every sample a group."""
+    """Assigns a group to every sample."""
 
     NAME = "group_by_class"
     LABEL = "UMS-CoSOD: group images by class"
@@ -44,7 +44,7 @@ class GroupByClass(JobOperator):
     OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask where groups come from and where they go; for names and features on demand."""
+        """Ask for the source of the groups and the output field; on demand also for names and features."""
         form, outlook = open_form(self, inputs, ctx)
         if outlook.problem:
             form.error("groups_problem", outlook.problem)
@@ -71,7 +71,7 @@ class GroupByClass(JobOperator):
             add_settings(form)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Where groups come from and where they go; a preview writes nothing."""
+        """Return the source of the groups and the output field; a preview writes no field."""
         way = _read_way(ctx)
         options = {"into": read_text(ctx, "into", INTO), "config": read_config(ctx)}
         if way == DISCOVERED:
@@ -91,7 +91,7 @@ class GroupByClass(JobOperator):
     def work(
         self, view: Any, progress: Any, *, is_preview: bool = False, overwrite: bool = False, **options: Any
     ) -> Any:
-        """Call `preview_groups` instead where nothing is to be written."""
+        """Call `preview_groups` for a preview, otherwise the grouping function."""
         from umscosod.integrations.fiftyone import preview_groups
 
         if is_preview:
@@ -99,7 +99,7 @@ class GroupByClass(JobOperator):
         return super().work(view, progress, overwrite=overwrite, **options)
 
     def describe_done(self, ctx: Any) -> str:
-        """Say what there is now."""
+        """Return the text that describes the outcome."""
         into = read_text(ctx, "into", INTO)
         if _is_preview(ctx):
             shown = f"{_list_sizes(ctx, into)}. The grid shows one image of each"
@@ -107,21 +107,21 @@ class GroupByClass(JobOperator):
         return f"Groups are in the field {into!r}; the saved view 'by-{into}' shows one tile a group"
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Write what was looked at, or label by it."""
+        """Offer to write the previewed groups, or to label by the groups."""
         into = read_text(ctx, "into", INTO)
         if _is_preview(ctx):
-            # of the samples that were looked at: the grid shows one image a group by then
+            # for the samples of the preview: by then the grid shows only one image a group
             target = {"view_target": CUSTOM, "custom_view_target": chosen_view(ctx).view()._serialize()}
             params = {**ctx.params, "action": WRITE, **target}
             return (NextStep(label="Write these groups", operator=self.NAME, params=params, has_form=False),)
         return (NextStep(label="Label by these groups", operator="label", params={"group_field": into}),)
 
     def is_look(self, ctx: Any) -> bool:
-        """A preview is."""
+        """Whether the view is temporary: true for a preview."""
         return _is_preview(ctx)
 
     def view_after(self, ctx: Any) -> Any:
-        """One image of each proposed group; after writing, one tile a group."""
+        """Return one image of each proposed group; after writing, one tile a group."""
         from umscosod.integrations.fiftyone import preview_view
 
         into = read_text(ctx, "into", INTO)
@@ -141,18 +141,18 @@ def _read_way(ctx: Any) -> str:
 
 
 def _read_action(ctx: Any) -> str:
-    """A preview unless writing was asked for."""
+    """Read the action: a preview unless writing was requested."""
     return WRITE if read_text(ctx, "action", PREVIEW) == WRITE else PREVIEW
 
 
 def _read_count(ctx: Any) -> int | None:
-    """Whole number of groups; None where it is to be chosen."""
+    """Read the number of groups; None to let the library choose it."""
     value = read_number(ctx, "n_groups", 0.0)
     return int(value) if value.is_integer() and value >= 1 else None
 
 
 def _start(outlook: Outlook) -> str:
-    """Way to begin with: a field that is there, else folders, else the pictures."""
+    """Return the source that the form begins with: a known field, else folders, else the pictures."""
     if outlook.likely != BY_FOLDER:
         return FIELD
     return DISCOVERED if outlook.groups is not None and len(outlook.groups.sizes) == 1 else FOLDER
@@ -168,7 +168,7 @@ def _add_source_choice(form: Form, likely: str) -> None:
 
 
 def _check_into(form: Form) -> None:
-    """Refuse a field that cannot receive the groups, and say what happens to one that exists."""
+    """Refuse a field that cannot receive the groups, and say what happens to an existing one."""
     name = read_text(form.ctx, "into", INTO)
     found = form.dataset.get_field(name) if name.isidentifier() else None
     problem = ""
@@ -187,7 +187,7 @@ def _check_into(form: Form) -> None:
 
 
 def _add_discovery(form: Form) -> None:
-    """Ask for the number of groups and whether to write, and show what was proposed last."""
+    """Ask for the number of groups and whether to write; show the last proposal."""
     sizes = _list_sizes(form.ctx, read_text(form.ctx, "into", INTO))
     form.inputs.int("n_groups", label="Number of groups", min=1, description="Empty: chosen by how well they are apart")
     form.notice("sizes", f"Proposed last: {sizes}" if sizes else "No groups were proposed yet: look at them first")
@@ -195,7 +195,7 @@ def _add_discovery(form: Form) -> None:
 
 
 def _list_sizes(ctx: Any, into: str) -> str:
-    """Sizes of the stored proposal, from a small file: nothing is computed here."""
+    """List the sizes of the stored proposal from a small file; compute nothing."""
     from umscosod.integrations.fiftyone import stored_preview
 
     sizes = stored_preview(ctx.dataset, into)

@@ -1,4 +1,4 @@
-"""Operator `label`: everything on a new collection, in one go."""
+"""Defines the operator `label`, which does all steps on a new collection."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from .base import JobOperator
 
 
 class Label(JobOperator):
-    """All stages in one go."""
+    """Does all stages in one job."""
 
     NAME = "label"
     LABEL = "UMS-CoSOD: label the common object"
@@ -26,7 +26,7 @@ class Label(JobOperator):
     STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, output field and training; for the rest on demand."""
+        """Ask for groups, output field and training; on demand also for the other settings."""
         form, outlook = open_form(self, inputs, ctx)
         pays, why = _advise_training(ctx, outlook)
         outlook.add_headline(stages=self.STAGES, train=read_flag(ctx, "train", pays))
@@ -42,7 +42,7 @@ class Label(JobOperator):
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Groups, settings, and whether to train."""
+        """Return groups, settings, and whether to train."""
         return {
             "group_field": read_group_field(ctx),
             "config": read_config(ctx),
@@ -50,7 +50,7 @@ class Label(JobOperator):
         }
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Review the worst, score, take away; and train where that was left out."""
+        """Offer to review the worst masks, evaluate and export; also to train, if the job did not."""
         steps = super().next_steps(ctx)
         if read_flag(ctx, "train", True):
             return steps
@@ -59,7 +59,7 @@ class Label(JobOperator):
 
 
 def _advise_training(ctx: Any, outlook: Outlook) -> tuple[bool, str]:
-    """Whether to train by default, and why."""
+    """Return whether to train by default, and the reason."""
     config = config_or_none(ctx)
     if config is None or training_pays(outlook.n_images, config):
         return True, "A network learns from the masks found so far and may better them. Off: much faster"

@@ -1,4 +1,4 @@
-"""Operators for a person's decisions about masks: one with a form, three that act at once on what is looked at."""
+"""Defines the operators for a person's decisions on masks: one with a form, three that act at once."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from .base import QuickOperator
 PANEL = "review_masks"
 STORE = "umscosod/review"
 STORED_FOR_S = 7 * 24 * 3600
-"""How long a data set remembers which run was under review."""
+"""Seconds for which a data set remembers the run under review."""
 OPEN_PANEL = "panel"
 WORDS = {
     OPEN_PANEL: "Open the review panel: worst first",
@@ -27,7 +27,7 @@ WORDS = {
 
 
 def decide(sample_collection: Any, verb: str, field: str, **options: Any) -> Any:
-    """Call the library for a verb of `WORDS`."""
+    """Call the library function for a verb of `WORDS`."""
     from umscosod.integrations.fiftyone.review import decide as review
 
     calls = {
@@ -40,17 +40,17 @@ def decide(sample_collection: Any, verb: str, field: str, **options: Any) -> Any
 
 
 def looked_at(ctx: Any) -> list[str]:
-    """Ids a decision without a form is about: the sample that is open, else the selection."""
+    """Return the ids that a decision without a form applies to: the open sample, else the selection."""
     return [ctx.current_sample] if ctx.current_sample else list(ctx.selected)
 
 
 def opens_next(ctx: Any) -> bool:
-    """Whether the next undecided mask opens after a decision about the open one."""
+    """Whether a decision on the open sample opens the next undecided mask."""
     return ctx.store(STORE).get("open_next") is not False
 
 
 def go_on(ctx: Any, field: str) -> Callable[[], None]:
-    """Look up, before the open sample is decided about, which one is next in the grid; call to open it."""
+    """Find the next sample in the grid before the open one is decided; call the result to open that sample."""
     if not (ctx.current_sample and opens_next(ctx)):
         return lambda: None
     following = next_for_review(ctx.view, field, ctx.current_sample)
@@ -60,12 +60,12 @@ def go_on(ctx: Any, field: str) -> Callable[[], None]:
 
 
 def remember_field(ctx: Any, field: str) -> None:
-    """Keep which run is under review, for the operators without a form."""
+    """Store the run under review, for the operators without a form."""
     ctx.store(STORE).set("field", field, ttl=STORED_FOR_S)
 
 
 def take_wanted(ctx: Any) -> str:
-    """Take the run that the operator `review` was asked to open the panel for, once; "" if it was not."""
+    """Return once the run for which `review` opened the panel; "" if there is none."""
     wanted = str(ctx.store(STORE).get("wanted") or "")
     if wanted:
         ctx.store(STORE).delete("wanted")
@@ -73,7 +73,7 @@ def take_wanted(ctx: Any) -> str:
 
 
 def guess_field(ctx: Any) -> str:
-    """The run a decision is about: the one there is, the one shown, or the one last reviewed; "" if that is unclear."""
+    """Return the run that a decision applies to: the only run, the shown one, or the last reviewed; "" if unclear."""
     fields = list_review_fields(ctx.dataset)
     if len(fields) < 2:
         return fields[0] if fields else ""
@@ -85,7 +85,7 @@ def guess_field(ctx: Any) -> str:
 
 
 class Review(QuickOperator):
-    """Decide about the open sample, the selection or a view; or open the panel."""
+    """Decides on the open sample, the selection or a view; or opens the panel."""
 
     NAME = "review"
     LABEL = "UMS-CoSOD: review masks"
@@ -96,7 +96,7 @@ class Review(QuickOperator):
     OUTPUTS = (("summary", "Review"),)
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask what to do, of which run, and with which samples."""
+        """Ask for the action, the run and the samples."""
         choices = types.RadioGroup(orientation="vertical")
         for verb, words in WORDS.items():
             choices.add_choice(verb, label=words)
@@ -116,7 +116,7 @@ class Review(QuickOperator):
             inputs.bool("overwrite", default=False, label="Replace masks that were accepted before")
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        """Open the panel, or decide."""
+        """Open the panel, or record the decision."""
         verb, field = self._verb(ctx), read_text(ctx, "field") or guess_field(ctx)
         if not field:
             raise ValueError("Say which run: there is more than one mask field")
@@ -133,7 +133,7 @@ class Review(QuickOperator):
         return {"summary": report.summary}
 
     def resolve_output(self, ctx: Any) -> Any:
-        """Say what became of a decision; a panel that opens needs no words."""
+        """Show the outcome of a decision; show nothing if the panel opens."""
         return None if self._verb(ctx) == OPEN_PANEL else super().resolve_output(ctx)
 
     def _verb(self, ctx: Any) -> str:
@@ -149,13 +149,13 @@ class DecideAtOnce(QuickOperator):
 
     @property
     def config(self) -> Any:
-        """As for all, but static: the App asks for input wherever a form could change, even an empty one."""
+        """As for all operators, but static: otherwise the App asks for input, even with an empty form."""
         config = super().config
         config.dynamic = config.resolve_execution_options_on_change = False
         return config
 
     def resolve_input(self, ctx: Any) -> Any:
-        """No form."""
+        """Return no form."""
         return types.Property(types.Object())
 
     def resolve_placement(self, ctx: Any) -> Any:
@@ -164,7 +164,7 @@ class DecideAtOnce(QuickOperator):
         return types.Placement(types.Places.SAMPLES_VIEWER_ACTIONS, button)
 
     def perform(self, ctx: Any) -> dict[str, Any]:
-        """Decide about what is looked at, and say so."""
+        """Record the decision on the open sample or the selection, and report it."""
         if ctx.dataset is None:
             raise ValueError("Open a data set first")
         field = read_text(ctx, "field") or guess_field(ctx)
@@ -177,25 +177,25 @@ class DecideAtOnce(QuickOperator):
         open_next = go_on(ctx, field)
         report = decide(ctx.dataset, self.VERB, field, ids=ids)
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
-        if not ctx.current_sample:  # a selection behind the open sample was not meant, and stays
+        if not ctx.current_sample:  # a decision on the open sample leaves the selection unchanged
             ctx.ops.clear_selected_samples()
         elif report.is_success:
             open_next()
         return {"summary": report.summary}
 
     def resolve_output(self, ctx: Any) -> None:
-        """No dialog: the notice says it all."""
+        """Show no dialog: the notice is enough."""
 
     def __call__(
         self, sample_collection: Any, *, ids: Iterable[str] = (), delegate: bool = False, **params: Any
     ) -> Any:
-        """Run from Python on samples by their ids; ``field`` where there is more than one mask field."""
+        """Run from Python on samples by their ids; ``field`` is needed if there are several mask fields."""
         ctx = {"view": sample_collection.view(), "params": params, "selected": list(ids)}
         return foo.execute_operator(self.uri, ctx, request_delegation=delegate)
 
 
 class AcceptMask(DecideAtOnce):
-    """Accept what is looked at."""
+    """Accepts the open sample or the selection."""
 
     NAME, VERB, ICON = "accept_mask", "accept", "check_circle"
     LABEL = "UMS-CoSOD: accept mask"
@@ -203,7 +203,7 @@ class AcceptMask(DecideAtOnce):
 
 
 class RejectMask(DecideAtOnce):
-    """Reject what is looked at."""
+    """Rejects the open sample or the selection."""
 
     NAME, VERB, ICON = "reject_mask", "reject", "cancel"
     LABEL = "UMS-CoSOD: reject mask"
@@ -211,7 +211,7 @@ class RejectMask(DecideAtOnce):
 
 
 class SendBackMask(DecideAtOnce):
-    """Send back what is looked at."""
+    """Sends back the open sample or the selection."""
 
     NAME, VERB, ICON = "send_back_mask", "send_back", "replay"
     LABEL = "UMS-CoSOD: send mask back"

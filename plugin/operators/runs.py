@@ -1,4 +1,4 @@
-"""Operators `list_runs` and `delete_run`."""
+"""Defines the operators `list_runs` and `delete_run`."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ COLUMNS = (
 )
 
 FITTING = {"table": {"sx": {"minWidth": 0}}}
-"""Lets the table be as narrow as the dialog: its last columns are cut off otherwise."""
+"""Lets the table be as narrow as the dialog; otherwise its last columns are cut off."""
 
 
 class ListRuns(QuickOperator):
-    """What was made on this data set, and how."""
+    """Lists the runs of this data set with their settings."""
 
     NAME = "list_runs"
     LABEL = "UMS-CoSOD: list runs"
@@ -34,13 +34,13 @@ class ListRuns(QuickOperator):
 
     @property
     def config(self) -> Any:
-        """As for all, but static: the App would ask for input otherwise, with an empty form."""
+        """As for all operators, but static: otherwise the App would ask for input with an empty form."""
         config = super().config
         config.dynamic = config.resolve_execution_options_on_change = False
         return config
 
     def resolve_input(self, ctx: Any) -> Any:
-        """No form."""
+        """Return no form."""
         return types.Property(types.Object())
 
     def perform(self, ctx: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class ListRuns(QuickOperator):
 
 
 class DeleteRun(QuickOperator):
-    """Remove a run: its fields, its files, its record."""
+    """Removes a run: its fields, its files, its record."""
 
     NAME = "delete_run"
     LABEL = "UMS-CoSOD: delete a run"
@@ -85,7 +85,7 @@ class DeleteRun(QuickOperator):
     OUTPUTS = (("deleted", "Deleted"), ("fields", "Fields removed"), ("folder", "Folder"), ("report", "In short"))
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask which, and to be sure."""
+        """Ask for the run and for a confirmation."""
         from umscosod.integrations.fiftyone.runs.record import evaluations_of
 
         choices = types.DropdownView()

@@ -1,4 +1,4 @@
-"""Fields that one step of the method alone asks for: what to learn from, which network, which maps."""
+"""Adds the form fields that only one step of the method needs: masks to learn from, network, soft maps."""
 
 import re
 
@@ -17,11 +17,11 @@ MAKERS = {
     COCO_FILE: "Read from a COCO file, such as HASSOD's results",
     FIELD: "Taken from a detections field with masks",
 }
-_ID = re.compile(r":|-v\d")  # what follows the name of features in a network's record
+_ID = re.compile(r":|-v\d")  # text after the name of the features in a network's record
 
 
 def add_maker(form: Form) -> None:
-    """Ask where instance masks come from."""
+    """Ask for the source of the instance masks."""
     chosen = form.choice(
         "proposer",
         MAKERS,
@@ -40,7 +40,7 @@ def add_maker(form: Form) -> None:
 
 
 def add_lessons(form: Form) -> bool:
-    """Ask for the masks to learn from; returns whether there are accepted ones too."""
+    """Ask for the masks to learn from; return whether there are also accepted masks."""
     from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
     fields = [name for name in mask_fields(form.dataset) if name != REVIEWED]
@@ -66,7 +66,7 @@ def add_lessons(form: Form) -> bool:
 
 
 def add_use_reviewed(form: Form) -> None:
-    """Ask whether accepted masks are learnt from."""
+    """Ask whether to learn from accepted masks."""
     form.flag(
         "use_reviewed",
         True,
@@ -76,7 +76,7 @@ def add_use_reviewed(form: Form) -> None:
 
 
 def add_network_choice(form: Form) -> None:
-    """Offer the networks of all data sets, the newest first; the newest that fits the features is chosen."""
+    """Offer the networks of all data sets, the newest first; preselect the newest that fits the features."""
     from umscosod.integrations.fiftyone import list_networks
 
     words, needs = {}, {}
@@ -102,7 +102,7 @@ def add_network_choice(form: Form) -> None:
 
 
 def add_source(form: Form) -> None:
-    """Ask for the run whose soft maps are refined."""
+    """Ask for the run whose soft maps to refine."""
     schema = form.dataset.get_field_schema(embedded_doc_type=fo.Heatmap)
     names = sorted(name.removesuffix("_map") for name in schema if name.endswith("_map"))
     default = "cosal" if "cosal" in names or not names else names[0]

@@ -1,4 +1,4 @@
-"""Operators for single steps: pseudo-masks, training, prediction, refinement."""
+"""Defines the operators for single steps: pseudo-masks, training, prediction, refinement."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ SWITCHES = {
 
 
 class GeneratePseudoMasks(JobOperator):
-    """Stage 1 alone."""
+    """Does stage 1 alone."""
 
     NAME = "generate_pseudo_masks"
     LABEL = "UMS-CoSOD: generate pseudo-masks"
@@ -50,7 +50,7 @@ class GeneratePseudoMasks(JobOperator):
     DONE = "Pseudo-masks are in the field '{}'"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups and output field; for the maker of instance masks and the rest on demand."""
+        """Ask for groups and output field; on demand also for the source of instance masks and the other settings."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES)
         outlook.add_group_choice()
@@ -64,7 +64,7 @@ class GeneratePseudoMasks(JobOperator):
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Groups, settings, and where single objects come from."""
+        """Return groups, settings, and the source of instance masks."""
         proposer = read_text(ctx, "proposer", CLUSTERING)
         file = {"pseudo.proposer": "coco-json", "pseudo.detections": read_text(ctx, "detections")}
         return {
@@ -74,13 +74,13 @@ class GeneratePseudoMasks(JobOperator):
         }
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Review, and train on them."""
+        """Offer to review the masks, and to train on them."""
         train = NextStep(label="Train on them", operator="train", params={"labels": self.name_of(ctx)})
         return (*super().next_steps(ctx), train)
 
 
 class Train(JobOperator):
-    """Stage 2 alone."""
+    """Does stage 2 alone."""
 
     NAME = "train"
     LABEL = "UMS-CoSOD: train the network"
@@ -93,7 +93,7 @@ class Train(JobOperator):
     DONE = "The network is the run '{}'; 'predict' labels any view with it"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for groups, masks to learn from and a name; for the rest on demand."""
+        """Ask for groups, masks to learn from and a name; on demand also for the other settings."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES, train=True)
         outlook.add_group_choice()
@@ -111,7 +111,7 @@ class Train(JobOperator):
             add_out_dir(form, key)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Groups, settings, and what to learn from."""
+        """Return groups, settings, and the masks to learn from."""
         from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 
         labels = read_text(ctx, "labels", "pseudo")
@@ -123,12 +123,12 @@ class Train(JobOperator):
         }
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
-        """Label with the network."""
+        """Offer to label with the network."""
         return (NextStep(label="Label with it", operator="predict", params={"checkpoint": self.name_of(ctx)}),)
 
 
 class Predict(JobOperator):
-    """Label a collection with a trained network."""
+    """Labels a collection with a trained network."""
 
     NAME = "predict"
     LABEL = "UMS-CoSOD: predict with a trained network"
@@ -141,7 +141,7 @@ class Predict(JobOperator):
     DONE = "Masks are in the field '{}'"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the network, groups and output field; for the rest on demand."""
+        """Ask for the network, groups and output field; on demand also for the other settings."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline(stages=self.STAGES)
         add_network_choice(form)
@@ -155,7 +155,7 @@ class Predict(JobOperator):
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """The network, groups and settings."""
+        """Return the network, groups and settings."""
         return {
             "checkpoint": read_text(ctx, "checkpoint"),
             "group_field": read_group_field(ctx),
@@ -164,7 +164,7 @@ class Predict(JobOperator):
 
 
 class Refine(JobOperator):
-    """Stage 3 alone, from stored soft maps."""
+    """Does stage 3 alone, from stored soft maps."""
 
     NAME = "refine"
     LABEL = "UMS-CoSOD: refine soft maps"
@@ -175,10 +175,10 @@ class Refine(JobOperator):
     DEFAULT = "refined"
     DONE = "Refined masks are in the field '{}'"
     SECTION = "refine."
-    """Of the settings: all others are those of the run that is refined."""
+    """The settings that the form reads; all others are those of the refined run."""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for the run, output field and threshold; for the rest on demand."""
+        """Ask for the run, output field and threshold; on demand also for the other settings."""
         form = Form(inputs, ctx, self.NAME)
         add_source(form)
         field = add_field_choice(form, self.DEFAULT)
@@ -200,7 +200,7 @@ class Refine(JobOperator):
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """The run that is refined, and settings of stage 3."""
+        """Return the run to refine, and settings of stage 3."""
         chosen = {
             "refine.adaptive": read_flag(ctx, "adaptive", True),
             "refine.region_filter": read_flag(ctx, "region_filter", True),

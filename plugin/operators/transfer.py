@@ -1,4 +1,4 @@
-"""Operators `import_predictions` and `export`: results of other methods in, masks out."""
+"""Defines the operators `import_predictions` and `export`: import results of other methods, export masks."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ ONE_CATEGORY = "(one category)"
 
 
 class ImportPredictions(JobOperator):
-    """Maps or masks of any other method as a run."""
+    """Imports maps or masks of any other method as a run."""
 
     NAME = "import_predictions"
     LABEL = "UMS-CoSOD: import predictions"
@@ -48,7 +48,7 @@ class ImportPredictions(JobOperator):
     DONE = "Predictions are in the field '{}', as a run of that name"
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for folder, groups and output field; for what the pictures are on demand."""
+        """Ask for folder, groups and output field; on demand also for the kind of the pictures."""
         form, outlook = open_form(self, inputs, ctx)
         outlook.add_headline()
         folder = read_text(ctx, "folder")
@@ -78,7 +78,7 @@ class ImportPredictions(JobOperator):
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """The folder, what its pictures are, and groups."""
+        """Return the folder, the kind of its pictures, and the groups."""
         folder = read_text(ctx, "folder")
         if not folder:
             raise ConfigError("Choose the folder of predictions")
@@ -91,7 +91,7 @@ class ImportPredictions(JobOperator):
 
 
 class Export(JobOperator):
-    """Masks out."""
+    """Exports masks."""
 
     NAME = "export"
     LABEL = "UMS-CoSOD: export masks"
@@ -102,7 +102,7 @@ class Export(JobOperator):
     OUTPUT = ""
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
-        """Ask for field, format and folder; for categories and the rest on demand."""
+        """Ask for field, format and folder; on demand also for categories and the other options."""
         form = Form(inputs, ctx, self.NAME)
         masks = mask_fields(ctx.dataset)
         field = form.proposals("field", names_as_words(masks), _default_field(ctx.dataset), label="Masks")
@@ -128,7 +128,7 @@ class Export(JobOperator):
                 )
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
-        """Field, format, folder, categories."""
+        """Return field, format, folder, categories."""
         out_dir = read_text(ctx, "out_dir")
         if not out_dir:
             raise ConfigError("Choose a folder for the export")
@@ -145,18 +145,18 @@ class Export(JobOperator):
         }
 
     def describe_done(self, ctx: Any) -> str:
-        """Say where the files are."""
+        """Return the text that says where the files are."""
         return f"Masks are in {read_text(ctx, 'out_dir')}"
 
 
 def _default_field(dataset: Any) -> str:
-    """Mask field to start from: what `label` writes, else the first there is."""
+    """Return the preselected mask field: the one of `label`, else the first."""
     masks = mask_fields(dataset)
     return "cosal" if "cosal" in masks or not masks else masks[0]
 
 
 def _add_target(form: Form) -> None:
-    """Ask for the folder, and refuse one that cannot take an export."""
+    """Ask for the folder, and refuse one that an export cannot use."""
     from umscosod.integrations.fiftyone.runs.start import check_folder
 
     form.inputs.str("out_dir", label="Folder for the export", required=True, description="A new or an empty one")

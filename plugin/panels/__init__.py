@@ -1,4 +1,4 @@
-"""Panels: what the built-in ones lack."""
+"""The panels: functions that the built-in ones lack."""
 
 from .compare import CompareModels
 from .progress import Progress

@@ -1,4 +1,4 @@
-"""What all panels share: an event that comes too early changes nothing."""
+"""Provides the base of all panels, which ignores events that arrive too early."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import fiftyone.operators as foo
 
 
 class BasePanel(foo.Panel):
-    """A panel whose `on_load` sets some state."""
+    """A panel whose `on_load` sets its state."""
 
     def execute(self, ctx: Any) -> Any:
-        """Handle an event, but for changes told of before the App knows the state that `on_load` set (FiftyOne 1.22).
+        """Handle an event, except changes reported before the App knows the state that `on_load` set (FiftyOne 1.22).
 
-        Such an event would draw the panel without its state, over what `on_load` drew.
+        Such an event would draw the panel without its state, and overwrite what `on_load` drew.
         """
         if str(ctx.params.get("__method__")).startswith("on_change") and not ctx.panel_state:
             return None

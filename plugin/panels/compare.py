@@ -1,4 +1,4 @@
-"""Panel `compare_models`: two evaluations side by side, and the images where one beats the other in the grid."""
+"""Defines the panel `compare_models`: compares two evaluations, and shows images where one is better in the grid."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from .own_view import base_view, note_base, restore_base, show_own
 BUILT_IN = "model_evaluation_panel_builtin"
 LAYOUT = {"orientation": "vertical", "gap": 2, "px": 2, "py": 2}
 WIDTH = 95
-"""Width of a table in per cent of the panel: more, and the margin would push the right edge out of sight."""
+"""Width of a table in per cent of the panel; with a larger width the margin pushes the right edge out of the panel."""
 FITTING = {"table": {"sx": {"minWidth": 0}}}
-"""Lets a table be as narrow as the panel: its last column is cut off otherwise."""
+"""Lets a table be as narrow as the panel; otherwise its last column is cut off."""
 COLOUR_A, COLOUR_B, COLOUR_EQUAL = "#4c9be8", "#f0883e", "#8b949e"
-"""Blue and orange: told apart by colour-blind people too."""
+"""Blue and orange: colour-blind people can distinguish them."""
 ROWS_SHOWN = 100
-"""Groups in the table; beyond that it is no longer read, only slow."""
+"""Groups in the table; more rows are slow and hard to read."""
 HELP = """Two evaluations made by `evaluate`, side by side.
 
 A **gain** is how much better A is than B, whatever the measure: above 0 A is better, below 0 B.
@@ -35,11 +35,11 @@ and its soft maps. Then press *Look again*."""
 
 
 class CompareModels(BasePanel):
-    """Choose two evaluations and a measure; see figures, groups, images and curves."""
+    """Compares two evaluations by a measure: scores, groups, images and curves."""
 
     @property
     def config(self) -> Any:
-        """Name and place; a category that is a plain string would make every operator vanish."""
+        """Name and place; if the category were a plain string, every operator would disappear."""
         return foo.PanelConfig(
             name=PANEL,
             label="UMS-CoSOD: compare models",
@@ -50,7 +50,7 @@ class CompareModels(BasePanel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take what the operator `compare` asks for, or what was chosen before, else the two newest evaluations."""
+        """Load the request of the operator `compare`, or the last choice, else the two newest evaluations."""
         if ctx.dataset is not None:
             note_base(ctx)
         keys, wanted = _keys(ctx), _take_wanted(ctx)
@@ -64,21 +64,21 @@ class CompareModels(BasePanel):
         self._begin_drawing(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
-        """Begin anew: evaluations belong to a data set."""
+        """Reset: evaluations belong to a data set."""
         self.on_load(ctx)
 
     def on_change_view(self, ctx: Any) -> None:
-        """Take the view that the user chose while the panel is open as the one to go back to."""
+        """Store the view that the user chose while the panel is open, to restore it later."""
         if ctx.dataset is not None:
             note_base(ctx)
 
     def on_unload(self, ctx: Any) -> None:
-        """Leave the grid as it was."""
+        """Restore the view of the grid."""
         if ctx.dataset is not None:
             restore_base(ctx)
 
     def change(self, ctx: Any) -> None:
-        """Another evaluation or measure was chosen."""
+        """Update after another evaluation or measure was chosen."""
         self._update(ctx)
         self.draw(ctx)
 
@@ -91,13 +91,13 @@ class CompareModels(BasePanel):
         self._show(ctx, lambda found: found.ids_where("b"), "B is better in no image")
 
     def show_base(self, ctx: Any) -> None:
-        """Back to the view that was there before."""
+        """Restore the user's view."""
         restore_base(ctx)
 
     def draw(self, ctx: Any) -> None:
-        """Draw the masks that are ticked and no others: two on top of each other cannot be told apart.
+        """Draw the ticked masks and no others: overlapping masks cannot be distinguished.
 
-        The App also tells of each box that it draws first: what is drawn already stays.
+        The App also sends this event for each box that it draws first; the drawn masks then stay.
         """
         fields = _drawable(ctx)
         drawn = [name for side, name in fields.items() if ctx.panel.get_state(f"draw.{side}")]
@@ -120,7 +120,7 @@ class CompareModels(BasePanel):
         ctx.ops.open_panel(BUILT_IN, layout="horizontal", is_active=True)
 
     def _begin_drawing(self, ctx: Any) -> None:
-        """Tick what is drawn, or A where the grid draws neither of the two nor the ground truth."""
+        """Tick the drawn masks, or A if the grid draws neither of the two nor the ground truth."""
         active, fields = getattr(ctx, "active_fields", None) or [], _drawable(ctx)
         ticked = {side: name in active for side, name in fields.items()}
         ctx.panel.set_state("draw", ticked if any(ticked.values()) else {**ticked, "a": True})
@@ -128,7 +128,7 @@ class CompareModels(BasePanel):
         self.draw(ctx)
 
     def _compare(self, ctx: Any) -> Any:
-        """Compare what is chosen; None, with the reason in the state, where that cannot be done."""
+        """Compare the chosen evaluations; on failure return None, and put the reason into the state."""
         from umscosod.integrations.fiftyone import compare_dataset
 
         measure: Any = _choice(ctx, "measure") or "iou"
@@ -141,7 +141,7 @@ class CompareModels(BasePanel):
         return found
 
     def _update(self, ctx: Any) -> None:
-        """Compute and put into state and data what `render` lays out."""
+        """Compute the contents and put them into the state and data that `render` lays out."""
         if len(_keys(ctx)) < 2:
             return
         found = self._compare(ctx)
@@ -157,7 +157,7 @@ class CompareModels(BasePanel):
         ctx.panel.set_data({"gains": _bars(found), "f_curves": _f_curves(found), "pr_curves": _pr_curves(found)})
 
     def _show(self, ctx: Any, choose: Any, otherwise: str) -> None:
-        """Put chosen images of the user's view into the grid."""
+        """Show chosen images of the user's view in the grid."""
         found = self._compare(ctx)
         if found is None:
             ctx.ops.notify(ctx.panel.get_state("problem"), variant="error")
@@ -194,7 +194,7 @@ class CompareModels(BasePanel):
 
 
 def _take_wanted(ctx: Any) -> dict[str, str]:
-    """Take what the operator `compare` left for this panel, once."""
+    """Return once the request that the operator `compare` stored for this panel."""
     if ctx.dataset is None:
         return {}
     store = ctx.store(STORE)
@@ -206,14 +206,14 @@ def _take_wanted(ctx: Any) -> dict[str, str]:
 
 
 def _keys(ctx: Any) -> list[str]:
-    """Evaluations that can be compared, the newest last."""
+    """Return the evaluations that can be compared, the newest last."""
     from umscosod.integrations.fiftyone import comparable_evaluations
 
     return comparable_evaluations(ctx.dataset)[0] if ctx.dataset is not None else []
 
 
 def _about_others(ctx: Any) -> str:
-    """Name the evaluations that are passed over."""
+    """Name the evaluations that the panel omits."""
     from umscosod.integrations.fiftyone import comparable_evaluations
 
     others = comparable_evaluations(ctx.dataset)[1] if ctx.dataset is not None else []
@@ -227,7 +227,7 @@ def _choice(ctx: Any, name: str) -> str:
 
 
 def _drawable(ctx: Any) -> dict[str, str]:
-    """Fields that can be drawn: what A and B are masks of, and the ground truth of A; none where one is gone."""
+    """Return the fields to draw: the masks of A and B, and the ground truth of A; none if a field is missing."""
     if not {_choice(ctx, "a"), _choice(ctx, "b")} <= set(_keys(ctx)):
         return {}
     a, b = (ctx.dataset.get_evaluation_info(_choice(ctx, side)).config for side in ("a", "b"))
@@ -239,7 +239,7 @@ def _add_drawing(panel: Any, own: CompareModels, ctx: Any) -> None:
     draw = types.Object()
     for side, field in _drawable(ctx).items():
         label = f"{labels[side]} ({field})"
-        # The default is the state: the App puts it in the state's place while it draws a box first.
+        # The default is the state: the App replaces the state by it when it first draws a box.
         is_ticked = bool(ctx.panel.get_state(f"draw.{side}"))
         draw.bool(side, default=is_ticked, label=label, view=types.CheckboxView(), on_change=own.draw)
     panel.define_property("draw", draw, view=types.GridView(orientation="horizontal", columns=3, gap=2))
@@ -260,7 +260,7 @@ def _add_choices(panel: Any, own: CompareModels, keys: list[str]) -> None:
 
 
 def _add_figures(panel: Any, own: CompareModels, measure: str) -> None:
-    """Tables and plots; their contents are in the panel's state and data."""
+    """Add tables and plots; their contents are in the panel's state and data."""
     _add_table(panel, "table", "All images", (("measure", "Measure"), ("a", "A"), ("b", "B"), ("gain", "Gain of A")))
     layout = _layout(f"Images by gain of A over B: {measure}", "B is better  ←  gain  →  A is better", "images")
     panel.plot("gains", layout={**layout, "bargap": 0.05, "showlegend": False}, on_click=own.show_bar)
@@ -281,7 +281,7 @@ def _layout(title: str, x: str, y: str) -> dict[str, Any]:
     return {
         "title": {"text": title, "font": {"size": 15}, "y": 0.97, "yanchor": "top"},
         "height": 330,
-        "margin": {"t": 70, "l": 60, "r": 20, "b": 60},  # without the first the title is clipped
+        "margin": {"t": 70, "l": 60, "r": 20, "b": 60},  # without "t" the title is clipped
         "xaxis": {"title": {"text": x}, "automargin": True},
         "yaxis": {"title": {"text": y}, "automargin": True},
         "showlegend": True,  # the App hides it otherwise
@@ -290,7 +290,7 @@ def _layout(title: str, x: str, y: str) -> dict[str, Any]:
 
 
 def _words(found: Any) -> str:
-    """Head of the panel in a few words."""
+    """Return the headline of the panel."""
     text = (
         f"Of **{found.n}** images **A** is better in **{found.n_a_better}**, **B** in **{found.n_b_better}**, "
         f"{found.n_equal} are equal. Definition of the measures: {found.definition}."
@@ -299,14 +299,14 @@ def _words(found: Any) -> str:
 
 
 def _group_cells(row: Any) -> dict[str, str]:
-    """One row of the table; its cells are text."""
+    """Return one row of the table; its cells are text."""
     images = str(row.n_a) if row.n_a == row.n_b else f"{row.n_a} / {row.n_b}"
     figures = {name: "" if value is None else f"{value:.4f}" for name, value in (("a", row.a), ("b", row.b))}
     return {"group": row.group, "n": images, **figures, "gain": "" if row.gain is None else f"{row.gain:+.4f}"}
 
 
 def _bars(found: Any) -> list[dict[str, Any]]:
-    """Histogram of gains as one trace, so that a click says which bar it was."""
+    """Return the histogram of gains as one trace, so that a click identifies its bar."""
     edges, counts = found.histogram()
     middle = len(counts) // 2
     colours = [COLOUR_B if i < middle else COLOUR_A if i > middle else COLOUR_EQUAL for i in range(len(counts))]

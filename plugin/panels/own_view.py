@@ -1,4 +1,4 @@
-"""A panel's own list in the grid, and the user's view that it lies within and that comes back."""
+"""Shows a panel's list in the grid, and restores the user's view afterwards. The list lies within that view."""
 
 import json
 from typing import Any
@@ -7,13 +7,13 @@ import fiftyone.server.view as fosv
 
 STORE = "umscosod/views"
 STORED_FOR_S = 7 * 24 * 3600
-"""How long a data set remembers the user's view: a page that is loaded again still shows the panel's list."""
+"""Seconds for which a data set remembers the user's view: a reloaded page still shows the panel's list."""
 LISTS_KEPT = 8
-"""A panel's last lists: the App tells of a change of view late, when the next one is there."""
+"""Number of a panel's last lists to remember: the App reports a change of view late, after the next list is shown."""
 
 
 def note_base(ctx: Any) -> bool:
-    """Remember the view in the grid as the user's, unless a panel put it there; says whether it is a new one."""
+    """Store the view in the grid as the user's, unless a panel put it there; return whether it is a new one."""
     kept, name, stages = _kept(ctx), ctx.request_params.get("view_name"), _in_grid(ctx)
     if stages in kept.get("own", []) or (name, stages) == (kept.get("name"), kept.get("stages")):
         return False
@@ -22,7 +22,7 @@ def note_base(ctx: Any) -> bool:
 
 
 def base_view(ctx: Any) -> Any:
-    """The user's view."""
+    """Return the user's view."""
     kept = _kept(ctx)
     if kept.get("name") and ctx.dataset.has_saved_view(kept["name"]):
         return ctx.dataset.load_saved_view(kept["name"])
@@ -30,20 +30,20 @@ def base_view(ctx: Any) -> Any:
 
 
 def shown_view(ctx: Any) -> Any:
-    """The user's view with the side bar's filters, which the App adds by itself to any view in the grid."""
+    """Return the user's view with the side bar's filters, which the App adds to any view in the grid."""
     view, filters = base_view(ctx), ctx.request_params.get("filters")
     return fosv.get_view(ctx.dataset, stages=view._serialize(), filters=filters) if filters else view
 
 
 def show_own(ctx: Any, view: Any) -> None:
-    """Put a panel's list into the grid."""
+    """Show a panel's list in the grid."""
     kept = _kept(ctx)
     _keep(ctx, {**kept, "own": [*kept.get("own", []), _plain(view._serialize())][-LISTS_KEPT:]})
     ctx.ops.set_view(view)
 
 
 def restore_base(ctx: Any) -> None:
-    """Give the user his view back where the grid shows a panel's list."""
+    """Restore the user's view if the grid shows a panel's list."""
     kept = _kept(ctx)
     if _in_grid(ctx) not in kept.get("own", []):
         return
@@ -61,7 +61,7 @@ def _in_grid(ctx: Any) -> list[dict[str, Any]]:
 
 
 def _plain(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Stages as JSON has them, without the marks that the App gives them."""
+    """Return stages as JSON has them, without the ids that the App adds."""
     plain: list[dict[str, Any]] = json.loads(
         json.dumps([{"_cls": one["_cls"], "kwargs": one["kwargs"]} for one in stages])
     )

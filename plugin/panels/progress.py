@@ -1,4 +1,4 @@
-"""Panel `progress`: one bar for each job of the data set, its end, and what to do next."""
+"""Defines the panel `progress`: one bar for each job of the data set, its result, and the next steps."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..spaces import keep_filters
 from .base import BasePanel
 
 EVERY_MS = 1000
-"""How often the panel looks while a job runs."""
+"""Interval at which the panel reads the jobs, in milliseconds."""
 SHOWN = 3
 LAYOUT = {"orientation": "vertical", "gap": 1, "px": 2, "py": 2}
 OPERATORS = {
@@ -24,18 +24,18 @@ OPERATORS = {
     "umscosod/refine": "refine",
     "umscosod/train": "train",
 }
-"""What goes on with a run that was interrupted, by the run's method."""
+"""The operator that resumes an interrupted run, by the run's method."""
 HELP = """Jobs of this data set that were started in the App. A job goes on when the tab is closed.
 
 *Stop* keeps what is finished: the same call goes on from there."""
 
 
 class Progress(BasePanel):
-    """See what runs, stop it, go on from its end."""
+    """Shows the running jobs, stops them, and offers next steps at the end."""
 
     @property
     def config(self) -> Any:
-        """Name and place; a category that is a plain string would make every operator vanish."""
+        """Name and place; if the category were a plain string, every operator would disappear."""
         return foo.PanelConfig(
             name=PROGRESS,
             label="UMS-CoSOD: progress",
@@ -46,17 +46,17 @@ class Progress(BasePanel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Look at the jobs."""
+        """Read the jobs."""
         self.look(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
-        """Jobs belong to a data set."""
+        """Read the jobs of the other data set."""
         self.look(ctx)
 
     def look(self, ctx: Any) -> None:
-        """Read how far the jobs are; tell of each end once."""
+        """Read the progress of the jobs; report each end once."""
         jobs = _jobs(ctx)
-        ctx.panel.set_state("words", {job.id: _words(job) for job in jobs})  # a change makes the App draw
+        ctx.panel.set_state("words", {job.id: _words(job) for job in jobs})  # a changed state makes the App draw
         ctx.panel.set_state("interrupted", _interrupted(ctx))
         for job in jobs:
             if job.state != RUNNING and not job.is_told:
@@ -71,13 +71,13 @@ class Progress(BasePanel):
         self.look(ctx)
 
     def again(self, ctx: Any) -> None:
-        """Open the form of a job as it was filled in."""
+        """Open the form of a job with its values."""
         job = _job(ctx)
         if job is not None:
             ctx.prompt(job.uri, params=job.params)
 
     def resume(self, ctx: Any) -> None:
-        """Go on with an interrupted run, by its key."""
+        """Resume an interrupted run, by its key."""
         from umscosod.integrations.fiftyone import find_interrupted
 
         run = find_interrupted(ctx.dataset, str(ctx.params.get("run") or ""))
@@ -88,7 +88,7 @@ class Progress(BasePanel):
             ctx.trigger(f"{self.plugin_name}/{OPERATORS[run.method]}", params=params)
 
     def go_on(self, ctx: Any) -> None:
-        """Take a step that a job's end offers."""
+        """Execute a step that a job's end offers."""
         job, number = _job(ctx), ctx.params.get("step")
         if job is None or job.ended is None or not isinstance(number, int):
             return
@@ -100,7 +100,7 @@ class Progress(BasePanel):
             ctx.trigger(uri, params=step.params)
 
     def close(self, ctx: Any) -> None:
-        """Forget what has ended, and close the panel."""
+        """Forget the ended jobs, and close the panel."""
         newest = next(iter(_jobs(ctx)), None)
         if newest is not None and newest.view_before is not None:
             ctx.ops.set_view(newest.view_before)
@@ -108,7 +108,7 @@ class Progress(BasePanel):
         ctx.ops.close_panel(id=ctx.panel.id)
 
     def render(self, ctx: Any) -> Any:
-        """Lay out the panel; the timer is there only while something runs."""
+        """Lay out the panel; the timer exists only while a job runs."""
         panel = types.Object()
         jobs = _jobs(ctx)
         if any(not job.is_told for job in jobs):
@@ -134,7 +134,7 @@ def _job(ctx: Any) -> AppJob | None:
 
 
 def _interrupted(ctx: Any) -> dict[str, str]:
-    """What to say of each run that nobody works on and that is not done, by key."""
+    """Return a text for each unfinished run that no process works on, by key."""
     from umscosod.integrations.fiftyone import find_interrupted, list_runs
     from umscosod.integrations.fiftyone.runs.record import INTERRUPTED
 
@@ -146,7 +146,7 @@ def _interrupted(ctx: Any) -> dict[str, str]:
 
 
 def _words(job: AppJob) -> str:
-    """Title, state and times of a job, as Markdown."""
+    """Return title, state and times of a job, as Markdown."""
     times = in_words(job.whole.elapsed_s)
     if job.state == RUNNING:
         left = job.whole.remaining_s
@@ -156,7 +156,7 @@ def _words(job: AppJob) -> str:
 
 
 def _tell(ctx: Any, job: AppJob) -> None:
-    """Notice and fresh data at a job's end."""
+    """Show a notice and reload the data at a job's end."""
     variant = {STOPPED: "info", FAILED: "error"}.get(job.state, "success")
     if job.ended is not None and not job.ended.is_success:
         variant = "warning"

@@ -1,4 +1,4 @@
-"""Panel `review_masks`: a run's masks in the grid, the least certain first, and buttons that decide about them."""
+"""Defines the panel `review_masks`: a run's masks in the grid, lowest confidence first, and buttons to decide."""
 
 from typing import Any
 
@@ -24,11 +24,11 @@ from .own_view import base_view, note_base, restore_base, show_own, shown_view
 from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
 
 PAGE = 10
-"""Masks in the table, and how many Next goes on by."""
+"""Masks in the table, and the step of Next."""
 SURE = 0.75
-"""Share of the undecided masks that are less certain than where the slider for accepting many at once begins."""
+"""Quantile of the confidences of undecided masks at which the slider of `accept_sure` begins."""
 OPEN_TILE = "Open the first mask by its tile in the grid: the page may be older than this run, and not draw its masks"
-"""The App draws, on a sample that a panel opens, only fields known when the page was loaded or a tile was opened."""
+"""On a sample that a panel opens, the App draws only fields known when the page was loaded or a tile was opened."""
 LAYOUT = {"orientation": "vertical", "columns": 1, "gap": 2, "px": 2, "py": 2}
 HELP = """Masks of a run, the least certain first; empty and failed images are among them.
 
@@ -40,11 +40,11 @@ else on the selection."""
 
 
 class ReviewMasks(BasePanel):
-    """Choose a run, look at its worst masks, decide, go on."""
+    """Shows the worst masks of a run and records decisions on them."""
 
     @property
     def config(self) -> Any:
-        """Name and place; a category that is a plain string would make every operator vanish."""
+        """Name and place; if the category were a plain string, every operator would disappear."""
         return foo.PanelConfig(
             name=PANEL,
             label="UMS-CoSOD: review masks",
@@ -55,13 +55,13 @@ class ReviewMasks(BasePanel):
         )
 
     def on_load(self, ctx: Any) -> None:
-        """Take the run asked for, the one chosen before or the one shown; the list lies within the view in the grid."""
+        """Load the requested run, the last chosen or the shown one; the list lies within the view in the grid."""
         if ctx.dataset is None:
             return
         note_base(ctx)
         ctx.panel.set_state("open_next", opens_next(ctx))
         fields, wanted = _fields(ctx), take_wanted(ctx)
-        if wanted in fields:  # all of its masks, whatever list of another run is there
+        if wanted in fields:  # all of its masks, even if the grid shows a list of another run
             ctx.panel.set_state({"choice.run": wanted, "choice.kind": UNDECIDED, "limit": 1.0})
         elif _run(ctx) not in fields:
             guessed = guess_field(ctx) if fields else ""
@@ -69,32 +69,32 @@ class ReviewMasks(BasePanel):
         self._start(ctx)
 
     def on_change_dataset(self, ctx: Any) -> None:
-        """Begin anew: runs belong to a data set."""
+        """Reset: runs belong to a data set."""
         self.on_load(ctx)
 
     def on_unload(self, ctx: Any) -> None:
-        """Leave the grid as it was."""
+        """Restore the view of the grid."""
         if ctx.dataset is not None:
             restore_base(ctx)
 
     def on_change_view(self, ctx: Any) -> None:
-        """List within the view that the user chose while the panel is open."""
+        """Restrict the list to the view that the user chose while the panel is open."""
         if ctx.dataset is not None and note_base(ctx):
             self._start(ctx)
 
     def on_change_selected(self, ctx: Any) -> None:
-        """Count anew: a decision made without the panel ends with an empty selection."""
+        """Update the counts: a decision made without the panel ends with an empty selection."""
         self._refresh(ctx)
 
     def on_change_current_sample(self, ctx: Any) -> None:
-        """Draw the run's mask on the open sample; count anew, as one may have been decided about."""
+        """Draw the run's mask on the open sample; update the counts, as the sample may have been decided."""
         if ctx.current_sample and _run(ctx):
-            ctx.panel.state.drawn = _run(ctx)  # by its tile, or the page knew the run before
+            ctx.panel.state.drawn = _run(ctx)  # opened by its tile, or the page already knew the run
             self._say_why(ctx)
         self._refresh(ctx)
 
     def _say_why(self, ctx: Any) -> None:
-        """Say, over the open sample, how certain the run was and why."""
+        """Show above the open sample the confidence of the run and its reason."""
         from umscosod.integrations.fiftyone.review.listing import read_review_items
 
         if _run(ctx) not in _fields(ctx):
@@ -104,46 +104,46 @@ class ReviewMasks(BasePanel):
             ctx.ops.notify(" · ".join(word for word in words if word), variant="info")
 
     def change_open_next(self, ctx: Any) -> None:
-        """Keep, for the buttons beside an open sample, whether they open the next one."""
+        """Store whether the buttons beside an open sample open the next one."""
         ctx.store(STORE).set("open_next", bool(ctx.params.get("value")), ttl=STORED_FOR_S)
 
     def change_list(self, ctx: Any) -> None:
-        """Another run, limit or kind of list was chosen; the App also says so of each input that it draws first."""
+        """Update after a change of run, limit or list; the App also sends this event for each input it draws first."""
         if ctx.panel.state.listed != _chosen(ctx):
             self._start(ctx)
 
     def go_on(self, ctx: Any) -> None:
-        """Pass over the masks of the table; from the end the list begins again."""
+        """Skip the masks of the table; after the end the list begins again."""
         ctx.panel.state.passed = int(ctx.panel.state.passed or 0) + PAGE
         self._show(ctx)
 
     def accept_selected(self, ctx: Any) -> None:
-        """Decide about what is selected."""
+        """Accept the selected masks."""
         self._decide_selected(ctx, "accept")
 
     def reject_selected(self, ctx: Any) -> None:
-        """Decide about what is selected."""
+        """Reject the selected masks."""
         self._decide_selected(ctx, "reject")
 
     def send_back_selected(self, ctx: Any) -> None:
-        """Decide about what is selected."""
+        """Send back the selected masks."""
         self._decide_selected(ctx, "send_back")
 
     def undo_selected(self, ctx: Any) -> None:
-        """Forget what was decided about what is selected."""
+        """Undo the decisions on the selected masks."""
         self._decide_selected(ctx, "undo")
 
     def accept_sure(self, ctx: Any) -> None:
-        """Accept all of the list that are at least this certain."""
+        """Accept all masks of the list with at least the slider's confidence."""
         if _run(ctx):
             self._decide(ctx, "accept", _sure(ctx, _list(ctx, shown_view(ctx))))
 
     def change_least(self, ctx: Any) -> None:
-        """Say how many would be accepted."""
+        """Show how many masks would be accepted."""
         self._refresh(ctx)
 
     def open_row(self, ctx: Any) -> None:
-        """Open a mask of the table, large."""
+        """Open the image of a mask of the table."""
         rows, row = ctx.panel.state.table or [], ctx.params.get("row")
         if not isinstance(row, int) or row >= len(rows):
             return
@@ -153,7 +153,7 @@ class ReviewMasks(BasePanel):
         ctx.ops.open_sample(id=rows[row]["id"])
 
     def open_group(self, ctx: Any) -> None:
-        """Show all images of a group, decided or not: its masks are judged beside each other."""
+        """Show all images of a group, decided or not, to judge its masks side by side."""
         from umscosod.integrations.fiftyone.review.listing import list_group
 
         rows, row = ctx.panel.state.groups or [], ctx.params.get("row")
@@ -161,18 +161,18 @@ class ReviewMasks(BasePanel):
             show_own(ctx, list_group(base_view(ctx), _run(ctx), rows[row]["group"]))
 
     def show_list(self, ctx: Any) -> None:
-        """Back from a group to the list."""
+        """Return from a group to the list."""
         self._show(ctx)
 
     def open_refine(self, ctx: Any) -> None:
-        """Open the form that makes masks at another threshold from the stored soft maps."""
+        """Open the form that makes masks with another threshold from the stored soft maps."""
         ctx.prompt(f"{self.plugin_name}/refine", params={"source": _run(ctx)})
 
     def _start(self, ctx: Any) -> None:
-        """Show the list from its beginning."""
+        """Show the list from its first mask."""
         is_same_run, ctx.panel.state.listed = (ctx.panel.state.listed or [""])[0] == _run(ctx), _chosen(ctx)
         if not is_same_run and _run(ctx) in (getattr(ctx, "active_fields", None) or []):
-            ctx.panel.state.drawn = _run(ctx)  # asked before the grid's fields are read anew: the page knows the run
+            ctx.panel.state.drawn = _run(ctx)  # before the grid's fields are read again: the page knows the run
         ctx.panel.state.passed = 0
         if _run(ctx):
             remember_field(ctx, _run(ctx))
@@ -181,7 +181,7 @@ class ReviewMasks(BasePanel):
         self._show(ctx)
 
     def _begin_sure(self, ctx: Any) -> None:
-        """Begin the slider for many at once at a run's own figures: what is certain differs from run to run."""
+        """Set the slider of `accept_sure` by a quantile of the run: confidences differ from run to run."""
         from umscosod.integrations.fiftyone.review.listing import undecided_quantile
 
         if ctx.panel.state.least_of == _run(ctx) or not _fields(ctx):
@@ -197,7 +197,7 @@ class ReviewMasks(BasePanel):
             self._decide(ctx, verb, ctx.dataset, ids=ids)
 
     def _decide(self, ctx: Any, verb: str, samples: Any, **options: Any) -> None:
-        """Decide, say what became of it, and go on to what is left."""
+        """Record the decision, report it, and show the remaining masks."""
         try:
             report = decide(samples, verb, _run(ctx), **options)
         except UmscosodError as error:
@@ -208,13 +208,13 @@ class ReviewMasks(BasePanel):
         self._show(ctx)
 
     def _show(self, ctx: Any) -> None:
-        """Put the list into the grid and its beginning into the table."""
+        """Show the list in the grid and its first masks in the table."""
         view = self._refresh(ctx)
         if view is not None:
             show_own(ctx, view)
 
     def _refresh(self, ctx: Any) -> Any:
-        """Read counts and tables again; returns what is left of the list, None without a run."""
+        """Read counts and tables again; return the rest of the list, None without a run."""
         from umscosod.integrations.fiftyone.review.listing import read_review_items, review_counts, review_groups
 
         run = _run(ctx)
@@ -223,7 +223,7 @@ class ReviewMasks(BasePanel):
         within = shown_view(ctx)
         try:
             view = _list(ctx, within)
-        except UmscosodError as error:  # the user's view leaves the field out
+        except UmscosodError as error:  # the user's view omits the field
             ctx.panel.state.counts = f"**{error}**"
             ctx.panel.state.table, ctx.panel.state.groups, ctx.panel.state.sure = [], [], 0
             return None
@@ -276,14 +276,14 @@ def _list(ctx: Any, within: Any) -> Any:
 
 
 def _sure(ctx: Any, view: Any) -> Any:
-    """The masks of a list that many-at-once would accept."""
+    """Return the masks of a list that `accept_sure` would accept."""
     from umscosod.integrations.fiftyone.review.listing import list_certain
 
     return list_certain(view, _run(ctx), _least(ctx))
 
 
 def _chosen(ctx: Any) -> list[Any]:
-    """What the list depends on."""
+    """Return the values that the list depends on."""
     return [_run(ctx), ctx.panel.get_state("choice.kind") or UNDECIDED, _limit(ctx)]
 
 
@@ -300,7 +300,7 @@ def _number(value: Any, default: float) -> float:
 
 
 def _cells(item: Any) -> dict[str, str]:
-    """One row of the table; its cells are text."""
+    """Return one row of the table; its cells are text."""
     words = (item.state, item.status)
     return {
         "id": item.sample_id,
@@ -313,13 +313,13 @@ def _cells(item: Any) -> dict[str, str]:
 
 
 def _group_cells(group: Any) -> dict[str, str]:
-    """One row of the table of groups; its cells are text."""
+    """Return one row of the table of groups; its cells are text."""
     confidence = "" if group.confidence is None else f"{group.confidence:.3f}"
     return {"group": group.name, "open": f"{group.n_open} of {group.n}", "confidence": confidence}
 
 
 def _show_only(ctx: Any, field: str) -> None:
-    """Draw this run's masks and no others: two on top of each other cannot be judged."""
+    """Draw this run's masks and no others: overlapping masks cannot be judged."""
     from umscosod.integrations.fiftyone.runs.fields import shown_fields
 
     ctx.ops.set_active_fields(shown_fields(ctx.dataset, field, getattr(ctx, "active_fields", None) or []))

@@ -1,4 +1,4 @@
-"""What panel `review_masks` is made of: inputs, buttons and tables, whose events go to the panel."""
+"""Lays out the panel `review_masks`: inputs, buttons and tables, whose events go to the panel."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ COLUMNS = (
 GROUP_COLUMNS = (("group", "Group"), ("open", "Open"), ("confidence", "Mean confidence"))
 SLIDER = {"label_position": "top", "value_precision": 2, "value_label_display": "auto"}
 FITTING = {"table": {"sx": {"minWidth": 0}}}
-"""Lets a table be as narrow as the panel: it is cut off otherwise."""
+"""Lets a table be as narrow as the panel; otherwise it is cut off."""
 
 
 def add_choices(panel: Any, own: Any, fields: list[str], limit: float) -> None:
-    """Which run, which of its masks."""
+    """Add the choice of the run and of the kind of masks."""
     runs, kinds = types.DropdownView(), types.DropdownView()
     for field in fields:
         runs.add_choice(field, label=field)
@@ -41,7 +41,7 @@ def add_choices(panel: Any, own: Any, fields: list[str], limit: float) -> None:
 
 
 def add_decisions(panel: Any, own: Any) -> None:
-    """Buttons for what is selected, and to go on."""
+    """Add the buttons for the selected masks and for the next masks."""
     decisions = panel.h_stack("decisions", gap=1)
     decisions.btn("accept", label="Accept selected", on_click=own.accept_selected, variant="contained")
     decisions.btn("reject", label="Reject selected", on_click=own.reject_selected, variant="outlined")
@@ -54,7 +54,7 @@ def add_decisions(panel: Any, own: Any) -> None:
 
 
 def add_switch(panel: Any, own: Any) -> None:
-    """Whether a decision about the open sample opens the next one."""
+    """Add the switch: whether a decision on the open sample opens the next one."""
     panel.bool(
         "open_next",
         default=True,
@@ -66,7 +66,7 @@ def add_switch(panel: Any, own: Any) -> None:
 
 
 def add_sure(panel: Any, own: Any, least: float, count: int) -> None:
-    """Accept all that are certain enough; `count` says how many that is."""
+    """Add the slider and button that accept `count` masks above a confidence."""
     panel.float(
         "least",
         min=0,
@@ -86,7 +86,7 @@ def add_sure(panel: Any, own: Any, least: float, count: int) -> None:
 
 
 def add_tables(panel: Any, own: Any) -> None:
-    """The next masks, and the groups."""
+    """Add the tables of the next masks and of the groups."""
     _add_table(panel, "table", COLUMNS, "Next masks: click one to see it large", own.open_row)
     _add_table(panel, "groups", GROUP_COLUMNS, "Groups: click one to see its images", own.open_group)
 

@@ -12,7 +12,7 @@ from tests.integration.toy_runs import add_run  # noqa: E402
 from umscosod.integrations.fiftyone.runs.fields import (  # noqa: E402
     declare_fields,
     field_names,
-    undress,
+    remove_sidebar_group,
 )
 
 pytestmark = pytest.mark.mongod
@@ -62,6 +62,6 @@ def test_what_a_user_changed_stays(toy_dataset: Any) -> None:
 def test_a_run_that_goes_takes_its_group_along(toy_dataset: Any) -> None:
     add_run(toy_dataset)
     toy_dataset.delete_sample_fields(field_names("cosal", has_maps=False))
-    undress(toy_dataset, "cosal")
+    remove_sidebar_group(toy_dataset, "cosal")
     assert "cosal" not in groups_of(toy_dataset)
-    undress(toy_dataset, "cosal")  # again is no error
+    remove_sidebar_group(toy_dataset, "cosal")  # again is no error

@@ -1,1 +1,1 @@
-"""Hosts: the only room of the library that imports FiftyOne."""
+"""Connects the library to host applications: the only package of it that imports FiftyOne."""

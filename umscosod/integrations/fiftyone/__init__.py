@@ -1,6 +1,6 @@
-"""FiftyOne as host: samples in, masks and maps on disk, label fields and runs on the data set.
+"""Runs the method on FiftyOne data sets: masks and maps become files, label fields and runs.
 
-Names are imported when first used: FiftyOne's own import takes seconds.
+Names are imported at first use, because the import of FiftyOne takes seconds.
 """
 
 from __future__ import annotations

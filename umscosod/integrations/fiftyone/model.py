@@ -1,6 +1,6 @@
-"""A model for ``dataset.apply_model``: each batch is split into groups, and every group is labelled as one.
+"""Provides a model for ``dataset.apply_model``, which splits each batch into groups and labels each group.
 
-In the package, not in the plugin or the zoo, so that any process can import it.
+The model is in the package, not in the plugin or the zoo, so that any process can import it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _CURE = (
 
 
 class CoSalModelConfig(foc.Config):  # type: ignore[misc]  # untyped base
-    """Settings of `CoSalModel`, as ``fiftyone`` hands them over: a dictionary.
+    """Settings of `CoSalModel`, as the dictionary that FiftyOne passes.
 
     Parameters
     ----------
     d : mapping
-        ``checkpoint``: as for `umscosod.load_model`; absent or None: no network, masks come from refined pseudo-labels.
+        ``checkpoint``: as for `umscosod.load_model`; absent or None: no network, refined pseudo-labels are the masks.
         ``preset``: name of the settings to start from, by default ``fast``. ``config_file``: YAML file of settings.
-        ``settings``: more of them by dotted name, such as ``{"refine.crf.enabled": False}``. ``output``:
-        ``segmentation`` (default) or ``heatmap``. ``group_field``: whose value names a sample's group.
+        ``settings``: further settings by dotted name, such as ``{"refine.crf.enabled": False}``. ``output``:
+        ``segmentation`` (default) or ``heatmap``. ``group_field``: the field whose value names a sample's group.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class CoSalModelConfig(foc.Config):  # type: ignore[misc]  # untyped base
 
 
 class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped bases
-    """Finds the object that recurs in each group of a batch.
+    """Finds the common object of each group of a batch.
 
     Parameters
     ----------
@@ -80,13 +80,13 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
 
     Notes
     -----
-    FiftyOne cuts a collection into batches, not into groups. Each batch is split by the group field (without one, by
-    the image's folder); what lies in one batch is all that is known of a group. A group that a batch's border cuts is
-    labelled in parts, and a warning says so once. Samples without a value in the group field get no label.
+    FiftyOne cuts a collection into batches, not into groups. The model splits each batch by the group field (without
+    one, by the image's folder). It sees a group only within one batch. If a group spans two batches, it labels the
+    parts separately and warns once. Samples without a value in the group field get no label.
 
-    Labels carry their ``confidence`` in [0, 1] and ``provenance="model"`` as attributes. Segmentations hold 0 and 255,
-    heatmaps 0 to 255. ``output_dir`` writes them to files, under a new name each time the model is applied; the
-    operators ``label`` and ``predict`` resume and keep track of their files.
+    Labels have the attributes ``confidence`` in [0, 1] and ``provenance="model"``. Segmentations hold 0 and 255,
+    heatmaps 0 to 255. ``output_dir`` writes them to files, with a new name at each call. The operators ``label`` and
+    ``predict`` resume and keep track of their files.
 
     Examples
     --------
@@ -112,7 +112,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         self._has_warned = False
 
     def __enter__(self) -> Self:
-        """Begin to be applied to a collection: no group has been seen yet."""
+        """Start a new collection: no group has been seen yet."""
         self._seen, self._has_warned = set(), False
         self.predictor.__enter__()
         return self
@@ -122,7 +122,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
 
     @property
     def needs_fields(self) -> dict[str, str]:
-        """Field of the samples that is read: ``group_field``, of `apply_model`'s arguments or else the settings'."""
+        """The sample field to read: ``group_field``, of `apply_model`'s arguments or else of the settings."""
         default = {_GROUP_FIELD: self.config.group_field} if self.config.group_field else {}
         return {**default, **self._fields}
 
@@ -135,22 +135,22 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
 
     @property
     def media_type(self) -> str:
-        """Kind of samples it is for."""
+        """The kind of samples that the model accepts."""
         return "image"
 
     @property
     def ragged_batches(self) -> bool:
-        """Pictures of different sizes fit in one batch: False lets ``batch_size`` be honoured."""
+        """False: a batch may hold pictures of different sizes, and FiftyOne respects ``batch_size``."""
         return False
 
     @property
     def transforms(self) -> None:
-        """No transforms: pictures come as they are."""
+        """No transforms: pictures come unchanged."""
         return
 
     @property
     def preprocess(self) -> bool:
-        """Demanded by FiftyOne; of no effect, as there are no transforms."""
+        """Required by FiftyOne; has no effect, as there are no transforms."""
         return self._preprocess
 
     @preprocess.setter
@@ -169,12 +169,12 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         args : sequence of ndarray, uint8, (H, W, 3)
             Upright RGB pictures.
         samples : iterable of fiftyone.Sample, optional
-            Theirs, in the same order. None: all pictures are one group.
+            The samples of the pictures, in the same order. None: all pictures are one group.
 
         Returns
         -------
         list of fiftyone.Segmentation, fiftyone.Heatmap or None
-            None for a picture that cannot be used (the log says why), and for a sample without a group.
+            None for a picture that cannot be used (the log gives the reason), and for a sample without a group.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         return labels
 
     def _group_of(self, sample: Any) -> Hashable | None:
-        """Value that names a sample's group; None where there is none."""
+        """Return the value that names a sample's group; None if there is none."""
         field = self.needs_fields.get(_GROUP_FIELD)
         if not field:
             return str(Path(sample.filepath).parent)
@@ -216,7 +216,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         return str(value)
 
     def _is_usable(self, picture_HW3: ByteArray, name: str) -> bool:
-        """Whether a picture can be encoded; one that cannot must not cost its group the labels."""
+        """Whether a picture can be encoded; unchecked, one bad picture would end the labelling of its group."""
         try:
             check_picture(picture_HW3, name, self.predictor.config.data)
         except DataError as error:

@@ -1,1 +1,1 @@
-"""The demo's data set, and the App on it."""
+"""Makes the demo's data set, and opens the App on it."""

@@ -1,8 +1,8 @@
-"""A FiftyOne data set to look around in: groups, pseudo-labels, two runs, their scores, views, a workspace.
+"""Makes a FiftyOne data set to explore: groups, pseudo-labels, two runs, their scores, views, a workspace.
 
-``python -m umscosod.integrations.fiftyone.demo PICTURES --home FOLDER`` makes it; with ``--open`` the App shows it.
-The second time nothing is computed anew. With ``--home``, database, plugins and masks lie in that folder, apart from
-whatever the user has in FiftyOne.
+``python -m umscosod.integrations.fiftyone.demo PICTURES --home FOLDER`` makes it; ``--open`` shows it in the App. A
+second call computes nothing again. With ``--home``, database, plugins and masks are in that folder, apart from the
+user's own FiftyOne.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from umscosod.integrations.plugin_link import install_plugin
 from umscosod.progress import stage_name
 
 _PORT, _PORTS_TRIED = 5151, 20  # FiftyOne's own port first
-_LAST = "last.txt"  # in the home folder: name of the data set made last
+_LAST = "last.txt"  # file in the home folder with the name of the newest data set
 
 
 def use_home(home: Path) -> None:
-    """Keep FiftyOne to a folder: settings, plugin, masks, and a database unless the user named one.
+    """Restrict FiftyOne to a folder: settings, plugin, masks, and a database unless the user named one.
 
-    Call it before FiftyOne is imported, which is when it reads these settings.
+    Call this before FiftyOne is imported: the import reads these settings.
 
     Raises
     ------
     MissingDependencyError
-        There is no FiftyOne, or no database for it.
+        There is no FiftyOne, or it has no database.
     DataError
         The database does not start.
     """
@@ -58,13 +58,13 @@ def open_app(name: str, *, host: str, port: int | None = None, workspace: str = 
     Parameters
     ----------
     name : str
-        Of the data set.
+        Name of the data set.
     host : str
         Address that the App's server listens on.
     port : int, optional
-        By default 5151, or the next one that is free.
+        By default 5151, or the next free one.
     workspace : str
-        Opened where the data set has it.
+        Opened if the data set has it.
 
     Raises
     ------
@@ -84,17 +84,17 @@ def open_app(name: str, *, host: str, port: int | None = None, workspace: str = 
         sys.stdout.flush()
         session.wait(-1)
     finally:
-        session.close()  # the App's server looks for its database when it ends: before that ends
+        session.close()  # before the database ends: the App's server needs it to close
 
 
 def _choose_port(host: str, port: int | None) -> int:
-    """Find a port that nothing uses: on a taken one FiftyOne would join that server, with another database."""
+    """Find an unused port: on a used one FiftyOne would join that server, which has another database."""
     candidates = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
     for candidate in candidates:
         with socket.socket() as probe:
             if (
                 os.name == "posix"
-            ):  # a port that an App has just left counts as free; on Windows this means another thing
+            ):  # a port just released by an App counts as free; on Windows the option means something else
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, candidate))
@@ -106,23 +106,23 @@ def _choose_port(host: str, port: int | None) -> int:
 
 
 def _show_stage(done: int, total: int, stage: str) -> None:
-    """Write a line where a stage begins."""
+    """Print a line at the start of a stage."""
     if done == 0:
         sys.stderr.write(f"{stage_name(stage)}: {total} to do\n")
 
 
-def _leave(signum: int, _: Any) -> None:
+def _exit_on_signal(signum: int, _: Any) -> None:
     raise SystemExit(128 + signum)
 
 
 def main(given: argparse.Namespace) -> int:
-    """Make the data set or open it; returns the exit code."""
-    # What the command line before it has said need not be said once a run; what matters is in the summary.
+    """Make the data set or open it; return the exit code."""
+    # The command line has already printed these messages once, and the summary repeats the important ones.
     logging.getLogger("umscosod").setLevel(logging.ERROR)
-    # A plain end, not a sudden one: the database is shut down at the end of the process.
+    # Exit normally on a signal: the database is shut down at the end of the process.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _leave)
+            signal.signal(getattr(signal, name), _exit_on_signal)
     try:
         if given.home:
             use_home(given.home)

@@ -1,7 +1,7 @@
-"""The demo's data set: groups, pseudo-labels, two runs, their scores, and how it looks.
+"""Builds the demo's data set: groups, pseudo-labels, two runs, their scores, and its appearance in the App.
 
-Views, workspaces and colours are made once and then left alone, so that what a user changes stays; only views that list
-images by name are made anew when their figures change.
+Views, workspaces and colours are set once, so that the user's changes stay. Only views that list images by name are
+made again when their scores change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _OPACITY = 0.6
 
 
 def save_views(dataset: Any, group_field: str, run: str) -> None:
-    """One tile a group, and a run's masks with the least certain first."""
+    """Save a view with one tile a group, and one of a run's masks, lowest confidence first."""
     views = {
         GROUPS_VIEW: (dataset.group_by(group_field), "one tile a group; open it to page through its pictures"),
         WORST_VIEW: (list_for_review(dataset, run), f"masks of {run} that nobody decided about"),
@@ -49,7 +49,7 @@ def save_views(dataset: Any, group_field: str, run: str) -> None:
 
 
 def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_b: str) -> None:
-    """The images where one run beats the other, largest difference first; none where there is no such image."""
+    """Save the images where one run is better than the other, largest difference first; no view without such images."""
     for side, better, other in (("a", run_a, run_b), ("b", run_b, run_a)):
         name = f"{better}-beats-{other}".replace("_", "-")
         ids = comparison.ids_where("a" if side == "a" else "b")
@@ -61,7 +61,7 @@ def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_
 
 
 def save_workspaces(dataset: Any, *, has_evaluations: bool) -> list[str]:
-    """The grid beside the panels: to compare two runs where there are figures, and to review masks."""
+    """Save the grid beside the panels: to compare two runs if there are scores, and to review masks."""
     layouts: dict[str, tuple[tuple[str, ...], str]] = {
         REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")
     }
@@ -73,8 +73,8 @@ def save_workspaces(dataset: Any, *, has_evaluations: bool) -> list[str]:
     return list(layouts)
 
 
-def dress(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
-    """Choose what is drawn at first, and colours: one a field, so that runs can be told apart."""
+def set_appearance(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
+    """Choose the drawn fields, and a colour for each field, so that runs can be distinguished."""
     config = dataset.app_config
     config.active_fields = fo.ActiveFields(paths=list(shown))
     colours = dict(zip(runs, COLOURS, strict=False))
@@ -104,24 +104,24 @@ logger = logging.getLogger(__name__)
 
 GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
 MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
-_MARK = "umscosod_demo"  # key in the data set's info: made here, of these pictures
+_MARK = "umscosod_demo"  # key in the data set's info: the demo made it from these pictures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoReport:
-    """What the demo's data set holds.
+    """The contents of the demo's data set.
 
     Attributes
     ----------
     name : str
-        Of the data set.
+        Name of the data set.
     n_images, n_groups : int
     runs : tuple of RunReport
         The main run first.
     comparison : Comparison or None
-        Of the main run (A) with the quick one (B); None without ground truth.
+        The main run (A) compared with the quick one (B); None without ground truth.
     notes : tuple of str
-        What did not go well.
+        Remarks on problems.
     """
 
     name: str
@@ -133,7 +133,7 @@ class DemoReport:
 
     @property
     def summary(self) -> str:
-        """A few lines for people."""
+        """Return a few lines for people."""
         lines = [
             f"FiftyOne data set {self.name}: {count_of(self.n_images, 'image')} in {count_of(self.n_groups, 'group')}"
         ]
@@ -143,7 +143,7 @@ class DemoReport:
 
     @property
     def is_success(self) -> bool:
-        """Whether every run labelled something, now or before."""
+        """Whether every run labelled something, in this call or earlier."""
         return all(run.is_success for run in self.runs)
 
 
@@ -155,29 +155,29 @@ def build_demo(
     config: PipelineConfig | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> DemoReport:
-    """Make the data set, or complete it: what is there is neither computed again nor dressed again.
+    """Make the data set, or complete it: existing results and the appearance are not made again.
 
     Parameters
     ----------
     pictures : path
         A benchmark folder or a folder with one sub-folder a group; scores need ground truth beside the pictures.
     name : str
-        Of the data set; by default ``umscosod-`` and the name of the folder.
+        Name of the data set; by default ``umscosod-`` and the name of the folder.
     results : path, optional
-        Output folder of ``umscosod label`` for these pictures: imported as the main run, in place of training again.
+        Output folder of ``umscosod label`` for these pictures: imported as the main run, instead of training again.
     config : PipelineConfig, optional
-        Of the runs made here; the ``fast`` preset by default.
+        For the runs made here; the ``fast`` preset by default.
     progress : callable
 
     Returns
     -------
     DemoReport
-        Pictures that cannot be read are counted in it; they end nothing.
+        It counts pictures that cannot be read; they do not end the build.
 
     Raises
     ------
     DataError
-        No pictures, or a data set of that name is somebody else's.
+        There are no pictures, or the data set of that name was made by something else.
     """
     folder = Path(pictures).expanduser().resolve()
     dataset = _open_dataset(folder, name or f"umscosod-{safe_name(folder.name)}")
@@ -191,7 +191,7 @@ def build_demo(
     if not _read_mark(dataset).get("is_dressed"):
         shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
         order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
-        dress(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
+        set_appearance(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
         _mark(dataset, is_dressed=True)
     report = DemoReport(
         name=dataset.name,
@@ -206,13 +206,13 @@ def build_demo(
 
 
 def _open_dataset(folder: Path, name: str) -> Any:
-    """Open or make the data set; pictures that came since are added, samples that are there stay as they are."""
+    """Open or make the data set; add new pictures, and leave existing samples unchanged."""
     import fiftyone as fo
 
     from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
 
     importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)
-    importer.setup()  # before the data set is made: a bad folder leaves none behind
+    importer.setup()  # before the data set is made: a bad folder makes no data set
     if fo.dataset_exists(name):
         dataset = fo.load_dataset(name)
         if (made_of := _read_mark(dataset).get("pictures")) != str(folder):
@@ -236,7 +236,7 @@ def _open_dataset(folder: Path, name: str) -> Any:
 def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
-    """Label with training (or take over what the command line found), then quickly, then the pseudo-labels."""
+    """Make the run with training (or import the command line's result), the quick run, and the pseudo-labels."""
     from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
     from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
 
@@ -258,7 +258,7 @@ def _make_runs(
 def _score(
     dataset: Any, runs: tuple[RunReport, ...], progress: ProgressFn
 ) -> tuple[Comparison | None, tuple[str, ...]]:
-    """Evaluate the two runs where labels or evaluation are new, and compare them."""
+    """Evaluate the two runs if labels or evaluation are new, and compare them."""
     from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset
     from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
 
@@ -276,7 +276,7 @@ def _score(
                     progress=progress,
                 )
         return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{QUICK_RUN}"), ()
-    except DataError as error:  # nothing was labelled, for one: the data set is still worth a look
+    except DataError as error:  # for example nothing was labelled: the data set is still useful
         return None, (str(error),)
 
 

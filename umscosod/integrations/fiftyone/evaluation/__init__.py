@@ -1,1 +1,1 @@
-"""Evaluation by our measures in FiftyOne's own terms, and the comparison of two."""
+"""Evaluates by our measures in FiftyOne, and compares two evaluations."""

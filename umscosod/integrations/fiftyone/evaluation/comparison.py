@@ -1,7 +1,7 @@
-"""Two evaluations side by side: figures, groups, images and curves.
+"""Compares two evaluations: scores, groups, images and curves.
 
-One sign everywhere: a *gain* is how much better A is than B in some measure, ``A - B`` or, for MAE, ``B - A``. Above 0
-A is better, whatever the measure.
+A *gain* is how much better A is than B: ``A - B``, or ``B - A`` for MAE. For every measure, A is better if the gain is
+above 0.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from umscosod.integrations.fiftyone.evaluation.method import LOWER_IS_BETTER, ME
 from umscosod.integrations.fiftyone.runs.fields import every_sample
 
 KEPT_RESULTS = 8
-"""So many evaluations are kept in memory: two a panel, and some to go back to."""
+"""Number of evaluations kept in memory: two a panel, and some earlier ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
-    """What one evaluation holds besides its columns."""
+    """What one evaluation holds, apart from its columns."""
 
     key: str
     pred_field: str
@@ -41,13 +41,13 @@ class Evaluated:
     groups: Mapping[str, Scores]
     curves: Curves
     images: Mapping[str, list[Any]]
-    """``sample_id`` and the measures, image by image; empty if an earlier version made it: then fields have them."""
+    """``sample_id`` and the measures of each image; empty if an earlier version made it: then fields hold them."""
     made: float
-    """When it was made, in seconds since the epoch."""
+    """Time of the evaluation, in seconds since the epoch."""
 
 
 def gain_of(measure: str, a: float, b: float) -> float:
-    """How much better A is than B.
+    """Return how much better A is than B.
 
     Examples
     --------
@@ -58,11 +58,11 @@ def gain_of(measure: str, a: float, b: float) -> float:
 
 
 def comparable_evaluations(dataset: Any) -> tuple[list[str], list[str]]:
-    """Keys of the evaluations of a data set that have our measures, the newest last, and of those that have not."""
+    """Return the keys of the evaluations with our measures, the newest last, and of those without."""
     ours, others = [], []
     for key in dataset.list_evaluations():
         info = dataset.get_evaluation_info(key)
-        has_results = bool(dataset._doc.evaluations[key].results)  # without: it is running, or was stopped
+        has_results = bool(dataset._doc.evaluations[key].results)  # none: it is running, or was stopped
         if getattr(info.config, "method", None) == METHOD and has_results:
             ours.append((str(info.timestamp), key))
         elif getattr(info.config, "type", None) == "segmentation":
@@ -71,12 +71,12 @@ def comparable_evaluations(dataset: Any) -> tuple[list[str], list[str]]:
 
 
 def find_evaluation(dataset: Any, name: str) -> str:
-    """Key of an evaluation, given that key or the name of a run or field: then its newest evaluation.
+    """Return the key of an evaluation, from the key itself or from a run or field: then its newest evaluation.
 
     Raises
     ------
     DataError
-        There is none.
+        There is no such evaluation.
     """
     keys, _ = comparable_evaluations(dataset)
     if name in dataset.list_evaluations():
@@ -89,7 +89,7 @@ def find_evaluation(dataset: Any, name: str) -> str:
 
 
 TOLERANCE = 1e-6
-"""Figures closer than this count as equal: the same masks, rounded differently."""
+"""Scores that differ by less count as equal: the same masks with different rounding."""
 BINS = 31
 """Bars of a histogram of gains."""
 
@@ -103,7 +103,7 @@ class MeasureRow:
     measure, label : str
     a, b : float
     gain : float
-        How much better A is: ``a - b``, for MAE ``b - a``.
+        How much better A is: ``a - b``, or ``b - a`` for MAE.
     """
 
     measure: Measure
@@ -115,13 +115,13 @@ class MeasureRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupRow:
-    """One group in one measure; a side that did not evaluate it has 0 images and None.
+    """One group in one measure; a side that did not evaluate the group has 0 images and None.
 
     Attributes
     ----------
     group : str
     n_a, n_b : int
-        Images.
+        Number of images.
     a, b, gain : float or None
     """
 
@@ -142,21 +142,21 @@ class Comparison:
     eval_a, eval_b : str
         Keys of the evaluations.
     measure : str
-        Of the groups and the images.
+        The measure of the groups and the images.
     definition : {"cosod", "sod"}
-        What the figures mean; both have the same.
+        Definition of the scores; both evaluations have the same.
     rows : tuple of MeasureRow
         All nine measures over the data set.
     groups : tuple of GroupRow
-        By gain, the groups where A is best first; those only one side has come last.
+        By gain, largest first; groups that only one side has come last.
     sample_ids : tuple of str
-        The N images that both have scored.
+        The N images that both evaluations scored.
     values_a_N, values_b_N, gains_N : ndarray, float64, (N,)
     curves_a, curves_b : Curves
         Means over the data set.
     tolerance : float
     notes : tuple of str
-        Why the figures may not be comparable.
+        Reasons why the scores may not be comparable.
     """
 
     eval_a: str
@@ -176,22 +176,22 @@ class Comparison:
 
     @property
     def n(self) -> int:
-        """Images that both have scored."""
+        """Number of images that both evaluations scored."""
         return len(self.sample_ids)
 
     @property
     def n_a_better(self) -> int:
-        """Images where A is better."""
+        """Number of images where A is better."""
         return int((self.gains_N > self.tolerance).sum())
 
     @property
     def n_b_better(self) -> int:
-        """Images where B is better."""
+        """Number of images where B is better."""
         return int((self.gains_N < -self.tolerance).sum())
 
     @property
     def n_equal(self) -> int:
-        """Images where they differ by no more than the tolerance."""
+        """Number of images where the gain is within the tolerance."""
         return self.n - self.n_a_better - self.n_b_better
 
     @property
@@ -209,11 +209,11 @@ class Comparison:
 
     @property
     def is_success(self) -> bool:
-        """Whether nothing speaks against the comparison."""
+        """Whether there is no reason against the comparison."""
         return not self.notes
 
     def ids_where(self, better: Side) -> list[str]:
-        """Images where one side is better, largest difference first (ties in the data set's order).
+        """Return the images where one side is better, largest difference first (ties in the data set's order).
 
         Parameters
         ----------
@@ -222,7 +222,7 @@ class Comparison:
         Raises
         ------
         ConfigError
-            None of the three.
+            `better` is none of the three.
         """
         if better == "a":
             mask_N, order_N = self.gains_N > self.tolerance, -self.gains_N
@@ -235,7 +235,7 @@ class Comparison:
         return [self.sample_ids[index] for index in np.argsort(order_N, kind="stable") if mask_N[index]]
 
     def ids_between(self, low: float, high: float) -> list[str]:
-        """Images with ``low <= gain < high``, largest gain first."""
+        """Return the images with ``low <= gain < high``, largest gain first."""
         inside_N = (self.gains_N >= low) & (self.gains_N < high)
         return [self.sample_ids[index] for index in np.argsort(-self.gains_N, kind="stable") if inside_N[index]]
 
@@ -245,7 +245,7 @@ class Comparison:
         Parameters
         ----------
         bins : int
-            Odd, so that images without a difference have a bin of their own in the middle.
+            Odd, so that images without a difference have their own bin in the middle.
 
         Returns
         -------
@@ -259,7 +259,7 @@ class Comparison:
         return edges, np.bincount(place_N, minlength=bins).astype(np.int64)
 
     def table(self) -> list[dict[str, str]]:
-        """All measures as rows of text: ``measure``, ``a``, ``b``, ``gain``."""
+        """Return all measures as rows of text: ``measure``, ``a``, ``b``, ``gain``."""
         return [
             {"measure": row.label, "a": f"{row.a:.4f}", "b": f"{row.b:.4f}", "gain": f"{row.gain:+.4f}"}
             for row in self.rows
@@ -275,18 +275,18 @@ def compare_dataset(
     ----------
     dataset : fiftyone.core.dataset.Dataset
     eval_a, eval_b : str
-        Keys of evaluations made by `evaluate_dataset`; of one field or of two.
+        Keys of evaluations made by `evaluate_dataset`, of the same field or of two fields.
     measure : str
         One of the nine, for groups and images.
     view : fiftyone.core.collections.SampleCollection, optional
-        Look at these images only; figures of groups and data set stay those of the whole evaluations.
+        Restrict the comparison to these images; scores of groups and data set stay those of the whole evaluations.
     tolerance : float
-        Differences up to this count as none.
+        Differences up to this count as equal.
 
     Returns
     -------
     Comparison
-        Costs one query over a few numbers an image, however large the pictures are.
+        It needs one query for a few numbers an image, for any size of the pictures.
 
     Raises
     ------
@@ -337,15 +337,14 @@ _kept: OrderedDict[str, Evaluated] = OrderedDict()
 
 
 def load_evaluated(dataset: Any, key: str) -> Evaluated:
-    """Figures and curves of an evaluation of ours.
+    """Load scores and curves of an evaluation of ours.
 
-    FiftyOne reads results anew for each click in the App; the last few are kept here, by the id that an evaluation
-    gets when it is made.
+    FiftyOne reads results again for each click in the App. The last few are kept here, by the id of the evaluation.
 
     Raises
     ------
     DataError
-        There is none of that key, it has no results, or was made by another method.
+        There is no evaluation with that key, it has no results, or another method made it.
     """
     if key not in dataset.list_evaluations():
         names = ", ".join(dataset.list_evaluations()) or "none"
@@ -359,7 +358,7 @@ def load_evaluated(dataset: Any, key: str) -> Evaluated:
         )
     identity = str(dataset._doc.evaluations[key].id)
     if (kept := _kept.get(identity)) is not None:
-        return dataclasses.replace(kept, key=key)  # it may have been renamed
+        return dataclasses.replace(kept, key=key)  # the evaluation may have been renamed
     results = dataset.load_evaluation_results(key, cache=False)
     if results is None:
         raise DataError(f"the evaluation {key!r} has no results: it is running, or was stopped; evaluate again")
@@ -382,7 +381,7 @@ def load_evaluated(dataset: Any, key: str) -> Evaluated:
 
 
 def _image_values(collection: Any, sample_ids: list[str], evaluated: Evaluated, measure: str) -> list[float | None]:
-    """Figure of each image of a collection, None where it was not scored."""
+    """Return the score of each image of a collection, None if it was not scored."""
     if not evaluated.images:
         return list(collection.values(f"{evaluated.key}_{measure}"))
     by_sample = dict(zip(evaluated.images["sample_id"], evaluated.images[measure], strict=True))
@@ -390,7 +389,7 @@ def _image_values(collection: Any, sample_ids: list[str], evaluated: Evaluated, 
 
 
 def _notes_on_age(dataset: Any, pair: tuple[Evaluated, ...]) -> tuple[str, ...]:
-    """Say which of two evaluations are not of what is in their fields now, as far as runs and files tell."""
+    """Name the evaluations that are older than their fields, as far as runs and files show it."""
     notes = []
     for one in pair:
         told = stale_evaluations(dataset, one.pred_field).get(one.key, "")
@@ -401,7 +400,7 @@ def _notes_on_age(dataset: Any, pair: tuple[Evaluated, ...]) -> tuple[str, ...]:
 
 
 def _newest_mask(dataset: Any, field: str) -> float:
-    """When a mask file of a field was written last, in seconds since the epoch."""
+    """Return the time of the newest mask file of a field, in seconds since the epoch."""
     paths = every_sample(dataset).exists(field).values(f"{field}.mask_path")
     times = [Path(path).stat().st_mtime for path in paths if path and Path(path).is_file()]
     return max(times, default=0.0)
@@ -435,7 +434,7 @@ def _group_rows(a: Mapping[str, Scores], b: Mapping[str, Scores], measure: str) 
 
 
 def _notes(a: Evaluated, b: Evaluated, n_both: int, *, whole: bool) -> tuple[str, ...]:
-    """What keeps the figures of two evaluations from being comparable."""
+    """Return the reasons why the scores of two evaluations are not comparable."""
     notes = []
     if not whole:
         notes.append(f"the figures of data set and groups are over all images evaluated, those of images over {n_both}")

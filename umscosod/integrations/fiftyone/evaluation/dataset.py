@@ -1,4 +1,4 @@
-"""Predictions against ground truths, through FiftyOne's evaluation API, with the command line's figures."""
+"""Scores predictions against ground truth by FiftyOne's evaluation API, with the scores of the command line."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     measure_fields,
 )
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, dress_evaluation, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, collapse_evaluation, every_sample, store_values
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
 from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
 
 
 def mark_of(dataset: Any, field: str) -> str:
-    """What a run last wrote into a field, as a mark that changes with it; ``""`` for a field of no run of ours."""
+    """Return a mark that changes when a run writes a field; ``""`` for a field that no run of ours wrote."""
     try:
         run = find_run(dataset, field)
     except DataError:
@@ -41,12 +41,12 @@ def mark_of(dataset: Any, field: str) -> str:
 
 
 def marks_of(dataset: Any, fields: Iterable[str]) -> dict[str, str]:
-    """Marks of the fields that runs wrote."""
+    """Return the marks of the fields that runs wrote."""
     return {field: mark for field in fields if (mark := mark_of(dataset, field))}
 
 
 def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, str]:
-    """Say which evaluations were made before one of their fields was written anew, or deleted, by a run.
+    """Find the evaluations with a field that a run rewrote or deleted later.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, 
     Returns
     -------
     dict of str to str
-        By key of the evaluation, in words. Evaluations made by earlier versions, and fields that no run wrote, cannot
-        be told and are not among them.
+        By key of the evaluation, a sentence. It omits evaluations made by earlier versions, and fields that no run
+        wrote: their age is unknown.
     """
     told = {}
     for key in dataset.list_evaluations():
@@ -99,10 +99,10 @@ def evaluate_dataset(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> EvaluationReport:
-    """Score masks or soft maps against ground truths; figures go to fields, to the App's panel and to the caller.
+    """Score masks or soft maps against ground truth; scores go to fields, to the App's panel and to the caller.
 
-    Everything is measured before anything is stored: a call that is stopped leaves no half evaluation behind, and
-    what bore the key before stays.
+    All pairs are measured before anything is stored. So a stopped call leaves no incomplete evaluation, and an earlier
+    evaluation with the same key stays.
 
     Parameters
     ----------
@@ -111,27 +111,27 @@ def evaluate_dataset(
     pred_field : str
         Segmentation field with the predictions, usually the name of a run.
     gt_field : str
-        Segmentation field, or Detections with masks: their union is then written once to ``<gt_field>_mask``.
+        Segmentation field, or Detections with masks: their union is then written to ``<gt_field>_mask``.
     eval_key : str, optional
         Name of the evaluation, ``eval_<pred_field>`` by default.
     group_field : str, optional
         Field that names an image's group: text, number or Classification. None: the image's folder.
     definition : {"cosod", "sod"}
-        As for `umscosod.evaluate`, whose figures these are.
+        As for `umscosod.evaluate`, which gives the same scores.
     use_maps : bool
         Score the soft maps in ``<pred_field>_map``.
     fields : sequence of str
-        Measures that each image gets a field for, ``<key>_iou`` and ``<key>_s`` by default; ``delete_evaluation``
-        removes them. All nine measures of each image, its group and the data set are with the results.
+        Measures that get a field with a value for each image, ``<key>_iou`` and ``<key>_s`` by default;
+        ``delete_evaluation`` removes them. The results hold all nine measures of each image, group and the data set.
     overwrite : bool
-        Replace an evaluation of that key; otherwise it is refused.
+        Replace an evaluation of that key; without it a used key is an error.
     progress : callable or bool, optional
         As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
     EvaluationReport
-        Samples without prediction or ground truth, or with a file that cannot be read, are left out and named.
+        It names the omitted samples: without prediction or ground truth, or with an unreadable file.
 
     Raises
     ------
@@ -183,25 +183,25 @@ def evaluate_dataset(
         made_of=made_of,
         measured=measured,
     )
-    dress_evaluation(dataset, key)
+    collapse_evaluation(dataset, key)
     notes += measured.suspicious.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 
 
 def _unite_instances(view: Any, instances: str, progress: Progress) -> tuple[Any, str, dict[str, str]]:
-    """Write one mask an image: a view that shows them, the field they are in, and what went wrong by sample."""
+    """Write one mask an image; return a view with them, their field, and the problems by sample."""
     dataset = view._dataset
     if set(view.get_field_schema()) != set(dataset.get_field_schema()):
-        # one that hides fields would hide the masks too
+        # a view that hides fields would hide the masks too
         view = every_sample(dataset).select(view.values("id"), ordered=True)
     with showing(progress) as shown:
         return view, *make_mask_field(view, instances, shown)
 
 
 def compute_metric(samples: Any, results: Any, measure: Measure, field: str | None = None) -> float:
-    """Compute one measure for an evaluation of FiftyOne's own method: per image into a field, per data set returned.
+    """Compute one measure for an evaluation of FiftyOne's own method: images go to a field, the data set is returned.
 
-    All measures of one evaluation come from one pass: it is kept with the results object.
+    All measures of one evaluation share one pass over the masks, which is stored with the results object.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
     results : fiftyone.utils.eval.segmentation.SegmentationResults
     measure : str
     field : str, optional
-        Float field for the figures of the images; made where it is missing. None: they are not stored.
+        Float field for the scores of the images; created if missing. None: they are not stored.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def _report(
 
 
 def _check_prediction(view: Any, pred_field: str, use_maps: bool) -> str | None:
-    """Check the predictions' field; returns the field of the soft maps if they are to be scored."""
+    """Check the predictions' field; return the field of the soft maps if they are to be scored."""
     kind = _kind(view, pred_field)
     if kind is fo.Heatmap:
         masks = pred_field.removesuffix("_map")
@@ -273,7 +273,7 @@ def _check_prediction(view: Any, pred_field: str, use_maps: bool) -> str | None:
 
 
 def _check_truth(view: Any, pred_field: str, gt_field: str) -> Any:
-    """Check the ground truths' field; returns its kind."""
+    """Check the ground truth field; return its kind."""
     kind = _kind(view, gt_field)
     if kind not in (fo.Segmentation, fo.Detections):
         there = f"{_names(view, fo.Segmentation)}; with instances: {_names(view, fo.Detections)}"
@@ -292,7 +292,7 @@ def _names(view: Any, kind: Any) -> str:
 
 
 def _check_key(dataset: Any, key: str, fields: Sequence[Measure], overwrite: bool) -> None:
-    """Refuse a key that is taken, or whose fields belong to something else."""
+    """Refuse a used key, or a key whose fields belong to something else."""
     if not key.isidentifier() or key.startswith("_"):
         raise DataError(f"evaluation key {key!r} must be letters, digits and '_', starting with a letter")
     if key in dataset.list_evaluations():
@@ -305,7 +305,7 @@ def _check_key(dataset: Any, key: str, fields: Sequence[Measure], overwrite: boo
 
 
 def _explain(measured: Measured, problems: dict[str, str]) -> None:
-    """Where no ground truth could be made, say why in place of saying that there is none."""
+    """Replace "no ground truth" by the reason, if making a ground truth failed."""
     measured.left_out = [
         dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
     ]
@@ -321,6 +321,6 @@ def _check_any(measured: Measured, pred_field: str, gt_field: str) -> None:
 
 
 def _object_name(dataset: Any, gt_field: str) -> str:
-    """Name that the data set gives to the object's pixel value."""
+    """Return the data set's name of the object's pixel value."""
     targets = dataset.mask_targets.get(gt_field) or dataset.default_mask_targets or {}
     return str(targets.get(FOREGROUND, FOREGROUND_NAME))

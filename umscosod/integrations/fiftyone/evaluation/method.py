@@ -1,7 +1,7 @@
-"""The evaluation method ``cosal``: our measures inside FiftyOne's evaluation API, shown and compared by the App.
+"""Defines the evaluation method ``cosal``: our measures in FiftyOne's evaluation API, which the App can show.
 
 FiftyOne stores the path of `CoSalEvaluationConfig` and finds `CoSalEvaluation` by dropping "Config": both must stay in
-this module. A process without this package falls back to the base classes and still reads the figures.
+this module. A process without this package uses the base classes and can still read the scores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
 from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut, Measured, measure_pairs
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, store_values, undress
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, remove_sidebar_group, store_values
 
 WORDS: dict[Measure, str] = {
     "s": "S-measure",
@@ -34,12 +34,12 @@ WORDS: dict[Measure, str] = {
     "e_adaptive": "Adaptive E-measure",
     "f_adaptive": "Adaptive F-measure",
 }
-"""The nine measures in words, the usual ones first."""
+"""Labels of the nine measures, the usual ones first."""
 IMAGE_FIELDS: tuple[Measure, ...] = ("iou", "s")
-"""Measures that each image gets a field for, unless told otherwise; its other figures are with the results."""
+"""Measures that get a field with a value for each image by default; the results hold all other scores."""
 LOWER_IS_BETTER: frozenset[str] = frozenset({"mae"})
 NAMED = 3
-"""So many samples that were left out are named in one sentence."""
+"""Number of omitted samples to name in one sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,19 +49,19 @@ class EvaluationReport:
     Attributes
     ----------
     eval_key, pred_field, gt_field : str
-        `gt_field` is the mask field really used.
+        `gt_field` is the mask field that was used.
     definition : {"cosod", "sod"}
-        What the figures mean; never quote them without it.
+        Definition of the scores; quote it with every score.
     dataset : Scores
     groups : dict of str to Scores
     n : int
         Images scored.
     missing : int
-        Samples left out.
+        Number of omitted samples.
     missing_reasons : tuple of LeftOut
-        Each of them, with its reason.
+        The omitted samples with their reasons.
     notes : tuple of str
-        What else the user should know.
+        Further remarks for the user.
     """
 
     eval_key: str
@@ -95,7 +95,7 @@ class EvaluationReport:
 
 
 def describe_left_out(rows: tuple[LeftOut, ...]) -> str:
-    """The commonest reasons with their counts, or the first few by name.
+    """Describe the commonest reasons with their counts, or the first few samples by name.
 
     Examples
     --------
@@ -113,11 +113,11 @@ METHOD = "cosal"
 BACKGROUND = 0
 BACKGROUND_NAME, FOREGROUND_NAME = "background", TARGETS[FOREGROUND]
 PIXEL_MEASURES = ("accuracy", "precision", "recall")
-"""What FiftyOne's own method stores for each image; over 0/255 masks its accuracy is the IoU."""
+"""Values that FiftyOne's own method stores for each image; for 0/255 masks its accuracy is the IoU."""
 
 
 def measure_fields(eval_key: str, measures: Sequence[str] = (*MEASURES, *PIXEL_MEASURES)) -> list[str]:
-    """Fields of each image, ``<key>_mae`` and so on.
+    """Return the fields of each image, ``<key>_mae`` and so on.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def measure_fields(eval_key: str, measures: Sequence[str] = (*MEASURES, *PIXEL_M
 
 
 def custom_metrics(scores: Scores) -> dict[str, dict[str, Any]]:
-    """Figures of a data set in the form that FiftyOne stores with an evaluation and shows in its panel."""
+    """Return the data set's scores in the form that FiftyOne stores with an evaluation and shows in its panel."""
     return {
         f"umscosod/{measure}": {
             "key": measure,
@@ -148,18 +148,18 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
     pred_field, gt_field : str
         Segmentation fields.
     definition : {"cosod", "sod"}
-        What the figures mean; see `umscosod.evaluation`.
+        Definition of the scores; see `umscosod.evaluation`.
     group_field : str, optional
         Field that names an image's group; None: its folder.
     map_field : str, optional
-        Heatmap field to score in place of the masks of `pred_field`.
+        Heatmap field to score instead of the masks of `pred_field`.
     image_fields : sequence of str, optional
-        Measures that each image gets a field for; None, as in evaluations made by earlier versions: all nine, and
-        those of FiftyOne's own method.
+        Measures that get a field with a value for each image. None, as in evaluations of earlier versions: all nine,
+        and those of FiftyOne's own method.
     made_of : dict of str to str, optional
-        By field, what `umscosod.integrations.fiftyone.evaluation.dataset.mark_of` gave when it was evaluated.
+        By field, its `umscosod.integrations.fiftyone.evaluation.dataset.mark_of` at the time of the evaluation.
     measured : Measured, optional
-        The measures, if they were computed already; not stored.
+        The measures, if they are already computed; not stored.
 
     Raises
     ------
@@ -196,17 +196,17 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
 
     @property
     def method(self) -> str:
-        """Name in lists of evaluations."""
+        """The name in lists of evaluations."""
         return METHOD
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Measures that each image has a field for."""
+        """The measures that get a field with a value for each image."""
         return (*MEASURES, *PIXEL_MEASURES) if self.image_fields is None else tuple(self.image_fields)
 
     @property
     def scored_field(self) -> str:
-        """Field whose pictures are scored."""
+        """The field whose pictures are scored."""
         return self.map_field or self.pred_field
 
 
@@ -214,7 +214,7 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
     """MAE, F, E, S and IoU per image, group and data set, with the pixel confusion matrix of FiftyOne's own method."""
 
     def register_samples(self, samples: Any, eval_key: str | None) -> None:
-        """Add the fields that will be filled."""
+        """Add the fields for the scores."""
         if eval_key:
             for name in measure_fields(eval_key, self.config.measures):
                 samples._dataset.add_sample_field(name, fo.FloatField)
@@ -222,7 +222,7 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
     def evaluate_samples(
         self, samples: Any, eval_key: str | None = None, mask_targets: Any = None, progress: Any = None
     ) -> CoSalEvaluationResults:
-        """Measure each pair, store the figures of the images, and return those of groups and data set.
+        """Measure each pair, store the scores of the images, and return those of groups and data set.
 
         Raises
         ------
@@ -250,21 +250,21 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
             )
 
     def get_fields(self, samples: Any, eval_key: str, include_custom_metrics: bool = True) -> list[str]:
-        """All fields of an evaluation: what a rename and the sidebar go by."""
+        """Return all fields of an evaluation, for renaming and for the sidebar."""
         custom = self.get_custom_metric_fields(samples, eval_key) if include_custom_metrics else []
         return [*measure_fields(eval_key, self.config.measures), *custom]
 
     def cleanup(self, samples: Any, eval_key: str) -> None:
-        """Remove the fields; not by way of the base class, which warns of fields of its own that are not there."""
+        """Remove the fields, without the base class, which warns of fields of its own that do not exist."""
         dataset = samples._dataset
         names = measure_fields(eval_key, self.config.measures)
         dataset.delete_sample_fields([name for name in names if dataset.has_sample_field(name)])
         self.cleanup_custom_metrics(samples, eval_key)
-        undress(dataset, eval_key)
+        remove_sidebar_group(dataset, eval_key)
 
 
 class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  # untyped base
-    """Results as FiftyOne's panel wants them, with figures and curves of the data set and its groups.
+    """Results in the form of FiftyOne's panel, with scores and curves of the data set and its groups.
 
     Attributes
     ----------
@@ -275,7 +275,7 @@ class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  #
     left_out : list of dict
         Samples that were not scored: ``sample_id``, ``image``, ``reason``.
     images : dict of str to list
-        ``sample_id`` and each of the nine measures, image by image; empty in results of earlier versions.
+        ``sample_id`` and the nine measures of each image; empty in results of earlier versions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -287,32 +287,32 @@ class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  #
 
     @property
     def definition(self) -> Definition:
-        """What the figures mean."""
+        """Definition of the scores."""
         return check_definition(self.figures["definition"])
 
     @property
     def dataset_scores(self) -> Scores:
-        """Figures over all images."""
+        """Return the scores over all images."""
         return Scores(**self.figures["dataset"])
 
     @property
     def group_scores(self) -> dict[str, Scores]:
-        """Figures of each group, by name."""
+        """Return the scores of each group, by name."""
         return {name: Scores(**figures) for name, figures in self.figures["groups"].items()}
 
     @property
     def dataset_curves(self) -> Curves:
-        """Mean precision, recall, F and E over all images, at each threshold."""
+        """Return mean precision, recall, F and E over all images, at each threshold."""
         return _curves_from(self.curves["thresholds"], self.curves["dataset"])
 
     @property
     def group_curves(self) -> dict[str, Curves]:
-        """Mean curves of each group, by name."""
+        """Return the mean curves of each group, by name."""
         thresholds = self.curves["thresholds"]
         return {name: _curves_from(thresholds, curves) for name, curves in self.curves["groups"].items()}
 
     def _get_custom_metrics(self) -> dict[str, Any]:
-        # FiftyOne's scenarios ask for the figures of a part of the images; these are of all of them
+        # FiftyOne's scenarios ask for scores of a part of the images; these scores are of all images
         return {} if self.has_subset else dict(super()._get_custom_metrics())
 
     @classmethod
@@ -327,7 +327,7 @@ class CoSalEvaluationResults(fous.SegmentationResults):  # type: ignore[misc]  #
 def build_results(
     samples: Any, method: CoSalEvaluation, eval_key: str | None, measured: Measured, mask_targets: Any
 ) -> CoSalEvaluationResults:
-    """Results of what was measured.
+    """Build the results from the measurements.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def build_results(
 
 
 def _matches(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str, int, str, str]]:
-    """(class in truth, class predicted, pixels, id of truth, id of prediction): what the panel's clicks go by."""
+    """List (class in truth, class predicted, pixels, id of truth, id of prediction), for clicks in the panel."""
     return [
         (classes[cell // 2], classes[cell % 2], pixels, gt_id, pred_id)
         for (gt_id, pred_id), counts in zip(measured.labels, measured.counts, strict=True)
@@ -381,7 +381,7 @@ def _matches(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str,
 
 
 def _store(dataset: Any, eval_key: str, measured: Measured, measures: Sequence[str]) -> None:
-    """Write the figures of each image that get a field."""
+    """Write the scores of each image that get a field."""
     ids = [image.name for image in measured.images]
     rows = [dict(zip(PIXEL_MEASURES, pixel_measures(counts), strict=True)) for counts in measured.counts]
     for name, measure in zip(measure_fields(eval_key, measures), measures, strict=True):
@@ -394,7 +394,7 @@ def _store(dataset: Any, eval_key: str, measured: Measured, measures: Sequence[s
 
 
 def pixel_measures(counts: tuple[int, int, int, int]) -> tuple[float | None, float | None, float | None]:
-    """Accuracy, precision and recall of the object as FiftyOne's own method gives them; None without an object.
+    """Return accuracy, precision and recall of the object as in FiftyOne's own method; None without an object.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Predictions and ground truths of samples, measured one pair at a time with the command line's own code."""
+"""Measures predictions against ground truth, one sample at a time, with the code of the command line."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from umscosod.types import ByteArray
 logger = logging.getLogger(__name__)
 
 ORIGIN = "made_from"
-"""Attribute of a mask made here: a hash of the instances that it is the union of."""
-"""EXIF orientations from here on swap width and height."""
+"""Attribute of a mask made here: a hash of the instances whose union it is."""
+"""EXIF orientations from this value on swap width and height."""
 
 
 def mask_field_of(gt_field: str) -> str:
-    """Name of the mask field made of a field of instances.
+    """Return the name of the mask field for a field of instances.
 
     >>> mask_field_of("truth")
     'truth_mask'
@@ -39,10 +39,10 @@ def mask_field_of(gt_field: str) -> str:
 
 
 def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str, dict[str, str]]:
-    """Make a Segmentation field of a Detections field whose instances have masks.
+    """Make a Segmentation field from a Detections field whose instances have masks.
 
-    The files lie below the data set's folder; a mask is made anew only where the instances have changed since. An
-    image whose list of instances is empty gets an empty mask.
+    The files are below the data set's folder. A mask is made again only if its instances have changed. An image with an
+    empty list of instances gets an empty mask.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
     Returns
     -------
     (str, dict of str to str)
-        Name of the mask field, and by sample id why an image got none.
+        Name of the mask field, and by sample id the reason why an image got no mask.
 
     Raises
     ------
     DataError
-        No instance has a mask, or the mask field belongs to somebody else.
+        No instance has a mask, or something else uses the mask field.
     """
     dataset = view._dataset
     field = mask_field_of(gt_field)
@@ -95,7 +95,7 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
 
 
 def _present_masks(view: Any, field: str) -> dict[str, tuple[str, str]]:
-    """Hash and file of the masks made earlier, by sample id."""
+    """Return hash and file of the masks made earlier, by sample id."""
     import fiftyone as fo
 
     if view.get_field(field) is None:
@@ -113,7 +113,7 @@ def _present_masks(view: Any, field: str) -> dict[str, tuple[str, str]]:
 
 
 def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str] | None) -> Any | None:
-    """Write the mask of one image; None where the one that is there is good.
+    """Write the mask of one image; return None if the present mask is up to date.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
         if present == (origin, str(path)) and path.is_file():
             return None
         mask_HW = _union(instances, read_upright_size(Path(sample.filepath))[0])
-    except Exception as error:  # boxes and masks come from anywhere; one bad image is left out, not the job ended
+    except Exception as error:  # boxes and masks come from any source; a bad image is omitted and does not end the job
         raise DataError(f"cannot draw the instances of {sample.filepath}: {error}") from error
     with open_atomic(path) as stream:
         Image.fromarray(mask_HW).save(stream, "PNG")
@@ -138,15 +138,15 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
 
 
 def _union(instances: Any, size_hw: tuple[int, int]) -> ByteArray:
-    """All instances as one 0/255 mask."""
+    """Draw all instances into one 0/255 mask."""
     mask_HW = np.zeros(size_hw, np.uint8)
     for one in instances.detections:
-        one.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the mask it is given
+        one.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the given mask
     return mask_HW
 
 
 def _fingerprint(instances: Any) -> str:
-    """Hash of boxes and masks."""
+    """Return a hash of boxes and masks."""
     digest = hashlib.sha256()
     for one in instances.detections:
         mask = np.ascontiguousarray(one.get_mask())
@@ -157,7 +157,7 @@ def _fingerprint(instances: Any) -> str:
 
 
 def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
-    """Store what was made so far and empty the basket; the field is declared when there is something to store."""
+    """Store the masks made so far and clear the batch; declare the field if there is something to store."""
     import fiftyone as fo
 
     if not made:
@@ -174,23 +174,23 @@ def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
 
 
 NO_GROUP = "(no group)"
-"""Group of the samples whose group field is empty: they are scored too."""
+"""Group of the samples with an empty group field: they are scored too."""
 OBJECT_LEVEL = 128
-"""From this grey level on a pixel counts as object in the pixel confusion matrix (0/255 masks: no choice to make)."""
+"""Grey level from which a pixel counts as object in the pixel confusion matrix (irrelevant for 0/255 masks)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairRow:
-    """Where prediction and ground truth of one sample are.
+    """The places of prediction and ground truth of one sample.
 
     Attributes
     ----------
     sample_id, image, group : str
         `image` is the sample's file.
     pred_id, gt_id : str or None
-        Of the labels; None: the sample has none.
+        Ids of the labels; None: the sample has none.
     pred_path, gt_path : str or None
-        Files of the labels; None where the picture is in the database.
+        Files of the labels; None if the picture is in the database.
     """
 
     sample_id: str
@@ -204,7 +204,7 @@ class PairRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """A sample that was not scored, and why."""
+    """A sample that was not scored, and the reason."""
 
     sample_id: str
     image: str
@@ -213,7 +213,7 @@ class LeftOut:
 
 @dataclass(kw_only=True, slots=True)
 class Measured:
-    """Everything measured in one pass over the pairs.
+    """All measurements of one pass over the pairs.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class Measured:
     means : MeanOfGroups
     left_out : list of LeftOut
     suspicious : Suspicious
-        Ground truths that are probably not what the user meant.
+        Ground truths that are probably not as the user intended.
     """
 
     definition: Definition
@@ -240,7 +240,7 @@ class Measured:
 
 
 def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str | None) -> list[PairRow]:
-    """Read where the pictures of each sample of a flat view are, in a few queries.
+    """Read the places of the pictures of each sample of a flat view, in a few queries.
 
     Parameters
     ----------
@@ -271,7 +271,7 @@ def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str |
 
 
 def path_attribute(view: Any, name: str) -> str:
-    """Name of the attribute that holds the file of a dense label: ``mask_path`` or ``map_path``."""
+    """Return the attribute that holds the file of a dense label: ``mask_path`` or ``map_path``."""
     import fiftyone as fo
 
     return "map_path" if issubclass(view.get_field(name).document_type, fo.Heatmap) else "mask_path"
@@ -300,8 +300,7 @@ def measure_pairs(
     Returns
     -------
     Measured
-        Samples without a prediction or a ground truth, or with one that cannot be read, are left out of the figures
-        and named.
+        It omits and names samples without a prediction or a ground truth, or with an unreadable one.
     """
     measured = Measured(definition=definition)
     rows = read_pair_rows(view, pred_field, gt_field, group_field)
@@ -328,7 +327,7 @@ def _add(measured: Measured, row: PairRow, pred_HW: ByteArray, gt_HW: ByteArray)
 
 
 def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, int]:
-    """Pixels that are background right, false object, missed object, object right.
+    """Count the pixels that are background right, false object, missed object, object right.
 
     Examples
     --------
@@ -348,7 +347,7 @@ def _load(
     Raises
     ------
     DataError
-        One is missing or cannot be read.
+        A picture is missing or cannot be read.
     """
     for what, name, label in (("prediction", pred_field, row.pred_id), ("ground truth", gt_field, row.gt_id)):
         if label is None:
@@ -361,7 +360,7 @@ def _load(
 
 
 def _from_database(view: Any, row: PairRow, name: str) -> Image.Image:
-    """Picture stored in the sample itself, as grey of 8 bits."""
+    """Return a picture stored in the sample itself, as 8-bit grey."""
     label = view.select(row.sample_id).first()[name]
     values = label.get_map() if hasattr(label, "get_map") else label.get_mask()
     if values is None:
@@ -370,15 +369,15 @@ def _from_database(view: Any, row: PairRow, name: str) -> Image.Image:
 
 
 def to_bytes(values: np.ndarray[Any, Any], name: str) -> ByteArray:
-    """Values of a mask or map kept in the database as 8 bits, 0 to 255.
+    """Convert a mask or map stored in the database to 8 bits, 0 to 255.
 
-    Masks of two values 0 and 1 (or False and True), and maps of floating point in [0, 1], are stretched to 0..255;
-    all else must be whole numbers in 0..255.
+    Masks with the values 0 and 1 (or False and True), and floating-point maps in [0, 1], are stretched to 0..255.
+    All other arrays must hold whole numbers in 0..255.
 
     Raises
     ------
     DataError
-        Neither; or an array that is not a picture.
+        The array fits none of these, or is not a picture.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""Data sets and predictions in, masks out."""
+"""Imports data sets and predictions, and exports masks."""

@@ -1,4 +1,4 @@
-"""Masks of a data set's field written out as COCO, YOLO, CVAT or PNG files."""
+"""Writes the masks of a data set's field as COCO, YOLO, CVAT or PNG files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umscosod.integrations.fiftyone.runs.record import Progress, showing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """One sample as it is exported; `mask` is ``""`` where the label keeps its mask in the database."""
+    """One sample of the export; `mask` is ``""`` if the label stores its mask in the database."""
 
     image: Path
     group: str
@@ -32,7 +32,7 @@ def export_dataset(
     field: str,
     out_dir: str | Path,
     *,
-    format: str = "coco",  # the word that users know
+    format: str = "coco",  # the name that users know
     category: str = DEFAULT_CATEGORY,
     category_field: str | None = None,
     only_accepted: bool = False,
@@ -40,14 +40,14 @@ def export_dataset(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> ExportReport:
-    """Write the masks of a field out, one at a time.
+    """Write the masks of a field, one at a time.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
         An image data set or view; a ``group_by()`` view is flattened.
     field : str
-        Any field of masks that are files: a run's, ``reviewed``, ground truth.
+        Any field with mask files: a run's, ``reviewed``, ground truth.
     out_dir : path
         A new or empty folder; see `umscosod.export.folder.open_export`.
     format : {"coco", "yolo", "cvat", "png"}
@@ -56,7 +56,7 @@ def export_dataset(
     category_field : str, optional
         Field whose values are the categories: text, number or Classification.
     only_accepted : bool
-        Leave out masks that no person accepted; of a corrected mask the correction is taken.
+        Omit masks that no person accepted; of a corrected mask the correction is exported.
     per_region : bool
         One annotation for each connected region (coco and cvat).
     overwrite : bool
@@ -67,8 +67,8 @@ def export_dataset(
     Returns
     -------
     ExportReport
-        File names are relative to the folder that holds all images exported. Samples without a mask are counted;
-        masks whose file is missing or unfit are named in ``skipped``.
+        File names are relative to the folder that holds all exported images. It counts samples without a mask, and
+        names masks with a missing or unusable file in ``skipped``.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _check_mask_field(view: Any, field: str) -> None:
 
 
 def _read(view: Any, field: str, category_field: str | None, *, only_accepted: bool) -> list[_Row]:
-    """Samples that have a mask to export, in a few queries."""
+    """Read the samples with a mask to export, in a few queries."""
     own_id, own_path, own_provenance = f"{field}.id", f"{field}.mask_path", f"{field}.provenance"
     paths = view.values("filepath")
     groups = read_groups(view, [Path(path) for path in paths], category_field)
@@ -143,7 +143,7 @@ def _read(view: Any, field: str, category_field: str | None, *, only_accepted: b
 
 
 def _column(view: Any, name: str) -> list[Any]:
-    """Values of a field that may not exist; of the field itself otherwise."""
+    """Return the values of a field; None for each sample if the field does not exist."""
     return list(view.values(name)) if view.has_field(name) else [None] * len(view)
 
 
@@ -152,7 +152,7 @@ def _float(value: Any) -> float | None:
 
 
 def _items(rows: Sequence[_Row]) -> tuple[Path | None, list[ExportItem]]:
-    """Name the outputs by the images' places below the folder that holds them all."""
+    """Name the outputs by the images' paths below the folder that holds them all."""
     if not rows:
         return None, []
     root = Path(commonpath({row.image.parent for row in rows}))

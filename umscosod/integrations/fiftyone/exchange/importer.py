@@ -1,4 +1,4 @@
-"""Benchmarks and plain folders of pictures as a FiftyOne data set: one sample an image, its group in a text field."""
+"""Imports benchmarks and folders of pictures as a FiftyOne data set: a sample an image, its group in a text field."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from umscosod.integrations.fiftyone.runs.fields import TARGETS
 from umscosod.types import Labelled, Status
 
 REPORT = "report.json"
-_LOOKED_AT = 16  # files, evenly spread, that decide between masks and maps
+_LOOKED_AT = 16  # number of files, evenly spread, that decide between masks and maps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """A sample that looks for its prediction.
+    """A sample without a prediction so far.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """What a folder holds for one name.
+    """The files that a folder holds for one name.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Prediction:
     picture : Path or None
         Mask or map of another method.
     mask, map : Path or None
-        Of an output folder of ours.
+        Files of an output folder of ours.
     row : Labelled or None
         Its row of the report.
     """
@@ -75,10 +75,10 @@ class Matching:
     ----------
     found : dict of str to Prediction
         By sample id.
-    problems : dict of str to str
+    Reasons by sample id: no candidate, or more than one.
         Reasons by sample id: nothing there, or more than one candidate.
     unused : tuple of str
-        Names in the folder that no sample asked for.
+        Names in the folder that fit no sample.
     """
 
     found: dict[str, Prediction]
@@ -93,13 +93,13 @@ class PredictionFolder:
     ----------
     folder : Path
     by_folder : bool
-        Groups are named by the images' folders: then ``a/cat`` also finds ``cat/1.png``. Otherwise names of groups
-        match exactly.
+        Groups are named by the images' folders: then ``a/cat`` also matches ``cat/1.png``. Otherwise group names must
+        be equal.
 
     Raises
     ------
     DataError
-        Not a folder, or nothing in it.
+        It is not a folder, or it holds no predictions.
     """
 
     def __init__(self, folder: Path, *, by_folder: bool) -> None:
@@ -126,8 +126,8 @@ class PredictionFolder:
     def match(self, samples: Iterable[Wanted]) -> Matching:
         """Find the prediction of each sample.
 
-        A file fits by its name without suffix, or by the image's whole name (``7.jpg.png``); files of the sample's
-        group come before files at the top of the folder. A file that fits several samples is given to none.
+        A file fits by its name without suffix, or by the image's whole name (``7.jpg.png``). Files of the sample's
+        group take precedence over files at the top of the folder. A file that fits several samples is assigned to none.
         """
         found: dict[str, Prediction] = {}
         problems: dict[str, str] = {}
@@ -158,7 +158,7 @@ class PredictionFolder:
         named = [entry for key in {image.stem, image.name} for entry in self._by_stem.get(key, ())]
         distinct = {prediction.name: (group, prediction) for group, prediction in named}.values()
         exact = [prediction for group, prediction in distinct if group == PurePosixPath(sample.group)]
-        if exact:  # of a report the image's whole name is known, so that 7.jpg and 7.bmp are told apart
+        if exact:  # a report has the image's whole name, which distinguishes 7.jpg from 7.bmp
             return [one for one in exact if one.row and PurePosixPath(one.name).name == image.name] or exact
         if self._by_folder:
             folders = image.parent.parts
@@ -169,12 +169,12 @@ class PredictionFolder:
 
 
 def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
-    """Whether pictures hold two values only, 0 and 255 or 0 and 1; some, evenly spread, are looked at."""
+    """Whether pictures hold only two values, 0 and 255 or 0 and 1; an evenly spread sample of them is read."""
     pictures = [one.picture for one in predictions.values() if one.picture is not None]
     for path in pictures[:: max(1, len(pictures) // _LOOKED_AT)]:
         try:
             values = np.unique(np.asarray(open_grey(path)))
-        except DataError:  # told when its turn comes
+        except DataError:  # reported when it is imported
             continue
         if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
             return False
@@ -189,7 +189,7 @@ def _walk(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
 
 
 def _read_results(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
-    """Rows of a report with their files; the files are looked for when they are needed."""
+    """Return the rows of a report with their files; each file is looked for when it is needed."""
     masks = folder / ("masks" if (folder / "masks").is_dir() else "pseudo")
     for row in read_report(folder / REPORT):
         is_there = row.status is not Status.FAILED
@@ -211,8 +211,8 @@ _Row = tuple[str, Path, Path | None]
 class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  # untyped base
     """Reads every layout that `umscosod.data.benchmarks` knows, and plain folders with one sub-folder a group.
 
-    Nothing is opened or copied: samples hold absolute paths, and a damaged file is found out when it is used. Samples
-    are in natural order of groups and file names, so that two imports agree.
+    Samples hold absolute paths. No image is opened or copied, so a damaged file shows only when it is used. Samples are
+    in natural order of groups and file names, so that two imports give the same order.
 
     Parameters
     ----------
@@ -221,19 +221,19 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
     group_field : str
         Text field that gets the name of the group.
     gt_field : str
-        Segmentation field that gets the mask file, of images that have one. Its values are shown as they are: masks
-        with soft edges (values between 0 and 255) are left to the evaluation. Absent where there are no masks at all.
+        Segmentation field that gets the mask file of images with a mask. Its values are shown unchanged: the
+        evaluation handles masks with soft edges (values between 0 and 255). Absent if there are no masks at all.
     shuffle : bool
         Import in random order.
     seed : int, optional
-        Of that order.
+        Seed of that order.
     max_samples : int, optional
-        Import the first so many.
+        Import only this many.
 
     Raises
     ------
     DataError
-        A bad field name; at the import: no folder, no images, or a benchmark none of whose masks fits an image.
+        A bad field name; at the import: no folder, no images, or a benchmark whose masks fit no image.
 
     Examples
     --------
@@ -267,30 +267,30 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
 
     @property
     def has_dataset_info(self) -> bool:
-        """The meaning of the mask's pixel value, where there are masks."""
+        """Whether there are masks, whose pixel value has a meaning to store."""
         return self._has_masks
 
     @property
     def has_sample_field_schema(self) -> bool:
-        """The fields are known before the first sample."""
+        """True: the fields are known before the first sample."""
         return True
 
     def setup(self) -> None:
-        """Look through the folder; FiftyOne calls this at the start of an import."""
+        """Search the folder; FiftyOne calls this at the start of an import."""
         found = _read_folder(Path(self.dataset_dir))
         self._has_masks = any(mask is not None for _, _, mask in found)
         self._rows = list(self._preprocess_list(found))
         self._rest = iter(self._rows)
 
     def get_sample_field_schema(self) -> dict[str, Any]:
-        """Name and type of each field."""
+        """Return name and type of each field."""
         schema = {self.group_field: fo.StringField()}
         if self._has_masks:
             schema[self.gt_field] = fo.EmbeddedDocumentField(fo.Segmentation)
         return schema
 
     def get_dataset_info(self) -> dict[str, Any]:
-        """Targets of the mask field only: those of other fields of the data set are somebody else's."""
+        """Return the targets of the mask field only: other fields of the data set keep theirs."""
         return {"mask_targets": {self.gt_field: dict(TARGETS)}}
 
     def __len__(self) -> int:
@@ -309,7 +309,7 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
 
 
 class CoSODDataset(fo.types.Dataset):  # type: ignore[misc]  # untyped base
-    """The same as a data set type, for `fiftyone.Dataset.from_dir` and the ``--type`` of FiftyOne's command line.
+    """The importer as a data set type, for `fiftyone.Dataset.from_dir` and the ``--type`` of FiftyOne's command line.
 
     Examples
     --------
@@ -324,7 +324,7 @@ class CoSODDataset(fo.types.Dataset):  # type: ignore[misc]  # untyped base
 
 
 def _read_folder(root: Path) -> list[_Row]:
-    """List groups, images and masks: as a benchmark where anything below `root` has the layout of one."""
+    """List groups, images and masks: as a benchmark if anything below `root` has the layout of one."""
     # The walk raises for what is no folder. A layout whose masks fit no image stays an error: it is not meant to be
     # a folder without masks.
     if any(image.layout is not None for image in iter_images(root)):

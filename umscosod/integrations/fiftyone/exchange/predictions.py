@@ -1,4 +1,4 @@
-"""Results of any other method as a run: copied in, matched by group and name, ready to compare and to review."""
+"""Imports results of any other method as a run: copies files and matches them by group and name."""
 
 from __future__ import annotations
 
@@ -52,46 +52,46 @@ def import_predictions(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
-    """Bring saliency maps or masks that were made elsewhere onto the samples, as a run.
+    """Import saliency maps or masks of another method as a run.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
     folder : path
-        ``FOLDER/GROUP/NAME.png`` as benchmarks' results are laid out, or ``FOLDER/NAME.png``; or an output folder of
-        ``umscosod label``, of which masks, maps, confidence and status are taken. It is only read: the run has copies.
+        ``FOLDER/GROUP/NAME.png`` as in results of benchmarks, or ``FOLDER/NAME.png``; or an output folder of
+        ``umscosod label``, with masks, maps, confidence and status. It is only read: the run has copies.
     field : str
         Name of the mask field and of the run.
     group_field : str, optional
         Field whose value is the name of the group's folder. None: the image's own folder.
     kind : {"auto", "mask", "map"}
-        What the pictures are; ``auto``: masks if they hold two values only. Of an output folder `kind` is known.
+        Kind of the pictures; ``auto``: masks if they hold only two values. For an output folder it is known.
     threshold : float
-        A map's value (of 0 to 1) from which on a pixel belongs to the mask.
+        Value of a map (0 to 1) from which a pixel belongs to the mask.
     out_dir : path, optional
-        Where the run's files go.
+        Folder for the run's files.
     overwrite : bool
-        Replace what an earlier import into the field wrote, but never a person's labels.
+        Replace the labels of an earlier import into the field, but never a person's labels.
     progress : callable or bool, optional
         As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
     -------
     RunReport
-        Samples without a prediction, or with several that fit, are among the rows as ``skipped``, with the reason;
-        nothing is written for them, so that a later call can find them a prediction.
+        Samples without a prediction, or with several candidates, have a row ``skipped`` with the reason. Nothing is
+        written for them, so a later call can add their prediction.
 
     Raises
     ------
     DataError
-        No predictions in `folder`, none that fits a sample, or a field that is not this run's.
+        There are no predictions in `folder`, none fits a sample, or another run owns the field.
     ConfigError
         `kind` or `threshold` is out of its bounds.
 
     Notes
     -----
-    A picture of another size is resized to its image's by Pillow's bilinear filter on 8 bits, as `umscosod evaluate`
-    does; a mask is then cut at half. A result of another program has no confidence: nothing is known of it that
+    A picture of another size is resized to its image by Pillow's bilinear filter on 8 bits, as in `umscosod evaluate`;
+    a mask is then thresholded at half. A result of another program has no confidence: nothing is known of it that
     compares with the confidence of our masks.
     """
     if kind not in ("auto", "mask", "map"):
@@ -121,7 +121,7 @@ def import_predictions(
         return _do_part(part, predictions, threshold, has_maps=has_maps, progress=progress)
 
     report = run_job(view.select(list(matching.found)), job, work, progress)
-    return _told(report, matching, wanted)
+    return _with_unmatched(report, matching, wanted)
 
 
 def _wanted(view: Any, group_field: str | None) -> list[Wanted]:
@@ -145,7 +145,7 @@ def _nothing_fits(predictions: PredictionFolder, wanted: list[Wanted]) -> str:
 def _has_maps(
     dataset: Any, field: str, predictions: PredictionFolder, found: Mapping[str, Prediction], kind: str
 ) -> bool:
-    """Whether the run has soft maps; an import that is there already decides for ``auto``."""
+    """Whether the run has soft maps; an existing import decides for ``auto``."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
     if predictions.is_ours:
@@ -156,8 +156,8 @@ def _has_maps(
     return not looks_like_masks(found) if kind == "auto" else kind == "map"
 
 
-def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
-    """Add the samples that got nothing, and the predictions that nobody asked for."""
+def _with_unmatched(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
+    """Add the samples without a prediction, and the predictions that fit no sample."""
     left = [
         Labelled(
             image_id=sample.id,
@@ -183,7 +183,7 @@ def _told(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunRep
 def _do_part(
     part: Part, predictions: PredictionFolder, threshold: float, *, has_maps: bool, progress: ProgressFn
 ) -> LabelReport:
-    """Copy the predictions of a part's samples in, one at a time; a bad one becomes a failed row."""
+    """Copy the predictions of a part's samples, one at a time; a bad one becomes a failed row."""
     from umscosod.pipeline import LabelReport
 
     started = time.monotonic()
@@ -195,11 +195,11 @@ def _do_part(
         progress(done, len(images), STAGE)
         row = Labelled(image_id=image.id, group=group, output=image.output, status=Status.FAILED)
         prediction = matching.found.get(image.id)
-        if prediction is None:  # it was there when the part began
+        if prediction is None:  # the prediction existed when the part began
             rows.append(replace(row, reason=matching.problems[image.id]))
             continue
         try:
-            rows.append(_bring_in(part, image, row, prediction, threshold, faint, has_maps=has_maps))
+            rows.append(_import_sample(part, image, row, prediction, threshold, faint, has_maps=has_maps))
         except DataError as error:
             rows.append(replace(row, reason=str(error)))
     warn_of_faint(faint)
@@ -207,7 +207,7 @@ def _do_part(
     return LabelReport(rows=tuple(rows), out=part.folder, seconds=time.monotonic() - started)
 
 
-def _bring_in(
+def _import_sample(
     part: Part,
     image: ImageRef,
     row: Labelled,
@@ -243,12 +243,12 @@ def _bring_in(
 
 
 def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:
-    """A picture as 8-bit grey at the size of its image."""
+    """Read a picture as 8-bit grey at the size of its image."""
     return np.asarray(_resize(open_grey(path), size_hw))
 
 
 def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
-    """A mask at the size of its image, bool (H, W); one of another size is resized smoothly and cut at half."""
+    """Read a mask at the size of its image, bool (H, W); another size is resized smoothly and thresholded at half."""
     mask_HW = read_mask(path, faint=faint)
     if mask_HW.shape == size_hw:
         return mask_HW

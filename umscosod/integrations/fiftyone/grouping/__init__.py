@@ -1,1 +1,1 @@
-"""Groups as a field: from what is there, or found in the pictures."""
+"""Writes groups into a field: from known values, or found in the pictures."""

@@ -1,4 +1,4 @@
-"""Give samples a group: from a field, the folder, tags, or groups found in the pictures; as text, with a saved view."""
+"""Writes the group of each sample as text: from a field, the folder, tags, or groups found in the pictures."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _SHOWN = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class GroupingReport:
-    """What groups there are.
+    """The groups of a call.
 
     Attributes
     ----------
     field : str
-        Of the group's name.
+        Field with the name of the group.
     sizes : dict of str to int
-        Samples by name of group.
+        Number of samples by name of group.
     small : tuple of str
         Groups of fewer images than `GroupingConfig.min_size`.
     mixed : tuple of str
-        Groups no more alike than images drawn at random; empty where the pictures were not looked at.
+        Groups no more alike than images drawn at random; empty if the pictures were not encoded.
     ungrouped : int
         Samples without a group.
     view_name : str
-        Saved view with one tile a group; ``""`` where nothing was written.
+        Saved view with one tile a group; ``""`` if nothing was written.
     cohesion : dict of str to float
-        By name of group, where the pictures were looked at.
+        By name of group, if the pictures were encoded.
     failures : dict of str to str
-        Reason by sample id, of pictures that could not be read.
+        By sample id, the reason why a picture could not be read.
     notes : tuple of str
-        What else the user should know.
+        Further remarks for the user.
     """
 
     field: str
@@ -63,7 +63,7 @@ class GroupingReport:
 
     @property
     def is_success(self) -> bool:
-        """Whether there is a group at all."""
+        """Whether there is at least one group."""
         return bool(self.sizes)
 
     @property
@@ -116,22 +116,22 @@ def group_dataset(
     by : {"field", "folder", "tag", "discovered"}
         ``discovered`` takes the proposal of `preview_groups` if it is for the same samples and settings.
     source : str or sequence of str, optional
-        The field (text, number, boolean or Classification), or the tags; None: every tag there is. A sample with
-        none or several of the tags has no group.
+        The field (text, number, boolean or Classification), or the tags; None: all tags. A sample with none or several
+        of the tags has no group.
     into : str
-        Text field that receives the group.
+        Text field for the group.
     n_groups : int, optional
-        For ``discovered``; None: chosen.
+        For ``discovered``; None: chosen automatically.
     config : PipelineConfig, optional
-        Features, device and seed, where pictures are looked at; the ``fast`` preset by default.
+        Features, device and seed, if pictures are encoded; the ``fast`` preset by default.
     grouping : GroupingConfig, optional
     check : bool
-        Look at the pictures and report mixed groups too; ``discovered`` always does.
+        Encode the pictures and also report mixed groups; ``discovered`` always does.
     overwrite : bool
         Replace other values in `into`.
     progress : callable or bool, optional
-        As for `umscosod.integrations.fiftyone.label_dataset`; stages ``features`` and ``embed`` where pictures are
-        looked at, then ``groups``.
+        As for `umscosod.integrations.fiftyone.label_dataset`; stages ``features`` and ``embed`` if pictures are
+        encoded, then ``groups``.
 
     Returns
     -------
@@ -140,12 +140,12 @@ def group_dataset(
     Raises
     ------
     DataError
-        No samples, a source or field that does not fit, no sample gets a group, or values that would be overwritten.
+        There are no samples, a source or field is unsuitable, no sample gets a group, or values would be overwritten.
     ConfigError
-        A setting is wrong, or there is no such number of groups.
+        A setting is wrong, or that number of groups is impossible.
     """
     view = flat_images(sample_collection)
-    dataset = view._dataset  # a view has no public way to its data set
+    dataset = view._dataset  # a view has no public access to its data set
     config, grouping = _settings(config, grouping)
     samples = _read_samples(view)
     _check_into(dataset, into, source if by == "field" else None)
@@ -193,10 +193,10 @@ def preview_groups(
     grouping: GroupingConfig | None = None,
     progress: Progress = None,
 ) -> GroupingReport:
-    """Find groups in the pictures and keep them as a proposal; the data set is not touched.
+    """Find groups in the pictures and store them as a proposal; the data set does not change.
 
-    Parameters and errors as `group_dataset`, which writes the proposal when called with ``by="discovered"`` and the
-    same samples and settings.
+    Parameters and errors are those of `group_dataset`. That function writes the proposal if it is called with
+    ``by="discovered"`` and the same samples and settings.
 
     Returns
     -------
@@ -223,7 +223,7 @@ def preview_groups(
 
 
 def stored_preview(dataset: Any, into: str = DEFAULT_FIELD) -> dict[str, int]:
-    """Sizes of the groups last proposed for a field, from a small file; empty where there is no proposal."""
+    """Return the sizes of the groups last proposed for a field, from a small file; empty if there is no proposal."""
     proposal = read_proposal(dataset, into) if into.isidentifier() else None
     return proposal.sizes if proposal else {}
 
@@ -243,7 +243,7 @@ def _read_samples(view: Any) -> dict[str, Path]:
 
 
 def _read_names(view: Any, samples: Mapping[str, Path], by: str, source: str | Sequence[str] | None) -> dict[str, str]:
-    """Group by sample id, of those that have one."""
+    """Return the group by sample id, for samples with a group."""
     if by == "tag":
         wanted = {source} if isinstance(source, str) else set(source or view.distinct("tags"))
         found = [wanted.intersection(tags or ()) for tags in view.values("tags")]
@@ -258,7 +258,7 @@ def _read_names(view: Any, samples: Mapping[str, Path], by: str, source: str | S
         raise DataError(f"cannot group by {by!r}; choose field, folder, tag or discovered")
     names = {sample_id: value.strip() for sample_id, value in zip(samples, values, strict=True) if value.strip()}
     for name in set(names.values()):
-        check_relative(name, "group name")  # folders of results are called like groups
+        check_relative(name, "group name")  # groups name the folders of results
     return names
 
 
@@ -269,7 +269,7 @@ def _look_at(
     grouping: GroupingConfig,
     progress: ProgressFn,
 ) -> tuple[tuple[str, ...], dict[str, float], dict[str, str]]:
-    """Encode the grouped samples: groups no more alike than chance, the cohesion of all, and unreadable pictures."""
+    """Encode the grouped samples; return groups no more alike than chance, all cohesions, and unreadable pictures."""
     groups = groups_from_rows((sample_id, samples[sample_id], name) for sample_id, name in names.items())
     with encoded_collection(groups, config, progress=progress) as features:
         checks = check_groups(features, grouping, progress=progress)
@@ -278,7 +278,7 @@ def _look_at(
 
 
 def _check_into(dataset: Any, into: str, source: Any) -> None:
-    """Refuse a field that is no text, is FiftyOne's own or a run's, or is the one that is read."""
+    """Refuse a field that is no text, that FiftyOne or a run owns, or that is the source."""
     import fiftyone as fo
 
     if not into.isidentifier() or into.startswith("_"):
@@ -300,7 +300,7 @@ def _present_values(view: Any, into: str, samples: Iterable[str]) -> dict[str, s
 
 
 def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], into: str, *, overwrite: bool) -> None:
-    """Values that stay as they are do no harm: a call that was killed half-way can be repeated."""
+    """Refuse to replace values; unchanged values are allowed, so that an interrupted call can be repeated."""
     lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
     if lost and not overwrite:
         raise DataError(
@@ -325,7 +325,7 @@ def _write(
 
 
 def _save_view(dataset: Any, into: str) -> str:
-    """Save the view ``by-<into>``; a view of somebody else's that has the name keeps it, and ours gets a number."""
+    """Save the view ``by-<into>``; if the user has a view of that name, ours gets a number."""
     import fiftyone as fo
 
     taken = {fo.core.utils.to_slug(name): name for name in dataset.list_saved_views()}
@@ -344,7 +344,7 @@ def _is_ours(dataset: Any, view_name: str) -> bool:
 
 
 def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Say where folders do not tell one thing from another."""
+    """Return a note if the folders do not separate the images."""
     if len(sizes) > 1:
         return ()
     (count,) = sizes.values()
@@ -352,7 +352,7 @@ def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _notes_on_check(sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Say which group the check could not judge: it compares with the rest of the images."""
+    """Name the group that the check could not judge: it compares a group with the other images."""
     count = sum(sizes.values())
     large = [name for name, size in sizes.items() if size > count / 2]
     return tuple(f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large)

@@ -1,4 +1,4 @@
-"""Proposed groups of a data set's samples, kept as a file: looked at first, written later, computed once."""
+"""Stores proposed groups of a data set's samples in a file, so that they are computed once and written later."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Proposal:
     Attributes
     ----------
     samples_sha256 : str
-        Of the ids and paths it was made for.
+        Hash of the ids and paths of the samples.
     settings : dict
-        What else decides it.
+        All other values that determine the proposal.
     groups : dict of str to list of str
         Sample ids by name of group.
     cohesion : dict of str to float
@@ -42,7 +42,7 @@ class Proposal:
     mixed : list of str
         Groups no more alike than chance.
     failures : dict of str to str
-        Reason by sample id.
+        By sample id.
     """
 
     samples_sha256: str
@@ -54,17 +54,17 @@ class Proposal:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of samples by name of group."""
+        """The number of samples by name of group."""
         return {name: len(ids) for name, ids in self.groups.items()}
 
 
 def proposal_file(dataset: Any, into: str) -> Path:
-    """Where the proposal for a field lies, made or not."""
+    """Return the path of the proposal for a field; the file may not exist."""
     return dataset_folder(dataset) / "groupings" / f"{into}.json"
 
 
 def read_proposal(dataset: Any, into: str) -> Proposal | None:
-    """Read the proposal for a field; None where there is none that can be read."""
+    """Read the proposal for a field; None if there is no readable one."""
     path = proposal_file(dataset, into)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def read_proposal(dataset: Any, into: str) -> Proposal | None:
 
 
 def preview_view(dataset: Any, into: str = "cosal_group") -> Any:
-    """One sample of each group last proposed for a field, the largest group first.
+    """Return one sample of each group last proposed for a field, the largest group first.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def preview_view(dataset: Any, into: str = "cosal_group") -> Any:
     Returns
     -------
     fiftyone.core.view.DatasetView
-        Empty where there is no proposal.
+        Empty if there is no proposal.
     """
     proposal = read_proposal(dataset, into)
     groups = sorted(proposal.groups.values(), key=len, reverse=True) if proposal else []
@@ -106,16 +106,16 @@ def make_proposal(
     grouping: GroupingConfig,
     progress: ProgressFn,
 ) -> Proposal:
-    """Take the stored proposal if it is for these samples and settings; else discover groups, and store them.
+    """Return the stored proposal if it is for these samples and settings; else discover groups, and store them.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
     into : str
     samples : mapping of str to Path
-        File by sample id. Samples that show one file come into one group.
+        File by sample id. Samples with the same file get the same group.
     n_groups, config, grouping, progress
-        As `umscosod.grouping.discover_groups`, which says what is raised.
+        As `umscosod.grouping.discover_groups`, which also documents the errors.
     """
     digest, settings = _digest(samples), _settings(n_groups, config, grouping)
     stored = read_proposal(dataset, into)
@@ -149,7 +149,7 @@ def _digest(samples: Mapping[str, Path]) -> str:
 
 
 def _settings(n_groups: int | None, config: PipelineConfig, grouping: GroupingConfig) -> dict[str, Any]:
-    """Everything that decides a proposal, as JSON gives it back."""
+    """Return everything that determines a proposal, as JSON restores it."""
     plain = config_to_dict(config)
     features = {name: value for name, value in plain["features"].items() if name not in _NO_EFFECT}
     chosen = {"n_groups": n_groups, "seed": config.seed, "data": plain["data"], "features": features}

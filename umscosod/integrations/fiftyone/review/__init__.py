@@ -1,1 +1,1 @@
-"""What a person decides about masks, the least certain first."""
+"""Records a person's decisions on masks, lowest confidence first."""

@@ -1,8 +1,8 @@
-"""Review: a person accepts, rejects or sends back the masks of a run, the least certain first.
+"""Records reviews: a person accepts, rejects or sends back the masks of a run.
 
-Accepted masks are copied out of the run into a field and a folder of their own, where no run writes. A copy is on disk
-before the field points to it, and a field points elsewhere before a copy goes: stopped at any point, no label points
-to a missing file.
+Accepted masks are copied into a field and a folder of their own, which no run writes. A copy is written before a label
+points to it, and a label changes before its copy is removed. So no label points to a missing file, even after an
+interruption.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from umscosod.integrations.fiftyone.runs.fields import (
 
 
 def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
-    """Where a sample's accepted mask lies: the review folder, or a folder of its own for another field name."""
+    """Return the file of a sample's accepted mask: in the review folder, or in a separate folder for another field."""
     folder = review_folder(dataset)
     return (folder if reviewed == REVIEWED else folder / reviewed) / f"{sample_id}.png"
 
 
 def read_mask_file(path: Path) -> bytes:
-    """Read a mask file whole and look at each pixel, so that no damaged file becomes a person's.
+    """Read a mask file completely and check each pixel, so that no damaged file is accepted.
 
     Returns
     -------
     bytes
-        The file as it is where it is an 8-bit grey PNG, as runs write it; else the same mask as such a PNG.
+        The unchanged file if it is an 8-bit grey PNG, as runs write it; else the same mask as such a PNG.
 
     Raises
     ------
     DataError
-        Missing, damaged, or it holds values other than 0 and 255.
+        The file is missing or damaged, or holds values other than 0 and 255.
     """
     check_regular(path)
     with reading("mask file", path, "replace or remove it"):
@@ -71,7 +71,7 @@ def read_mask_file(path: Path) -> bytes:
 
 
 def check_size(mask_path: Path, image_path: Path) -> None:
-    """Refuse a mask that is not as large as its image (upright, as it is shown).
+    """Refuse a mask whose size differs from its image (upright, as the App shows it).
 
     Raises
     ------
@@ -88,23 +88,23 @@ def check_size(mask_path: Path, image_path: Path) -> None:
 
 
 def write_reviewed(target: Path, content: bytes) -> None:
-    """Write an accepted mask, whole or not at all."""
+    """Write an accepted mask, completely or not at all."""
     with open_atomic(target) as stream:
         stream.write(content)
 
 
 def holds(target: Path, content: bytes) -> bool:
-    """Whether a file is there with just this content."""
+    """Whether a file exists with exactly this content."""
     return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
 
 
 def remove_reviewed(target: Path) -> None:
-    """Remove an accepted mask that no label points to any more; one that is gone already is no error.
+    """Remove an accepted mask that no label points to any more; a missing file is no error.
 
     Raises
     ------
     DataError
-        The file may not be removed.
+        The file cannot be removed.
     """
     try:
         target.unlink(missing_ok=True)
@@ -123,9 +123,9 @@ def accept_masks(
     reviewed: str = REVIEWED,
     overwrite: bool = False,
 ) -> ReviewReport:
-    """Make a run's masks a person's: their files are copied, and no run writes over the copies.
+    """Accept a run's masks: copy their files into a field that no run writes.
 
-    An accepted empty mask says that the object is not in the image.
+    An accepted empty mask means that the object is not in the image.
 
     Parameters
     ----------
@@ -135,9 +135,9 @@ def accept_masks(
     ids : iterable of str, optional
         Only these samples of the collection.
     reviewed : str
-        Field that receives the masks: ``Segmentation(mask_path, provenance="human", run=field)``.
+        Field for the copies: ``Segmentation(mask_path, provenance="human", run=field)``.
     overwrite : bool
-        Replace other masks that were accepted before. Otherwise such samples are left as they are.
+        Replace other masks that were accepted before. Otherwise such samples are not changed.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def accept_masks(
     Raises
     ------
     DataError
-        No samples, no such mask field, `reviewed` holds something else, or a file cannot be written.
+        There are no samples, no such mask field, `reviewed` holds something else, or a file cannot be written.
     """
     dataset, rows, skipped = read_review_rows(sample_collection, field, ids, reviewed)
     accepted = 0
@@ -163,47 +163,47 @@ def accept_masks(
                 files[row.id] = target
         write_accepted(dataset, field, reviewed, files)
         accepted += len(files)
-    return _told(ReviewReport(field=field, accepted=accepted, skipped=tuple(skipped)))
+    return _logged(ReviewReport(field=field, accepted=accepted, skipped=tuple(skipped)))
 
 
 def reject_masks(
     sample_collection: Any, field: str, *, ids: Iterable[str] | None = None, reviewed: str = REVIEWED
 ) -> ReviewReport:
-    """Refuse a run's masks: training leaves these samples out, later runs of the field leave them alone.
+    """Reject a run's masks: training leaves these samples out, later runs of the field skip them.
 
-    A mask of the run that was accepted before is taken back, as `undo_review` does. Parameters, errors and report as
-    in `accept_masks`.
+    A mask of the run that was accepted before is removed, as in `undo_review`. Parameters, errors and report as in
+    `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.REJECTED)
-    return _told(ReviewReport(field=field, rejected=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, rejected=done, skipped=skipped))
 
 
 def send_back(
     sample_collection: Any, field: str, *, ids: Iterable[str] | None = None, reviewed: str = REVIEWED
 ) -> ReviewReport:
-    """Have a run's masks made again: the next run of the field takes these samples for unlabelled ones.
+    """Send a run's masks back: the next run of the field treats these samples as unlabelled.
 
-    A mask of the run that was accepted before is taken back, as `undo_review` does. Parameters, errors and report as
-    in `accept_masks`.
+    A mask of the run that was accepted before is removed, as in `undo_review`. Parameters, errors and report as in
+    `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.SENT_BACK)
-    return _told(ReviewReport(field=field, sent_back=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, sent_back=done, skipped=skipped))
 
 
 def undo_review(
     sample_collection: Any, field: str, *, ids: Iterable[str] | None = None, reviewed: str = REVIEWED
 ) -> ReviewReport:
-    """Forget what was decided about a run's masks.
+    """Remove the decisions on a run's masks.
 
-    A mask of this run that was accepted, or corrected with `replace_mask`, leaves the field `reviewed`, and our copy
-    of it goes; masks accepted from other runs stay. Parameters, errors and report as in `accept_masks`.
+    A mask of this run that was accepted, or corrected with `replace_mask`, is removed from the field `reviewed`, and
+    its copy is deleted. Masks accepted from other runs stay. Parameters, errors and report as in `accept_masks`.
     """
     done, skipped = _decide(sample_collection, field, ids, reviewed, None)
-    return _told(ReviewReport(field=field, undone=done, skipped=skipped))
+    return _logged(ReviewReport(field=field, undone=done, skipped=skipped))
 
 
 def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: str = REVIEWED) -> Path:
-    """Accept a mask that was corrected elsewhere, in place of the run's.
+    """Accept a mask that was corrected in another program, instead of the run's mask.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
 
 
 def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overwrite: bool) -> None:
-    """Copy one mask to its place; raises DataError with the reason where it is to be left alone."""
+    """Copy one mask to its place; raise DataError with the reason if it must not be copied."""
     if not row.mask_path:
         raise DataError("its mask lies in the database, not in a file" if row.has_mask else "it has no mask to accept")
     content = read_mask_file(Path(row.mask_path))
@@ -260,7 +260,7 @@ def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overw
 def _decide(
     sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str, state: ReviewState | None
 ) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """Store a decision other than to accept; masks of this run that were accepted are taken back."""
+    """Store a decision other than accept; accepted masks of this run are removed."""
     dataset, rows, skipped = read_review_rows(sample_collection, field, ids, reviewed)
     for batch in batches(rows):
         taken_back = [row.id for row in batch if row.has_reviewed and row.reviewed_run == field]
@@ -273,6 +273,6 @@ def _decide(
     return len(rows), tuple(skipped)
 
 
-def _told(report: ReviewReport) -> ReviewReport:
+def _logged(report: ReviewReport) -> ReviewReport:
     logger.info("%s", report.summary)
     return report

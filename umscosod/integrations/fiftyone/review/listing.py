@@ -1,4 +1,4 @@
-"""What is left to review: a run's masks, the least certain first, and how many are decided."""
+"""Lists a run's masks for review, lowest confidence first, and counts the decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from umscosod.types import Status
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewRow:
-    """One sample of a run, and what was decided about it before; "" where there is nothing."""
+    """One sample of a run, and the earlier decision on it; "" if there is none."""
 
     id: str
     has_mask: bool
@@ -35,7 +35,7 @@ class ReviewRow:
 
 
 def check_mask_field(view: Any, field: str) -> None:
-    """Refuse a field that holds no masks, and name those that do."""
+    """Refuse a field that holds no masks, and name the fields that do."""
     import fiftyone as fo
 
     masks = view.get_field_schema(embedded_doc_type=fo.Segmentation)
@@ -47,9 +47,9 @@ def check_mask_field(view: Any, field: str) -> None:
 def read_review_rows(
     sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str
 ) -> tuple[Any, list[ReviewRow], list[tuple[str, str]]]:
-    """Read what is needed of each sample in one query: data set, rows, and samples that the run never saw."""
+    """Read the data set, the rows, and the samples outside the run, in one query."""
     view = flat_images(sample_collection)
-    dataset = view._dataset  # a view has no public way to its data set
+    dataset = view._dataset  # a view has no public access to its data set
     check_mask_field(view, field)
     _declare(dataset, field, reviewed)
     if ids is not None:
@@ -77,12 +77,12 @@ def read_review_rows(
 
 
 def _declare(dataset: Any, field: str, reviewed: str) -> None:
-    """Add the fields of a review where they are missing, and let the App draw accepted masks.
+    """Add the fields of a review if they are missing, and let the App draw accepted masks.
 
     Raises
     ------
     DataError
-        One of the names is in use for something else.
+        Something else uses one of the names.
     """
     import fiftyone as fo
 
@@ -105,13 +105,13 @@ def _declare(dataset: Any, field: str, reviewed: str) -> None:
 
 
 def check_replaceable(row: ReviewRow, reviewed: str) -> None:
-    """Refuse to touch a label that somebody put into the field by other means."""
+    """Refuse to change a label that was put into the field by other means."""
     if row.has_reviewed and not row.reviewed_run:
         raise DataError(f"its label in {reviewed!r} comes from no review and is left alone; name another field")
 
 
 def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, Path]) -> None:
-    """Point labels to files that are there; the decision comes last, so that half a batch can be accepted again."""
+    """Point labels to existing files; the decision is written last, so that an incomplete batch can be repeated."""
     import fiftyone as fo
 
     if files:
@@ -124,28 +124,28 @@ def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, 
 
 
 def batches(rows: Sequence[ReviewRow]) -> Iterator[Sequence[ReviewRow]]:
-    """Give `WRITE_BATCH` rows at a time: an interrupted review keeps all earlier batches."""
+    """Yield `WRITE_BATCH` rows at a time: an interrupted review keeps all earlier batches."""
     for start in range(0, len(rows), WRITE_BATCH):
         yield rows[start : start + WRITE_BATCH]
 
 
 OPEN = "open"
-"""Key of `review_counts` for masks that nobody decided about."""
+"""Key of `review_counts` for masks without a decision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewItem:
-    """A mask in the list, in words.
+    """A mask in the list, as text.
 
     Attributes
     ----------
     sample_id, name : str
-        `name` is that of the image file.
+        `name` is the name of the image file.
     group : str
-        What the run grouped by, else the image's folder; ``""`` where that field is empty.
+        The run's group, else the image's folder; ``""`` if that field is empty.
     confidence : float or None
     status, reason, state : str
-        ``""`` where there is none.
+        ``""`` if there is none.
     """
 
     sample_id: str
@@ -164,9 +164,9 @@ class ReviewGroup:
     Attributes
     ----------
     name : str
-        What the run grouped by, else the folder.
+        The run's group, else the folder.
     n, n_open : int
-        Masks, and those nobody decided about.
+        Number of masks, and of those without a decision.
     confidence : float or None
         Mean over the masks that have one.
     """
@@ -180,24 +180,24 @@ class ReviewGroup:
 def list_for_review(
     sample_collection: Any, field: str, *, max_confidence: float | None = None, include_reviewed: bool = False
 ) -> Any:
-    """List a run's masks for a person to look at, the least certain first.
+    """List a run's masks for review, lowest confidence first.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
-        A ``group_by()`` view is flattened. Samples that the run never saw are left out; empty and failed ones are
-        listed, since they need a person too (their confidence is 0, so they come first).
+        A ``group_by()`` view is flattened. Samples outside the run are omitted. Empty and failed samples are listed,
+        since they need a person too (their confidence is 0, so they come first).
     field : str
         Mask field of the run.
     max_confidence : float, optional
-        Leave out masks of a higher confidence.
+        Omit masks of a higher confidence.
     include_reviewed : bool
-        List those too that were accepted, rejected or sent back.
+        Also list masks that were accepted, rejected or sent back.
 
     Returns
     -------
     fiftyone.core.view.DatasetView
-        Sorted by confidence, then by id. It follows the data: a mask leaves it when it is decided about.
+        Sorted by confidence, then by id. The view is evaluated at each use: it omits a mask after a decision on it.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def list_for_review(
     view = view.match(_is_of_run(field))
     if not include_reviewed:
         view = view.match(~ViewField(state).is_in([str(each) for each in ReviewState]))
-    if not view.has_sample_field(confidence):  # masks from elsewhere: all are as uncertain
+    if not view.has_sample_field(confidence):  # imported masks: all are equally uncertain
         return view.sort_by("id")
     if max_confidence is not None:
         view = view.match((ViewField(confidence) == None) | (ViewField(confidence) <= max_confidence))  # noqa: E711
@@ -220,12 +220,12 @@ def list_for_review(
 
 
 def next_for_review(sample_collection: Any, field: str, sample_id: str) -> str | None:
-    """Id of the undecided mask after this one in the order of `list_for_review`; after the last comes the first.
+    """Return the id of the next undecided mask in the order of `list_for_review`; the first follows the last.
 
     Returns
     -------
     str or None
-        The first one where `sample_id` is not in the list; None where no other is left.
+        The first one if `sample_id` is not in the list; None if no other is left.
 
     Raises
     ------
@@ -239,14 +239,14 @@ def next_for_review(sample_collection: Any, field: str, sample_id: str) -> str |
 
 
 def list_certain(view: Any, field: str, least: float) -> Any:
-    """Keep the masks of a list whose confidence is at least `least`; none of those that have no confidence."""
+    """Keep the masks of a list with a confidence of at least `least`; masks without a confidence are dropped."""
     from fiftyone import ViewField
 
     return view.match(ViewField(f"{field}_confidence") >= least)
 
 
 def undecided_quantile(sample_collection: Any, field: str, share: float) -> float:
-    """Confidence that this share of the undecided masks stays below; 1 where none has a confidence.
+    """Return the quantile `share` of the confidences of the undecided masks; 1 if no mask has one.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def undecided_quantile(sample_collection: Any, field: str, share: float) -> floa
 
 
 def review_groups(sample_collection: Any, field: str) -> list[ReviewGroup]:
-    """Sum a run's masks up by group, the least certain group first, groups with nothing undecided last.
+    """Summarise a run's masks by group, lowest confidence first; groups without undecided masks come last.
 
     Raises
     ------
@@ -281,7 +281,7 @@ def review_groups(sample_collection: Any, field: str) -> list[ReviewGroup]:
 
 
 def list_group(sample_collection: Any, field: str, name: str) -> Any:
-    """All masks of one group of a run, decided or not, the least certain first.
+    """List all masks of one group of a run, decided or not, lowest confidence first.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def list_group(sample_collection: Any, field: str, name: str) -> Any:
 
 
 def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
-    """Count a run's masks by what was decided about them.
+    """Count a run's masks by decision.
 
     Returns
     -------
@@ -315,7 +315,7 @@ def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
 
 
 def list_review_fields(dataset: Any) -> list[str]:
-    """Name the mask fields that runs wrote; where there are none, all mask fields but `REVIEWED` (schema only)."""
+    """Name the mask fields that runs wrote; if there are none, all mask fields except `REVIEWED` (schema only)."""
     import fiftyone as fo
 
     masks = sorted(set(dataset.get_field_schema(embedded_doc_type=fo.Segmentation)) - {REVIEWED})
@@ -324,7 +324,7 @@ def list_review_fields(dataset: Any) -> list[str]:
 
 
 def read_review_items(view: Any, field: str, *, limit: int | None = None) -> list[ReviewItem]:
-    """Read the first masks of a list in words, or all, in its order.
+    """Read the first masks of a list, or all, as text, in the order of the list.
 
     Parameters
     ----------
@@ -368,12 +368,12 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
 
 
 def _group_path(view: Any, field: str) -> str:
-    """Path of the field that the run grouped by; "" for the folder, or masks that no run of ours made."""
+    """Return the path of the run's group field; "" for the folder, or for masks that no run of ours made."""
     import fiftyone as fo
 
     from umscosod.integrations.fiftyone.runs.record import find_run
 
-    dataset = view._dataset  # a view has no public way to its data set
+    dataset = view._dataset  # a view has no public access to its data set
     run = None if field not in dataset.list_runs() else find_run(dataset, field)
     name = str(getattr(run, "group_field", None) or "")
     found = dataset.get_field(name) if name else None
@@ -382,7 +382,7 @@ def _group_path(view: Any, field: str) -> str:
 
 
 def _is_of_run(field: str) -> Any:
-    """Match samples that the run saw: they have a mask, or a status that says why not."""
+    """Match the samples of the run: they have a mask, or a status that says why not."""
     from fiftyone import ViewField
 
     wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]

@@ -1,1 +1,1 @@
-"""Runs: which samples, which files, which fields, and the verbs that make them; resumable at any point."""
+"""Makes resumable runs: their samples, files, fields, and the functions that make them."""

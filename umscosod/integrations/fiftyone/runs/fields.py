@@ -1,7 +1,7 @@
-"""Label fields: what a run writes on samples, and how.
+"""Declares and writes the label fields of a run.
 
-How fields look is set once, when they are made; what a user changes afterwards stays. Masks and maps stay files
-(``mask_path``, ``map_path``): MongoDB documents end at 16 MB, and files are faster.
+The appearance of fields is set once, when they are made; later changes by the user stay. Masks and maps are files
+(``mask_path``, ``map_path``), since MongoDB documents end at 16 MB and files are faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def safe_name(name: str) -> str:
-    """Make a folder name of a data set's name: what had to be changed is told apart by a hash.
+    """Turn a data set's name into a folder name; if characters change, a hash keeps names distinct.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def safe_name(name: str) -> str:
 
 
 def dataset_folder(dataset: Any) -> Path:
-    """Folder for everything written for a data set; not made here.
+    """Return the folder for everything written for a data set; it is not created.
 
     Parameters
     ----------
@@ -58,22 +58,22 @@ def dataset_folder(dataset: Any) -> Path:
 
 
 def run_folder(dataset: Any, key: str) -> Path:
-    """Folder of a run that was given none; not made here."""
+    """Return the default folder of a run; it is not created."""
     return dataset_folder(dataset) / "runs" / key
 
 
 def review_folder(dataset: Any) -> Path:
-    """Folder of the masks that a person accepted: apart from the runs, whose files go when they are deleted."""
+    """Return the folder of accepted masks: apart from the runs, whose files are deleted with them."""
     return dataset_folder(dataset) / "reviewed"
 
 
 def every_sample(dataset: Any) -> Any:
-    """Flat view of all samples; of a data set with several sensors FiftyOne's own queries see one slice only."""
+    """Return a flat view of all samples; with several sensors FiftyOne's own queries see only one slice."""
     return dataset.select_group_slices(_allow_mixed=True) if dataset.media_type == "group" else dataset
 
 
 def store_values(dataset: Any, path: str, values: Mapping[str, Any]) -> None:
-    """Set a field of the samples with these ids, and look whether it holds now what it is to hold.
+    """Set a field of the samples with these ids, and check the stored values.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def store_values(dataset: Any, path: str, values: Mapping[str, Any]) -> None:
     Raises
     ------
     DataError
-        Samples that are in the data set hold another value.
+        Samples of the data set hold another value.
     """
     if not values:
         return
@@ -103,7 +103,7 @@ def store_values(dataset: Any, path: str, values: Mapping[str, Any]) -> None:
 
 
 class ReviewState(StrEnum):
-    """Value of ``<field>_review``; a sample that nobody decided about has none."""
+    """Value of ``<field>_review``; a sample without a decision has none."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -111,7 +111,7 @@ class ReviewState(StrEnum):
 
 
 def review_field(field: str) -> str:
-    """Name of the field that holds the `ReviewState` of a run's masks.
+    """Return the field that holds the `ReviewState` of a run's masks.
 
     Examples
     --------
@@ -123,16 +123,16 @@ def review_field(field: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewReport:
-    """Outcome of one decision about some samples.
+    """Outcome of one decision on some samples.
 
     Attributes
     ----------
     field : str
         Mask field of the run.
     accepted, rejected, sent_back, undone : int
-        Samples that are so now.
+        Number of samples that now have that state.
     skipped : tuple of (str, str)
-        Sample id and reason of those left as they were.
+        Sample id and reason of unchanged samples.
     """
 
     field: str
@@ -166,19 +166,19 @@ class ReviewReport:
 
     @property
     def is_success(self) -> bool:
-        """Whether the decision holds for at least one sample."""
+        """Whether the decision applies to at least one sample."""
         return self.accepted + self.rejected + self.sent_back + self.undone > 0
 
 
 COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
-"""Of the runs in their order; the first two are those of A and B in the panel that compares."""
+"""Colours of the runs in their order; the first two are those of A and B in the compare panel."""
 GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
 BEFORE = "labels"
-"""Group of the side bar that a run's group follows."""
+"""Sidebar group after which a run's group is placed."""
 
 
-def dress_run(dataset: Any, field: str) -> None:
-    """Draw the mask of a run that was just made, and no other run's, beside group and confidence.
+def show_run(dataset: Any, field: str) -> None:
+    """Draw the mask of a new run and no other run's, with group and confidence.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def dress_run(dataset: Any, field: str) -> None:
 
 
 def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
-    """Fields to draw so that one run's masks can be judged: no other masks on top, group and confidence as captions.
+    """Return the fields to draw to judge one run's masks: no other masks, group and confidence as captions.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     field : str
         Mask field of the run.
     active : iterable of str
-        What is drawn now; whatever is no mask and belongs to no other run stays.
+        The drawn fields; those that are no mask and belong to no other run stay.
     """
     hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
     for kind in (fo.Segmentation, fo.Heatmap):
@@ -213,18 +213,18 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
 
-def undress(dataset: Any, name: str) -> None:
-    """Remove the sidebar group of a run or an evaluation whose fields are gone."""
+def remove_sidebar_group(dataset: Any, name: str) -> None:
+    """Remove the sidebar group of a run or an evaluation without fields."""
     dataset._delete_empty_sidebar_group(name)
 
 
-def dress_evaluation(dataset: Any, key: str) -> None:
-    """Put the figures of the images of an evaluation into a collapsed group; it goes with the evaluation."""
+def collapse_evaluation(dataset: Any, key: str) -> None:
+    """Put the image scores of an evaluation into a collapsed sidebar group."""
     _collapse(dataset, key, [name for name in dataset.get_field_schema() if name.startswith(f"{key}_")])
 
 
 def colour_entry(path: str, colour: str) -> dict[str, Any]:
-    """One field of a colour scheme, for labels and for masks.
+    """Return one field's entry in a colour scheme, for labels and for masks.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def colour_entry(path: str, colour: str) -> dict[str, Any]:
 
 
 def _colour(config: Any, field: str, place: int) -> None:
-    """Give mask and map a colour where the user's scheme has none for them."""
+    """Give mask and map a colour if the user's scheme has none for them."""
     scheme = config.color_scheme or fo.ColorScheme(color_by="field")
     present = {entry.get("path"): entry.get("fieldColor") for entry in scheme.fields or []}
     free = [colour for colour in COLOURS if colour not in present.values()]
@@ -246,7 +246,7 @@ def _colour(config: Any, field: str, place: int) -> None:
 
 
 def _collapse(dataset: Any, name: str, paths: Iterable[str], after: str | None = None) -> None:
-    """Put fields into a group of the side bar that begins collapsed; one that is there keeps its state."""
+    """Put fields into a sidebar group that is collapsed at first; an existing group keeps its state."""
     is_new = not dataset._has_sidebar_group(name)
     present = [path for path in paths if dataset.has_sample_field(path)]
     dataset._add_paths_to_sidebar_group(present, name, after_group=after)
@@ -262,7 +262,7 @@ def _other_runs(dataset: Any, field: str) -> list[str]:
 
 
 def _group_path(dataset: Any, field: str) -> str | None:
-    """Field that the run grouped by; None for the folder, or masks that no run of ours made."""
+    """Return the field that the run grouped by; None for the folder, or for masks that no run of ours made."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
     run = find_run(dataset, field) if field in dataset.list_runs() else None
@@ -278,18 +278,18 @@ WRITE_BATCH = 256
 MODEL, HUMAN = "model", "human"
 """Provenance of a label."""
 REVIEWED = "reviewed"
-"""Field of the masks that a person accepted; no run writes it."""
+"""Field of accepted masks; no run writes it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelItem:
-    """What one sample gets.
+    """The label of one sample.
 
     Attributes
     ----------
     sample_id : str
     mask_path, map_path : Path or None
-        Absolute; None leaves the label as it is (or clears it, see `write_labels`).
+        Absolute; None leaves the label unchanged (or clears it, see `write_labels`).
     confidence : float or None
         None: nothing is known.
     status : Status
@@ -307,7 +307,7 @@ class LabelItem:
 
 
 def field_names(field: str, *, has_maps: bool = True) -> list[str]:
-    """Names of all fields of a run.
+    """Return the names of all fields of a run.
 
     Examples
     --------
@@ -319,7 +319,7 @@ def field_names(field: str, *, has_maps: bool = True) -> list[str]:
 
 
 def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
-    """Refuse a name that FiftyOne would refuse, or that belongs to something else, before hours of work.
+    """Refuse, before hours of work, a name that FiftyOne would refuse or that belongs to something else.
 
     Raises
     ------
@@ -339,7 +339,7 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 
 
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
-    """Add what is missing, name the mask's pixel value, and choose how the App draws a run that is new."""
+    """Add missing fields, name the mask's pixel value, and choose the appearance of a new run."""
     import fiftyone as fo
 
     is_new = not dataset.has_sample_field(field)
@@ -350,7 +350,7 @@ def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
         dataset.add_sample_field(f"{field}.{attribute}", fo.StringField)
     if is_new:
         name_pixels(dataset, field)
-        dress_run(dataset, field)
+        show_run(dataset, field)
 
 
 def name_pixels(dataset: Any, field: str) -> None:
@@ -361,7 +361,7 @@ def name_pixels(dataset: Any, field: str) -> None:
 
 
 def show_masks(dataset: Any, field: str) -> None:
-    """Name the pixel value of a mask field and make the field active in the App: dense labels start hidden."""
+    """Name the pixel value of a mask field and make the field active in the App, which hides dense labels at first."""
     import fiftyone as fo
 
     name_pixels(dataset, field)
@@ -383,8 +383,8 @@ def write_labels(
 ) -> int:
     """Store labels, `WRITE_BATCH` samples a query; each batch is complete before the next begins.
 
-    What is stored as it is to be, and whatever has become a person's since, is passed over: a write that was
-    interrupted can be repeated later without undoing a review.
+    Labels that are already stored, and labels that a person has changed since, are skipped. So an interrupted write can
+    be repeated later without undoing a review.
 
     Parameters
     ----------
@@ -392,10 +392,10 @@ def write_labels(
         With the fields that `declare_fields` adds.
     field, run_key : str
     items : iterable of LabelItem
-        Whose files exist. Samples that are no longer in the data set are passed over.
+        Items whose files exist. Samples that are no longer in the data set are skipped.
     has_maps : bool
     clear_missing : bool
-        Remove the label of an item without a mask: of an image that failed an old label would mislead.
+        Remove the label of an item without a mask: for a failed image an old label would mislead.
 
     Returns
     -------
@@ -405,14 +405,14 @@ def write_labels(
     Raises
     ------
     DataError
-        Samples did not take what was written.
+        Samples did not store the written values.
     """
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
         stored = _read_stored(dataset, field, [item.sample_id for item in batch])
         due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
-        if due and clear_missing:  # a status that stands for another label must not outlast it
+        if due and clear_missing:  # a status must not outlast the label that it describes
             store_values(dataset, f"{field}_status", {item.sample_id: None for item in due})
         for name, values in _columns(field, run_key, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
@@ -421,14 +421,14 @@ def write_labels(
 
 
 def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[str, tuple[Any, ...]]:
-    """Provenance, mask file, status and confidence of the samples that are in the data set."""
+    """Read provenance, mask file, status and confidence of the samples in the data set."""
     paths = ["id", f"{field}.provenance", f"{field}.mask_path", f"{field}_status", f"{field}_confidence"]
     columns = every_sample(dataset).select(sample_ids).values(paths)
     return {id_: tuple(rest) for id_, *rest in zip(*columns, strict=True)}
 
 
 def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:
-    """Whether a label is to be written; the status comes last, so that with it everything else is there."""
+    """Whether a label must be written; the status is written last, so that with it everything else is stored."""
     wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), item.confidence)
     return provenance != HUMAN and (mask, status, confidence) != wanted
 
@@ -436,7 +436,7 @@ def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: s
 def _columns(
     field: str, run_key: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool
 ) -> dict[str, dict[str, Any]]:
-    """Values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
+    """Return values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
     import fiftyone as fo
 
     columns: dict[str, dict[str, Any]] = {
@@ -462,7 +462,7 @@ def _columns(
 
 
 def _field_types(field: str, has_maps: bool) -> dict[str, tuple[Any, Any]]:
-    """Name and type of each field written: (field class, embedded class or None)."""
+    """Return name and type of each written field: (field class, embedded class or None)."""
     import fiftyone as fo
 
     types = {

@@ -1,4 +1,4 @@
-"""A run that was stopped or killed: what it was asked for and how far it came, and going on with just that."""
+"""Finds and resumes interrupted runs, with their own settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InterruptedRun:
-    """What a call left when it was stopped or killed.
+    """The state of a call that was stopped or killed.
 
     Attributes
     ----------
@@ -29,17 +29,17 @@ class InterruptedRun:
     method : str
         One of `umscosod.integrations.fiftyone.runs.record.METHODS`.
     stage : str
-        How far it came, ``"training 7/72"``; ``""`` where it was stopped before the first stage.
+        Progress, ``"training 7/72"``; ``""`` if the call stopped before the first stage.
     settings : dict
-        The verb and its arguments but for the configuration.
+        The verb and its arguments without the configuration.
     config : PipelineConfig
     group_field : str or None
     began : str
         UTC, ISO 8601; ``""`` if an older version began it.
     overwrite : bool
-        Whether labels that are there are replaced.
+        Whether existing labels are replaced.
     sample_ids : tuple of str
-        Samples that get labels, or are learnt from.
+        Samples that get labels, or from which the network learns.
     """
 
     key: str
@@ -70,23 +70,23 @@ class InterruptedRun:
 
 
 def find_interrupted(dataset: Any, key: str) -> InterruptedRun | None:
-    """Look for work that a run has left unfinished and that nobody is at.
+    """Find the unfinished work of a run that no process works on.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
     key : str
-        Name of the run; there need not be one.
+        Name of a run, which need not exist.
 
     Returns
     -------
     InterruptedRun or None
-        None where nothing is left to go on with: then any settings can begin.
+        None if there is nothing to resume: then a call can begin with any settings.
 
     Raises
     ------
     DataError
-        The name belongs to somebody else's run, or the part's record is damaged.
+        Another package owns the run, or the part's record is damaged.
     """
     record = find_run(dataset, key)
     if record is None or record.state != RUNNING or is_held(Path(record.folder)):
@@ -116,12 +116,12 @@ def find_interrupted(dataset: Any, key: str) -> InterruptedRun | None:
 
 
 def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunReport | TrainOutcome:
-    """Go on with an interrupted run: its own samples, its own settings.
+    """Resume an interrupted run with its own samples and settings.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
-        Or a view of it, whose choice of samples does not matter.
+        A view is accepted too, but its choice of samples has no effect.
     key : str
     progress : callable or bool, optional
         As for `umscosod.integrations.fiftyone.label_dataset`.
@@ -129,12 +129,12 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     Returns
     -------
     RunReport or TrainOutcome
-        What the call that began the run would have returned.
+        The result of the call that began the run.
 
     Raises
     ------
     DataError
-        Nothing is left to go on with, a call is at work on it, or images, labels or weights have changed meanwhile.
+        There is nothing to resume, a call is working on the run, or images, labels or weights have changed since.
     """
     from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
     from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset, refine_dataset
@@ -165,15 +165,15 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
 
 
 def give_up_interrupted(dataset: Any, key: str) -> bool:
-    """Give up the unfinished part of a run, so that the next call begins with what settings it likes.
+    """Discard the unfinished part of a run, so that the next call can begin with any settings.
 
-    Labels that are written stay. Files of the part go once no label points to them.
+    Written labels stay. Files of the part are removed when no label points to them.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
     key : str
-        Name of the run; there need not be one.
+        Name of a run, which need not exist.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def give_up_interrupted(dataset: Any, key: str) -> bool:
     Raises
     ------
     DataError
-        A call is at work on the run, or the name belongs to somebody else's.
+        A call is working on the run, or another package owns the name.
     """
     dataset.reload()  # another process may have begun the run since the data set was loaded here
     record = find_run(dataset, key)

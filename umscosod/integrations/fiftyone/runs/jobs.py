@@ -1,4 +1,4 @@
-"""A run as a job: choose samples, freeze them, do the work, write labels; killed anywhere, the next call goes on."""
+"""Runs a job: chooses samples, fixes them, does the work, writes labels. The next call resumes an interrupted job."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DECIDED = (ReviewState.ACCEPTED, ReviewState.REJECTED)
-"""States of review that a run may not undo, whatever it overwrites."""
+"""Review states that no run may change, even with overwrite."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRow:
-    """What is read of one sample before anything is computed.
+    """The values of one sample that are read before any computation.
 
     Attributes
     ----------
@@ -62,11 +62,11 @@ class SampleRow:
     path : Path
         Absolute path of the image.
     group : str
-        Name of its group; ``""`` where the group field is empty: such a sample is left alone.
+        Name of its group; ``""`` if the group field is empty: such a sample is skipped.
     is_done : bool
-        An earlier call of the run has dealt with it, well or not, and nobody sent it back.
+        An earlier call of the run processed it, with or without success, and nobody sent it back.
     is_human : bool
-        Its label is a person's, or a person accepted or rejected it: no run ever writes it.
+        The label belongs to a person, or a person accepted or rejected it: no run writes it.
     """
 
     id: str
@@ -77,7 +77,7 @@ class SampleRow:
 
 
 def flat_images(sample_collection: Any) -> Any:
-    """Check that each element is one stored image sample, and undo a ``group_by()``."""
+    """Check that each element is one stored image sample, and flatten a ``group_by()`` view."""
     if sample_collection._is_generated:
         raise DataError("patches, frames and clips views hold generated samples; label the data set or a plain view")
     if sample_collection._is_dynamic_groups:
@@ -95,7 +95,7 @@ def flat_images(sample_collection: Any) -> Any:
 
 
 def group_names_by_folder(paths: Iterable[Path]) -> dict[Path, str]:
-    """Name each image's folder, as short as the collection allows.
+    """Name the folder of each image, as short as the collection allows.
 
     Examples
     --------
@@ -109,13 +109,13 @@ def group_names_by_folder(paths: Iterable[Path]) -> dict[Path, str]:
     if not folders:
         return {}
     root = Path(commonpath(set(folders.values())))
-    if root in folders.values():  # images lie in the common folder itself, which needs a name too
+    if root in folders.values():  # some images are in the common folder itself, which needs a name too
         root = root.parent
     return {path: folder.relative_to(root).as_posix() for path, folder in folders.items()}
 
 
 def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]:
-    """Read ids, paths, groups and what became of each sample, of a flat image view in a few queries.
+    """Read ids, paths, groups and states of all samples of a flat image view, in a few queries.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]
 
 
 def read_groups(view: Any, files: Sequence[Path], group_field: str | None) -> list[str]:
-    """Group name of each sample of a flat view, ``""`` where it has none; by folder without a field."""
+    """Return the group name of each sample of a flat view, ``""`` if it has none; by folder without a field."""
     if group_field:
         return [group_name(value) for value in view.values(value_path(view, group_field))]
     by_folder = group_names_by_folder(files)
@@ -153,14 +153,14 @@ def read_groups(view: Any, files: Sequence[Path], group_field: str | None) -> li
 
 
 def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> tuple[list[SampleRow], frozenset[str]]:
-    """Keep groups that have anything left to do, whole: the others of a group help to find what recurs.
+    """Keep whole groups with unfinished samples: the finished samples help to find the common object.
 
     Returns
     -------
     rows : list of SampleRow
-        To be looked at; empty if nothing is left.
+        Samples to process; empty if nothing is left.
     writes : frozenset of str
-        Ids of those that get labels: what is not done yet, with `overwrite` all but a person's labels.
+        Ids of the samples that get labels: the unfinished ones; with `overwrite` all but a person's.
 
     Raises
     ------
@@ -178,12 +178,12 @@ def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> tuple[list[Sam
 
 
 def _values_or_none(view: Any, path: str, count: int) -> list[Any]:
-    """Values of a field that may not exist."""
+    """Return the values of a field that may not exist."""
     return list(view.values(path)) if view.has_field(path) else [None] * count
 
 
 def value_path(view: Any, group_field: str) -> str:
-    """Give the path to read group names from: a Classification's label, else the field itself.
+    """Return the path to read group names from: a Classification's label, else the field itself.
 
     Raises
     ------
@@ -209,12 +209,12 @@ def value_path(view: Any, group_field: str) -> str:
 
 
 def group_name(value: Any) -> str:
-    """Name the group that a value of the group field stands for; ``""`` for none."""
+    """Return the group name of a value of the group field; ``""`` for none."""
     return "" if value is None else str(value)
 
 
 Work = Callable[[Part, ProgressFn], "LabelReport"]
-"""Does a part in its folder, or what is left of it."""
+"""Processes a part in its folder, or the rest of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -230,13 +230,13 @@ class RunReport:
     out : Path
         Folder of the run.
     notes : tuple of str
-        What was chosen on the way and why.
+        Choices made during the run, with reasons.
     kept : int
-        Samples of the view that were left alone: done before, or a person's.
+        Samples of the view that were skipped: done before, or a person's.
     ungrouped : int
-        Samples of the view without a group, which were left alone too.
+        Samples of the view without a group, also skipped.
     seconds : float
-        Wall time of the work, that of the calls it goes on from included.
+        Wall time of the work, with that of the interrupted calls.
     """
 
     key: str
@@ -255,7 +255,7 @@ class RunReport:
 
     @property
     def summary(self) -> str:
-        """One sentence for people."""
+        """Return one sentence for people."""
         parts = [f"{count} {status}" for status, count in self.counts.items() if count]
         parts += [f"{self.kept} kept"] if self.kept else []
         parts += [f"{self.ungrouped} without a group"] if self.ungrouped else []
@@ -265,13 +265,13 @@ class RunReport:
 
     @property
     def is_success(self) -> bool:
-        """Whether anything was labelled, or nothing was left to do."""
+        """Whether samples were labelled, or nothing was left to do."""
         return not self.rows or self.counts[Status.LABELLED] > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """What one call of a run asks for.
+    """The request of one call of a run.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ class Job:
     out_dir : path or None
     config : PipelineConfig
     verb : dict
-        What decides the results beside the configuration.
+        Values that determine the results, apart from the configuration.
     overwrite, has_maps : bool
     tree : str
         Folder of the masks inside an output folder.
@@ -298,30 +298,30 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What an interrupted part must have in common with a call that goes on with it."""
+        """The settings that a call must share with an interrupted part to resume it."""
         return json.loads(json.dumps({**self.verb, "config": config_to_dict(self.config)}))  # type: ignore[no-any-return]
 
 
 def run_job(sample_collection: Any, job: Job, work: Work, progress: Progress = None) -> RunReport:
-    """Finish what an earlier call began, then do what is left of the samples given.
+    """Finish the interrupted work of an earlier call, then process the unfinished samples.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
     job : Job
     work : callable
-        One call into the pipeline; it resumes by itself in the folder of an interrupted part.
+        One call of the pipeline, which resumes in the folder of an interrupted part.
     progress : callable or bool, optional
         See `umscosod.integrations.fiftyone.runs.record.showing`.
 
     Raises
     ------
     UmscosodError
-        No images, a setting, device or file that is not there, a field that does not fit or is not this run's, or an
-        interrupted part of other settings. Nothing is registered by then.
+        There are no images; a setting, device or file is missing; the field is unsuitable or not this run's; or an
+        interrupted part has other settings. The run is not registered then.
     """
     view = flat_images(sample_collection)
-    dataset = view._dataset  # a view has no public way to its data set
+    dataset = view._dataset  # a view has no public access to its data set
     dataset.reload()  # another process may have begun this run since the data set was loaded here
     check_field(dataset, job.key, has_maps=job.has_maps)
     free_name(dataset, job)
@@ -332,8 +332,8 @@ def run_job(sample_collection: Any, job: Job, work: Work, progress: Progress = N
 
 
 def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressFn) -> RunReport:
-    """Do what `run_job` says, while no other call works on the run."""
-    found, groups, writes = _choose(view, job)  # refuses a view before anything is registered
+    """Do the work of `run_job`, while no other call works on the run."""
+    found, groups, writes = _choose(view, job)  # refuses a bad view before the run is registered
     if writes:
         check_start(job)
     config = open_run(dataset, job)
@@ -350,7 +350,7 @@ def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressF
         seconds.append(note.seconds)
 
     part = resume_part(folder, config.run_id, job, do)
-    if part is None or not part.replaces:  # else this call was to finish the replacing, and has
+    if part is None or not part.replaces:  # otherwise the resumed part has done the replacing
         if part is not None:
             set_state(part, PartState.COMPLETE)
             found, groups, writes = _choose(view, job)
@@ -371,7 +371,7 @@ def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressF
 
 
 def _choose(view: Any, job: Job) -> tuple[list[SampleRow], list[ImageGroup], frozenset[str]]:
-    """All samples of a view, the groups in which something is left to do, and the ids of the samples to write."""
+    """Return all samples of a view, the groups with unfinished samples, and the ids of the samples to write."""
     found = read_rows(view, job.group_field, job.key)
     chosen, writes = choose_rows(found, overwrite=job.overwrite)
     groups = groups_from_rows((row.id, row.path, row.group) for row in chosen) if chosen else []
@@ -379,7 +379,7 @@ def _choose(view: Any, job: Job) -> tuple[list[SampleRow], list[ImageGroup], fro
 
 
 def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bool) -> list[LabelItem]:
-    """Turn the rows of a part into labels, where their files are there."""
+    """Turn the rows of a part into labels, if their files exist."""
     items = []
     for row in rows:
         mask, soft = part.folder / tree / row.output, part.folder / "maps" / row.output
@@ -399,10 +399,10 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
 
 
 def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, report: LabelReport) -> list[Labelled]:
-    """Write the labels of a part; this can be repeated."""
+    """Write the labels of a part; the call can be repeated."""
     from umscosod.integrations.fiftyone.runs.record import update_run
 
-    update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # before: what was evaluated is of other labels now
+    update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # first: earlier evaluations are now of other labels
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)
@@ -411,9 +411,9 @@ def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, repo
 
 
 def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None, seconds: list[float]) -> None:
-    """Complete the record, then the last part, then drop files that no label points to any more.
+    """Complete the record, then the last part, then remove files that no label points to.
 
-    In this order: killed between two of them, the next call finds the part open, and only has to do this again.
+    If the process is killed between two steps, the next call finds the part open and repeats only these steps.
     """
     from umscosod.integrations.fiftyone.runs.record import COMPLETE, freeze_samples, update_run
 

@@ -1,4 +1,4 @@
-"""Masks on a data set: each verb of the pipeline as one call, its results as label fields."""
+"""Labels a data set: each pipeline step is one function that stores its results as label fields."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def label_dataset(
     group_field : str, optional
         Field whose value names a sample's group: text, number or Classification. None: the image's folder.
     field : str
-        Name of the mask field and of the run. ``<field>_map`` holds the soft map, ``<field>_confidence``,
-        ``<field>_status`` and ``<field>_reason`` what `Labelled` says of the image.
+        Name of the mask field and of the run. ``<field>_map`` holds the soft map; ``<field>_confidence``,
+        ``<field>_status`` and ``<field>_reason`` hold the values of `Labelled`.
     out_dir : path, optional
-        Where the run's files go; by default a folder of its own beside FiftyOne's data. The labels point into it.
+        Folder for the run's files; by default one beside FiftyOne's data. The labels point into it.
     config : PipelineConfig, optional
         By default the ``fast`` preset, as on the command line.
     checkpoint : path or str, optional
@@ -50,11 +50,11 @@ def label_dataset(
     train : bool
         False stops at refined pseudo-labels unless a checkpoint is given.
     overwrite : bool
-        Replace labels that are there, but never a person's. Otherwise groups whose samples are all done are left
-        out, and of the other groups only samples that are not done are written, though all of them are looked at.
+        Replace existing labels, but never a person's. Otherwise finished groups are skipped. In the other groups all
+        samples are processed, but only unfinished ones are written.
     progress : callable or bool, optional
-        A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar, None: as
-        ``fiftyone.config.show_progress_bars`` says.
+        A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar. None:
+        ``fiftyone.config.show_progress_bars`` decides.
 
     Returns
     -------
@@ -63,11 +63,11 @@ def label_dataset(
     Raises
     ------
     DataError
-        No images, a field that does not fit, or an interrupted run of other settings.
+        There are no images, a field is unsuitable, or an interrupted run has other settings.
 
     Notes
     -----
-    Killed at any moment, the same call goes on where it stopped. Labels are written once their files are whole.
+    The same call resumes a job that was killed at any moment. Labels are written after their files are complete.
     """
     from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
     from umscosod.pipeline import label_groups
@@ -115,8 +115,8 @@ def predict_dataset(
     sample_collection, group_field, field, out_dir, config, overwrite, progress
         As for `label_dataset`.
     checkpoint : path or str
-        Key of a run of this data set that trained; ``DATASET/KEY`` of another, see `list_networks`; or the folder of
-        a run, an output folder or a checkpoint on disk.
+        Key of a run of this data set that trained; ``DATASET/KEY`` of another data set, see `list_networks`; or the
+        folder of a run, an output folder or a checkpoint on disk.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def pseudo_label_dataset(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
-    """Make the pseudo-labels of each group (CM-SPLG) and store them, to look at and to train on.
+    """Make the pseudo-labels of each group (CM-SPLG) and store them, for inspection and training.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def pseudo_label_dataset(
     field : str
         Name of the mask field and of the run; there are no soft maps.
     detections_field : str, optional
-        Take the instance masks of this ``Detections`` field instead of making them by clustering.
+        Read the instance masks from this ``Detections`` field instead of making them by clustering.
     """
     from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
     from umscosod.pipeline import make_pseudo_labels
@@ -193,7 +193,7 @@ def refine_dataset(
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
-    """Refine the stored soft maps of a run anew (RRBE): other threshold, region filter or CRF, no network pass.
+    """Refine the stored soft maps of a run again (RRBE): other threshold, region filter or CRF, no network pass.
 
     Parameters
     ----------
@@ -202,9 +202,9 @@ def refine_dataset(
     source : str
         Key of a run with soft maps. Its groups are used.
     config : PipelineConfig, optional
-        Only its part ``refine`` counts: features, device and all else are the source's own. By default the source's
-        settings altogether. An imported run has none: for it the whole of `config` counts, by default the ``fast``
-        preset.
+        Only its section ``refine`` is used: features, device and all other settings are those of the source. The
+        default is all settings of the source. An imported run has no settings: then the whole `config` is used, by
+        default the ``fast`` preset.
     field : str
         Name of the new mask field and of the new run.
 
@@ -245,7 +245,7 @@ def refine_dataset(
 
 
 def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:
-    """The settings that a run was made with, its choice of features included, with the refinement asked for."""
+    """Return the settings of a run, with its features, and the requested refinement."""
     from umscosod.integrations.fiftyone.runs.record import IMPORT, find_run
 
     record = find_run(dataset, source)
@@ -256,7 +256,7 @@ def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) 
     parts = (part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id)
     used = [part.folder / "run" / "config.yaml" for part in parts]
     found = [file for file in used if file.is_file()]
-    if found:  # as the work resolved them: by what was at hand, or by its checkpoint
+    if found:  # as the run resolved them: by the available weights, or by its checkpoint
         stored = load_stored(parse_yaml(read_settings_file(found[-1])), str(found[-1]))
         own = replace(own, features=stored.features)
     return own if config is None else replace(own, refine=config.refine)

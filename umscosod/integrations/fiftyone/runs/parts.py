@@ -1,8 +1,8 @@
-"""Parts: the batches of samples that a run was asked for, each frozen before any work, each an output folder.
+"""Manages parts: batches of samples of a run, each fixed before any work, each with an output folder.
 
-``RUN/part-001.json`` says which samples and groups, with which settings, and how far it came; ``RUN/part-001/`` is an
-output folder of the pipeline. An interrupted part is finished by the next call with the samples it began with,
-whatever has been added to the data set since; samples that came later are a part of their own.
+``RUN/part-001.json`` holds samples, groups, settings and progress; ``RUN/part-001/`` is an output folder of the
+pipeline. The next call finishes an interrupted part with the samples of the part. Samples added to the data set since
+form a new part.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 _NAME = re.compile(r"part-(\d+)\.json")
 NOTE_FILE = "progress.json"
-"""In a part's folder: how far its work is; see `umscosod.integrations.fiftyone.runs.record`."""
+"""File in a part's folder: the progress of its work; see `umscosod.integrations.fiftyone.runs.record`."""
 _RESULTS = ("groups/*", "maps/*", "pseudo-done", "checkpoints/*", "round-*/checkpoints/*")
 _BY_CALL = (NOTE_FILE, "detections.json", "labels/manifest.jsonl", "labels/sources.json")
 _BY_JOB = ("report.json", "index.html", "pseudo/manifest.jsonl")
 
 
 class PartState(StrEnum):
-    """How far a part came."""
+    """Progress of a part."""
 
     RUNNING = "running"
     COMPLETE = "complete"
     SUPERSEDED = "superseded"
-    """Given up for a newer part; its files go once no label points to them."""
+    """Replaced by a newer part; its files are removed when no label points to them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,18 +62,18 @@ class Part:
     Attributes
     ----------
     file : Path
-        Its record.
+        The record.
     run_id : str
-        Of the run it belongs to.
+        The run of the part.
     state : PartState
     settings : dict
-        What decides the result: verb and configuration.
+        Verb and configuration, which determine the result.
     groups : tuple of ImageGroup
-        An image's id is its sample's.
+        The id of an image is the id of its sample.
     writes : frozenset of str
-        Ids of the samples that get labels; the others only take part in their group.
+        Ids of the samples that get labels; the others only help their group.
     replaces : bool
-        Whether labels that are there are replaced.
+        Whether existing labels are replaced.
     """
 
     file: Path
@@ -86,23 +86,23 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Output folder of the pipeline."""
+        """The pipeline's output folder."""
         return self.file.with_suffix("")
 
     @property
     def sample_ids(self) -> list[str]:
-        """All samples of its groups."""
+        """The ids of all samples in its groups."""
         return [image.id for group in self.groups for image in group.images]
 
 
 @contextmanager
 def hold_run(folder: Path) -> Iterator[None]:
-    """Keep other calls from working on a run; its folder goes again if nothing came of it.
+    """Lock a run against other calls; remove its folder if the call wrote nothing.
 
     Raises
     ------
     DataError
-        Another process, or an earlier click, is at work there.
+        Another process, or an earlier click, is working there.
     """
     with lock_folder(folder):
         try:
@@ -113,7 +113,7 @@ def hold_run(folder: Path) -> Iterator[None]:
 
 
 def list_parts(folder: Path) -> list[Part]:
-    """Parts of a run's folder in the order they were begun; none if there is no folder.
+    """Return the parts of a run's folder, the oldest first; none if there is no folder.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def list_parts(folder: Path) -> list[Part]:
 
 
 def next_part_file(folder: Path) -> Path:
-    """Record that the next part of a folder will have; a folder that is there already is somebody else's."""
+    """Return the record of the next part of a folder; an existing folder without a record is not ours."""
     number = 1 + max((_number(part.file) for part in list_parts(folder)), default=0)
     while os.path.lexists(folder / f"part-{number:03d}"):
         number += 1
@@ -136,12 +136,12 @@ def next_part_file(folder: Path) -> Path:
 
 @contextmanager
 def stage_part(folder: Path) -> Iterator[Path]:
-    """Folder to make a part's content in before there is a part; what killed calls left of such goes.
+    """Provide a folder for a part's content before the part exists; remove those that killed calls left.
 
     Raises
     ------
     DataError
-        It cannot be made.
+        The folder cannot be made.
     """
     staging = folder / f".{uuid.uuid4().hex}.tmp"
     try:
@@ -166,7 +166,7 @@ def add_part(
     replaces: bool = False,
     content: Path | None = None,
 ) -> Part:
-    """Freeze a new part: its record is on disk when this returns, and `content` is its folder."""
+    """Fix a new part: when this returns, its record is on disk and `content` is its folder."""
     file = next_part_file(folder)
     if content is not None:
         content.rename(file.with_suffix(""))
@@ -184,34 +184,34 @@ def add_part(
 
 
 class Call(Protocol):
-    """What a call asks for, as far as an interrupted part is concerned."""
+    """The request of a call, as needed to resume an interrupted part."""
 
     @property
     def key(self) -> str:
-        """Name of the run."""
+        """The run's name."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The verb and its arguments, the configuration among them."""
+        """The verb and its arguments, with the configuration."""
 
     @property
     def overwrite(self) -> bool:
-        """Whether labels that are there are replaced."""
+        """Whether existing labels are replaced."""
 
 
 def resume_part(folder: Path, run_id: str, job: Call, do: Callable[[Part], None]) -> Part | None:
-    """Do what is left of an interrupted part.
+    """Finish an interrupted part.
 
     Returns
     -------
     Part or None
-        None if there is none, or if its images have changed since and the call overwrites or nothing of it was
-        finished: then it is given up.
+        None if there is no part. Also None if its images have changed, and either the call overwrites or the part has
+        no finished results: then the part is discarded.
 
     Raises
     ------
     DataError
-        Settings or images have changed, something was finished, and the call does not overwrite.
+        Settings or images have changed, the part has finished results, and the call does not overwrite.
     """
     part = unfinished_part(folder, run_id, job)
     if part is None:
@@ -231,12 +231,12 @@ def resume_part(folder: Path, run_id: str, job: Call, do: Callable[[Part], None]
 
 
 def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
-    """Find the part that an interrupted call left.
+    """Find the part of an interrupted call.
 
     Raises
     ------
     DataError
-        It was begun with other settings and has finished something, and this call does not overwrite.
+        The part has other settings and finished results, and this call does not overwrite.
     """
     for part in list_parts(folder):
         if part.run_id != run_id or part.state is not PartState.RUNNING:
@@ -257,7 +257,7 @@ def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
 
 
 def has_results(part: Part) -> bool:
-    """Whether anything was finished that a later call would go on from: pseudo-labels, a network, maps or masks."""
+    """Whether the part has results that a later call can use: pseudo-labels, a network, maps or masks."""
     run = part.folder / JOB_FILE.parent
     patterns = _RESULTS if (part.folder / JOB_FILE).is_file() else ("../masks/*",)  # an import has no job
     found = (path for pattern in patterns for path in run.parent.glob(f"{run.name}/{pattern}"))
@@ -265,16 +265,16 @@ def has_results(part: Part) -> bool:
 
 
 def set_state(part: Part, state: PartState) -> Part:
-    """Record how far a part came."""
+    """Record the state of a part."""
     part = replace(part, state=state)
     _write(part)
     return part
 
 
 def remove_part(part: Part) -> None:
-    """Remove what the part wrote, then its record; other files in its folder stay, and the folder with them.
+    """Remove the files of the part, then its record; other files stay, and the folder with them.
 
-    Never through a link: where a linked folder has taken the place of one, what lies in it stays.
+    Nothing is removed through a link: if a link has replaced a folder, its contents stay.
 
     Raises
     ------
@@ -296,7 +296,7 @@ def remove_part(part: Part) -> None:
 
 
 def _written_by(part: Part) -> Iterator[str]:
-    """Names of all files that the part may have written; of a job none before it had claimed the folder."""
+    """Yield all file names that the part may have written; none if its job has not yet claimed the folder."""
     outputs = [image.output for group in part.groups for image in group.images]
     yield from (*_BY_CALL, *(f"labels/{output}" for output in outputs))
     if part.settings.get("verb") == "import" or (part.folder / JOB_FILE).is_file():

@@ -1,4 +1,4 @@
-"""Runs: every result has a name, a record of how it was made, and an end that takes its fields and files along.
+"""Records runs: the name of each result, how it was made, and how to delete it with its fields and files.
 
 FiftyOne stores the path of `CoSalRunConfig` and finds `CoSalRun` by dropping "Config": both must stay in this module.
 A process without this package still reads the record, but removes nothing.
@@ -20,21 +20,21 @@ import fiftyone.core.runs as fors
 
 from umscosod.data.files import is_held, open_atomic, read_json
 from umscosod.errors import DataError, count_of
-from umscosod.integrations.fiftyone.runs.fields import undress
+from umscosod.integrations.fiftyone.runs.fields import remove_sidebar_group
 from umscosod.integrations.fiftyone.runs.parts import NOTE_FILE, Part, PartState, hold_run, list_parts, remove_part
 from umscosod.progress import ProgressFn, ignore_progress, stage_name
 
 logger = logging.getLogger(__name__)
 
 Progress = ProgressFn | bool | None
-"""What a caller may give: a callback, or whether to show a bar; None: as FiftyOne's ``show_progress_bars`` says."""
+"""A callback, or whether to show a progress bar; None: FiftyOne's ``show_progress_bars`` decides."""
 _EVERY_S = 1.0
-"""Shortest time between two notes of one stage."""
+"""Minimum interval between two notes of one stage."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Note:
-    """How far the work on a part is; called as a `ProgressFn`, which it passes on.
+    """The progress of the work on a part; a `ProgressFn` that stores each report and passes it on.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Note:
     text : str
         Stage with its counts; ``""`` before the first.
     seconds : float
-        Worked so far, by all calls.
+        Time worked so far, over all calls.
     """
 
     part: Part
@@ -55,7 +55,7 @@ class Note:
     _stage: str = ""
 
     def __call__(self, done: int, total: int, stage: str) -> None:
-        """Take a report of progress, and pass it on."""
+        """Store a report of progress, and pass it on."""
         name = stage_name(stage)
         self.text = f"{name} {done}/{total}"
         if name != self._stage or time.monotonic() - self._written_s >= _EVERY_S:
@@ -64,7 +64,7 @@ class Note:
         self.progress(done, total, stage)
 
     def write(self) -> None:
-        """Keep it."""
+        """Write the note to disk."""
         now_s = time.monotonic()
         self.seconds += now_s - self._since_s
         self._since_s = self._written_s = now_s
@@ -73,7 +73,7 @@ class Note:
 
 
 def read_note(part: Part) -> Note:
-    """Read how far a part came; a note that is missing or damaged says nothing."""
+    """Read the progress of a part; a missing or damaged note gives an empty one."""
     try:
         content = read_json(part.folder / NOTE_FILE)
         return Note(part=part, text=str(content["text"]), seconds=float(content["seconds"]))
@@ -83,7 +83,7 @@ def read_note(part: Part) -> Note:
 
 @contextmanager
 def noting(part: Part, progress: ProgressFn) -> Iterator[Note]:
-    """Keep notes of the work in this block, its last state included, however it ends short of a kill."""
+    """Store the progress of the work in this block; the last state too, unless the process is killed."""
     note = read_note(part)
     note.progress, note._since_s = progress, time.monotonic()
     try:
@@ -91,13 +91,13 @@ def noting(part: Part, progress: ProgressFn) -> Iterator[Note]:
     finally:
         try:
             note.write()
-        except DataError as error:  # such as a full disk, of which the work itself has told
+        except DataError as error:  # such as a full disk, which the work itself has reported
             logger.warning("%s", error)
 
 
 @contextmanager
 def showing(progress: Progress) -> Iterator[ProgressFn]:
-    """Turn what a caller gave into a callback: their own, FiftyOne's progress bar, or nothing."""
+    """Turn the caller's argument into a callback: their own, FiftyOne's progress bar, or none."""
     if callable(progress):
         yield progress
         return
@@ -107,7 +107,7 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
     if not (fo.config.show_progress_bars if progress is None else progress):
         yield ignore_progress
         return
-    # without a total: each stage has one of its own
+    # without a total: each stage has its own
     with fou.ProgressBar(progress=True, iters_str="steps", show_remaining_time=False) as bar:
         yield lambda done, total, stage: bar.update(suffix=f"{stage_name(stage)} {done}/{total}")
 
@@ -115,7 +115,7 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
 METHODS = tuple(f"umscosod/{verb}" for verb in ("label", "pseudo", "train", "predict", "refine", "import"))
 IMPORT = METHODS[-1]
 RUNNING, INTERRUPTED, COMPLETE = "running", "interrupted", "complete"
-"""States of a run; the record says ``running`` of an interrupted one, which nobody holds."""
+"""States of a run. The record of an interrupted run says ``running``, but no process holds its lock."""
 
 
 class CoSalRunConfig(fors.RunConfig):  # type: ignore[misc]  # untyped base
@@ -126,17 +126,17 @@ class CoSalRun(fors.Run):  # type: ignore[misc]  # untyped base
     """A run whose deletion removes the fields it wrote and its own files."""
 
     def get_fields(self, samples: Any, key: str) -> list[str]:
-        """Fields that this run wrote."""
+        """Return the fields that this run wrote."""
         return list(getattr(self.config, "fields", []))
 
     def cleanup(self, samples: Any, key: str) -> None:
-        """Remove the run's fields, then its files: a label never points to a file that is gone."""
+        """Remove the run's fields, then its files: no label ever points to a missing file."""
         _remove(samples._dataset, self.get_fields(samples, key), self.config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSummary:
-    """What is known of a run.
+    """The properties of a run.
 
     Attributes
     ----------
@@ -144,8 +144,8 @@ class RunSummary:
     method : str
         One of `METHODS`.
     state : {"running", "interrupted", "complete"}
-        ``interrupted``: it was stopped or killed, and nobody is at work on it; see `find_interrupted`. Where folders
-        cannot be locked it counts as ``running``.
+        ``interrupted``: it was stopped or killed, and no process works on it; see `find_interrupted`. If folders cannot
+        be locked, such a run counts as ``running``.
     created : str
         UTC, ISO 8601.
     folder : Path
@@ -155,7 +155,7 @@ class RunSummary:
     checkpoint : str
         Folder of the trained network, or ``""``.
     backbones : tuple of str
-        Their names with the hash of their weights.
+        Names with the hash of the weights.
     counts : dict of str to int
         Samples by status.
     seed : int
@@ -165,11 +165,11 @@ class RunSummary:
     evaluations : tuple of str
         Keys of the evaluations of its field.
     stale : dict of str to str
-        Those of them made before the field was written anew, each in words.
+        The evaluations made before the field was labelled anew, each with a sentence.
     stopped_at : str
-        Of an interrupted run: ``"training 7/72"``; ``""`` where nothing was begun.
+        For an interrupted run ``"training 7/72"``; ``""`` if nothing was begun.
     seconds : float
-        Wall time of the part that was completed last; 0 where none was.
+        Wall time of the last completed part; 0 if there is none.
     """
 
     key: str
@@ -193,7 +193,7 @@ class RunSummary:
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """Return one line for people."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
         counts = counts or count_of(self.n_samples, "sample")
         state = f"{self.state} at {self.stopped_at}" if self.stopped_at else self.state
@@ -201,12 +201,12 @@ class RunSummary:
 
 
 def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:
-    """Read the record of a run of ours; None where there is no run of that name.
+    """Read the record of a run of ours; None if no run has that name.
 
     Raises
     ------
     DataError
-        The name belongs to somebody else's run.
+        Another package owns the run.
     """
     if key not in dataset.list_runs():
         return None
@@ -217,12 +217,12 @@ def find_run(dataset: Any, key: str) -> CoSalRunConfig | None:
 
 
 def get_run(dataset: Any, key: str) -> RunSummary:
-    """Look a run up.
+    """Return the properties of a run.
 
     Raises
     ------
     DataError
-        There is none; the message names those there are.
+        There is no such run; the message names the existing runs.
     """
     from umscosod.integrations.fiftyone.evaluation.dataset import stale_evaluations
 
@@ -259,21 +259,21 @@ def get_run(dataset: Any, key: str) -> RunSummary:
 
 
 def list_runs(dataset: Any) -> list[RunSummary]:
-    """All runs of this package on a data set, oldest first."""
+    """Return all runs of this package on a data set, oldest first."""
     keys = [key for method in METHODS for key in dataset.list_runs(method=method)]
     return sorted((get_run(dataset, key) for key in keys), key=lambda run: (run.created, run.key))
 
 
 def open_part(config: CoSalRunConfig) -> Part | None:
-    """The part that a call is at work on, or left unfinished."""
+    """Return the part that a call is working on, or left unfinished."""
     parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
     return next((part for part in parts if part.state is PartState.RUNNING), None)
 
 
 def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **record: Any) -> CoSalRunConfig:
-    """Register a run, or take up the one that bears the name; the record says ``running`` from now on.
+    """Register a run, or resume the run of that name; the record says ``running`` from now on.
 
-    Fields and files of the earlier state stay: they are replaced sample by sample as new results come.
+    Earlier fields and files stay: they are replaced sample by sample as new results come.
     """
     present = find_run(dataset, key)
     if present is not None:
@@ -301,7 +301,7 @@ def update_run(dataset: Any, key: str, config: CoSalRunConfig, **changes: Any) -
 
 
 def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: Sequence[str]) -> None:
-    """Keep the ids of all samples that the run has looked at, and their hash in the record."""
+    """Store the ids of all samples that the run has processed, and their hash in the record."""
     ids = sorted(set(sample_ids))
     digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     results = fors.RunResults(dataset, config, key, sample_ids=ids)
@@ -310,23 +310,23 @@ def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: S
 
 
 def frozen_samples(dataset: Any, key: str) -> list[str]:
-    """Ids of the samples that a run has looked at so far; empty before its first part is complete."""
+    """Return the ids of the samples that a run has processed; empty before its first part is complete."""
     results = dataset.load_run_results(key)
     return [] if results is None else list(results.sample_ids)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeletedRun:
-    """What `delete_run` removed, and what of the run it left.
+    """What `delete_run` removed, and what it kept of the run.
 
     Attributes
     ----------
     run : RunSummary
-        As it was.
+        The run before its deletion.
     evaluations : tuple of str
-        Keys of its evaluations that were removed too.
+        Keys of the evaluations that were also removed.
     kept_evaluations, kept_fields : tuple of str
-        Its evaluations that stay, and the fields of their figures.
+        Kept evaluations of the run, and the fields of their scores.
     """
 
     run: RunSummary
@@ -349,14 +349,14 @@ class DeletedRun:
 def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedRun:
     """Remove a run: its fields, its files and its record, nothing else.
 
-    Masks that a person accepted are copies in a folder of their own and stay.
+    Accepted masks are copies in a folder of their own and stay.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
     key : str
     evaluations : bool
-        Remove the evaluations of its field too, with the fields of their figures; otherwise they stay, and are named.
+        Also remove the evaluations of its field, with the fields of their scores; otherwise they stay and are named.
 
     Returns
     -------
@@ -365,14 +365,14 @@ def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedR
     Raises
     ------
     DataError
-        There is no such run, a call is at work on it, or a file cannot be removed: then the record stays, and the
+        There is no such run, a call is working on it, or a file cannot be removed: then the record stays, and the
         deletion can be repeated.
     """
     dataset.reload()  # another process may have begun the run since the data set was loaded here
     run = get_run(dataset, key)
     config = find_run(dataset, key)
     assert config is not None, "get_run found it"
-    _remove(dataset, run.fields, config)  # here, as FiftyOne's own clean-up turns errors into warnings
+    _remove(dataset, run.fields, config)  # here, since FiftyOne's own clean-up turns errors into warnings
     for name in run.evaluations if evaluations else ():
         dataset.delete_evaluation(name)
     CoSalRun.delete_run(dataset, key, cleanup=False)
@@ -387,7 +387,7 @@ def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     folder = Path(config.folder)
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
-        undress(dataset, names[0] if names else "")
+        remove_sidebar_group(dataset, names[0] if names else "")
         remove_files(folder, config.run_id)
 
 
@@ -405,7 +405,7 @@ def remove_files(folder: Path, run_id: str) -> None:
 
 
 def evaluations_of(dataset: Any, field_name: str) -> list[str]:
-    """Keys of the evaluations of a field."""
+    """Return the keys of the evaluations of a field."""
     keys = []
     for key in dataset.list_evaluations():
         config = dataset.get_evaluation_info(key).config

@@ -1,4 +1,4 @@
-"""The start of a run: what would stop it is said before its name is taken, and one that came to nothing keeps none."""
+"""Starts a run: checks everything before the run is registered, and unregisters a run that has no results."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _OURS = re.compile(r"part-\d+(\.json)?")
 
 
 def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
-    """Refuse a folder that cannot take a run's files.
+    """Refuse a folder that cannot hold a run's files.
 
     Parameters
     ----------
     dataset : fiftyone.core.dataset.Dataset
     key : str
-        Name of the run, which may be there already and then keeps its folder.
+        Name of the run; an existing run keeps its folder.
     out_dir : str
 
     Raises
     ------
     DataError
-        No folder can be there, the run's files lie elsewhere, or nothing can be written.
+        The path cannot be a folder, the run's files are elsewhere, or nothing can be written.
     """
     place = check_folder(out_dir)
     present = find_run(dataset, key) if key.isidentifier() else None
@@ -49,7 +49,7 @@ def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
 
 
 def check_folder(folder: str, kind: str = "") -> Path:
-    """Give the real path of a folder that can be made and written in; the `kind` as in `check_place`.
+    """Return the real path of a folder that can be made and written; the `kind` as in `check_place`.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def check_folder(folder: str, kind: str = "") -> Path:
 
 
 def foreign_files(out_dir: str) -> list[str]:
-    """Names of what no run wrote into a folder, at most three; a run leaves it alone and writes beside it."""
+    """Name at most three files of a folder that no run wrote; a run leaves them unchanged and writes beside them."""
     folder = real_path(os.path.expanduser(out_dir))  # noqa: PTH111
     if not folder.is_dir():
         return []
@@ -74,7 +74,7 @@ def foreign_files(out_dir: str) -> list[str]:
 
 
 def check_start(job: Job) -> None:
-    """Refuse what the work would refuse at its door: settings, device, weights, checkpoint.
+    """Refuse early what the work would refuse: settings, device, weights, checkpoint.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_start(job: Job) -> None:
 
 
 def folder_of(dataset: Any, job: Job) -> Path:
-    """Folder of the run: where it is, else where it is to be."""
+    """Return the folder of the run: its present one, else its future one."""
     present = find_run(dataset, job.key)
     if present is not None:
         return Path(present.folder)
@@ -107,12 +107,12 @@ def folder_of(dataset: Any, job: Job) -> Path:
 
 
 def free_name(dataset: Any, job: Job) -> None:
-    """Forget a run that stands in the way of this one, if it was begun and came to nothing.
+    """Unregister a run of the same name that blocks this one, if it has no results.
 
     Raises
     ------
     DataError
-        A call is at work on it.
+        A call is working on it.
     """
     present = find_run(dataset, job.key)
     if present is None or present.state != RUNNING or not _conflict(present, job):
@@ -123,13 +123,13 @@ def free_name(dataset: Any, job: Job) -> None:
 
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
-    """Register the run or take it up; the caller holds its folder.
+    """Register the run or resume it; the caller must hold its folder.
 
     Raises
     ------
     DataError
-        The field has somebody else's labels, the run is of another kind or has another folder, or that folder cannot
-        be written.
+        The field has labels that no run of ours wrote, the run is of another kind or has another folder, or that folder
+        cannot be written.
     """
     present = find_run(dataset, job.key)
     if present is None:
@@ -138,7 +138,7 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
         raise DataError(conflict)
     folder = folder_of(dataset, job)
     with stage_part(folder):
-        pass  # it can be written
+        pass  # the folder is writable
     return begin_run(
         dataset,
         job.key,
@@ -157,7 +157,7 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
 
 
 def _conflict(present: CoSalRunConfig, job: Job) -> str:
-    """Why a run cannot be taken up by this call; empty where it can."""
+    """Return why this call cannot resume a run; empty if it can."""
     if (present.tree, present.has_maps) != (job.tree, job.has_maps):
         return f"{job.key!r} is a run of {present.method}; choose another name for this one"
     if job.out_dir is not None and real_path(Path(job.out_dir).expanduser()) != Path(present.folder):

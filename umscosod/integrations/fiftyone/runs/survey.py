@@ -1,4 +1,4 @@
-"""What there is: images and groups of a data set, networks of all data sets."""
+"""Lists what exists: images and groups of a data set, networks of all data sets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ LIKELY_NAMES = (
     *("cosal_group", "group", "class", "cls", "class_name", "category", "subject", "species", "label", "object"),
     *("concept", "topic", "ground_truth"),
 )
-"""Names of fields that usually say what an image shows, the surest first."""
+"""Names of fields that usually describe the content of an image, the most likely first."""
 _OF_RUNS = ("_status", "_reason", "_review")
-_PER_VALUE = 2  # images, on average: a field with about one value an image names images, not groups
+_PER_VALUE = 2  # mean images per value: a field with about one value an image names images, not groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """What a run over a collection would find.
+    """The groups that a run over a collection would form.
 
     Attributes
     ----------
     group_field : str or None
         None: by folder.
     sizes : dict of str to int
-        Images by name of group, the largest first.
+        Number of images by name of group, the largest first.
     ungrouped : int
-        Images without a group: a run leaves them alone.
+        Images without a group: a run skips them.
     """
 
     group_field: str | None
@@ -44,12 +44,12 @@ class Survey:
 
     @property
     def n_images(self) -> int:
-        """Images with a group."""
+        """Number of images with a group."""
         return sum(self.sizes.values())
 
     @property
     def n_single(self) -> int:
-        """Images that are alone in their group."""
+        """Number of images that are alone in their group."""
         return sum(size == 1 for size in self.sizes.values())
 
 
@@ -66,7 +66,7 @@ def survey(sample_collection: Any, group_field: str | None = None) -> Survey:
     Raises
     ------
     DataError
-        What a run would refuse: other media than images, no such field, or one with several values a sample.
+        Errors of a run: other media than images, no such field, or a field with several values a sample.
     """
     view = flat_images(sample_collection)
     counts: Counter[str] = Counter()
@@ -83,7 +83,7 @@ def survey(sample_collection: Any, group_field: str | None = None) -> Survey:
 
 
 def group_fields(sample_collection: Any) -> list[str]:
-    """Text and Classification fields that may name groups, by name; not those that runs and reviews write."""
+    """Return the text and Classification fields that may name groups, without those of runs and reviews."""
     import fiftyone as fo
 
     masks = sample_collection.get_field_schema(embedded_doc_type=fo.Segmentation)
@@ -101,8 +101,8 @@ def likely_group_field(sample_collection: Any) -> str | None:
     Returns
     -------
     str or None
-        A text or Classification field of a usual name with two values or more and several images a value. Without
-        one of a usual name: the only other field of that kind, if all images lie in one folder. None: the folder.
+        A text or Classification field with a usual name, at least two values and several images a value. If there is
+        none: the only other field of that kind, if all images are in one folder. None: the folder.
     """
     view = flat_images(sample_collection)
     names = group_fields(view)
@@ -139,13 +139,13 @@ class Network:
     Attributes
     ----------
     dataset, key : str
-        The run it comes from.
+        The run of the network.
     backbones : tuple of str
-        Names of the features that it needs, with the hash of their weights.
+        Names of its features, with the hash of their weights.
     created : str
-        When the run was begun: UTC, ISO 8601.
+        Start of the run: UTC, ISO 8601.
     n_samples : int
-        Samples that the run has looked at.
+        Samples that the run has processed.
     checkpoint : Path
     """
 
@@ -158,37 +158,37 @@ class Network:
 
     @property
     def name(self) -> str:
-        """``DATASET/KEY``, as `predict_dataset` takes it."""
+        """``DATASET/KEY``, the form for `predict_dataset`."""
         return f"{self.dataset}/{self.key}"
 
 
 def list_networks() -> tuple[Network, ...]:
-    """List the networks of all data sets whose files are there, newest first; two queries, no data set is loaded."""
+    """List the networks of all data sets with existing files, newest first; two queries, no data set is loaded."""
     networks = [network for network in _recorded({}) if network.checkpoint.is_dir()]
     return tuple(sorted(networks, key=lambda network: (network.created, network.name), reverse=True))
 
 
 def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
-    """Find the network that is meant.
+    """Find the network of a name or path.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
     checkpoint : str or path
-        The key of a run of this data set; ``DATASET/KEY`` of another; the folder of a run, whose newest network is
-        taken; or a part of it, an output folder, or a checkpoint.
+        The key of a run of this data set; ``DATASET/KEY`` of another data set; the folder of a run (its newest network
+        is used), or a part of it, an output folder, or a checkpoint.
 
     Returns
     -------
     Path
-        Something that holds a checkpoint.
+        A path that holds a checkpoint.
 
     Raises
     ------
     DataError
-        The run has no trained network, or its files are gone.
+        The run has no trained network, or its files are missing.
     CheckpointError
-        There is no such network; the message names those there are.
+        There is no such network; the message names the existing ones.
     """
     dataset = sample_collection._dataset
     text = str(checkpoint)
@@ -230,14 +230,14 @@ def _in_folder(folder: Path, asked: str) -> Path:
 
 
 def _others() -> str:
-    """The networks there are, to end a message with."""
+    """Return the existing networks as the end of a message."""
     names = [network.name for network in list_networks()]
     more = ", ..." if len(names) > _SHOWN else ""
     return f"; networks there are: {', '.join(names[:_SHOWN]) or 'none'}{more}"
 
 
 def _recorded(wanted: Mapping[str, Any]) -> list[Network]:
-    """Networks in the records of our runs of all data sets, whether their files are there or not."""
+    """Read the networks from the records of our runs of all data sets, with or without files."""
     import fiftyone.core.odm as foo
 
     database = foo.get_db_conn()

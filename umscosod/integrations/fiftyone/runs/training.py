@@ -1,4 +1,4 @@
-"""Training on what lies on a data set: pseudo-labels, masks that a person accepted, or both."""
+"""Trains on the masks of a data set: pseudo-labels, accepted masks, or both."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def with_detections_file(
 ) -> PipelineConfig:
     """Write the instance masks of a part's samples to ``PART/detections.json`` and point the configuration there.
 
-    A COCO file that the configuration names is left to the pipeline, which finds images by the paths of their files.
+    If the configuration names a COCO file, the pipeline reads it and finds images by the paths of their files.
 
     Parameters
     ----------
     sample_collection : fiftyone.core.collections.SampleCollection
     detections_field : str or None
-        ``Detections`` field whose detections have masks; None: as the configuration says.
+        ``Detections`` field whose detections have masks; None: the configuration decides.
     part : Part
     config : PipelineConfig
 
@@ -90,7 +90,7 @@ def _from_field(sample_collection: Any, field: str, part: Part) -> dict[str, Any
             if not detection.has_mask:
                 raise DataError(f"{sample.filepath}: a detection in {field!r} has no mask; boxes alone cannot be used")
             whole_HW = np.zeros(size_hw, np.uint8)
-            detection.to_segmentation(mask=whole_HW, target=FOREGROUND)  # draws into the mask it is given
+            detection.to_segmentation(mask=whole_HW, target=FOREGROUND)  # draws into the given mask
             score = 1.0 if detection.confidence is None else float(detection.confidence)
             annotations.append({"image_id": sample.id, "segmentation": encode_rle(whole_HW > 0), "score": score})
     return {"images": [{"id": id_, "file_name": id_} for id_ in part.sample_ids], "annotations": annotations}
@@ -101,7 +101,7 @@ METHOD = "umscosod/train"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainOutcome:
-    """A trained network as a run.
+    """The result of a training run.
 
     Attributes
     ----------
@@ -113,10 +113,10 @@ class TrainOutcome:
     out : Path
         Folder of the run.
     n_labels, n_reviewed : int
-        Masks trained on, and how many of them are a person's.
+        Number of masks trained on, and of those that are a person's.
     notes : tuple of str
     seconds : float
-        Wall time of the work, that of the calls it goes on from included.
+        Wall time of the work, with that of the interrupted calls.
     """
 
     key: str
@@ -139,7 +139,7 @@ class TrainOutcome:
 
     @property
     def is_success(self) -> bool:
-        """There is a checkpoint: a failure is an error."""
+        """True: there is a checkpoint, since a failure raises an error."""
         return True
 
 
@@ -162,14 +162,14 @@ def train_dataset(
     sample_collection, group_field, out_dir, config, progress
         As for `umscosod.integrations.fiftyone.label_dataset`.
     labels : str or None
-        Mask field to learn from, such as that of a pseudo-label run, whose confidences weigh the loss. Samples that
-        a person rejected are left out. None: learn from `reviewed` alone.
+        Mask field to learn from, such as that of a pseudo-label run, whose confidences weight the loss. Samples
+        rejected by a person are omitted. None: learn from `reviewed` alone.
     reviewed : str or None
-        Field of accepted masks; they take the place of `labels` with full weight. None: leave them out.
+        Field of accepted masks; they replace those of `labels` and have full weight. None: do not use any.
     key : str
         Name of the run.
     overwrite : bool
-        Train anew where the run is complete.
+        Train anew if the run is complete.
 
     Returns
     -------
@@ -178,11 +178,11 @@ def train_dataset(
     Raises
     ------
     DataError
-        Nothing to train on, the run exists, or an interrupted run of other settings.
+        There are no masks to train on, the run exists, or an interrupted run has other settings.
 
     Notes
     -----
-    The masks are copied when the run begins: a review that goes on meanwhile does not change it.
+    The masks are copied when the run begins: later reviews do not change it.
     """
     config = load_config(DEFAULT_PRESET) if config is None else config
     view = flat_images(sample_collection)
@@ -209,13 +209,13 @@ def train_dataset(
 
 
 def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, progress: ProgressFn) -> TrainOutcome:
-    """Do what `train_dataset` says, while no other call works on the run."""
+    """Do the work of `train_dataset`, while no other call works on the run."""
     from umscosod.pipeline import train
 
     dataset = view._dataset
     is_new = _refuse_trained(dataset, job.key, job.overwrite)
     check_start(job)
-    chosen = _choose(view, job, labels, reviewed) if is_new else None  # refuses before anything is registered
+    chosen = _choose(view, job, labels, reviewed) if is_new else None  # refuses bad input before the run is registered
     record = open_run(dataset, job)
     folder = Path(record.folder)
     reports = []
@@ -242,8 +242,8 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
         notes=report.notes,
         seconds=seconds,
     )
-    # In this order: killed between two of them, the next call finds the part open and its network trained, and the
-    # record never names one that is gone.
+    # If the process is killed between two steps, the next call finds the part open and its network trained. The record
+    # never names a missing network.
     _complete(dataset, job, record, part, outcome)
     set_state(part, PartState.COMPLETE)
     for other in list_parts(folder):
@@ -253,7 +253,7 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
 
 
 def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> bool:
-    """Refuse the name of a run that is complete; gives whether it is a new one."""
+    """Refuse the name of a complete run; return whether the run is new."""
     from umscosod.integrations.fiftyone.runs.record import COMPLETE, find_run
 
     present = find_run(dataset, key)
@@ -264,7 +264,7 @@ def _refuse_trained(dataset: Any, key: str, overwrite: bool) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chosen:
-    """What there is to learn from: groups of images, their masks, and whose mask is a person's."""
+    """The training data: groups of images, their masks, and which masks are a person's."""
 
     groups: tuple[ImageGroup, ...]
     masks: dict[str, Path]
@@ -272,7 +272,7 @@ class _Chosen:
 
 
 def _choose(view: Any, job: Job, labels: str | None, reviewed: str | None) -> _Chosen:
-    """Find images that have a group and a mask."""
+    """Find the images with a group and a mask."""
     masks, people = _find_masks(view, labels, reviewed)
     ids, paths = view.values(["id", "filepath"])
     names = read_groups(view, [Path(path) for path in paths], job.group_field)
@@ -285,7 +285,7 @@ def _choose(view: Any, job: Job, labels: str | None, reviewed: str | None) -> _C
 
 
 def _freeze(chosen: _Chosen, dataset: Any, job: Job, folder: Path, run_id: str, labels: str | None) -> Part:
-    """Copy the masks to train on, then record the part: an interruption before that leaves nothing to take up."""
+    """Copy the masks to train on, then record the part: an earlier interruption leaves no part to resume."""
     ids = frozenset(image.id for group in chosen.groups for image in group.images)
     n_reviewed = len(ids & chosen.people)
     with stage_part(folder) as staging:
@@ -298,7 +298,7 @@ def _freeze(chosen: _Chosen, dataset: Any, job: Job, folder: Path, run_id: str, 
 
 
 def _find_masks(view: Any, labels: str | None, reviewed: str | None) -> tuple[dict[str, Path], frozenset[str]]:
-    """Mask files by sample, and the samples whose mask is a person's."""
+    """Return mask files by sample, and the samples whose mask is a person's."""
     masks = _mask_files(view, labels) if labels else {}
     if labels and view.has_field(f"{labels}_review"):
         for id_, state in zip(*view.values(["id", f"{labels}_review"]), strict=True):
@@ -316,7 +316,7 @@ def _mask_files(view: Any, field: str) -> dict[str, Path]:
 
 
 def _copy_masks(groups: Iterable[ImageGroup], masks: dict[str, Path], target: Path) -> None:
-    """Copy masks byte by byte to where the pipeline looks for them."""
+    """Copy masks byte by byte into the pipeline's folder."""
     for group in groups:
         for image in group.images:
             source = masks[image.id]
@@ -329,7 +329,7 @@ def _copy_masks(groups: Iterable[ImageGroup], masks: dict[str, Path], target: Pa
 
 
 def _write_manifest(dataset: Any, labels: str | None, sample_ids: Iterable[str], target: Path) -> None:
-    """Take along what a pseudo-label run says of its masks: source, confidence and the grid they were made on."""
+    """Copy a pseudo-label run's values of its masks: source, confidence and the grid they were made on."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
     record = find_run(dataset, labels) if labels else None
