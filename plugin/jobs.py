@@ -107,7 +107,7 @@ class AppJob:
         """Start the job. From now on `list_jobs` returns it."""
         with _lock:
             before = _jobs.get(self.dataset_name, [])
-            # The new job replaces earlier jobs that failed or were stopped.
+            # The new job replaces jobs of the same operator that failed or were stopped.
             kept = [job for job in before if job.uri != self.uri or job.state in (RUNNING, DONE)]
             ended = [job for job in kept if job.state != RUNNING]
             _jobs[self.dataset_name] = [job for job in kept if job not in ended[:-KEPT]] + [self]

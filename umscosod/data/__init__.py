@@ -1,1 +1,1 @@
-"""Groups, pictures and masks: everything that touches image files (torch-free)."""
+"""Reads and writes groups, pictures and masks: all code that touches image files, without torch."""

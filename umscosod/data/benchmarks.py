@@ -1,7 +1,7 @@
-"""Co-saliency benchmarks on disk: groups and the masks that belong to them. Nothing is written or fetched.
+"""Reads co-saliency benchmarks from disk: groups and their masks. Writes and downloads nothing.
 
-CoCA, CoSOD3k, CoSal2015, DUTS-class, COCO9213 and their copies all are two trees of equal shape under names of their
-own (``image|images|Image|img|ims`` and ``gt|GT|gts|binary|GroundTruth|masks``). They are recognised by shape:
+CoCA, CoSOD3k, CoSal2015, DUTS-class, COCO9213 and their copies consist of two folder trees of equal shape
+(``image|images|Image|img|ims`` and ``gt|GT|gts|binary|GroundTruth|masks``). This module recognises four layouts:
 
 * ``BENCH/image/GROUP/x.jpg`` and ``BENCH/gt/GROUP/x.png``;
 * ``DATA/images/BENCH/GROUP/x.jpg`` and ``DATA/gts/BENCH/GROUP/x.png`` (one pair of trees for several benchmarks);
@@ -26,7 +26,7 @@ from umscosod.types import ImageGroup
 
 logger = logging.getLogger(__name__)
 
-_MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")  # the first that exists is taken
+_MASK_EXTENSIONS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")  # the first existing one is used
 _SHOWN = 3
 
 
@@ -52,13 +52,13 @@ class Benchmark:
 def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
     """Open a benchmark folder.
 
-    Images and masks are matched by their folder below the two trees and by the file name without extension; where
-    there is no exact match, letter case is ignored.
+    Images and masks are matched by their folder below the two trees and by the file name without extension. Without an
+    exact match, letter case is ignored.
 
     Parameters
     ----------
     root : path
-        In one of the layouts of this module's head.
+        A folder in one of the layouts of the module docstring.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
     Raises
     ------
     DataError
-        `root` is not a folder, has no such layout, or not a single image has a mask. Single images without a mask
-        and masks without an image are counted in a warning.
+        `root` is not a folder, has no such layout, or no image has a mask. A warning counts single images without a
+        mask and masks without an image.
     """
     root = Path(root)
     untaken: Counter[str] = Counter()
@@ -103,7 +103,7 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
 
 
 def _index_masks(mask_dir: Path) -> dict[str, Path]:
-    """Masks below a folder by relative path without extension, exact and case-folded."""
+    """Return the masks below a folder by relative path without extension, exact and case-folded."""
     exact: dict[str, Path] = {}
     folded: dict[str, Path] = {}
     usable = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
@@ -124,7 +124,7 @@ def _find_mask(image: FoundImage, indices: dict[Layout, dict[str, Path]]) -> Pat
 
 
 def _folded(key: str) -> str:
-    return "\x00" + key.casefold()  # no file name has a NUL: apart from every exact key
+    return "\x00" + key.casefold()  # no file name has a NUL, so this differs from every exact key
 
 
 def _mask_rank(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Files that appear whole, folders that one job holds, and places that no job may write to."""
+"""Writes files atomically, locks folders, and checks places for results."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from typing import Any, BinaryIO
 from umscosod.errors import DataError, reason_of
 
 LONGEST = 255
-"""Bytes that ext4, APFS and most other file systems allow the name of a file or folder."""
+"""Largest number of bytes in a name on ext4, APFS and most other file systems."""
 LONGEST_PATH = 4000
-"""Bytes of a whole path that Linux surely takes (4095), with room for the name of a temporary file beside it."""
+"""Largest number of bytes in a path that Linux surely accepts (4095), less room for a temporary file's name."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Write a file under a temporary name beside it; it takes its own name when the block ends well.
+    """Write a file under a temporary name beside it; rename it when the block ends without an error.
 
-    Parent folders are made. A reader, or a run that is killed half-way, never sees part of a file. When the block
-    raises, what was there before stays.
+    Parent folders are made. A reader never sees part of a file, even if the run is killed. If the block raises, an
+    earlier file stays.
 
     Yields
     ------
@@ -40,7 +40,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     DataError
         The folder or file cannot be written.
     """
-    # not derived from the file's own name, which may already be as long as the file system allows
+    # a name independent of the file's own, which may already have the maximum length
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def why_unreadable(path: Path) -> str:
-    """Why a path is no file to be read, in the system's words; empty where it is: a FIFO or a device is waited for."""
+    """Return why a path cannot be read as a file, in the system's words; empty if it can. Never waits for a FIFO."""
     try:
         is_regular = stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError) as error:
@@ -64,19 +64,19 @@ def why_unreadable(path: Path) -> str:
 
 
 def read_json(file: Path, max_bytes: int | None = None) -> Any:
-    """Read a JSON file of ours, whatever has become of it; what the content means is the caller's.
+    """Read a JSON file of ours, which may be damaged; the caller checks the content.
 
     Parameters
     ----------
     file : Path
     max_bytes : int, optional
-        A longer file is damaged.
+        A longer file counts as damaged.
 
     Raises
     ------
     DataError
-        The file is missing, no regular file, too long, or no JSON: binary, torn, nested too deeply, with a number of
-        thousands of digits. The message says which file and why; what to do depends on the file.
+        The file is missing, no regular file, too long, or no JSON: binary, truncated, nested too deeply, or with a
+        number of thousands of digits. The message names the file and the reason; the remedy depends on the file.
     """
     if reason := why_unreadable(file):
         raise DataError(f"{file} cannot be read: {reason}")
@@ -91,7 +91,7 @@ def read_json(file: Path, max_bytes: int | None = None) -> Any:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file name is one that `open_atomic` writes under.
+    """Whether a file name is a temporary name of `open_atomic`.
 
     Examples
     --------
@@ -102,21 +102,21 @@ def is_leftover(name: str) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in a folder and below it; links are not followed.
+    """Remove the temporary files of killed writers in a folder and below it; links are not followed.
 
-    Nobody may be writing there meanwhile. A folder that does not exist has none.
+    No process may be writing there. A missing folder has no such files.
 
     Raises
     ------
     DataError
-        A file may not be removed.
+        A file cannot be removed.
     """
     waiting = [] if folder.is_symlink() else [folder]
     while waiting:  # os.walk is recursive, and folders may nest deeply
         try:
             with os.scandir(waiting.pop()) as found:
                 entries = list(found)
-        except OSError:  # missing, or not ours to look into
+        except OSError:  # missing, or not readable for us
             continue
         waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
         files = [Path(entry.path) for entry in entries if not entry.is_dir(follow_symlinks=False)]
@@ -128,15 +128,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def remove_listed(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of a folder by their relative POSIX names, and folders that are empty then.
+    """Remove files of a folder by their relative POSIX names, and then its empty folders.
 
-    Never through a link below `folder`, which may be one itself: a linked folder on the way is left alone with all that
-    lies in it; a link in the place of a file goes, its target stays. What is missing, or is a folder, is passed over.
+    Nothing is removed through a link below `folder`; `folder` itself may be a link. A linked folder and its contents
+    stay. A link in the place of a file is removed, but its target stays. Missing names and folders are skipped.
 
     Raises
     ------
     OSError
-        A file may not be removed.
+        A file cannot be removed.
     """
     is_link: dict[Path, bool] = {}
     for name in names:
@@ -152,7 +152,7 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
 
 
 def describe_damage(error: Exception) -> str:
-    """Say what is wrong with a JSON file, by what its reader raised, without Python's own advice.
+    """Describe the damage of a JSON file from its reader's error, without Python's own advice.
 
     Examples
     --------
@@ -163,47 +163,47 @@ def describe_damage(error: Exception) -> str:
         return "it is nested too deeply"
     if isinstance(error, KeyError):
         return f"it lacks {error}"
-    return str(error).partition("; use sys.")[0]  # on integers of thousands of digits
+    return str(error).partition("; use sys.")[0]  # Python adds it for integers of thousands of digits
 
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S, _PAUSE_S = 0.25, 0.02
-"""So long, and so often, a lock is tried: `is_held` holds one for a moment."""
+"""How long a lock is tried, and the pause between two attempts: `is_held` holds a lock for a moment."""
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder until the block ends, or until this process does, however it dies.
+    """Lock a folder until the block ends, or until this process ends in any way.
 
     Parameters
     ----------
     folder : Path
-        Made if missing. Nothing is written into it: the folder itself is locked (``flock``), not a file in it, so
-        reading stays free, no lock is left behind, and a folder without write permission can be locked too.
+        Created if missing. The lock is on the folder itself (``flock``), not on a file in it. So reading stays
+        possible, no lock file is left behind, and a folder without write permission can be locked too.
 
     Raises
     ------
     DataError
-        Somebody holds it, or it cannot be made.
+        Another job holds the folder, or it cannot be made.
 
     Notes
     -----
-    Not reentrant: the thread that holds a folder is turned away as well. Where a file system or Windows has no locks on
-    folders, such as some network shares, a warning says so and the block runs unprotected.
+    The lock is not reentrant: it also refuses the thread that holds the folder. If a file system cannot lock folders
+    (some network shares, Windows), a warning says so and the block runs without protection.
     """
     descriptor = _acquire(folder)
     try:
         yield
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # which lets go of the lock
+            os.close(descriptor)  # closing releases the lock
 
 
 def is_held(folder: Path) -> bool:
-    """Whether somebody, this process included, holds a folder now; also where folders cannot be locked: nobody knows.
+    """Whether any process, also this one, holds a folder now; true if folders cannot be locked, as it is unknown.
 
-    A folder that does not exist is held by nobody.
+    No process holds a missing folder.
     """
     if sys.platform == "win32":
         return True
@@ -215,7 +215,7 @@ def is_held(folder: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # held, or no such locks
+    except OSError:  # held, or folders cannot be locked
         return True
     finally:
         os.close(descriptor)
@@ -223,7 +223,7 @@ def is_held(folder: Path) -> bool:
 
 
 def _acquire(folder: Path) -> int | None:
-    """Open and lock; None where folders cannot be locked."""
+    """Open and lock; return None if folders cannot be locked."""
     if sys.platform == "win32":
         logger.warning("folders cannot be locked on Windows; never start two jobs on %s", folder)
         return None
@@ -239,7 +239,7 @@ def _acquire(folder: Path) -> int | None:
         os.close(descriptor)
         if not is_locked:
             return None
-        # removed between opening and locking, and perhaps made anew: lock the new one
+        # removed between opening and locking, and perhaps created again: lock the new one
 
 
 def _open(folder: Path) -> int:
@@ -251,7 +251,7 @@ def _open(folder: Path) -> int:
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
-    """Lock an open folder; False, with a warning, where there are no such locks."""
+    """Lock an open folder; return False, with a warning, if folders cannot be locked."""
     import fcntl  # not on Windows
 
     last_s = time.monotonic() + _PATIENCE_S
@@ -272,7 +272,7 @@ def _lock(descriptor: int, folder: Path) -> bool:
 
 
 def _is_still(descriptor: int, folder: Path) -> bool:
-    """Whether the folder of that name is the one that was opened."""
+    """Whether the name still belongs to the opened folder."""
     try:
         return os.path.samestat(os.fstat(descriptor), folder.stat())
     except FileNotFoundError:
@@ -280,14 +280,14 @@ def _is_still(descriptor: int, folder: Path) -> bool:
 
 
 OWN_FOLDERS = ("masks", "maps", "thumbs", "run")
-"""Folders of a job's results; what the record lists of them is what ``overwrite`` removes."""
+"""Folders of a job's results; ``overwrite`` removes their files that the record lists."""
 OWN_FILES = ("report.json", "index.html")
 GUARDED = (*OWN_FOLDERS, "pseudo", *OWN_FILES)
-"""What must not be there when a job begins, unless an earlier job left it. ``pseudo`` is rewritten file by file, as a
-person may have put masks there."""
+"""Names that must not exist when a job begins, unless an earlier job made them. ``pseudo`` is rewritten file by file,
+as a person may have put masks there."""
 JOB_FILE = Path("run", "job.json")
 EXPORT_FILE = "export.json"
-_SHOWN = 100  # letters of a name that is too long
+_SHOWN = 100  # letters to show of a name that is too long
 _TILES = ("image", "pseudo", "map", "mask")
 _COMPLETE = frozenset({"report.json", "index.html", "masks"})
 _ARTICLES = {"job": "a job", "export": "an export", "bench": "a bench"}
@@ -295,9 +295,9 @@ _BENCH = frozenset({"bench.json", "bench.md", "index.html"})
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """Absolute path without links; one that leads nowhere or round in a circle, or has a NUL, stays as it is.
+    """Return the absolute path without links; a dangling or circular link, or a path with a NUL, stays as it is.
 
-    ``Path.resolve`` raises a RuntimeError on a circle.
+    ``Path.resolve`` raises a RuntimeError for a circular link.
     """
     try:
         return Path(os.path.realpath(path))
@@ -311,9 +311,9 @@ def is_results(folder: Path) -> bool:
 
 
 def kind_of_results(folder: Path) -> str:
-    """What a folder holds of this program's: ``"job"``, finished or not, ``"export"``, ``"bench"``; ``""`` if nothing.
+    """Return the kind of this program's results: ``"job"``, finished or not, ``"export"``, ``"bench"``; else ``""``.
 
-    A damaged ``run/job.json`` counts too; one that is plainly another program's does not.
+    A damaged ``run/job.json`` counts too; a file that clearly belongs to another program does not.
     """
     names = _names_in(folder)
     if names >= _COMPLETE or ("run" in names and _is_job(folder / JOB_FILE)):
@@ -324,32 +324,32 @@ def kind_of_results(folder: Path) -> str:
 
 
 def is_job_record(content: object) -> bool:
-    """Whether this is what ``run/job.json`` holds."""
+    """Whether this is the content of a ``run/job.json``."""
     return isinstance(content, dict) and all(isinstance(content.get(name), dict) for name in ("settings", "bound"))
 
 
 def thumb_names(output: str) -> tuple[str, ...]:
-    """Names of the small pictures that the contact sheet may have of an output, below the output folder."""
+    """Return the names that the contact sheet may give to thumbnails of an output, below the output folder."""
     return tuple(PurePosixPath("thumbs", tile, output).with_suffix(".jpg").as_posix() for tile in _TILES)
 
 
 def check_place(out: str | os.PathLike[str], kind: str = "", what: str = "--out") -> None:
-    """Refuse a place for results that cannot be a folder, or lies among the results of this program.
+    """Refuse a place for results that cannot be a folder, or is among the results of this program.
 
     Parameters
     ----------
     out : path
         Need not exist.
     kind : str
-        What is to lie there; see `kind_of_results`.
+        Kind of the new results; see `kind_of_results`.
     what : str
-        How the user calls it.
+        The user's name for the place.
 
     Raises
     ------
     DataError
-        It is empty, has a NUL, is a file or lies below one, is a link that leads round in a circle, holds results of
-        another kind, or lies in the folders that an earlier job or export writes.
+        The path is empty, has a NUL, is a file or below one, is a circular link, holds results of another kind, or is
+        in the folders of an earlier job or export.
     """
     name = os.fspath(out)
     if not name:
@@ -378,7 +378,7 @@ def _names_in(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as found:
             return frozenset(entry.name for entry in found)
-    except OSError:  # the walk that lists the folder next says so
+    except OSError:  # the walk that lists the folder next reports it
         return frozenset()
 
 
@@ -396,7 +396,7 @@ _DAMAGED = object()
 
 
 def _read(file: Path) -> Any:
-    """Content of a JSON file; None where there is no such file."""
+    """Return the content of a JSON file; None if there is no such file."""
     if not os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder may not be looked into
         return None
     try:

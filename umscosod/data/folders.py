@@ -1,4 +1,4 @@
-"""Walk folders of images, files and groups."""
+"""Searches folders for images, files and groups."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from umscosod.errors import DataError, reason_of
 logger = logging.getLogger(__name__)
 
 MAX_ENTRIES = 1_000_000
-"""Names looked at before a walk gives up: a whole disk, or links that multiply."""
+"""Number of names after which a walk stops: the root may be a whole disk, or links may multiply."""
 
 _Ids = frozenset[tuple[int, int]]
 
 
 def walk_files(root: Path) -> Iterator[Path]:
-    """List what is below a folder and is no folder, by name, folder by folder.
+    """List all entries below a folder that are no folders, by name, folder by folder.
 
-    Names that start with a dot are passed over. Linked folders are followed, bar those that lead back to a folder on
-    the way to them. Images to be labelled are found by `umscosod.data.folders.iter_images` instead: that walk knows
-    layouts, results and names that are no data, and takes a folder once however many links lead to it.
+    Names that start with a dot are skipped. Linked folders are followed, except links to a folder on the path to them.
+    To find images to label, use `umscosod.data.folders.iter_images` instead: it knows layouts, results and names that
+    are no data, and reads a folder once even if many links point to it.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def walk_files(root: Path) -> Iterator[Path]:
     Raises
     ------
     DataError
-        `root` cannot be listed, or more than `MAX_ENTRIES` names are below it. (A folder further down that cannot be
-        listed is named in the log.)
+        `root` cannot be listed, or more than `MAX_ENTRIES` names are below it. (The log names an unreadable folder
+        further down.)
     """
     home = real_path(root)
     try:
@@ -78,7 +78,7 @@ def walk_files(root: Path) -> Iterator[Path]:
 
 
 def _identify(entry: os.DirEntry[str]) -> tuple[int, int] | None:
-    """Device and number of a folder, linked or not; None for what is no folder, or a link that leads nowhere."""
+    """Return device and number of a folder, linked or not; None for other entries and dangling links."""
     try:
         if not entry.is_dir():
             return None
@@ -89,14 +89,14 @@ def _identify(entry: os.DirEntry[str]) -> tuple[int, int] | None:
 
 
 IMAGE_FOLDERS = ("image", "images", "img", "imgs", "ims")
-"""Names (in any case) under which benchmarks keep their images, in order of preference."""
+"""Names (in any case) of image folders in benchmarks, in order of preference."""
 MASK_FOLDERS = ("gt", "gts", "groundtruth", "groundtruths", "ground_truth", "ground-truth", "binary", "masks", "mask")
-"""Names (in any case) under which benchmarks keep their masks, in order of preference."""
+"""Names (in any case) of mask folders in benchmarks, in order of preference."""
 _NOT_DATA = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs"})
 _NOT_WORTH_A_WORD = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "picasa.ini"})
 _THUMBS = "folder called thumbs"
 _BACKSLASH = "with a backslash in the name: rename it"
-_DEEPEST = 100  # levels of folders below the root: far from the limits of paths and of recursion
+_DEEPEST = 100  # levels of folders below the root: far below the limits of paths and of recursion
 _SHOWN = 5
 
 
@@ -107,11 +107,11 @@ class FoundImage:
     Attributes
     ----------
     path : Path
-        Where it lies.
+        Its path.
     name : str
         Relative POSIX path, without the ``image`` folder of a benchmark layout.
     layout : Layout or None
-        The benchmark layout it belongs to.
+        The benchmark layout that it belongs to.
     """
 
     path: Path
@@ -128,8 +128,8 @@ class Layout:
     prefix : str
         Relative POSIX path of the folder that holds both; ``""`` for the root itself.
     image_dir, mask_dir : Path
-        They are the same tree twice: ``image/GROUP/x.jpg`` and ``gt/GROUP/x.png``. Where masks lie below their own
-        images (``GROUP/x.jpg`` and ``GROUP/gt/x.png``), `image_dir` is the parent of `mask_dir`.
+        The same tree twice: ``image/GROUP/x.jpg`` and ``gt/GROUP/x.png``. If masks are below their own images
+        (``GROUP/x.jpg`` and ``GROUP/gt/x.png``), `image_dir` is the parent of `mask_dir`.
     """
 
     prefix: str
@@ -139,7 +139,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Folder:
-    """A folder to be walked: where, under which name, and in which layout."""
+    """A folder to search: its path, its name, and its layout."""
 
     path: Path
     name: str
@@ -148,7 +148,7 @@ class _Folder:
 
 @dataclass(kw_only=True, slots=True)
 class _Walk:
-    """State of one walk: folders already seen, and links put off until all real folders are done."""
+    """State of one walk: folders already read, and links postponed until all real folders are read."""
 
     root: Path
     excluded: tuple[Path, ...]
@@ -167,19 +167,19 @@ def iter_images(
 ) -> Iterator[FoundImage]:
     """Find every image file below a folder.
 
-    Passed over: hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
-    benchmark layouts. Names with a backslash are not taken. Linked folders are followed, each folder once however
-    many links lead to it, and after the real ones; a link to a folder that holds `root` is not.
+    The walk skips hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
+    benchmark layouts, and names with a backslash. It follows linked folders after the real ones and reads each folder
+    once. It does not follow a link to a folder that contains `root`.
 
     Parameters
     ----------
     root : Path
     exclude : iterable of path
-        Folders left out with all below them; one that contains `root` itself has no effect.
+        Folders to omit with everything below; one that contains `root` itself has no effect.
     untaken : Counter, optional
-        Counts by kind what is neither an image nor passed over; see `log_untaken`.
+        Counts the files by kind that are neither images nor skipped; see `log_untaken`.
     level : int
-        Of what is said of folders that are left out.
+        Log level of messages about omitted folders.
 
     Yields
     ------
@@ -189,7 +189,7 @@ def iter_images(
     Raises
     ------
     DataError
-        `root` does not exist, is not a folder or the root of the file system, or cannot be listed.
+        `root` does not exist, is not a folder, is the root of the file system, or cannot be listed.
     """
     check_folder(root)
     real_root = real_path(root)
@@ -218,21 +218,21 @@ def check_folder(root: Path) -> None:
 
 
 def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--out") -> None:
-    """Refuse a folder of images as one of results: it would not be searched for images any more.
+    """Refuse a folder of images as a folder of results: later runs would not search it for images.
 
     Parameters
     ----------
     out : Path
-        Need not exist. One that holds results already is let pass.
+        Need not exist. A folder that holds results already is accepted.
     exclude : iterable of Path
         Folders in it whose images do not count.
     what : str
-        How the user calls it.
+        The user's name for the folder.
 
     Raises
     ------
     DataError
-        There is an image in it, or below it.
+        There is an image in the folder, or below it.
     """
     if out.is_dir() and not is_results(out):
         found = next(iter_images(out, exclude=exclude, level=logging.DEBUG), None)
@@ -249,13 +249,13 @@ def is_image_name(name: str) -> bool:
 
 
 def log_untaken(root: Path, untaken: Counter[str]) -> None:
-    """Say, in one warning, of which kind and how many the files are that were not taken for images; or nothing."""
+    """Log one warning with the kinds and counts of the files that are no images, if any."""
     if untaken:
         logger.warning("%s: %s", root, describe_untaken(untaken))
 
 
 def describe_untaken(untaken: Counter[str]) -> str:
-    """What is no image by count and kind, the most frequent first: ``not taken: 3 .heic (...), 2 .mp4``."""
+    """Describe other files by count and kind, the most frequent first: ``not taken: 3 .heic (...), 2 .mp4``."""
     kinds = [f"{count} {kind}{_hint(kind)}" for kind, count in sorted(untaken.items(), key=lambda item: -item[1])]
     more = ", ..." if len(kinds) > 2 * _SHOWN else ""
     return f"not taken: {', '.join(kinds[: 2 * _SHOWN])}{more}"
@@ -272,7 +272,7 @@ def _kind(name: str) -> str:
 
 
 def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
-    """Images of a folder, then of those below it in natural order; without recursion, as folders may nest deeply."""
+    """Yield images of a folder, then of those below in natural order; no recursion, as folders may nest deeply."""
     waiting = [start]
     while waiting:
         here = waiting.pop()
@@ -291,7 +291,7 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
         walk.untaken.update(_kind(name) for name in files if not is_image_name(name) and _is_worth_a_word(name))
         for name in images:
             full = _join(here.name, name)
-            if "\\" in full:  # legal here, but a separator elsewhere: no name for an output
+            if "\\" in full:  # legal here, but a separator on other systems: unusable for an output
                 walk.untaken[_BACKSLASH] += 1
                 continue
             yield FoundImage(path=here.path / name, name=full, layout=layout)
@@ -305,7 +305,7 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
 
 
 def _layout_of(here: _Folder, names: Sequence[str], images: Sequence[str]) -> Layout | None:
-    """The benchmark layout that begins in this folder, if one does."""
+    """Return the benchmark layout that begins in this folder, or None."""
     image_name, mask_name = first_named(names, IMAGE_FOLDERS), first_named(names, MASK_FOLDERS)
     if here.layout is not None or mask_name is None:
         return None
@@ -317,7 +317,7 @@ def _layout_of(here: _Folder, names: Sequence[str], images: Sequence[str]) -> La
 
 
 def _warn_beside(layout: Layout, folders: Sequence[os.DirEntry[str]], images: Sequence[str], level: int) -> None:
-    """Name what lies beside the two trees of a layout and is not searched: depth maps, edges - or forgotten groups."""
+    """Warn of entries beside the two trees of a layout, which are not searched: depth maps, edges, other groups."""
     trees = (layout.image_dir, layout.mask_dir)
     beside = [entry.name for entry in folders if Path(entry.path) not in trees] + list(images)
     if beside:
@@ -337,7 +337,7 @@ def _warn_beside(layout: Layout, folders: Sequence[os.DirEntry[str]], images: Se
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads round in a circle: a file that cannot be opened
+    except OSError:  # a circular link: a file that cannot be opened
         return False
 
 
@@ -346,13 +346,13 @@ def _is_worth_a_word(name: str) -> bool:
 
 
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """Of `names`, the one that comes first in `wanted` (compared without case), or None."""
+    """Return the member of `names` that comes first in `wanted` (compared without case), or None."""
     ranked = [(wanted.index(name.casefold()), name) for name in names if name.casefold() in wanted]
     return min(ranked)[1] if ranked else None
 
 
 def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
-    """Entries worth a look, in natural order; None for a folder that is not to be searched (again)."""
+    """Return the entries to search, in natural order; None for a folder that must not be searched (again)."""
     folder = here.path
     try:
         status = folder.stat()
@@ -393,7 +393,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
 
 
 def _masks_of(mask_dir: Path, image_names: Sequence[str]) -> bool:
-    """Whether a folder beside images holds masks of just these images, and nothing else."""
+    """Whether a folder beside images holds only masks of these images."""
     try:
         stems = {path.stem for path in mask_dir.iterdir() if is_image_name(path.name)}
     except OSError:

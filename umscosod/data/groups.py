@@ -1,4 +1,4 @@
-"""Groups of images: from folders, lists and CSV files."""
+"""Reads groups of images from folders, lists and CSV files."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 5  # examples in a message
+_SHOWN = 5  # number of examples in a message
 
 
 def groups_from_folder(
     root: str | os.PathLike[str], *, exclude: Iterable[str | os.PathLike[str]] = ()
 ) -> list[ImageGroup]:
-    """Every folder that holds images is a group.
+    """Make a group of every folder that holds images.
 
     Parameters
     ----------
     root : path
-        Images directly in it form one group named like the folder itself. Where it (or a folder below) has the
-        layout of a benchmark, ``image/GROUP/x.jpg`` beside ``gt/GROUP/x.png``, only the images are taken, and the
-        ``image`` part is left out of names.
+        Images directly in it form one group with the name of the folder. If it (or a folder below) has the layout of
+        a benchmark, ``image/GROUP/x.jpg`` beside ``gt/GROUP/x.png``, only the images are read, and names omit the
+        ``image`` part.
     exclude : iterable of path
-        Folders left out, such as the output folder.
+        Folders to omit, such as the output folder.
 
     Returns
     -------
     list of ImageGroup
-        Groups and images in natural order (2 before 10, case ignored, exact name last), whatever the file system.
-        Group names and image ids are relative POSIX paths, spelt as on disk. Files are not opened: a damaged one is
-        found out when it is decoded.
+        Groups and images in natural order (2 before 10, case ignored, exact name last), on every file system.
+        Group names and image ids are relative POSIX paths, spelt as on disk. Files are not opened: a damaged file
+        shows when it is decoded.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def groups_from_folder(
 
 
 def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
-    """Groups of the images found below `root`: one per folder."""
+    """Make one group per folder of the images found below `root`."""
     folders = {str(PurePosixPath(image.name).parent) for image in found}
     top = root.resolve().name.replace("\\", "_") or "images"
     while top in folders:
@@ -74,7 +74,7 @@ def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
 
 
 def groups_from_list(pairs: Iterable[tuple[str | os.PathLike[str], str]]) -> list[ImageGroup]:
-    """Groups from pairs of path and group name.
+    """Make groups from pairs of path and group name.
 
     Parameters
     ----------
@@ -84,35 +84,35 @@ def groups_from_list(pairs: Iterable[tuple[str | os.PathLike[str], str]]) -> lis
     Returns
     -------
     list of ImageGroup
-        In natural order. Image ids are ``group/file``, with as many folders in between as tell two files apart.
+        In natural order. Image ids are ``group/file``, with as many folders in between as distinguish two files.
 
     Raises
     ------
     DataError
-        The list is empty, a path or group is empty, a group name could leave the output folder, or an image is
-        listed twice in one group. The position of the pair (from 1) is named.
+        The list is empty, a path or group is empty, a group name could point outside the output folder, or an image
+        occurs twice in one group. The message names the position of the pair (from 1).
     """
     rows = [(f"item {number}", os.fspath(path), group) for number, (path, group) in enumerate(pairs, start=1)]
     return groups_from_labelled(rows, "the list")
 
 
 def groups_from_rows(rows: Iterable[tuple[str, str | os.PathLike[str], object]]) -> list[ImageGroup]:
-    """Groups from the rows of a data set that has ids of its own, such as FiftyOne's samples.
+    """Make groups from the rows of a data set with its own ids, such as FiftyOne's samples.
 
     Parameters
     ----------
     rows : iterable of (id, filepath, group)
-        `id` is kept as the image id and must be unique; `group` may be text or a number.
+        `id` becomes the image id and must be unique; `group` may be text or a number.
 
     Returns
     -------
     list of ImageGroup
-        In natural order of group and file name. Output names are made as by `groups_from_list`.
+        In natural order of group and file name. Output names are as in `groups_from_list`.
 
     Raises
     ------
     DataError
-        As `groups_from_list`; rows are named by their id. A group of None is an error too.
+        As `groups_from_list`; the message names rows by their id. A group of None is an error too.
     """
     listed = list(rows)
     labelled = [
@@ -124,7 +124,7 @@ def groups_from_rows(rows: Iterable[tuple[str, str | os.PathLike[str], object]])
 def groups_from_labelled(
     rows: Sequence[tuple[str, str, str]], origin: str, *, ids: Sequence[str] | None = None
 ) -> list[ImageGroup]:
-    """Check rows of (where, path, group), name the outputs, and build; `ids` replace the names made from paths."""
+    """Check rows of (where, path, group), name the outputs, and build groups; `ids` replace names from paths."""
     problems: list[str] = []
     checked: list[tuple[str, str]] = []
     first_seen: dict[tuple[str, str], str] = {}
@@ -178,7 +178,7 @@ def _row_problem(path: str, group: str) -> str:
 
 
 def _with_distinct_names(tails: Sequence[str], ids: Sequence[str], origin: str) -> list[str]:
-    """One name per sample: several samples may show one file, so names that repeat get the sample's id in front."""
+    """Return one name per sample: samples may share a file, so repeated names begin with the sample's id."""
     if len(set(ids)) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{origin}: id {twice!r} occurs twice; ids must be unique")
@@ -192,7 +192,7 @@ def _with_distinct_names(tails: Sequence[str], ids: Sequence[str], origin: str) 
 
 
 def _build(rows: Sequence[tuple[str, Path, str, str]]) -> list[ImageGroup]:
-    """Groups from (id, path, group, distinct name to derive the output from)."""
+    """Build groups from (id, path, group, distinct name to derive the output from)."""
     outputs = assign_outputs([name for _, _, _, name in rows])
     for folder, names in shared_stems(outputs).items():
         shown = [f"{PurePosixPath(name).name} -> {PurePosixPath(outputs[name]).name}" for name in names[:_SHOWN]]
@@ -223,7 +223,7 @@ _Line = tuple[int, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A file as one delimiter cuts it: numbered lines without blank ones, and the columns its header names."""
+    """A file split by one delimiter: numbered lines without blank ones, and the columns of its header."""
 
     lines: list[_Line]
     path_column: int | None
@@ -237,13 +237,13 @@ class _Table:
 def groups_from_images(
     images: str | os.PathLike[str], *, exclude: Iterable[str | os.PathLike[str]] = ()
 ) -> list[ImageGroup]:
-    """Groups of what users call IMAGES: a folder, or a list whose name ends in ``.csv``.
+    """Make groups from the user's IMAGES: a folder, or a list whose name ends in ``.csv``.
 
     Parameters
     ----------
     images : path
     exclude : iterable of path
-        Folders left out of a folder.
+        Folders to omit from a folder.
 
     Raises
     ------
@@ -259,16 +259,16 @@ def groups_from_images(
 
 
 def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
-    """Groups from a CSV file with the columns ``path`` and ``group``.
+    """Make groups from a CSV file with the columns ``path`` and ``group``.
 
     Parameters
     ----------
     path : path
-        UTF-8; comma, semicolon or tab, whichever cuts all lines into equally many columns. Without a header line the
-        first two columns are meant; with one that has ``path`` (or ``filepath``, ``file``, ``filename``, ``image``) and
-        ``group`` (or ``label``, ``class``, ``category``), their order is free and other columns are ignored. Relative
-        image paths start at the folder of this file. Blank lines are skipped; spaces around a path count where a file
-        of that name is there.
+        A UTF-8 file. Its delimiter is the comma, semicolon or tab that splits all lines into equally many columns.
+        Without a header line, the first two columns are used. A header names ``path`` (or ``filepath``, ``file``,
+        ``filename``, ``image``) and ``group`` (or ``label``, ``class``, ``category``); then their order is free and
+        other columns are ignored. Relative image paths start at the folder of this file. Blank lines are skipped.
+        Spaces around a path are kept if a file of that name exists.
 
     Returns
     -------
@@ -278,8 +278,8 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
     Raises
     ------
     DataError
-        The file cannot be read or has no rows, its first line looks like a header of other names, or rows are bad: they
-        are named by line number.
+        The file cannot be read or has no rows, its first line looks like an unknown header, or rows are bad: the
+        message names them by line number.
     """
     path = Path(path)
     check_regular(path, "a .csv list")
@@ -316,7 +316,7 @@ def _first_of(names: Sequence[str], known: Sequence[str]) -> int | None:
 
 
 def _fit(table: _Table, folder: Path) -> tuple[bool, bool, bool, bool, bool]:
-    """How well a delimiter fits; of equals the first is taken, a comma."""
+    """Score how well a delimiter fits; of equal ones the first is used, a comma."""
     widths = {len(cells) for _, cells in table.lines}
     is_wide = bool(widths) and min(widths) >= 2
     cells = table.lines[-1][1] if table.lines else [""]
@@ -326,7 +326,7 @@ def _fit(table: _Table, folder: Path) -> tuple[bool, bool, bool, bool, bool]:
 
 
 def _locate(folder: Path, cell: str) -> str:
-    """Path of an image: the cell as it is where there is such a file, else without the spaces around it."""
+    """Return the path of an image: the unchanged cell if such a file exists, else without the spaces around it."""
     if cell != cell.strip() and _is_file(str(folder / cell)):
         return str(folder / cell)
     return str(folder / cell.strip()) if cell.strip() else ""
@@ -337,7 +337,7 @@ def _is_file(path: str) -> bool:
 
 
 def _refuse_unknown_header(path: Path, table: _Table) -> None:
-    """A first line that names no file and has no suffix of pictures is a header in somebody's own words."""
+    """Refuse a first line that names no file and has no picture suffix: it is a header with unknown names."""
     if not table.lines:
         return
     line, cells = table.lines[0]

@@ -1,4 +1,4 @@
-"""Pictures: opening files safely, and reading them upright as RGB."""
+"""Opens picture files safely, and reads them upright as RGB."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _SUFFIXES = {
 PICTURE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 """Lower-case suffixes of pictures, whether or not this installation can read them."""
 
-_MOST_SCANS = 100  # of a progressive JPEG; writers make about 10, each costs a pass over all pixels
+_MOST_SCANS = 100  # scans of a progressive JPEG; writers make about 10, and each costs a pass over all pixels
 
 _HEADER_LOCK = threading.Lock()
 
 READ_ERRORS = (
     *(OSError, ValueError, SyntaxError, Image.DecompressionBombError),
-    # of damaged files: readers trust lengths and tables that they read
+    # for damaged files: readers trust the lengths and tables in a file
     *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, struct.error),
 )
-"""What Pillow raises on files that are missing, damaged, of another kind, or too large."""
+"""Pillow's errors for files that are missing, damaged, of another kind, or too large."""
 
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Names of the formats that this installation decodes; HEIF is one where ``pillow-heif`` is installed."""
+    """Return the names of the formats that this installation decodes; HEIF needs ``pillow-heif``."""
     Image.init()  # registers the readers of this Pillow build; some lack JPEG 2000 or AVIF
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
@@ -65,22 +65,22 @@ def readable_formats() -> tuple[str, ...]:
 
 @functools.cache
 def readable_suffixes() -> frozenset[str]:
-    """Lower-case suffixes taken for images when a folder is searched (the content decides how a file is read)."""
+    """Return the lower-case suffixes of images in a folder search (the content decides how a file is read)."""
     return frozenset(suffix for name in readable_formats() for suffix in _SUFFIXES.get(name, ()))
 
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's remarks on file headers off the user's screen; limits are enforced with a clear error.
+    """Hide Pillow's remarks on file headers from the user; limits raise a clear error.
 
-    Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels are decoded
-    outside (TIFF excepted), where threads still run side by side.
+    Warning filters belong to the whole process, so only one thread at a time may be inside. Pixels (except TIFF) are
+    decoded outside, where threads run in parallel.
     """
     pillow = logging.getLogger("PIL")
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         level = pillow.level
-        pillow.setLevel(logging.CRITICAL + 1)  # it logs errors too, without the file's name
+        pillow.setLevel(logging.CRITICAL + 1)  # it also logs errors, without the file's name
         try:
             yield
         finally:
@@ -89,12 +89,12 @@ def quiet_pillow() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(what: str, path: Path, advice: str) -> Iterator[None]:
-    """Turn what Pillow raises inside the block into one line with file, reason and cure.
+    """Turn Pillow's errors inside the block into one line with file, reason and remedy.
 
     Raises
     ------
     DataError
-        ``cannot read the mask cat/7.png: REASON; ADVICE``. One that is raised inside goes on as it is.
+        ``cannot read the mask cat/7.png: REASON; ADVICE``. A DataError raised inside is passed on unchanged.
     """
     try:
         yield
@@ -107,24 +107,24 @@ def reading(what: str, path: Path, advice: str) -> Iterator[None]:
 
 
 def open_picture(source: str | Path | BinaryIO) -> Image.Image:
-    """Open a picture as Pillow does, with the formats of `readable_formats` only: no other program is ever started.
+    """Open a picture with Pillow, with the formats of `readable_formats` only: no other program is started.
 
     Parameters
     ----------
     source : path or binary stream
-        Of a path the kind is checked first, so that a FIFO or a device is never waited for.
+        The kind of a path is checked first, so that a FIFO or a device never blocks.
 
     Returns
     -------
     PIL.Image.Image
-        Not decoded yet; close it, or use it as a context.
+        Not decoded yet; close it, or use it as a context manager.
 
     Raises
     ------
     DataError
         The path is missing, not a regular file, or empty.
     OSError and others of `READ_ERRORS`
-        The content is in none of the formats, or damaged.
+        The content has none of the formats, or is damaged.
     """
     if isinstance(source, str | Path):
         check_regular(Path(source))
@@ -137,11 +137,11 @@ def open_picture(source: str | Path | BinaryIO) -> Image.Image:
 
 
 def _refuse_many_scans(image: Image.Image) -> None:
-    """A few MB of scans of an image of many pixels would keep the decoder at work for minutes."""
+    """Refuse a progressive JPEG with many scans: a few MB could keep the decoder busy for minutes."""
     stream = cast(BinaryIO, cast(ImageFile.ImageFile, image).fp)
     place = stream.tell()
     stream.seek(0)
-    scans = stream.read().count(b"\xff\xda")  # in the pixels 0xff is escaped, so this is a scan's beginning
+    scans = stream.read().count(b"\xff\xda")  # pixel data escape 0xff, so this marks the beginning of a scan
     stream.seek(place)
     if scans > _MOST_SCANS:
         image.close()
@@ -149,12 +149,12 @@ def _refuse_many_scans(image: Image.Image) -> None:
 
 
 def check_regular(path: Path, what: str = "an image file") -> None:
-    """Refuse what is missing, not a regular file, or empty; `what` was to be given.
+    """Refuse a path that is missing, not a regular file, or empty; `what` names the expected kind.
 
     Raises
     ------
     DataError
-        One line with file, reason and cure.
+        One line with file, reason and remedy.
     """
     try:
         status = path.stat()
@@ -179,7 +179,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = frozenset({5, 6, 7, 8})  # of these, those that exchange width and height
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # orientations that exchange width and height
 _DEPTH_MAXIMA = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 and 16 bits
 
 
@@ -191,22 +191,22 @@ def decode_image(
     Parameters
     ----------
     path : path
-        Of any extension; the content decides. Of animated or multi-page files the first frame is taken.
+        Of any extension; the content decides. For animated or multi-page files the first frame is used.
     max_pixels, min_side_px : int, optional
-        Limits, by default those of `umscosod.config.DataConfig`. The first is checked on the header, before any
+        Limits, by default those of `umscosod.config.DataConfig`. The first is checked with the header, before any
         pixel is decoded.
 
     Returns
     -------
     ndarray, uint8, (H, W, 3)
-        Own size after the EXIF orientation is applied. Transparent pixels are laid over white. Colour profiles are
-        not applied. Grey images of more than 8 bits and floating-point images are scaled as `scale_to_byte` says.
+        At the image's own size after the EXIF orientation is applied. Transparent pixels are composited over white.
+        Colour profiles are not applied. `scale_to_byte` scales grey images of more than 8 bits and float images.
 
     Raises
     ------
     DataError
         The file is missing, not a regular file, empty, not an image, truncated, damaged, larger than `max_pixels`
-        or smaller than `min_side_px`: one line with file, reason and cure.
+        or smaller than `min_side_px`: one line with file, reason and remedy.
     """
     path = Path(path)
     limit = _DEFAULTS.max_pixels if max_pixels is None else max_pixels
@@ -224,7 +224,7 @@ def decode_image(
         raise DataError(f"{path}: {reason_of(error)}; make it smaller") from None
     except MemoryError:
         raise DataError(f"{path}: not enough memory to decode it; make it smaller or lower data.max_pixels") from None
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+    except Exception as error:  # Pillow's readers raise errors of almost any type on damaged files
         raise DataError(
             f"{path}: the image is damaged or truncated ({reason_of(error)}); re-export it or fetch it again"
         ) from error
@@ -232,7 +232,7 @@ def decode_image(
 
 
 def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
-    """Resize to the square a network sees; the aspect is not kept.
+    """Resize to the square input of a network; the aspect ratio is not kept.
 
     Parameters
     ----------
@@ -267,14 +267,14 @@ def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
 
 
 def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]:
-    """Own size of an image from its header; no pixel is decoded.
+    """Read an image's own size from its header; no pixel is decoded.
 
     Returns
     -------
     size_hw : (int, int)
-        Height and width after the EXIF orientation is applied, as `decode_image` gives them.
+        Height and width after the EXIF orientation is applied, as in `decode_image`.
     is_turned : bool
-        The file is stored in another orientation, so that readers who ignore EXIF see it turned or mirrored.
+        The file is stored in another orientation, so that readers without EXIF show it rotated or mirrored.
 
     Raises
     ------
@@ -286,10 +286,10 @@ def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]
         with open_picture(path) as image:
             width, height = image.size
             orientation = _read_orientation(path, image)
-            is_tiff = image.format == "TIFF"  # whose reader swaps the sides by itself
+            is_tiff = image.format == "TIFF"  # its reader swaps the sides itself
     except DataError:
         raise
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+    except Exception as error:  # Pillow's readers raise errors of almost any type on damaged files
         raise DataError(f"{path}: the image's header cannot be read ({reason_of(error)}); fetch it again") from None
     is_swapped = orientation in _SIDEWAYS and not is_tiff
     return ((width, height) if is_swapped else (height, width)), orientation in _UPRIGHT
@@ -315,10 +315,10 @@ def image_sha256(path: str | PathLike[str]) -> str:
 def scale_to_byte(values: npt.NDArray[Any]) -> ByteArray:
     """Scale grey values of any type and range to 0..255.
 
-    Values that are all in [0, 65535] keep their proportion to the range they were recorded in, taken to be that of
-    the shortest usual depth which holds the largest of them: 8, 10, 12, 14 or 16 bits, or [0, 1] for floating point.
-    So an image gives the same bytes whether it was saved with 8 or with 16 bits, and 12-bit sensor data are not dark.
-    Anything else (negative, beyond 16 bits) is stretched from its minimum to its maximum.
+    Values in [0, 65535] are scaled by the range of the smallest usual depth that holds the largest value: 8, 10, 12, 14
+    or 16 bits, or [0, 1] for floating point. So an image gives the same bytes whether it was saved with 8 or with 16
+    bits, and 12-bit sensor data are not dark. Other values (negative, beyond 16 bits) are stretched from their minimum
+    to their maximum.
 
     Parameters
     ----------
@@ -372,9 +372,9 @@ def _check_size(path: Path, size_wh: tuple[int, int], max_pixels: int, min_side_
 def load_upright(path: Path, image: Image.Image) -> Image.Image:
     """Decode the pixels of the image of `open_picture` and undo the EXIF orientation.
 
-    Not by ``ImageOps.exif_transpose``: that also rewrites the metadata and fails where they are damaged.
+    ``ImageOps.exif_transpose`` is not used: it also rewrites the metadata and fails if they are damaged.
     """
-    if image.format == "TIFF":  # this reader turns the picture itself, and reads EXIF for it
+    if image.format == "TIFF":  # this reader applies the EXIF orientation itself
         with quiet_pillow():
             image.load()
     else:
@@ -387,7 +387,7 @@ def _read_orientation(path: Path, image: Image.Image) -> int:
     try:
         with quiet_pillow():
             return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception as error:  # the pixels are good; only the metadata are not, and the reader raises nearly anything
+    except Exception as error:  # only the metadata are damaged, and the reader raises errors of almost any type
         logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, reason_of(error))
         return 1
 
@@ -405,7 +405,7 @@ def _to_rgb(image: Image.Image) -> ByteArray:
             raise DataError("Pillow gave no picture for LAB data; this is a fault of umscosod, please report it")
         return np.array(converted)
     if image.has_transparency_data:
-        # Via RGBA, because a palette's alpha is lost (with a warning) on the direct way to RGB.
+        # Convert via RGBA: the direct conversion to RGB loses a palette's alpha (with a warning).
         if image.mode == "La":
             image = image.convert("LA")
         opaque = Image.new("RGBA", image.size, "white")

@@ -1,4 +1,4 @@
-"""Masks: reading, writing, and values of files that somebody else wrote."""
+"""Reads and writes masks, and checks values from JSON files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from umscosod.types import BoolArray, ByteArray
 
 
 def whole_number(value: object) -> int | None:
-    """Integer that a value from a JSON file stands for, such as 139 and 139.0; None for all else, true and false too.
+    """Return the integer of a JSON value such as 139 or 139.0; None for all other values, also true and false.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def whole_number(value: object) -> int | None:
 
 
 def describe_value(value: object) -> str:
-    """Write a value from a file for a message as `shorten` does, but in JSON's words, and of what is nested the kind.
+    """Describe a value of a file for a message as `shorten` does, in JSON's words; name only the kind of nested values.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def describe_value(value: object) -> str:
 
 
 def finite_number(value: object) -> float | None:
-    """Number that a value from a JSON file stands for; None for NaN, the infinities, true, false, text and all else.
+    """Return the number of a JSON value; None for NaN, the infinities, true, false, text and all other values.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def finite_number(value: object) -> float | None:
 logger = logging.getLogger(__name__)
 
 _MAX_PIXELS = 2**31
-_MAX_CHARACTERS = 7  # of one packed number: 35 bits, for differences of 32-bit runs
+_MAX_CHARACTERS = 7  # characters of one packed number: 35 bits, for differences of 32-bit runs
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
@@ -96,7 +96,7 @@ def encode_png(image: ByteArray) -> bytes:
 
 
 def write_png_atomic(path: Path, image: ByteArray) -> None:
-    """Write an 8-bit PNG, whole or not at all (see `encode_png` and `open_atomic`)."""
+    """Write an 8-bit PNG, completely or not at all (see `encode_png` and `open_atomic`)."""
     content = encode_png(image)
     with open_atomic(path) as stream:
         stream.write(content)
@@ -105,15 +105,15 @@ def write_png_atomic(path: Path, image: ByteArray) -> None:
 def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     """Read a mask file in any of Pillow's modes.
 
-    Grey values of at least half the range are foreground. In a file whose greatest value is 1 (label images, of 8 or
-    16 bits), 1 is foreground. Alpha channels are taken as `flatten_alpha` says.
+    Grey values of at least half the range are foreground. If the greatest value of a file is 1 (label images, of 8 or
+    16 bits), 1 is foreground. `flatten_alpha` handles alpha channels.
 
     Parameters
     ----------
     path : Path
     faint : list of Path, optional
-        Gets the file where more of its pixels are neither black nor foreground than are foreground, for
-        `warn_of_faint` at the end; without a list the warning is given at once.
+        Receives the file if more of its pixels are grey without being foreground than are foreground, for a later
+        `warn_of_faint`. Without a list the warning comes at once.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     top = float(grey_HW.max())
     half = 0.5 if top <= 1.0 else 32768.0 if is_wide and top > 255.0 else 128.0
     mask_HW: BoolArray = grey_HW >= half
-    # more dark values than bright ones: label colours with a bright border, numbers of objects, NaN, below 0
+    # more dark values than bright ones: label colours with a bright border, object numbers, NaN, values below 0
     if np.count_nonzero(values_HW) > 2 * np.count_nonzero(mask_HW):
         found = [] if faint is None else faint
         found.append(path)
@@ -143,7 +143,7 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
 
 
 def warn_of_faint(faint: list[Path]) -> None:
-    """Say of which masks `read_mask` left most of what is not black out: one line, or none."""
+    """Warn of the masks in which `read_mask` took most grey values for background: one line, or none."""
     if faint:
         logger.warning(
             "%d masks count as empty, or nearly, though they are not all black (%s is one): most values do not reach "
@@ -154,10 +154,10 @@ def warn_of_faint(faint: list[Path]) -> None:
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:
-    """Take the alpha channel of a mask into its grey values.
+    """Merge the alpha channel of a mask into its grey values.
 
-    Where all that can be seen has one colour and alpha varies, alpha itself is the mask. Else what is transparent
-    becomes black, that is background. Without an alpha channel the image is returned as it is.
+    If all visible pixels have one colour and alpha varies, alpha is the mask. Otherwise transparent pixels become
+    black, that is background. An image without an alpha channel is returned unchanged.
     """
     if not image.has_transparency_data:
         return image
@@ -172,9 +172,9 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
 
 
 def is_whole_png(path: Path, size_hw: tuple[int, int]) -> bool:
-    """Whether a file begins and ends as a PNG of a size; its pixels are not looked at.
+    """Whether a file begins and ends as a PNG of a given size; its pixels are not read.
 
-    What a full disk or a killed copy leaves (0 bytes, a torn file) does not: 36 bytes are read.
+    The check reads 36 bytes. It rejects what a full disk or a killed copy leaves: 0 bytes, a truncated file.
     """
     start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + size_hw[1].to_bytes(4, "big") + size_hw[0].to_bytes(4, "big")
     try:
@@ -209,15 +209,15 @@ def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -
     Parameters
     ----------
     rle : mapping
-        ``size``, height and width, and ``counts``. Nothing in it is trusted.
+        ``size`` (height and width) and ``counts``. All values are checked.
     size_hw : (int, int), optional
-        Size of the mask returned, by nearest pixels, where it is not the one stated.
+        Size of the returned mask, by nearest pixels, if it differs from ``size``.
 
     Raises
     ------
     DataError
         ``size`` or ``counts`` are of another kind, or the runs do not fill the mask exactly. (pycocotools leaves
-        what is missing uninitialised.)
+        missing pixels uninitialised.)
 
     Examples
     --------
@@ -228,7 +228,7 @@ def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -
     """
     height, width = read_rle_size(rle)
     runs = _read_runs(rle.get("counts"))
-    # no run may be longer than the mask before they are added up: the sum cannot overflow then
+    # checked before the sum: if no run is longer than the mask, the sum cannot overflow
     total = int(runs.sum()) if runs.size and runs.min() >= 0 and runs.max() <= height * width else -1
     if total != height * width:
         found = f"sum to {total}" if total >= 0 else "are empty, negative or too long"
@@ -237,7 +237,7 @@ def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -
     if size_hw is None or size_hw == (height, width):
         mask_HW: BoolArray = np.repeat(is_on, runs).reshape((height, width), order="F")
         return np.ascontiguousarray(mask_HW)
-    # straight from the runs, so that the size stated costs no memory
+    # directly from the runs, so that a large stated size needs no memory
     rows, cols = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.int64).clip(0, old - 1)
         for new, old in zip(size_hw, (height, width), strict=True)
@@ -248,12 +248,12 @@ def decode_rle(rle: Mapping[str, Any], size_hw: tuple[int, int] | None = None) -
 
 
 def read_rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width that run lengths state for their mask.
+    """Return the stated height and width of run lengths.
 
     Raises
     ------
     DataError
-        They are not two whole numbers, or below 1, or too large for COCO's 32-bit run lengths.
+        They are not two whole numbers, are below 1, or are too large for COCO's 32-bit run lengths.
     """
     stated = rle.get("size")
     sides = [whole_number(side) for side in stated] if isinstance(stated, list | tuple) else []
@@ -266,7 +266,7 @@ def read_rle_size(rle: Mapping[str, Any]) -> tuple[int, int]:
 
 def _read_runs(counts: object) -> npt.NDArray[np.int64]:
     if isinstance(counts, str):
-        counts = counts.encode("utf-8", "surrogatepass")  # beyond ASCII nothing is valid, see `_unpack_runs`
+        counts = counts.encode("utf-8", "surrogatepass")  # only ASCII is valid, see `_unpack_runs`
     if isinstance(counts, bytes):
         return _unpack_runs(counts)
     if not isinstance(counts, list | tuple):
@@ -281,7 +281,7 @@ def _read_runs(counts: object) -> npt.NDArray[np.int64]:
 def _unpack_runs(text: bytes) -> npt.NDArray[np.int64]:
     """Undo COCO's packing of run lengths.
 
-    Five bits a character, lowest first, bit 6 says that more follow; from the fourth run on each number is the
+    Each character holds five bits, lowest first; bit 6 says that more follow. From the fourth run on, a number is the
     difference to the run two before it.
     """
     bits = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48

@@ -1,4 +1,4 @@
-"""Order of names, and output names that cannot clash."""
+"""Orders names, and assigns output names that cannot clash."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NaturalKey = tuple[tuple[tuple[str | tuple[int, str], ...], ...], str]
 
 
 def natural_key(name: str) -> NaturalKey:
-    """Sort key of a relative POSIX path: numbers by value, letters without case, the exact name last.
+    """Return the sort key of a relative POSIX path: numbers by value, letters without case, the exact name last.
 
-    Total on distinct names, and the same on every file system and in every locale.
+    The order is total on distinct names, and the same on every file system and in every locale.
 
     Examples
     --------
@@ -28,25 +28,25 @@ def natural_key(name: str) -> NaturalKey:
     """
     parts = []
     for part in name.split("/"):
-        chunks = _DIGITS.split(_fold(part))  # text, digits, text, ...: types line up between any two names
+        chunks = _DIGITS.split(_fold(part))  # text, digits, text, ...: the types of any two names match
         parts.append(tuple(_value(chunk) if index % 2 else chunk for index, chunk in enumerate(chunks)))
     return tuple(parts), name
 
 
 def _value(digits: str) -> tuple[int, str]:
-    """Order of a number of any length; Python makes no int of more than some thousand digits."""
+    """Order a number of any length; Python converts no text of more than some thousand digits to int."""
     significant = digits.lstrip("0")
     return len(significant), significant
 
 
 def assign_outputs(names: Iterable[str]) -> dict[str, str]:
-    """Give each image the relative path of its output PNG.
+    """Assign to each image the relative path of its output PNG.
 
     ``cat/7.jpg`` becomes ``cat/7.png``. Images of one folder that share a stem all keep their extension:
-    ``cat/7.jpg.png`` and ``cat/7.bmp.png``. What still clashes then (``7.jpg`` beside ``7.JPG``) is numbered:
-    ``7.JPG.png``, ``7.jpg~2.png``. A name that would have more bytes than file systems allow is cut, and a hash of
-    the whole name put to it. Two outputs of a folder differ even where the disk ignores case or composes
-    accents, and none has the name of a sub-folder that receives outputs.
+    ``cat/7.jpg.png`` and ``cat/7.bmp.png``. Names that still clash (``7.jpg`` beside ``7.JPG``) are numbered:
+    ``7.JPG.png``, ``7.jpg~2.png``. A name with more bytes than file systems allow is cut, and a hash of the whole name
+    is appended. Two outputs of a folder differ even if the disk ignores case or composes accents. No output has the
+    name of a sub-folder that receives outputs.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def assign_outputs(names: Iterable[str]) -> dict[str, str]:
     Returns
     -------
     dict
-        From name to output, in the order given.
+        From name to output, in the given order.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def assign_outputs(names: Iterable[str]) -> dict[str, str]:
         for name in level:
             holders[_key(_output(name, level[name]))].append(name)
         clashes = [sharing for key, sharing in holders.items() if len(sharing) > 1 or key in folders]
-        if not clashes:  # the only way out: every key has one holder, and it is no folder
+        if not clashes:  # the only exit: every key belongs to one name, and to no folder
             return {name: _output(name, level[name]) for name in level}
         for sharing in clashes:
             short = [name for name in sharing if level[name] == 0]
@@ -79,7 +79,7 @@ def assign_outputs(names: Iterable[str]) -> dict[str, str]:
 
 
 def shared_stems(outputs: dict[str, str]) -> dict[str, list[str]]:
-    """Images that could not have ``stem.png`` as their output, per folder (``"."`` at the top), in the order given."""
+    """Return images whose output is not ``stem.png``, per folder (``"."`` at the top), in the given order."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, output in outputs.items():
         if output != _output(name, 0):
@@ -88,7 +88,7 @@ def shared_stems(outputs: dict[str, str]) -> dict[str, list[str]]:
 
 
 def unique_tails(paths: Iterable[tuple[str, str]]) -> list[str]:
-    """Name files by group and as little of their path as tells them apart.
+    """Name files by group and the shortest part of their path that distinguishes them.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _fold(text: str) -> str:
 
 
 def _key(path: str) -> tuple[str, str]:
-    """What two outputs must not share: the exact folder, and the file name as the laxest file system compares it."""
+    """Return what two outputs must not share: the exact folder, and the file name with case and accents folded."""
     parent, _, file_name = path.rpartition("/")
     return parent, _fold(file_name)
 

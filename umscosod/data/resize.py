@@ -1,7 +1,7 @@
-"""Resizing of maps, masks and pictures: two conventions, named by what they hold in place.
+"""Resizes maps, masks and pictures by two conventions.
 
-`resize_aligned` holds the corner pixels in place; soft maps are saved so, as the benchmarks' code does. The others hold
-pixel centres in place (half-pixel convention), so that a mask stays on the picture it belongs to.
+`resize_aligned` keeps the corner pixels in place; soft maps are saved so, as in the benchmarks' code. The other
+functions keep pixel centres in place (half-pixel convention), so that a mask stays on its picture.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
 LEAST_SIDE_PX = 8
-"""Of a mask or map at another size than its image: a stamp says nothing of where the object is."""
+"""Least side of a mask or map of another size than its image: smaller ones do not locate the object."""
 _HALF = 0.5  # a pixel belongs to the side that covers at least half of it: geometry, not a setting
 
 
 def is_same_aspect(first_hw: tuple[int, ...], second_hw: tuple[int, ...]) -> bool:
-    """Whether one size is the other, scaled and rounded: either side is off by less than a pixel of the smaller one.
+    """Whether one size is the other, scaled and rounded: each side differs by less than a pixel of the smaller one.
 
     Examples
     --------
@@ -39,19 +39,19 @@ def resize_aligned(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
     ----------
     map_HW : ndarray, float, (H, W)
     size_hw : (int, int)
-        Height and width wanted; smaller than (H, W) skips pixels (no averaging).
+        Target height and width; a size smaller than (H, W) skips pixels (no averaging).
 
     Returns
     -------
     ndarray, float32 or float64, size_hw
-        A new array, in the map's own precision, at least float32, and so up to the last bits what torch's
-        ``interpolate(mode="bilinear", align_corners=True)`` gives. Along a side wanted at length 1 the first pixel is
-        taken. Never leaves the range of `map_HW`.
+        A new array in the map's own precision, at least float32. It equals torch's
+        ``interpolate(mode="bilinear", align_corners=True)`` up to the last bits. A side of length 1 takes the first
+        pixel. Values never leave the range of `map_HW`.
 
     Raises
     ------
     DataError
-        `map_HW` is empty, not float or not 2-D, or a wanted side is below 1.
+        `map_HW` is empty, not float or not 2-D, or a target side is below 1.
 
     Examples
     --------
@@ -65,11 +65,11 @@ def resize_aligned(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
     wide_HW = values[:, left] * (1 - across_W) + values[:, right] * across_W
     top, bottom, down_H = _neighbours(values.shape[0], size_hw[0], values.dtype)
     resized_HW = wide_HW[top] * (1 - down_H[:, None]) + wide_HW[bottom] * down_H[:, None]
-    return np.asarray(np.clip(resized_HW, values.min(), values.max()))  # the two products may round one bit beyond
+    return np.asarray(np.clip(resized_HW, values.min(), values.max()))  # rounding may exceed the range by one bit
 
 
 def resize_centred(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """Resize a map with pixel centres in place: bilinear; area means where both sides shrink.
+    """Resize a map with pixel centres in place: bilinear; area means if both sides shrink.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def resize_centred(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
     Returns
     -------
     ndarray, float32 or float64, size_hw
-        In the map's own precision, at least float32; the same array where nothing is to be done.
+        In the map's own precision, at least float32; the same array if the size is equal.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def resize_centred(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
 
 
 def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
-    """Resize a mask: interpolate it as 0/1 with `resize_centred`, then keep what is at least half covered.
+    """Resize a mask: interpolate it as 0/1 with `resize_centred`, then keep pixels that are at least half covered.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     Returns
     -------
     ndarray, bool, size_hw
-        The same array where the size already fits. Smoother borders than nearest neighbour gives. Shrinking may lose
-        a region thinner than half a pixel.
+        The same array if the size is equal. Borders are smoother than with nearest neighbour. Shrinking may lose a
+        region thinner than half a pixel.
     """
     if mask_HW.shape == size_hw:
         return mask_HW
@@ -114,7 +114,7 @@ def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
 
 
 def resize_picture(picture_HW3: ByteArray, size_hw: tuple[int, int]) -> ByteArray:
-    """Resize a picture in 8 bits, pixel centres in place; the same array where the size already fits.
+    """Resize a picture in 8 bits, pixel centres in place; the same array if the size is equal.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def resize_picture(picture_HW3: ByteArray, size_hw: tuple[int, int]) -> ByteArra
 
 
 def _check(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """Refuse what is no map or no size; give the map in at least float32, the very array where it is already."""
+    """Refuse a bad map or size; return the map in at least float32, as the same array if possible."""
     if map_HW.ndim != 2 or map_HW.size == 0 or map_HW.dtype.kind != "f":
         raise DataError(f"resizing expects a float map (H, W), got {map_HW.dtype} {map_HW.shape}")
     if min(size_hw) < 1:
@@ -138,7 +138,7 @@ def _check(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
 
 
 def _resize(array: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[Any]:
-    """Pixel centres in place; area means where both sides shrink (bilinear would skip pixels), bilinear elsewhere."""
+    """Resize with pixel centres in place: area means if both sides shrink (no skipped pixels), else bilinear."""
     old_hw = array.shape[:2]
     if old_hw == tuple(size_hw):
         return array
@@ -150,7 +150,7 @@ def _resize(array: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[An
 def _neighbours(
     old: int, new: int, dtype: np.dtype[Any]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[Any]]:
-    """Two source indices of each target index along one side, and the weight of the second, rounded as torch does."""
+    """Return two source indices per target index of one side, and the weight of the second, rounded as in torch."""
     step = dtype.type(old - 1) / dtype.type(new - 1) if new > 1 else dtype.type(0)
     position = np.arange(new, dtype=dtype) * step
     first = np.minimum(position.astype(np.intp), old - 1)

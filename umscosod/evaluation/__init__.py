@@ -1,4 +1,4 @@
-"""Stage 4: measures of maps and masks against ground truths (MAE, F, E, S, IoU), without torch."""
+"""Stage 4: measures maps and masks against ground truth (MAE, F, E, S, IoU), without torch."""
 
 from umscosod.evaluation.scores import Curves, Definition, ImageMeasures, ImageScores, Scores
 from umscosod.evaluation.scoring import (

@@ -1,7 +1,7 @@
-"""The definition ``cosod``: the arithmetic of eval-co-sod, the tool behind the tables of co-saliency papers.
+"""Implements the definition ``cosod``: the arithmetic of eval-co-sod, the tool of the tables in co-saliency papers.
 
-The tool works on float32 pictures. Here each value that it computes per pixel is computed per level of the
-histogram, in float32 too, so that thresholds, precision and recall agree bit for bit; sums over pixels are float64.
+The tool works on float32 pictures. This module computes each value once per level of the histogram, not per pixel,
+also in float32. So thresholds, precision and recall agree bit for bit. Sums over pixels are float64.
 
 References
 ----------
@@ -28,11 +28,11 @@ GT_LEVEL = 128
 
 
 def make_thresholds() -> Float32Array:
-    """Thresholds i / 254 for i = 0..254, with the float32 bits that the tool's linspace has.
+    """Return the thresholds i / 254 for i = 0..254, with the float32 bits of the tool's linspace.
 
-    The step is 1/254 in float32; the lower half counts up from 0 and the upper half down from 1, each in double
-    and rounded once. A plain i / 254 differs in the last place at ten indices, which moves pixels that lie exactly
-    at a threshold.
+    The step is 1/254 in float32. The lower half counts up from 0 and the upper half down from 1, each in double and
+    rounded once. A plain i / 254 differs in the last place at ten indices, which changes pixels exactly at a
+    threshold.
 
     >>> thresholds = make_thresholds()
     >>> float(thresholds[0]), float(thresholds[127]), float(thresholds[254])
@@ -49,7 +49,7 @@ RAW_V: Float32Array = np.arange(LEVELS, dtype=np.float32) / np.float32(LEVELS - 
 
 
 def is_object(gt: ByteArray) -> BoolArray:
-    """Ground truth of the S-measure: at least half, that is 128 of 255.
+    """Binarise the ground truth for the S-measure: at least half, that is 128 of 255.
 
     >>> is_object(np.array([127, 128], np.uint8)).tolist()
     [False, True]
@@ -58,24 +58,24 @@ def is_object(gt: ByteArray) -> BoolArray:
 
 
 def normalise_levels(joint: JointHistogram) -> Float32Array:
-    """(p - min) / (max - min + 1e-20) of each prediction level; a constant map becomes 0."""
+    """Return (p - min) / (max - min + 1e-20) of each prediction level; a constant map becomes 0."""
     low, high = joint.occurring_levels()
     span = RAW_V[high] - RAW_V[low] + np.float32(EPS)
     return np.asarray((RAW_V - RAW_V[low]) / span, dtype=np.float32)
 
 
 def compute_mae(joint: JointHistogram) -> float:
-    """Mean of abs(p - gt), the map as it is and the ground truth as it is (soft values count as such)."""
+    """Return the mean of abs(p - gt) of the unchanged map and ground truth (soft values are kept)."""
     errors_LV = np.abs(RAW_V[None, :] - RAW_V[joint.gt_levels_L][:, None]).astype(np.float64)
     return float((joint.counts_QLV.sum(axis=0) * errors_LV).sum() / joint.size)
 
 
 def compute_curves(joint: JointHistogram) -> Curves:
-    """Precision, recall, F and E at the 255 thresholds, p >= t on the min-maxed map.
+    """Return precision, recall, F and E at the 255 thresholds, p >= t on the min-maxed map.
 
-    P = tp / (n + 1e-20), R = tp / (sum gt + 1e-20), F = 1.3 P R / (0.3 P + R), 0 / 0 -> 0. A soft ground truth
-    weighs by its value. E has no special case: a ground truth of one single value gives 0.25 N / (N - 1) everywhere
-    (where that value is neither 0 nor 255, the tool's float32 mean may miss it, and its E moves by up to 1e-4).
+    P = tp / (n + 1e-20), R = tp / (sum gt + 1e-20), F = 1.3 P R / (0.3 P + R), 0 / 0 -> 0. A soft ground truth is
+    weighted by its value. E has no special case: a ground truth of one single value gives 0.25 N / (N - 1) everywhere
+    (if that value is neither 0 nor 255, the tool's float32 mean may differ from it, and its E changes by up to 1e-4).
     """
     one = np.float32
     counts_LV = joint.counts_QLV.sum(axis=0)
@@ -90,7 +90,7 @@ def compute_curves(joint: JointHistogram) -> Curves:
     recall_T = hits_T / (weight + one(EPS))
     below_T = one(BETA2) * precision_T + recall_T
     f_T = np.divide(one(1 + BETA2) * precision_T * recall_T, below_T, out=np.zeros_like(below_T), where=below_T > 0)
-    # the mean of one single value is that value; rounded otherwise it would leave a ground truth of pure noise
+    # the mean of one single value is that value; another rounding would turn the ground truth into noise
     mean_y = weight / one(joint.size) if len(y_L) > 1 else y_L[0]
     e_T = compute_alignment(foreground_TL, pixels_L, y_L, mean_y, eps=EPS)
     return Curves(
@@ -103,19 +103,19 @@ def compute_curves(joint: JointHistogram) -> Curves:
 
 
 def compute_s(joint: JointHistogram) -> tuple[float, bool]:
-    """S-measure, and whether the tool says NaN.
+    """Return the S-measure, and whether the tool gives NaN.
 
-    It does for an empty quadrant, for an object or background of one pixel, and where all of the ground truth lies on
-    one side of half without being all 0 or all 255: a mask of 0 and 1, say.
+    The tool gives NaN for an empty quadrant, for an object or background of one pixel, and if all values of the ground
+    truth are on one side of half without being all 0 or all 255, as in a mask of 0 and 1.
 
     Notes
     -----
-    The tool looks for an empty or full mask by its mean (float32), before it cuts the mask at half; a mask that is
-    empty or full only afterwards gets the mean and the deviation of no pixels.
+    The tool detects an empty or full mask by its mean (float32), before it thresholds the mask at half. If a mask is
+    empty or full only after the threshold, the tool computes mean and deviation of no pixels.
 
-    Where a quadrant of the map has one single value strictly between 0 and 1, and the mask is constant there, the
-    tool's similarity is 1 or 0 as its float32 sum happens to round (and it varies with the number of threads).
-    Here it is 1, the value of the formula.
+    If a quadrant of the map has one single value strictly between 0 and 1, and the mask is constant there, the tool's
+    similarity is 1 or 0, by the rounding of its float32 sum (which varies with the number of threads). Here it is 1,
+    the value of the formula.
     """
     p_V = normalise_levels(joint).astype(np.float64)
     is_object_L = is_object(joint.gt_levels_L)

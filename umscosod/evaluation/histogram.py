@@ -1,4 +1,4 @@
-"""One joint histogram per image: all that the measures need to know of a prediction and its ground truth.
+"""Computes one joint histogram per image, which holds all that the measures need of a prediction and ground truth.
 
 A prediction of 8-bit grey has 256 levels, so every threshold of the F- and E-measure, every mean and every
 deviation of the S-measure is a sum over a small table instead of over the pixels.
@@ -35,7 +35,7 @@ class JointHistogram:
         The levels that occur in the ground truth, ascending.
     shape_hw : (int, int)
     split_rc : (int, int)
-        Row and column at which the lower and the right quadrants begin.
+        First row of the lower quadrants and first column of the right quadrants.
     """
 
     counts_QLV: IntArray
@@ -45,17 +45,17 @@ class JointHistogram:
 
     @property
     def size(self) -> int:
-        """Pixels of the image."""
+        """Number of pixels of the image."""
         return self.shape_hw[0] * self.shape_hw[1]
 
     def occurring_levels(self) -> tuple[int, int]:
-        """Lowest and highest prediction level that occurs."""
+        """Return the lowest and highest prediction level that occurs."""
         present = np.flatnonzero(self.counts_QLV.any(axis=(0, 1)))
         return int(present[0]), int(present[-1])
 
 
 def quadrant_slices(shape_hw: tuple[int, int], split_rc: tuple[int, int]) -> tuple[Slices, Slices, Slices, Slices]:
-    """Row and column slices of the four quadrants, in the order of the histogram.
+    """Return the row and column slices of the four quadrants, in the order of the histogram.
 
     >>> quadrant_slices((4, 6), (1, 2))[1]
     (slice(0, 1, None), slice(2, 6, None))
@@ -72,7 +72,7 @@ def check_pair(pred_HW: ByteArray, gt_HW: ByteArray) -> None:
     Raises
     ------
     DataError
-        Not two non-empty 8-bit grey pictures of one size.
+        They are not two non-empty 8-bit grey pictures of one size.
     """
     for name, picture in (("prediction", pred_HW), ("ground truth", gt_HW)):
         if picture.dtype != np.uint8 or picture.ndim != 2 or picture.size == 0:
@@ -84,15 +84,15 @@ def check_pair(pred_HW: ByteArray, gt_HW: ByteArray) -> None:
 
 
 def compute_centroid(is_object_HW: BoolArray, *, single_precision: bool) -> tuple[int, int]:
-    """Row and column of the centroid of an object, 0-based, halves rounded to even.
+    """Return row and column of the centroid of an object, 0-based, halves rounded to even.
 
     Parameters
     ----------
     is_object_HW : ndarray, bool, (H, W)
-        With no pixel set, the centre of the picture.
+        If no pixel is set, the result is the centre of the picture.
     single_precision : bool
-        Divide in float32, as a tool that holds its masks in float32 does. It decides ties only: an exact 176.4999999
-        is 176.5 in float32.
+        Divide in float32, as a tool with float32 masks does. This matters only for ties: an exact 176.4999999 is 176.5
+        in float32.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def compute_joint_histogram(pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tupl
     pred_HW, gt_HW : ndarray, uint8, (H, W)
         Checked by `check_pair`.
     split_rc : (int, int)
-        First row and column of the lower and right quadrants, each from 0 to H or W: at an end, two are empty.
+        First row and column of the lower and right quadrants, from 0 to H or W: at 0, H or W two quadrants are empty.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def compute_joint_histogram(pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tupl
 
 
 def count_at_or_above(counts_LV: IntArray, first_level_T: npt.NDArray[np.integer[Any]]) -> IntArray:
-    """Pixels of each ground-truth level whose prediction level is at least the given one.
+    """Count the pixels of each ground-truth level whose prediction level is at least the given one.
 
     Parameters
     ----------

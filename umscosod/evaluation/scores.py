@@ -1,4 +1,4 @@
-"""Scores of a pair and of many: curves, sums, means.
+"""Holds the scores of a pair and of many: curves, sums, means.
 
 Legend: ``T`` thresholds, ascending (255 of them in the definition ``cosod``, 256 in ``sod``).
 
@@ -21,7 +21,7 @@ DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 
 
 def check_definition(definition: str) -> Definition:
-    """The name itself, if it is one of the two definitions.
+    """Return the name if it is one of the two definitions.
 
     Raises
     ------
@@ -53,14 +53,14 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMeasures:
-    """Everything measured on one pair; `Curves` hold F and E at each threshold.
+    """All measurements of one pair; `Curves` hold F and E at each threshold.
 
     Attributes
     ----------
     mae, f_adaptive, e_adaptive, s, iou : float
     is_s_undefined : bool
-        The tool behind the definition gives NaN for S here; `s` is the value with empty quadrants weighing 0 and the
-        deviation of one pixel being 0.
+        The tool behind the definition gives NaN for S; then `s` is computed with weight 0 for empty quadrants and
+        deviation 0 for one pixel.
     curves : Curves
     """
 
@@ -83,7 +83,7 @@ class ImageScores:
         Relative path of the ground truth without suffix, ``"cat/0007"``.
     group : str
     mae, f_max, f_mean, f_adaptive, e_max, e_mean, e_adaptive, s, iou : float
-        Max and mean are of the image's own curve; their average over images is not the data set's figure.
+        Max and mean are of the image's own curve; their average over images is not the data set's score.
     is_s_undefined : bool
         See `ImageMeasures`.
     """
@@ -123,17 +123,17 @@ class ImageScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Figures of a group or a data set: means over its images.
+    """Scores of a group or a data set: means over its images.
 
     Attributes
     ----------
     n : int
-        Images.
+        Number of images.
     mae, s, iou, f_adaptive, e_adaptive : float
     f_max, f_mean, e_max, e_mean : float
         Maximum and mean of the mean curve over images.
     undefined_s : int
-        Images whose S the tool behind the definition would give as NaN (see `ImageMeasures`).
+        Number of images for which the tool behind the definition gives NaN for S (see `ImageMeasures`).
     """
 
     n: int
@@ -154,7 +154,7 @@ FIGURES = ("mae", "f_adaptive", "e_adaptive", "s", "iou")
 
 
 class MeanOfImages:
-    """Mean figures and mean curves over the images added so far; holds sums only.
+    """Mean scores and mean curves over the images added so far; holds sums only.
 
     Examples
     --------
@@ -175,12 +175,12 @@ class MeanOfImages:
         self._curve_sums_CT = np.zeros((len(CURVES), 0))
 
     def add(self, measures: ImageMeasures) -> None:
-        """Add one image, measured under the same definition as all before.
+        """Add one image, measured under the same definition as all earlier ones.
 
         Raises
         ------
         DataError
-            The thresholds are not those of the images before.
+            The thresholds differ from those of the earlier images.
         """
         curves = measures.curves
         if self._count == 0:
@@ -195,7 +195,7 @@ class MeanOfImages:
         self._curve_sums_CT += np.stack([getattr(curves, name) for name in CURVES])
 
     def curves(self) -> Curves:
-        """Mean precision, recall, F and E at each threshold.
+        """Return mean precision, recall, F and E at each threshold.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class MeanOfImages:
         return Curves(thresholds_T=self._thresholds_T, **dict(zip(CURVES, means_CT, strict=True)))
 
     def scores(self) -> Scores:
-        """Means over images, with maximum and mean of the mean F and E curves.
+        """Return means over images, with maximum and mean of the mean F and E curves.
 
         Raises
         ------
@@ -235,7 +235,7 @@ class MeanOfGroups:
     ----------
     dataset : MeanOfImages
     groups : dict of str to MeanOfImages
-        In the order in which groups were first seen.
+        In order of first appearance.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Score files: pairs read, checked, measured, reported.
+"""Scores files: reads pairs, checks, measures and reports them.
 
-Two definitions, each equal to its tool: ``cosod`` (eval-co-sod; `umscosod.evaluation.cosod`) and ``sod``
-(PySODMetrics; `umscosod.evaluation.sod`). They differ by up to 0.008 in MAE and 1e-3 elsewhere, so a figure means
-nothing without the name of its definition. Adaptive F, adaptive E and IoU are PySODMetrics' under both.
+There are two definitions, each equal to its tool: ``cosod`` (eval-co-sod; `umscosod.evaluation.cosod`) and ``sod``
+(PySODMetrics; `umscosod.evaluation.sod`). They differ by up to 0.008 in MAE and 1e-3 elsewhere, so always name the
+definition of a score. Adaptive F, adaptive E and IoU are PySODMetrics' in both.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definitio
     pred_HW : ndarray, uint8, (H, W)
         Soft map or 0/255 mask.
     gt_HW : ndarray, uint8, (H, W)
-        Mask; see the definition on what values between 0 and 255 mean.
+        Mask; the definition says what values between 0 and 255 mean.
     definition : {"cosod", "sod"}
 
     Returns
     -------
     ImageMeasures
-        All in [0, 1], bar E, which reaches N / (N - 1) for N pixels. Never NaN. An image of a single pixel divides
-        E by the definition's epsilon and is meaningless, as in both tools.
+        All in [0, 1], except E, which reaches N / (N - 1) for N pixels. Never NaN. For an image of a single pixel E is
+        divided by the definition's epsilon and is meaningless, as in both tools.
 
     Raises
     ------
     DataError
-        Not two 8-bit grey pictures of one size.
+        They are not two 8-bit grey pictures of one size.
     ConfigError
         Unknown definition.
 
@@ -101,7 +101,7 @@ SIXTEEN_BIT_MAX = 65535
 
 
 def open_grey(path: Path, suspicious: Suspicious | None = None) -> Image.Image:
-    """One picture in Pillow's mode ``L``.
+    """Open one picture in Pillow's mode ``L``.
 
     Colour becomes luma, transparency is dropped (as both tools do); 16-bit grey is scaled to 8 bits.
 
@@ -109,7 +109,7 @@ def open_grey(path: Path, suspicious: Suspicious | None = None) -> Image.Image:
     ----------
     path : Path
     suspicious : Suspicious, optional
-        Remembers a picture that lost its content on the way.
+        Records a picture that lost its content in the conversion.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def open_grey(path: Path, suspicious: Suspicious | None = None) -> Image.Image:
 
 
 def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
-    """16-bit grey to 8 bits, 65535 becoming 255, rounded to the nearest."""
+    """Scale 16-bit grey to 8 bits: 65535 becomes 255, rounded to the nearest."""
     values = np.asarray(picture, dtype=np.int64)
     if values.min() < 0 or values.max() > SIXTEEN_BIT_MAX:
         raise DataError(f"{path}: values from {values.min()} to {values.max()} are not 16-bit grey; save as 8 bits")
@@ -134,7 +134,7 @@ def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
 
 
 def read_pair(pred: Path, gt: Path, suspicious: Suspicious | None = None) -> tuple[ByteArray, ByteArray]:
-    """Prediction and ground truth at the size of the ground truth.
+    """Read prediction and ground truth at the size of the ground truth.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def read_pair(pred: Path, gt: Path, suspicious: Suspicious | None = None) -> tup
 
 
 def fit_to_truth(prediction: Image.Image, truth: Image.Image) -> tuple[ByteArray, ByteArray]:
-    """Both as arrays of the size of the ground truth.
+    """Return both as arrays of the size of the ground truth.
 
     A prediction of another size is resized by Pillow's bilinear filter on 8 bits, which smooths when it shrinks.
 
@@ -164,7 +164,7 @@ def fit_to_truth(prediction: Image.Image, truth: Image.Image) -> tuple[ByteArray
     Returns
     -------
     (ndarray, ndarray), uint8, (H, W) each
-        Read-only views where nothing was resized.
+        Read-only views if nothing was resized.
 
     Examples
     --------
@@ -181,12 +181,12 @@ logger = logging.getLogger(__name__)
 
 
 class Suspicious:
-    """Pictures met in an evaluation that should be named at its end.
+    """Pictures of an evaluation that a warning names at its end.
 
     Attributes
     ----------
     faint : list of Path
-        Ground truths that count as empty though they are not all 0.
+        Ground truths that count as empty although they are not all 0.
     single : list of Path
         Ground truths of one pixel.
     dim : list of Path
@@ -196,7 +196,7 @@ class Suspicious:
     bent : list of Path
         Predictions of another aspect than their ground truth.
     hidden : list of Path
-        Pictures of one colour whose alpha channel, which the tools drop, is none.
+        Pictures of one colour with a varying alpha channel, which the tools drop.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Suspicious:
         self.hidden: list[Path] = []
 
     def look_at_file(self, picture: Image.Image, grey: Image.Image, path: Path) -> None:
-        """Remember a picture that lost its content on the way from the file to 8-bit grey."""
+        """Record a picture that lost its content in the conversion to 8-bit grey."""
         lowest, highest = grey.getextrema()
         if lowest != highest:
             return
@@ -220,24 +220,24 @@ class Suspicious:
                 self.hidden.append(path)
 
     def look_at_sizes(self, prediction: Image.Image, truth: Image.Image, path: Path) -> None:
-        """Remember a prediction that is made for another picture."""
+        """Record a prediction that was made for another picture."""
         if not is_same_aspect(prediction.size, truth.size):
             self.bent.append(path)
 
     def look_at(self, gt_HW: ByteArray, path: Path) -> None:
-        """Remember a ground truth."""
+        """Record a suspicious ground truth."""
         if 0 < gt_HW.max() <= GT_LEVEL:
             self.faint.append(path)
         if gt_HW.size == 1:
             self.single.append(path)
 
     def look_at_prediction(self, pred_HW: ByteArray, path: Path) -> None:
-        """Remember a prediction."""
+        """Record a suspicious prediction."""
         if pred_HW.max() == 1:
             self.dim.append(path)
 
     def notes(self) -> list[str]:
-        """One line for each kind met."""
+        """Return one line for each kind of recorded picture."""
         kinds = (
             (
                 self.faint,
@@ -285,9 +285,9 @@ class Evaluation:
     Attributes
     ----------
     definition : {"cosod", "sod"}
-        What the figures mean; never quote them without it.
+        Definition of the scores; quote it with every score.
     pred_root, gt_root : Path
-        The folders really compared.
+        The compared folders.
     dataset : Scores
     groups : dict of str to Scores
         By name of the folder, sorted.
@@ -323,11 +323,11 @@ def evaluate(
     Parameters
     ----------
     pred : path
-        Folder of 8-bit maps or masks; an output folder of ``umscosod label`` stands for its ``masks``.
+        Folder of 8-bit maps or masks; for an output folder of ``umscosod label`` its ``masks`` are used.
     gt : path
-        Folder of ground truths, or a data set's root that holds one named ``gt``.
+        Folder of ground truths, or a data set's root with a folder ``gt``.
     definition : {"cosod", "sod"}
-        ``cosod``: eval-co-sod's arithmetic, that of the papers' tables. ``sod``: PySODMetrics'.
+        ``cosod``: arithmetic of eval-co-sod, as in the papers' tables. ``sod``: arithmetic of PySODMetrics.
     progress : callable
         Called as ``(done, total, "evaluate")`` after each pair.
 
@@ -339,7 +339,7 @@ def evaluate(
     Raises
     ------
     DataError
-        A prediction is missing, a file cannot be read, or a folder does not hold what it should.
+        A prediction is missing, a file cannot be read, or a folder has unexpected contents.
     ConfigError
         Unknown definition.
     """
@@ -396,12 +396,12 @@ DIGITS = 4
 
 
 def format_table(evaluation: Evaluation) -> str:
-    """Table of the data set and its groups, the definition at the head.
+    """Format a table of the data set and its groups, with the definition at the top.
 
     Returns
     -------
     str
-        Lines of text without a final newline. Figures have four digits.
+        Lines of text without a final newline. Scores have four digits.
     """
     rows = [("group", "n", *TITLES), format_row("all images", evaluation.dataset)]
     rows += [format_row(name, scores) for name, scores in evaluation.groups.items()]
@@ -422,12 +422,12 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_row(name: str, scores: Scores) -> tuple[str, ...]:
-    """One row of the table as text."""
+    """Return one row of the table as text."""
     return (name, str(scores.n), *(f"{getattr(scores, measure):.{DIGITS}f}" for measure in MEASURES))
 
 
 def scores_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Scores as a dictionary that JSON can hold.
+    """Return scores as a dictionary for JSON.
 
     Returns
     -------
@@ -443,17 +443,17 @@ def scores_to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def figures_of(scores: Scores) -> dict[str, float]:
-    """``n`` and the nine measures."""
+    """Return ``n`` and the nine measures."""
     return {"n": scores.n, **{measure: getattr(scores, measure) for measure in MEASURES}}
 
 
 def list_worst_first(evaluation: Evaluation, by: Measure = "iou") -> list[ImageScores]:
-    """Images from the worst to the best.
+    """List images from the worst to the best.
 
     Parameters
     ----------
     by : str
-        A measure; high is bad for ``mae``, low for the others. Ties go by MAE, then by name.
+        A measure; for ``mae`` high is bad, for the others low. Ties are ordered by MAE, then by name.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The definition ``sod``: the arithmetic of PySODMetrics (MIT licence), in float64.
+"""Implements the definition ``sod``: the arithmetic of PySODMetrics (MIT licence), in float64.
 
-Adaptive F and E and the IoU are by this tool's rules under both definitions.
+Adaptive F, adaptive E and IoU follow this tool under both definitions.
 
 References
 ----------
@@ -24,11 +24,11 @@ EPS = float(np.spacing(1.0))
 GT_LEVEL = 128
 IOU_THRESHOLD = 0.5
 TIE = 1e-9
-"""Twice the mean is compared with the levels; nearer than this to one, the order of summation decides."""
+"""If twice the mean is nearer than this to a level, the order of summation decides the comparison."""
 
 
 def is_object(gt: ByteArray) -> BoolArray:
-    """Ground truth: above 128.
+    """Binarise the ground truth: above 128.
 
     >>> is_object(np.array([128, 129], np.uint8)).tolist()
     [False, True]
@@ -37,9 +37,9 @@ def is_object(gt: ByteArray) -> BoolArray:
 
 
 def normalise_levels(joint: JointHistogram) -> Float64Array:
-    """Min-maxed value of each prediction level, unless the map is constant.
+    """Return the min-maxed value of each prediction level, unless the map is constant.
 
-    Levels outside the range that occurs are clipped to [0, 1]; they count no pixels.
+    Levels outside the occurring range are clipped to [0, 1]; they count no pixels.
     """
     p_V = np.arange(LEVELS) / (LEVELS - 1)
     low, high = joint.occurring_levels()
@@ -50,7 +50,7 @@ def normalise_levels(joint: JointHistogram) -> Float64Array:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BinaryCounts:
-    """Pixels of background and object at each prediction level.
+    """Numbers of background and object pixels at each prediction level.
 
     Attributes
     ----------
@@ -73,29 +73,29 @@ class BinaryCounts:
 
     @property
     def size(self) -> int:
-        """Pixels of the image."""
+        """Number of pixels of the image."""
         return int(self.counts_LV.sum())
 
 
 def compute_mae(binary: BinaryCounts) -> float:
-    """Mean of abs(p - gt), both normalised."""
+    """Return the mean of abs(p - gt), both normalised."""
     background_V, object_V = binary.counts_LV
     return float(background_V @ binary.p_V + object_V @ (1.0 - binary.p_V)) / binary.size
 
 
 def compute_precision_recall_f(foreground_TL: IntArray, area: int) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Precision, recall and F = 1.3 P R / (0.3 P + R) at each threshold; all 0 where nothing is hit.
+    """Return precision, recall and F = 1.3 P R / (0.3 P + R) at each threshold; all 0 without a true positive.
 
     Parameters
     ----------
     foreground_TL : ndarray, int64, (T, 2)
         Background and object pixels at or above each threshold.
     area : int
-        Object pixels.
+        Number of object pixels.
 
     Examples
     --------
-    One of two object pixels hit, and one miss: P = R = F = 1/2.
+    One of two object pixels found, and one false positive: P = R = F = 1/2.
 
     >>> [round(float(value[0]), 6) for value in compute_precision_recall_f(np.array([[1, 1]]), 2)]
     [0.5, 0.5, 0.5]
@@ -109,7 +109,7 @@ def compute_precision_recall_f(foreground_TL: IntArray, area: int) -> tuple[Floa
 
 
 def compute_e(foreground_TL: IntArray, binary: BinaryCounts) -> Float64Array:
-    """E at each threshold; an empty ground truth scores the background share, a full one the foreground share."""
+    """Return E at each threshold; background share for an empty ground truth, foreground share for a full one."""
     pixels_L = binary.counts_LV.sum(axis=1)
     size, area = int(pixels_L.sum()), int(pixels_L[1])
     covered_T = foreground_TL.sum(axis=1)
@@ -119,7 +119,7 @@ def compute_e(foreground_TL: IntArray, binary: BinaryCounts) -> Float64Array:
 
 
 def compute_curves(binary: BinaryCounts) -> Curves:
-    """Precision, recall, F and E at the 256 thresholds q >= i, q = 255 p cut down to whole numbers."""
+    """Return precision, recall, F and E at the 256 thresholds q >= i, q = floor(255 p)."""
     q_V = (binary.p_V * (LEVELS - 1)).astype(np.uint8)
     first_level_T = np.searchsorted(q_V, np.arange(LEVELS), side="left")
     foreground_TL = count_at_or_above(binary.counts_LV, first_level_T)
@@ -134,10 +134,10 @@ def compute_curves(binary: BinaryCounts) -> Curves:
 
 
 def compute_adaptive(binary: BinaryCounts, pred_HW: ByteArray) -> tuple[float, float]:
-    """F and E at twice the mean of the normalised map (at most 1), p >= t.
+    """Return F and E at twice the mean of the normalised map (at most 1), p >= t.
 
-    The map itself is needed for ties only: where a level lies at the threshold, the mean is taken pixel by pixel in
-    the tool's order of summation.
+    The map itself is needed only for ties: if a level is at the threshold, the mean is computed pixel by pixel in the
+    tool's order of summation.
     """
     counts_V = binary.counts_LV.sum(axis=0)
     threshold = min(2.0 * float(counts_V @ binary.p_V) / binary.size, 1.0)
@@ -150,7 +150,7 @@ def compute_adaptive(binary: BinaryCounts, pred_HW: ByteArray) -> tuple[float, f
 
 
 def compute_iou(binary: BinaryCounts) -> float:
-    """Intersection over union of p > 0.5 and the ground truth; 0 where both are empty, as F is.
+    """Return the intersection over union of p > 0.5 and the ground truth; 0 if both are empty, as for F.
 
     The map is min-maxed first, so a map that is not constant always has foreground.
     """
@@ -161,17 +161,17 @@ def compute_iou(binary: BinaryCounts) -> float:
 
 
 def compute_s(joint: JointHistogram, p_V: Float64Array) -> tuple[float, bool]:
-    """S-measure, and whether the tool says NaN: an empty quadrant.
+    """Return the S-measure, and whether the tool gives NaN (for an empty quadrant).
 
     Parameters
     ----------
     joint : JointHistogram
-        Split one row and column behind the centroid, as MATLAB's 1-based ranges do.
+        Split one row and column after the centroid, as in MATLAB's 1-based ranges.
     p_V : ndarray, float64, (256,)
     """
 
     def mean_keeps_constant(quadrant: int, value: float) -> bool:
-        # the tool's own mean over the same piece of memory: it may be one unit in the last place off
+        # the tool's own mean over the same memory: it may differ by one unit in the last place
         part_HW = np.full(joint.shape_hw, value)[quadrant_slices(joint.shape_hw, joint.split_rc)[quadrant]]
         return float(part_HW.mean()) == value
 

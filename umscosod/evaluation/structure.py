@@ -1,4 +1,4 @@
-"""S-measure and E-measure of one pair.
+"""Computes S-measure and E-measure of one pair.
 
 References
 ----------
@@ -27,11 +27,11 @@ def compute_alignment(
     *,
     eps: float,
 ) -> npt.NDArray[np.float64]:
-    """E-measure at each threshold.
+    """Compute the E-measure at each threshold.
 
-    With a and b the mean-free binary map and ground truth: x = 2ab / (a^2 + b^2 + eps), and the sum of (x + 1)^2 / 4
-    over the N pixels / (N - 1 + eps). Pixels that share the ground-truth level and the side of the threshold share
-    x, so there are 2 L terms.
+    With a and b the mean-free binary map and ground truth: x = 2ab / (a^2 + b^2 + eps), and E is the sum of
+    (x + 1)^2 / 4 over the N pixels, divided by (N - 1 + eps). Pixels with the same ground-truth level on the same side
+    of the threshold have the same x, so there are 2 L terms.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def compute_alignment(
     pixels_L : ndarray, int, (L,)
         All pixels of each level.
     y_L : ndarray, float, (L,)
-        Value of each level. The terms are computed in this dtype: where the map covers nearly everything, the
-        cancellation in 1 - mean is part of a tool's number. The sum over them is float64.
+        Value of each level. The terms are computed in this dtype: if the map covers nearly everything, the
+        cancellation in 1 - mean is part of a tool's result. The sum over them is float64.
     mean_y : floating
         Mean of the ground truth, of the same dtype.
     eps : float
@@ -49,7 +49,7 @@ def compute_alignment(
     Returns
     -------
     ndarray, float64, (T,)
-        In [0, N / (N - 1)]. An image of a single pixel divides by `eps`: meaningless, as in both tools.
+        In [0, N / (N - 1)]. For an image of a single pixel it is divided by `eps`: meaningless, as in both tools.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def compute_alignment(
     b_L = (y_L - mean_y).astype(dtype)
     a_TS1, b_11L = a_TS[:, :, None], b_L[None, None, :]
     squares = b_11L * b_11L + a_TS1 * a_TS1 + dtype(eps)
-    # only a caller with eps = 0 can meet 0 / 0, where map and ground truth are both constant: x is 0 there
+    # 0 / 0 occurs only with eps = 0, if map and ground truth are both constant: x is 0 there
     aligned = np.divide(2 * b_11L * a_TS1, squares, out=np.zeros_like(squares), where=squares > 0)
     enhanced_TSL = (aligned + 1) * (aligned + 1) / 4
     counts_TSL = np.stack([pixels_L - foreground_TL, foreground_TL], axis=1)
@@ -76,13 +76,13 @@ def compute_alignment(
 
 Float64Array = npt.NDArray[np.float64]
 MeanKeepsConstant = Callable[[int, float], bool]
-"""``(quadrant, value)``: whether the mean over a quadrant of one single value gives back that very value."""
+"""``(quadrant, value)``: whether the mean over a quadrant of one single value equals that value exactly."""
 
 OBJECT_SHARE = 0.5
 
 
 def always_keeps_constant(quadrant: int, value: float) -> bool:
-    """Exact arithmetic: the mean of equal values is that value."""
+    """Return True, as in exact arithmetic: the mean of equal values is that value."""
     return True
 
 
@@ -94,7 +94,7 @@ def compute_structure(
     eps: float,
     mean_keeps_constant: MeanKeepsConstant = always_keeps_constant,
 ) -> tuple[float, bool]:
-    """S-measure of one image, and whether it has an empty quadrant.
+    """Compute the S-measure of one image, and whether it has an empty quadrant.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def compute_structure(
     p_V : ndarray, float64, (256,)
         Value in [0, 1] of each prediction level.
     is_object_L : ndarray, bool, (L,)
-        Which ground-truth levels are object.
+        True for the ground-truth levels of the object.
     eps : float
         Added to denominators.
     mean_keeps_constant : callable
@@ -112,12 +112,12 @@ def compute_structure(
     Returns
     -------
     (float, bool)
-        S >= 0. With no object 1 - mean(p), with nothing but object mean(p) (never an empty quadrant in these two).
+        S >= 0. Without an object 1 - mean(p), with only object mean(p) (in both cases no quadrant is empty).
 
     Notes
     -----
-    Empty quadrants weigh 0, and the deviation of a one-pixel object or background is 0; the tools let one or both
-    of these turn into NaN.
+    Empty quadrants have weight 0, and the deviation of a one-pixel object or background is 0; in the tools one or both
+    of these become NaN.
     """
     object_V = joint.counts_QLV[:, is_object_L].sum(axis=(0, 1))
     background_V = joint.counts_QLV[:, ~is_object_L].sum(axis=(0, 1))
@@ -145,7 +145,7 @@ def compute_structure(
 
 
 def compute_object_score(counts_V: IntArray, values_V: Float64Array, eps: float) -> float:
-    """2 m / (m^2 + 1 + sd + eps) over some pixels; sd is unbiased, and 0 for a single pixel.
+    """Return 2 m / (m^2 + 1 + sd + eps) over some pixels; sd is unbiased, and 0 for a single pixel.
 
     >>> round(compute_object_score(np.array([1, 1]), np.array([0.0, 1.0]), 0.0), 3)  # m = 1/2, sd = 0.7071
     0.511
@@ -166,20 +166,20 @@ def compute_similarity(
     eps: float,
     mean_keeps_constant: Callable[[float], bool],
 ) -> float:
-    """Structural similarity of map and mask in one quadrant.
+    """Compute the structural similarity of map and mask in one quadrant.
 
-    4 m_x m_y s_xy / ((m_x^2 + m_y^2)(s_x^2 + s_y^2) + eps), x the map and y the mask; where the numerator is 0, 1 if
-    the denominator is 0 too, else 0.
+    4 m_x m_y s_xy / ((m_x^2 + m_y^2)(s_x^2 + s_y^2) + eps), x the map and y the mask. If the numerator is 0, the result
+    is 1 if the denominator is 0 too, else 0.
 
     Parameters
     ----------
     object_V, background_V : ndarray, int64, (256,)
-        Pixels at each level; at least one in all.
+        Number of pixels at each level; at least one in all.
     p_V : ndarray, float64, (256,)
     eps : float
     mean_keeps_constant : callable
-        Asked only where map and mask are both constant. The formula says 1 there, but a tool whose mean of equal
-        values is one unit in the last place off sees a deviation and says 0.
+        Used only if map and mask are both constant. Then the formula gives 1, but a tool whose mean of equal values is
+        off by one unit in the last place gets a deviation and gives 0.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which prediction belongs to which ground truth: two folder trees, matched by relative path without suffix."""
+"""Matches predictions to ground truth: two folder trees, by relative path without suffix."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Pairing:
     Attributes
     ----------
     pred_root, gt_root : Path
-        The folders really used.
+        The folders that were used.
     pairs : tuple of Pair
         In the order of their names.
     extra : tuple of str
@@ -61,21 +61,21 @@ def pair_trees(pred: str | os.PathLike[str], gt: str | os.PathLike[str]) -> Pair
     Parameters
     ----------
     pred : path
-        Folder of maps or masks. Of an output folder of ``umscosod label`` the sub-folder ``masks`` is taken, and a
-        log line says so; give ``OUT/maps`` to score the soft maps.
+        Folder of maps or masks. In an output folder of ``umscosod label`` the sub-folder ``masks`` is used, and a log
+        line says so; give ``OUT/maps`` to score the soft maps.
     gt : path
         Folder of ground truths, or a data set's root that holds one (see `find_gt_root`).
 
     Returns
     -------
     Pairing
-        Names match exactly, upper and lower case included, but for the suffix; a prediction may keep the picture's
-        own suffix in its name (``a.jpg.png`` for ``a.png``).
+        Names must be equal without the suffix, also in letter case. A prediction may keep the picture's suffix in its
+        name (``a.jpg.png`` for ``a.png``).
 
     Raises
     ------
     DataError
-        A folder is missing or holds no picture, a ground truth has no prediction, or a name has two files.
+        A folder is missing or holds no picture, a ground truth has no prediction, or two files share a name.
     """
     gt_root = find_gt_root(Path(gt))
     gt_files = index_pictures(gt_root, "ground truth")
@@ -112,7 +112,7 @@ def pair_trees(pred: str | os.PathLike[str], gt: str | os.PathLike[str]) -> Pair
 
 
 def name_some(names: list[str]) -> str:
-    """First few of many names.
+    """Name the first few of many names.
 
     >>> name_some(list("abcdefg"))
     'a, b, c, d, e, ...'
@@ -122,15 +122,15 @@ def name_some(names: list[str]) -> str:
 
 
 def find_gt_root(path: Path) -> Path:
-    """The mask folder of a data set's root, else the folder itself.
+    """Return the mask folder of a data set's root, else the folder itself.
 
     A root is a folder with a sub-folder ``gt`` (in any case), or with an image folder beside a mask folder under
-    one of the names that benchmarks use (``images`` and ``groundtruth``, say).
+    usual names of benchmarks, such as ``images`` and ``groundtruth``.
 
     Raises
     ------
     DataError
-        Not a folder.
+        The path is not a folder.
     """
     check_folder(path, "ground truth")
     names = sorted(child.name for child in path.iterdir() if child.is_dir())
@@ -139,12 +139,12 @@ def find_gt_root(path: Path) -> Path:
 
 
 def find_pred_root(path: Path, gt_root: Path) -> Path:
-    """The sub-folder ``masks`` of an output folder, else the folder itself.
+    """Return the sub-folder ``masks`` of an output folder, else the folder itself.
 
     Raises
     ------
     DataError
-        Not a folder.
+        The path is not a folder.
     """
     check_folder(path, "prediction")
     masks = path / "masks"
@@ -156,21 +156,21 @@ def find_pred_root(path: Path, gt_root: Path) -> Path:
 
 
 def check_folder(path: Path, what: str) -> None:
-    """Refuse what is not a folder."""
+    """Refuse a path that is not a folder."""
     if not path.is_dir():
         state = "is a file" if path.exists() else "does not exist"
         raise DataError(f"{what} folder {path} {state}; give a folder with one sub-folder per group")
 
 
 def index_pictures(root: Path, what: str) -> dict[str, Path]:
-    """Pictures below a folder by relative POSIX path without suffix.
+    """Return the pictures below a folder by relative POSIX path without suffix.
 
-    Links are followed as `umscosod.data.folders.walk_files` says.
+    Links are followed as in `umscosod.data.folders.walk_files`.
 
     Raises
     ------
     DataError
-        There is none, two differ in their suffix only, or the folder has no end.
+        There is none, two differ only in their suffix, or links make the folder endless.
     """
     found: dict[str, Path] = {}
     for path in walk_files(root):

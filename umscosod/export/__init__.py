@@ -1,1 +1,1 @@
-"""Results out: PNG masks and maps, COCO, YOLO and CVAT, the report, and the contact sheet."""
+"""Writes results: PNG masks and maps, COCO, YOLO and CVAT, the report, and the contact sheet."""

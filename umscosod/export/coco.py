@@ -1,4 +1,4 @@
-"""COCO instances: one JSON file, masks as run lengths, so that holes and islands survive exactly."""
+"""Writes COCO instances: one JSON file with masks as run lengths, which keep holes and islands exactly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def export_coco(
 ) -> ExportReport:
     """Write ``OUT/instances.json``.
 
-    Images come first, annotations wait in a temporary file and follow: no mask stays in memory.
+    Images are written first. Annotations wait in a temporary file: no mask stays in memory.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ def export_coco(
     category : str
         Name of the one category (id 1).
     per_group : bool
-        One category for each group, numbered as they turn up.
+        One category for each group, numbered in order of appearance.
     per_region : bool
-        One annotation for each connected region; else one an image.
+        One annotation for each connected region; otherwise one an image.
     image_root : Path, optional
-        ``file_name`` is relative to it; else it is the item's path as it stands.
+        ``file_name`` is relative to it; without it, ``file_name`` is the item's path.
     overwrite : bool
         See `umscosod.export.folder.open_export`.
 
@@ -60,16 +60,16 @@ def export_coco(
 
     Notes
     -----
-    ``width``, ``height`` and masks are those of the upright picture. ``iscrowd`` is 0 though the masks are run
-    lengths (compressed, ``counts`` as text): readers decode both forms, and 1 would mean "a crowd, do not count".
-    Beside COCO's own keys an image has ``group``, an annotation ``group`` and (where known) ``score``. An image whose
-    mask is empty has no annotation.
+    ``width``, ``height`` and masks are those of the upright picture. Masks are run lengths (compressed, ``counts`` as
+    text), but ``iscrowd`` is 0: readers decode both forms, and 1 would mean "a crowd, do not count". An image has
+    the additional key ``group``, an annotation ``group`` and (if known) ``score``. An image with an empty mask has
+    no annotation.
     """
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=1)
     with (
         open_export(out, "coco", counts, overwrite=overwrite) as folder,
-        tempfile.TemporaryFile(dir=folder.out) as annotations,  # one disk has to have room: the result's
+        tempfile.TemporaryFile(dir=folder.out) as annotations,  # the result's disk, so that only one disk needs room
         folder.add(FILE).open("wb") as stream,
     ):
         stream.write(b'{"info": {"description": "co-salient objects"}, "licenses": [],\n"images": [')

@@ -1,4 +1,4 @@
-"""``index.html``: each image beside its pseudo-label, its co-saliency map and its final mask."""
+"""Writes ``index.html``: each image beside its pseudo-label, its co-saliency map and its final mask."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from umscosod.types import ByteArray, Labelled, Status
 
 logger = logging.getLogger(__name__)
 
-_OPEN_GROUPS = 12  # a longer table of contents starts folded
+_OPEN_GROUPS = 12  # a longer table of contents is closed at first
 _TILES = (("image", "image"), ("pseudo", "pseudo-label"), ("map", "co-saliency map"), ("mask", "final mask"))
 
 
@@ -40,7 +40,7 @@ class SheetRow:
     image : Path
         The image file.
     pseudo, map, mask : str or None
-        Relative POSIX paths below the output folder, such as ``"masks/cat/7.png"``; None where there is none.
+        Relative POSIX paths below the output folder, such as ``"masks/cat/7.png"``; None if there is none.
     """
 
     labelled: Labelled
@@ -61,14 +61,14 @@ def write_contact_sheet(
 ) -> Path:
     """Write ``OUT/index.html`` and its small pictures under ``OUT/thumbs/``.
 
-    The page needs nothing from outside the folder: no scripts, fonts or pictures from elsewhere, relative links only.
-    One image is in memory at a time. The page has no date: equal results give equal bytes.
+    The page needs nothing outside the folder: no external scripts, fonts or pictures, and only relative links. One
+    image is in memory at a time. The page has no date: equal results give equal bytes.
 
     Parameters
     ----------
     out_dir : path
     rows : iterable of SheetRow
-        Those of a group one after the other.
+        The rows of a group are consecutive.
     title : str
     facts : mapping, optional
         Shown at the top, such as ``{"backbone": "dino_vits8"}``.
@@ -85,8 +85,8 @@ def write_contact_sheet(
     Raises
     ------
     DataError
-        A path leads out of the output folder, or a file cannot be written. Pictures that cannot be read are shown
-        as an empty tile.
+        A path points outside the output folder, or a file cannot be written. An unreadable picture becomes an empty
+        tile.
     """
     out_dir = Path(out_dir)
     page = path_inside(out_dir, "index.html")
@@ -123,7 +123,7 @@ def write_contact_sheet(
 
 @contextmanager
 def _open_waiting(page: Path) -> Iterator[BinaryIO]:
-    """Open a file without a name beside the page, so that one disk has to have room, and an error names the page."""
+    """Open a nameless file beside the page, so that only one disk needs room, and an error names the page."""
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=page.parent) as body:
@@ -133,7 +133,7 @@ def _open_waiting(page: Path) -> Iterator[BinaryIO]:
 
 
 class _Painter:
-    """Makes the small pictures of a row and says where they are."""
+    """Makes the thumbnails of a row and returns their paths."""
 
     def __init__(self, out_dir: Path, thumb_px: int, max_pixels: int | None) -> None:
         self._out_dir = out_dir
@@ -141,7 +141,7 @@ class _Painter:
         self._max_pixels = max_pixels
 
     def paint(self, row: SheetRow) -> dict[str, str]:
-        """Relative paths by tile; a tile that could not be made is absent."""
+        """Return relative paths by tile; a tile that could not be made is absent."""
         for relative in (row.pseudo, row.map, row.mask):
             if relative is not None:
                 path_inside(self._out_dir, relative)
@@ -149,7 +149,7 @@ class _Painter:
         try:
             picture = compute_thumbnail(row.image, self._thumb_px, max_pixels=self._max_pixels)
         except DataError as error:
-            logger.debug("no small picture of %s: %s", row.labelled.image_id, error)  # the row itself tells the reason
+            logger.debug("no small picture of %s: %s", row.labelled.image_id, error)  # the row itself has the reason
             return made
         made["image"] = self._write("image", row, picture)
         for tile, relative in (("pseudo", row.pseudo), ("map", row.map), ("mask", row.mask)):
@@ -274,4 +274,4 @@ def _resource(name: str) -> str:
 
 
 def _encode(text: str) -> bytes:
-    return clean_markup(text).encode()  # a name that is no valid text shows a "?"; its links still work
+    return clean_markup(text).encode()  # a name that is no valid text is shown with "?"; its links still work

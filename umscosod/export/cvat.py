@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file with run-length masks, to be uploaded and corrected there."""
+"""Writes CVAT for images 1.1: one XML file with run-length masks, to upload and correct in CVAT."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def export_cvat(
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=0)
     lost: list[str] = []
-    # the head lists the labels, which are known only at the end
+    # the header lists the labels, which are known only at the end
     with (
         open_export(out, "cvat", counts, overwrite=overwrite) as folder,
-        tempfile.TemporaryFile(dir=folder.out) as images,  # where the result goes, so that one disk has to have room
+        tempfile.TemporaryFile(dir=folder.out) as images,  # on the result's disk, so that only one disk needs room
     ):
         for item, mask_HW in iter_masks(items, counts):
             height, width = mask_HW.shape
@@ -88,7 +88,7 @@ def export_cvat(
 
 
 def encode_runs(mask_HW: BoolArray) -> list[int]:
-    """Run lengths along the rows, background first (so that a mask that starts with the object starts with 0).
+    """Return run lengths along the rows, background first (a mask that starts with the object starts with 0).
 
     Examples
     --------
@@ -102,7 +102,7 @@ def encode_runs(mask_HW: BoolArray) -> list[int]:
 
 
 def decode_runs(runs: list[int], size_hw: tuple[int, int]) -> BoolArray:
-    """Undo `encode_runs`.
+    """Decode the run lengths of `encode_runs`.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def decode_runs(runs: list[int], size_hw: tuple[int, int]) -> BoolArray:
 
 
 def _mask_element(mask_HW: BoolArray, name: str) -> str:
-    """One mask as CVAT writes it: run lengths within its bounding box."""
+    """Return one mask as a CVAT element: run lengths within its bounding box."""
     left, top, width, height = bounding_box(mask_HW)
     runs = encode_runs(mask_HW[top : top + height, left : left + width])
     return (

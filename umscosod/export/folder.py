@@ -1,4 +1,4 @@
-"""Exports are written into folders: names, files, trees."""
+"""Provides the folders that exports write into: names, files, trees."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from umscosod.export.items import Counts, ExportItem, ExportReport, iter_masks
 from umscosod.export.png import write_mask
 from umscosod.types import check_relative
 
-# Control characters and halves of pairs (bytes of a name that is no valid text): XML knows none, HTML shows none.
+# Control characters and lone surrogates (bytes of a name that is no valid text): XML and HTML cannot hold them.
 _UNKNOWN_TO_MARKUP = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def name_image(item: ExportItem, root: Path | None) -> str:
-    """File name of an image, as readers put it together with the folder of images.
+    """Return the file name of an image, relative to the folder of images that a reader knows.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def name_image(item: ExportItem, root: Path | None) -> str:
 
 
 def name_beside(item: ExportItem, folder: str, suffix: str) -> str:
-    """Name of a file of an item's own, below a folder: the output's name with another suffix.
+    """Return the name of an item's own file below a folder: the output's name with another suffix.
 
-    Two images that share a stem differ here too, as their outputs do.
+    Images that share a stem get different names, as their outputs do.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def name_beside(item: ExportItem, folder: str, suffix: str) -> str:
 
 
 def clean_markup(text: str) -> str:
-    r"""Show a ``?`` for each character that XML and HTML cannot hold.
+    r"""Replace each character that XML and HTML cannot hold by a ``?``.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def clean_markup(text: str) -> str:
 
 
 def path_inside(root: str | os.PathLike[str], name: str) -> Path:
-    """Path of an output, after checking that it lies below the output folder.
+    """Return the path of an output, after a check that it is below the output folder.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def path_inside(root: str | os.PathLike[str], name: str) -> Path:
     Raises
     ------
     DataError
-        `name` is absolute or climbs out, or a linked folder on the way leads out.
+        `name` is absolute or points outside, or a linked folder in it points outside.
 
     Examples
     --------
@@ -130,12 +130,12 @@ def export_png(items: Iterable[ExportItem], out: str | os.PathLike[str], *, over
 
 
 RECORD = EXPORT_FILE
-"""Lists the files of an export, so that the next one knows what it may replace."""
+"""File that lists the files of an export, so that the next export knows what it may replace."""
 SCHEMA = 1
 
 
 class ExportFolder:
-    """Where a writer puts its files; `open_export` makes one.
+    """The folder of an export under construction; `open_export` makes one.
 
     Attributes
     ----------
@@ -148,12 +148,12 @@ class ExportFolder:
         self.names: list[str] = []
 
     def add(self, name: str) -> Path:
-        """Path to write the file `name` (relative, POSIX) to; its folder is made.
+        """Return the path for the file `name` (relative, POSIX), and make its folder.
 
         Raises
         ------
         DataError
-            The name leads out of the folder, or was given before.
+            The name points outside the folder, or was given before.
         """
         path = path_inside(self._staging, name)
         if os.path.lexists(path) or name == RECORD:
@@ -165,12 +165,12 @@ class ExportFolder:
 
 @contextmanager
 def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overwrite: bool) -> Iterator[ExportFolder]:
-    """Collect the files of an export aside; when the block ends well they move to `out`, one atomic rename each.
+    """Collect the files of an export in a hidden folder; at the end move them to `out` by atomic renames.
 
     Parameters
     ----------
     out : path
-        A new or empty folder; with `overwrite` one that holds an earlier export, whose files go, or other things,
+        A new or empty folder. With `overwrite` it may hold an earlier export, whose files are removed, and other files,
         which stay.
     form : str
         Name of the format, for the record.
@@ -181,7 +181,7 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
     Raises
     ------
     DataError
-        `out` is a file, is not empty (without `overwrite`), or holds a file of a name of ours that no export wrote.
+        `out` is a file, is not empty (without `overwrite`), or holds a file of the same name that no export wrote.
     """
     check_place(out, "export", "--to")
     out = Path(out)
@@ -203,7 +203,7 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder in use, and clear away what a killed export left half-made."""
+    """Refuse a folder in use, and remove the unfinished files of a killed export."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -221,9 +221,9 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _publish(folder: ExportFolder, staging: Path, form: str, counts: Counts) -> None:
-    """Move the files in, after taking those of the earlier export out.
+    """Move the files to `out`, after removing those of the earlier export.
 
-    The record lists old and new files while this goes on, so that an export killed here can be replaced too.
+    Meanwhile the record lists old and new files, so that an export killed here can be replaced too.
     """
     out, names = folder.out, folder.names
     old = _recorded(out)
@@ -244,7 +244,7 @@ def _publish(folder: ExportFolder, staging: Path, form: str, counts: Counts) -> 
 
 
 def _recorded(out: Path) -> frozenset[str]:
-    """Names that earlier exports wrote here; none where there is no (readable) record."""
+    """Return the names that earlier exports wrote here; none without a readable record."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         return frozenset(str(name) for name in record["files"])

@@ -1,4 +1,4 @@
-"""One door to all formats, and from an output folder to what goes into them."""
+"""Exports masks in any format, from items or from an output folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export_items(
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> ExportReport:
-    """Write masks out in one of the `FORMATS`.
+    """Write masks in one of the `FORMATS`.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def export_items(
     Raises
     ------
     ConfigError
-        No such format, or it has no categories or regions to choose.
+        There is no such format, or it has no categories or regions to choose.
     DataError
         As `umscosod.export.folder.open_export`.
     """
@@ -98,30 +98,30 @@ def export_results(
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> ExportReport:
-    """Write out the masks of an output folder.
+    """Export the masks of an output folder.
 
     Parameters
     ----------
     results : path
-        Output folder of ``umscosod label`` or ``predict``, or of ``pseudo``, whose pseudo-labels are then taken.
+        Output folder of ``umscosod label``, ``predict`` or ``pseudo``; for ``pseudo`` its pseudo-labels are exported.
     out, form, category, per_group, per_region, overwrite, progress
         See `export_items`.
     images : sequence of ImageGroup, optional
-        The groups that were labelled. Then files are named by their place below `image_root`, are linked into a YOLO
-        data set, and rotated EXIF orientations are counted. Without: the names of the report are taken.
+        The labelled groups. With them, names are paths below `image_root`, files are linked into a YOLO data set, and
+        rotated EXIF orientations are counted. Without them, names are those of the report.
     image_root : Path, optional
 
     Returns
     -------
     ExportReport
-        Images that failed are among those left out.
+        Failed images are among the skipped ones.
 
     Raises
     ------
     ConfigError
         See `export_items`.
     DataError
-        No report in `results`, none of its images in `images`, or a fault of `out`.
+        There is no report in `results`, none of its images is in `images`, or `out` is unusable.
     """
     results = Path(results)
     rows = read_report(results / "report.json")
@@ -162,7 +162,7 @@ def export_results(
 
 
 def _unusable(row: Labelled, paths: Mapping[str, Path] | None) -> str:
-    """Why a row of a report has nothing to export; ``""`` where it has."""
+    """Return why a row of a report cannot be exported; ``""`` if it can."""
     if row.status is Status.FAILED:
         return f"failed ({row.reason})"
     return "" if paths is None or row.image_id in paths else "is not among the images given"
@@ -176,9 +176,9 @@ def _report_each(items: Iterable[ExportItem], total: int, progress: ProgressFn) 
 
 
 def _find_masks(results: Path, rows: Sequence[Labelled]) -> Path:
-    """The tree of masks; the pseudo-labels of a job that went no further, never in the place of masks that are gone."""
+    """Find the tree of masks; pseudo-labels only for a job that made no masks, never instead of missing masks."""
     if (results / "masks").is_dir():
         return results / "masks"
-    if any(row.threshold > 0 for row in rows):  # only refinement has one
+    if any(row.threshold > 0 for row in rows):  # only refinement sets a threshold
         raise DataError(f"{results}: its folder of masks is gone; give the command that made it again, then export")
     return results / "pseudo"

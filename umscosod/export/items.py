@@ -1,4 +1,4 @@
-"""What an export gets: one item an image, and its counts."""
+"""Defines the input of an export, one item an image, and its counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umscosod.types import BoolArray, Labelled, Status, check_relative
 
 
 class Tally:
-    """Count rows by status and by source, and average the confidence of labelled ones.
+    """Counts rows by status and by source, and averages the confidence of labelled ones.
 
     Examples
     --------
@@ -46,9 +46,9 @@ class Tally:
             self._confidence += row.confidence or 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Totals: ``images``, ``groups``, ``mixed_groups``, a count per status, ``sources``, and ``mean_confidence``.
+        """Return ``images``, ``groups``, ``mixed_groups``, a count per status, ``sources``, and ``mean_confidence``.
 
-        The mean is over labelled images, rounded to 6 digits; None where nothing is labelled.
+        The mean is over labelled images, rounded to 6 digits; None if no image is labelled.
         """
         labelled = self._statuses[Status.LABELLED]
         return {
@@ -70,20 +70,20 @@ _NAMED_IN_SUMMARY = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportItem:
-    """One mask on its way out.
+    """One mask to export.
 
     Attributes
     ----------
     image : Path
-        Absolute path of the image file; or a relative one, which is a name only: no file is looked for.
+        Absolute path of the image file; a relative path is only a name, and no file is looked for.
     output : str
         Relative POSIX name of the mask, ``"cat/7.png"``: unique in the export.
     group : str
-        Name of the category where each group is one.
+        Name of the category if each group is a category.
     mask : Path
         Mask file in any of the modes that `umscosod.data.masks.read_mask` reads.
     confidence : float or None
-        In [0, 1]; None where nobody gave one (a person's mask).
+        In [0, 1]; None if unknown (a person's mask).
     """
 
     image: Path
@@ -97,7 +97,7 @@ class ExportItem:
 
     @property
     def image_file(self) -> Path | None:
-        """The image file, where it is at hand."""
+        """The image file, if it is available."""
         return self.image if self.image.is_absolute() and self.image.is_file() else None
 
 
@@ -110,19 +110,19 @@ class ExportReport:
     out : Path
         The folder written to.
     n_images : int
-        Images in the export, those with an empty mask too.
+        Images in the export, also those with an empty mask.
     n_objects : int
         Annotations: one an image, or one a region.
     n_empty : int
         Images whose mask is empty: exported as images without an object.
     n_turned : int
-        Images stored on their side, with an EXIF orientation that says so; their masks are of the upright picture.
+        Images stored rotated, with an EXIF orientation; their masks are of the upright picture.
     n_dropped : int
         Regions that the format cannot hold (a polygon needs three points).
     n_unlabelled : int
-        Images that were asked for and have no mask yet; no fault.
+        Requested images that have no mask yet; not an error.
     skipped : tuple of str
-        Reasons, one for each image left out.
+        Reasons, one for each skipped image.
     """
 
     out: Path
@@ -136,12 +136,12 @@ class ExportReport:
 
     @property
     def is_success(self) -> bool:
-        """At least one image was written, and none was left out."""
+        """Whether at least one image was written, and none was skipped."""
         return self.n_images > 0 and not self.skipped
 
     @property
     def summary(self) -> str:
-        """One sentence for people.
+        """Return one sentence for people.
 
         Examples
         --------
@@ -167,7 +167,7 @@ class ExportReport:
 
 @dataclass(kw_only=True, slots=True)
 class Counts:
-    """What a writer counts while masks pass by."""
+    """The counts of a writer while it reads masks."""
 
     n_images: int = 0
     n_objects: int = 0
@@ -177,7 +177,7 @@ class Counts:
     skipped: list[str] = field(default_factory=list)
 
     def report(self, out: Path) -> ExportReport:
-        """Freeze the counts."""
+        """Return the counts as a report."""
         return ExportReport(
             out=out,
             n_images=self.n_images,
@@ -192,8 +192,8 @@ class Counts:
 def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[ExportItem, BoolArray]]:
     """Read masks one after the other, and count; one is in memory at a time.
 
-    An unreadable mask, one of another size than its (upright) image, or an output name that was there before is left
-    out and told in ``counts.skipped``: one bad file never ends an export.
+    An unreadable mask, a mask of another size than its (upright) image, or a repeated output name is skipped and added
+    to ``counts.skipped``: one bad file never ends an export.
 
     Yields
     ------
@@ -226,7 +226,7 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[Ex
 
 
 def _check_against_image(item: ExportItem, mask_HW: BoolArray) -> bool:
-    """Compare sizes where the image file is at hand; whether it is stored on its side (EXIF orientation)."""
+    """Compare sizes if the image file is available; return whether it is stored rotated (EXIF orientation)."""
     if item.image_file is None:
         return False
     size_hw, is_turned = read_upright_size(item.image_file)

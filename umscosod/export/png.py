@@ -1,4 +1,4 @@
-"""Pictures that are written: masks, maps, thumbnails."""
+"""Writes masks, maps and thumbnails."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _WHITE = 255
 
 
 def write_mask(path: Path, mask_HW: BoolArray) -> None:
-    """Write a mask as a grey PNG of 0 and 255, whole or not at all.
+    """Write a mask as a grey PNG of 0 and 255, completely or not at all.
 
     Parameters
     ----------
     path : Path
-        From `umscosod.export.folder.path_inside`, which keeps it within the output folder. Parent folders are made.
+        From `umscosod.export.folder.path_inside`, which keeps it in the output folder. Parent folders are made.
     mask_HW : ndarray, bool, (H, W)
 
     Raises
     ------
     DataError
-        Not a boolean (H, W) array, empty, or the file cannot be written.
+        The array is not boolean (H, W), is empty, or the file cannot be written.
     """
     if mask_HW.dtype != np.bool_ or mask_HW.ndim != 2 or mask_HW.size == 0:
         raise DataError(f"{path}: a mask must be boolean (H, W), got {mask_HW.dtype} {mask_HW.shape}")
@@ -40,7 +40,7 @@ def write_mask(path: Path, mask_HW: BoolArray) -> None:
 
 
 def write_map(path: Path, map_HW: FloatArray) -> None:
-    """Write a soft map as a grey PNG, whole or not at all.
+    """Write a soft map as a grey PNG, completely or not at all.
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def write_map(path: Path, map_HW: FloatArray) -> None:
 
 
 def map_to_bytes(map_HW: FloatArray) -> ByteArray:
-    """Quantise a soft map as the benchmarks' code does: 255 p, truncated (not rounded).
+    """Quantise a soft map as the benchmarks' code does: floor(255 p).
 
     Parameters
     ----------
     map_HW : ndarray, float, (H, W), in [0, 1]
-        The product is taken in the map's own precision, so float32 maps give what torch's ``mul(255).byte()`` gives.
+        The product has the map's own precision: float32 maps give the values of ``mul(255).byte()`` in torch.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def map_to_bytes(map_HW: FloatArray) -> ByteArray:
     Raises
     ------
     DataError
-        Not a float (H, W) array, empty, not finite, or out of [0, 1].
+        The array is not float (H, W), is empty, not finite, or out of [0, 1].
 
     Examples
     --------
@@ -96,7 +96,7 @@ def read_map(path: Path) -> npt.NDArray[np.float32]:
     Returns
     -------
     ndarray, float32, (H, W), in [0, 1]
-        Grey level over 255: at most 1/255 below the map that was written.
+        Grey level / 255: at most 1/255 below the written map.
 
     Raises
     ------
@@ -112,13 +112,13 @@ def read_map(path: Path) -> npt.NDArray[np.float32]:
 
 
 _JPEG_QUALITY = 82
-_DIM = 0.3  # brightness left to what is not in the mask
-_CONTOUR_RGB = (255, 140, 0)  # orange: stands out for colour-blind people too, on dark and on bright pictures
+_DIM = 0.3  # brightness factor outside the mask
+_CONTOUR_RGB = (255, 140, 0)  # orange: visible for colour-blind people too, on dark and on bright pictures
 _CONTOUR_EDGE_RGB = (0, 0, 0)
 
 
 def compute_thumbnail(path: Path, side_px: int, *, max_pixels: int | None = None) -> ByteArray:
-    """Decode an image upright and shrink it to a longest side of `side_px`; never enlarged.
+    """Decode an image upright and shrink it to a longest side of `side_px`; it is never enlarged.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def compute_grey_thumbnail(path: Path, size_hw: tuple[int, int]) -> npt.NDArray[
 
 
 def paint_mask(picture_HW3: ByteArray, mask_HW: BoolArray) -> ByteArray:
-    """Show a mask on its picture: the rest is dimmed, the border drawn in orange with a black edge outside.
+    """Draw a mask on its picture: dim the rest, and draw the border in orange with a black edge outside.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def paint_mask(picture_HW3: ByteArray, mask_HW: BoolArray) -> ByteArray:
 
 
 def write_jpeg(path: Path, picture: ByteArray) -> None:
-    """Write a small JPEG, whole or not at all.
+    """Write a small JPEG, completely or not at all.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Regions of a mask and their outlines."""
+"""Splits masks into regions and computes their outlines."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from umscosod.types import BoolArray
 
 
 class Categories:
-    """Numbers of categories, in the order in which they turn up.
+    """The numbers of categories, in order of appearance.
 
     Parameters
     ----------
     name : str
-        Name of the one category, and with `per_group` of images whose group has no name.
+        Name of the one category; with `per_group` also of images whose group has no name.
     per_group : bool
         Each group is a category of its own.
     first : int
@@ -49,15 +49,15 @@ class Categories:
 
     @property
     def names(self) -> list[str]:
-        """Names in the order of their numbers."""
+        """The names in the order of their numbers."""
         return list(self._numbers)
 
     def name_of(self, item: ExportItem) -> str:
-        """Name of an item's category."""
+        """Return the name of an item's category."""
         return item.group or self._name if self._per_group else self._name
 
     def find(self, item: ExportItem) -> int:
-        """Number of an item's category, a new one for a name not met before."""
+        """Return the number of an item's category, a new one for a new name."""
         return self._numbers.setdefault(self.name_of(item), self._first + len(self._numbers))
 
 
@@ -67,9 +67,9 @@ def iter_objects(mask_HW: BoolArray, *, per_region: bool) -> Iterator[BoolArray]
     Parameters
     ----------
     mask_HW : ndarray, bool, (H, W)
-        An empty one gives nothing.
+        An empty mask gives nothing.
     per_region : bool
-        One for each region connected by sides or corners, from the top down; else the mask as it is.
+        One for each region connected by sides or corners, from the top down; otherwise the unchanged mask.
 
     Yields
     ------
@@ -92,7 +92,7 @@ def iter_objects(mask_HW: BoolArray, *, per_region: bool) -> Iterator[BoolArray]
 
 
 def bounding_box(mask_HW: BoolArray) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a mask that is not empty, in whole pixels.
+    """Return left, top, width and height of a non-empty mask, in whole pixels.
 
     Examples
     --------
@@ -111,9 +111,9 @@ MIN_POINTS = 3
 def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     """Outline a mask.
 
-    Polygons run through the centres of border pixels, as OpenCV's contours do: ``cv2.fillPoly`` of all of them gives
-    the mask back. A polygon has no holes, so each hole's border is joined to the outer one by a seam, there and back
-    along the shortest way through the object; filled by the even-odd rule the hole stays open.
+    Polygons run through the centres of border pixels, as OpenCV's contours do: ``cv2.fillPoly`` of all of them
+    restores the mask. A polygon has no holes, so a seam joins each hole's border to the outer border. The seam runs
+    there and back along the shortest way through the object. Filled by the even-odd rule, the hole stays open.
 
     Parameters
     ----------
@@ -124,12 +124,12 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     polygons : list of ndarray, int32, (V, 2)
         One for each region connected by sides or corners, as (x, y); V >= 3. Empty for an empty mask.
     n_dropped : int
-        Regions of one or two points, which are no polygon: single pixels and pairs.
+        Regions of one or two points, which form no polygon: single pixels and pairs.
 
     Raises
     ------
     DataError
-        Not a boolean (H, W) array.
+        The array is not boolean (H, W).
 
     Examples
     --------
@@ -150,12 +150,12 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
             n_dropped += 1
             continue
         corners = _drop_straight(ring)
-        polygons.append(corners if len(corners) >= MIN_POINTS else ring)  # a straight line has two corners only
+        polygons.append(corners if len(corners) >= MIN_POINTS else ring)  # a straight line has only two corners
     return polygons, n_dropped
 
 
 def _iter_islands(contours: object, hierarchy: object) -> Iterator[tuple[Points, list[Points]]]:
-    """Give each outer contour with the contours of its holes; both through pixels of the object."""
+    """Yield each outer contour with the contours of its holes; both run through pixels of the object."""
     rings = [np.asarray(contour, np.int32).reshape(-1, 2) for contour in contours]  # type: ignore[attr-defined]
     links = np.asarray(hierarchy).reshape(-1, 4) if rings else np.empty((0, 4), np.int32)
     for index, (_, _, child, parent) in enumerate(links):
@@ -169,9 +169,9 @@ def _iter_islands(contours: object, hierarchy: object) -> Iterator[tuple[Points,
 
 
 def _cut_in(outer: Points, holes: list[Points]) -> Points:
-    """Join hole borders to the outer one, always the nearest next: a seam then crosses no other border.
+    """Join hole borders to the outer one, always the nearest next: then no seam crosses another border.
 
-    The rings are linked lists over one array of points; a seam doubles its two ends.
+    The rings are linked lists over one array of points; a seam duplicates its two ends.
     """
     if not holes:
         return outer
@@ -183,7 +183,7 @@ def _cut_in(outer: Points, holes: list[Points]) -> Points:
     extra: list[int] = []  # the points of new nodes, as indices of old ones
     links = following.tolist()
     owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
-    distances = np.full(len(points), np.inf)  # from each point to the nearest one joined already
+    distances = np.full(len(points), np.inf)  # from each point to the nearest joined point
     nearest = np.zeros(len(points), np.int64)
     is_open = owner != 0
     joined = 0
@@ -212,7 +212,7 @@ def _cut_in(outer: Points, holes: list[Points]) -> Points:
 
 
 def _drop_straight(ring: Points) -> Points:
-    """Leave out points in the middle of a straight run of equal steps; the drawn line stays the same."""
+    """Remove points in the middle of a straight run of equal steps; the drawn line does not change."""
     steps = np.roll(ring, -1, axis=0) - ring
     is_straight = (steps == np.roll(steps, 1, axis=0)).all(axis=1)
     kept: Points = ring[~is_straight]

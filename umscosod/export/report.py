@@ -1,4 +1,4 @@
-"""``report.json``: what became of every image, the same bytes for the same run."""
+"""Writes and reads ``report.json``: the result of every image, with the same bytes for the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umscosod.export.items import Tally
 from umscosod.types import Labelled, Status, check_relative
 
 SCHEMA = 1
-"""Version of the file's structure; goes up when a field is renamed or removed."""
+"""Version of the file's structure; increases when a field is renamed or removed."""
 
 _PACKAGES = (
     *("numpy", "scipy", "scikit-image", "pillow", "opencv-python", "pydensecrf2"),
@@ -28,7 +28,7 @@ _KEYS = {
     **{"image_id": "image", "group": "group", "output": "output", "status": "status", "confidence": "confidence"},
     **{"threshold": "threshold", "source": "source", "reason": "reason", "is_mixed": "mixed_group"},
 }
-_DIGITS = 6  # float32 has about seven; more would only show the noise of the conversion
+_DIGITS = 6  # float32 has about seven; more would show noise of the conversion
 
 
 def write_report(
@@ -39,9 +39,9 @@ def write_report(
     backbones: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write the report of a run, whole or not at all.
+    """Write the report of a run, completely or not at all.
 
-    Without dates, durations and host names, so that two runs with equal results give equal bytes. Rows are put in
+    The report has no dates, durations or host names, so that runs with equal results give equal bytes. Rows are in
     natural order of group and output.
 
     Parameters
@@ -49,9 +49,9 @@ def write_report(
     path : Path
         Usually ``OUT/report.json``.
     rows : iterable of Labelled
-        One for every image that was asked for, whatever became of it.
+        One for every requested image, with any status.
     config : mapping
-        The resolved settings, made of what JSON knows.
+        The resolved settings, as JSON types.
     backbones : sequence of str
         Ids of the streams used (name, weights hash, size, layer and facet).
     versions : mapping, optional
@@ -65,7 +65,7 @@ def write_report(
     Raises
     ------
     DataError
-        An image occurs twice, a figure is not finite, `config` holds what JSON does not know, or the file cannot be
+        An image occurs twice, a number is not finite, `config` holds a type unknown to JSON, or the file cannot be
         written.
     """
     ordered = sorted(rows, key=lambda row: (natural_key(row.group), natural_key(row.output)))
@@ -99,11 +99,11 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
     Raises
     ------
     DataError
-        The file is missing, is no report, one of another schema, or a name in it leads out of the folder of results.
+        The file is missing, is no report or of another schema, or a name in it points outside the folder of results.
     """
     if not path.exists():
         raise DataError(f"{path.parent} holds no {path.name}; give an output folder of 'umscosod label'")
-    if not path.is_file():  # never wait for a pipe
+    if not path.is_file():  # reading a pipe would block
         raise DataError(f"{path}: is not a regular file; give an output folder of 'umscosod label'")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -116,24 +116,24 @@ def read_report(path: Path) -> tuple[Labelled, ...]:
 
 
 def build_row(values: Mapping[str, Any]) -> Labelled:
-    """Build a row from what a file says, after looking at each value.
+    """Build a row from the values of a file, after a check of each value.
 
     Parameters
     ----------
     values : mapping
-        The fields of `Labelled` by name; None where the file says nothing.
+        The fields of `Labelled` by name; None if the file has no value.
 
     Raises
     ------
     DataError
-        A field is missing or of another kind, a figure is not in [0, 1], or a name is not a plain relative one.
+        A field is missing or of another kind, a number is not in [0, 1], or a name is not a plain relative one.
     """
     for name in ("image_id", "group", "output", "status", "reason", "source"):
         if not isinstance(values.get(name), str):
             raise DataError(f"{_KEYS[name]} cannot be {shorten(values.get(name), 40)}")
     for name in ("confidence", "threshold"):
         value = values.get(name)
-        # a boolean is a number too; NaN lies in no range
+        # a boolean is a number too; NaN is in no range
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
             raise DataError(f"{name} cannot be {shorten(value, 40)}")
     check_relative(values["image_id"], "image id")
@@ -149,7 +149,7 @@ def build_row(values: Mapping[str, Any]) -> Labelled:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on; those not installed are left out."""
+    """Return the versions of Python and of the packages that results depend on, if installed."""
     found = {"python": platform.python_version(), "umscosod": __version__}
     for name in _PACKAGES:
         try:
@@ -190,5 +190,5 @@ def _to_json(path: Path, document: Mapping[str, Any]) -> bytes:
         raise DataError(f"{path}: the settings cannot be written as JSON ({error})") from error
     try:
         return (text + "\n").encode("utf-8")
-    except UnicodeEncodeError:  # a file name that is not valid text on this system: escape everything
+    except UnicodeEncodeError:  # a file name is not valid text on this system: escape everything
         return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")

@@ -1,4 +1,4 @@
-"""YOLO segmentation labels: one text file an image, one line an island."""
+"""Writes YOLO segmentation labels: one text file an image, one line an island."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def export_yolo(
     Parameters
     ----------
     items : iterable of ExportItem
-        Read one at a time. Image files that are there are linked (copied, where the disk knows no links) under the
-        names of their labels, so that the folder can be trained on; without them ``images/`` has to be filled.
+        Read one at a time. Available image files are linked (or copied, if the disk has no links) under the names of
+        their labels, so that one can train on the folder. Without them you must fill ``images/``.
     out : path
     category : str
         Name of the one class (0).
     per_group : bool
-        One class for each group, numbered as they turn up.
+        One class for each group, numbered in order of appearance.
     overwrite : bool
         See `umscosod.export.folder.open_export`.
 
     Returns
     -------
     ExportReport
-        ``n_objects`` counts lines, that is islands.
+        ``n_objects`` counts lines, one per island.
 
     Raises
     ------
@@ -51,10 +51,10 @@ def export_yolo(
 
     Notes
     -----
-    A line is ``class x1 y1 x2 y2 ...``; pixel (i, j) stands at ((i + .5) / width, (j + .5) / height), so that readers
-    that cut coordinates to whole pixels get the very pixel. The format has no holes and no islands: holes are joined
-    to the outer border by seams (see `umscosod.export.polygons.compute_polygons`), and an object of several islands
-    becomes several. An empty mask gives an empty file: an image without an object.
+    A line is ``class x1 y1 x2 y2 ...``; pixel (i, j) has the coordinates ((i + .5) / width, (j + .5) / height), so that
+    readers that truncate to whole pixels get this pixel. The format has no holes and no islands: holes are joined to
+    the outer border by seams (see `umscosod.export.polygons.compute_polygons`), and each island becomes an object. An
+    empty mask gives an empty file: an image without an object.
     """
     counts = Counts()
     categories = Categories(category, per_group=per_group, first=0)
@@ -68,7 +68,7 @@ def export_yolo(
             counts.n_dropped += n_dropped
             if item.image_file is not None:
                 _link_image(folder, item, item.image_file.resolve())
-        # without "path" the folder of this file is meant, so that the data set can be moved
+        # without "path" readers use the folder of this file, so that the data set can be moved
         document = {"train": "images", "val": "images", "names": dict(enumerate(categories.names))}
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         folder.add(FILE).write_text(text, encoding="utf-8", newline="\n")
@@ -76,7 +76,7 @@ def export_yolo(
 
 
 def format_line(number: int, polygon: Points, size_hw: tuple[int, ...]) -> str:
-    r"""One island as a line of a label file.
+    r"""Return one island as a line of a label file.
 
     Examples
     --------
@@ -93,5 +93,5 @@ def _link_image(folder: ExportFolder, item: ExportItem, source: Path) -> None:
     path = folder.add(name_beside(item, "images", item.image.suffix))
     try:
         path.symlink_to(source)
-    except OSError:  # no links on this disk, or not allowed to make them
+    except OSError:  # the disk has no links, or the user may not make them
         shutil.copyfile(source, path)

@@ -75,8 +75,8 @@ class Matching:
     ----------
     found : dict of str to Prediction
         By sample id.
-    Reasons by sample id: no candidate, or more than one.
-        Reasons by sample id: nothing there, or more than one candidate.
+    problems : dict of str to str
+        Reasons by sample id: no candidate, or more than one.
     unused : tuple of str
         Names in the folder that fit no sample.
     """
