@@ -5,12 +5,12 @@ A ViT is not quite blind to left and right, so this is near to, not the same as,
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from umscosod.features.lazy import LazyFeatures, LazyTokens
 from umscosod.types import GroupFeatures, GroupTokens
 
 
@@ -24,23 +24,30 @@ def mirror_features(features: GroupFeatures) -> GroupFeatures:
     Returns
     -------
     GroupFeatures
-        Copies; the features given stay as they are.
+        Copies, each made when it is asked for; the features given stay as they are.
     """
-    return replace(
-        features,
-        first=_mirror_stream(features.first),
-        second=_mirror_stream(features.second),
-        saliency_NP=_mirror(features.saliency_NP[:, None, :], features.first.grid_hw, axis=2)[:, 0],
-        pictures_NHW3=np.ascontiguousarray(features.pictures_NHW3[:, :, ::-1]),
+    return LazyFeatures.of(
+        features.group,
+        _mirror_stream(features.first),
+        _mirror_stream(features.second),
+        {
+            "saliency_NP": lambda: _mirror(features.saliency_NP[:, None, :], features.first.grid_hw, axis=2)[:, 0],
+            "pictures_NHW3": lambda: np.ascontiguousarray(features.pictures_NHW3[:, :, ::-1]),
+            "sizes_hw": lambda: features.sizes_hw,
+        },
     )
 
 
 def _mirror_stream(tokens: GroupTokens) -> GroupTokens:
-    return replace(
-        tokens,
-        tokens_NPD=_mirror(tokens.tokens_NPD, tokens.grid_hw, axis=1),
-        keys_NPK=_mirror(tokens.keys_NPK, tokens.grid_hw, axis=1),
-        attn_NAP=_mirror(tokens.attn_NAP, tokens.grid_hw, axis=2),
+    return LazyTokens.of(
+        {
+            "tokens_NPD": lambda: _mirror(tokens.tokens_NPD, tokens.grid_hw, axis=1),
+            "keys_NPK": lambda: _mirror(tokens.keys_NPK, tokens.grid_hw, axis=1),
+            "attn_NAP": lambda: _mirror(tokens.attn_NAP, tokens.grid_hw, axis=2),
+        },
+        grid_hw=tokens.grid_hw,
+        backbone_id=tokens.backbone_id,
+        is_centred=tokens.is_centred,
     )
 
 

@@ -17,7 +17,8 @@ from umscosod.data.images import resize_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.group import STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
+from umscosod.features.assembly import STREAMS, Assembler, EncodedPicture, assemble_group
+from umscosod.features.group import Whitening, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.network.predict import predict_group
@@ -150,13 +151,10 @@ class CoSalPredictor:
         ]
         names = [f"{index:06}" for index in range(len(pictures))]
         images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
-        return assemble_group(
-            ImageGroup(name="group", images=images),
-            encoded,
-            self.pair,
-            self._whitenings_of(encoded),
-            self.config.features.embedded,
+        assembler = Assembler(
+            pair=self.pair, whitenings=self._whitenings_of(encoded), config=self.config.features.embedded
         )
+        return assemble_group(ImageGroup(name="group", images=images), encoded, assembler)
 
     def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
         """The checkpoint's, or statistics of the group at hand where there are none."""

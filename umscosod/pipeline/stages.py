@@ -175,10 +175,10 @@ def refine_features(
 
 def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[FloatArray]:
     """Soft maps of a group's pseudo-labels at network size; zeros for an image that has none."""
-    size_hw, grid_hw = features.pictures_NHW3.shape[1:3], features.first.grid_hw
+    size_hw, grid_hw = features.size_hw, features.first.grid_hw
     empty_HW = np.zeros(size_hw, np.float32)
     return [
-        label_map(labels[image.id], saliency_P.reshape(grid_hw), (size_hw[0], size_hw[1]), config.pseudo)
+        label_map(labels[image.id], saliency_P.reshape(grid_hw), size_hw, config.pseudo)
         if image.id in labels
         else empty_HW
         for image, saliency_P in zip(features.group.images, features.saliency_NP, strict=True)
@@ -187,6 +187,5 @@ def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) 
 
 def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
     """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
-    size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
-    maps = [resize_centred(map_hw, size_hw) for map_hw in compute_maps(features, probe, config.pseudo)]
+    maps = [resize_centred(map_hw, features.size_hw) for map_hw in compute_maps(features, probe, config.pseudo)]
     return np.stack(maps).astype(np.float32)
