@@ -6,7 +6,8 @@ Shape suffixes, here and everywhere: ``N`` images of a group, ``P = h * w`` patc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -185,6 +186,37 @@ class GroupFeatures:
         streams = (self.first.tokens_NPD, self.second.tokens_NPD, self.saliency_NP, self.pictures_NHW3, self.sizes_hw)
         got = tuple(len(stream) for stream in streams)
         _check(got == (count,) * 5, f"group {self.group.name!r}: expected {count} images in each stream, got {got}")
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the pictures: the network's."""
+        return self.pictures_NHW3.shape[1], self.pictures_NHW3.shape[2]
+
+    def take(self, indices: Sequence[int]) -> GroupFeatures:
+        """Features of some of the images, by their indices and in that order: copies.
+
+        All stays as it is in the whole group, also a saliency that the group agrees on.
+        """
+        pick = list(indices)
+        return GroupFeatures(
+            group=replace(self.group, images=tuple(self.group.images[index] for index in pick)),
+            first=_take(self.first, pick),
+            second=_take(self.second, pick),
+            saliency_NP=self.saliency_NP[pick],
+            pictures_NHW3=self.pictures_NHW3[pick],
+            sizes_hw=tuple(self.sizes_hw[index] for index in pick),
+        )
+
+
+def _take(tokens: GroupTokens, pick: list[int]) -> GroupTokens:
+    return GroupTokens(
+        tokens_NPD=tokens.tokens_NPD[pick],
+        keys_NPK=tokens.keys_NPK[pick],
+        attn_NAP=tokens.attn_NAP[pick],
+        grid_hw=tokens.grid_hw,
+        backbone_id=tokens.backbone_id,
+        is_centred=tokens.is_centred,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,9 +44,7 @@ class FeaturesConfig:
     size_px: Annotated[
         int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
     ] = 224
-    batch_size: Annotated[
-        int, Ge(1), Le(256), Doc("Images per pass of a ViT on CUDA or MPS. On the CPU: one, for equal bits.")
-    ] = 8
+    batch_size: Annotated[int, Ge(1), Le(256), Doc("Images per pass of a ViT on CUDA or MPS; one on the CPU.")] = 8
     cache_dir: Annotated[
         str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
     ] = ""

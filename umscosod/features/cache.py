@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,8 @@ class FeatureCache:
 
     Notes
     -----
-    Every entry carries a CRC-32 of its key and arrays: a torn or rotten file, or one under another's name, is removed,
-    logged, and counts as absent.
+    Every entry carries CRC-32 sums of its key and arrays, of each and of all: a torn or rotten file, or one under
+    another's name, is removed, logged, and counts as absent.
     Any number of processes may share a folder; two that write one key write the same bits, and the last one wins.
     """
 
@@ -278,8 +278,14 @@ class FeatureCache:
             raise CacheError(f"feature cache: cannot read {path} (not a regular file); remove it, or {CURE}")
         return status.st_size
 
-    def get(self, key: str) -> Arrays | None:
-        """Read an entry and mark it as used just now.
+    def get(self, key: str, names: Collection[str] | None = None) -> Arrays | None:
+        """Read an entry, or those of its arrays that are asked for, and mark it as used just now.
+
+        Parameters
+        ----------
+        key : str
+        names : collection of str, optional
+            Arrays wanted; only they are read and checked. None: all.
 
         Returns
         -------
@@ -295,7 +301,7 @@ class FeatureCache:
         if self.size(key) is None:
             return None
         try:
-            arrays = _read(path, key)
+            arrays = _read(path, key, names)
         except FileNotFoundError:
             return None
         except (SafetensorError, ValueError) as error:
@@ -328,7 +334,8 @@ class FeatureCache:
         """
         path = self.path(key)
         stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        data = save(stored, metadata={**(metadata or {}), _CHECKSUM: _checksum(key, stored)})
+        checksums = {f"{_CHECKSUM}.{name}": _checksum(key, {name: array}) for name, array in stored.items()}
+        data = save(stored, metadata={**(metadata or {}), _CHECKSUM: _checksum(key, stored), **checksums})
         temporary = temporary_path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -443,23 +450,31 @@ def _checksum(key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     return f"{crc:08x}"
 
 
-def _read(path: Path, key: str) -> Arrays:
-    """Load and check the entry `key`.
+def _read(path: Path, key: str, names: Collection[str] | None) -> Arrays:
+    """Load and check the entry `key`, or those of its arrays that are asked for.
 
     Raises
     ------
     SafetensorError, ValueError
-        It is torn, empty, or does not match its checksum, which covers the key.
+        It is torn, empty, or does not match its checksums, which cover the key.
     OSError
         It is absent or unreadable.
     """
     with safe_open(path, framework="np") as file:
-        expected = (file.metadata() or {}).get(_CHECKSUM)
+        checksums = file.metadata() or {}
+        if names is not None and all(f"{_CHECKSUM}.{name}" in checksums for name in names):
+            some: Arrays = {name: file.get_tensor(name) for name in names}
+            for name, array in some.items():
+                _compare(_checksum(key, {name: array}), checksums[f"{_CHECKSUM}.{name}"])
+            return some
         arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    actual = _checksum(key, arrays)
+    _compare(_checksum(key, arrays), checksums.get(_CHECKSUM))  # an earlier version wrote only this one
+    return arrays if names is None else {name: arrays[name] for name in names}
+
+
+def _compare(actual: str, expected: str | None) -> None:
     if actual != expected:
         raise ValueError(f"checksum {actual} instead of {expected}")
-    return arrays
 
 
 def _remove(path: Path) -> None:

@@ -10,17 +10,20 @@ from dataclasses import replace
 from typing import overload
 
 from umscosod.config import PipelineConfig
+from umscosod.features.assembly import STREAMS, Assembler
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import FeatureCache
-from umscosod.features.encodings import Encodings
-from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
+from umscosod.features.encodings import Encodings, Memory
+from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
 from umscosod.features.registry import BackbonePair
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup
+
+_REMEMBERED_BYTES = 64 * 2**20  # of saliencies: 20,000 images
 
 
 class FeatureCollection(Sequence[GroupFeatures]):
-    """Features of all groups, on disk; indexing loads one group.
+    """Features of all groups, on disk; indexing gives one group, whose arrays are read when they are asked for.
 
     Parameters
     ----------
@@ -56,6 +59,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         progress: ProgressFn = ignore_progress,
     ) -> None:
         self.pair, self.config, self.cache = pair, config, cache
+        self._saliencies = Memory(_REMEMBERED_BYTES)
         self._encodings = Encodings(pair, config, cache)
         self._encodings.make([image for group in groups for image in group.images], progress)
         self.failures, self.sha256 = self._encodings.failures, self._encodings.sha256
@@ -103,7 +107,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         return self.pair.first, self.pair.second
 
     def load(self, group: ImageGroup) -> GroupFeatures:
-        """Load a group's features: whitened and sharpened where the backbone asks for it.
+        """Features of a group: whitened and sharpened where the backbone asks for it, each read when it is asked for.
 
         Parameters
         ----------
@@ -113,26 +117,18 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            See `umscosod.features.group.assemble_group`.
-        """
-        return assemble_group(group, list(map(self._encoded, group.images)), self.pair, self.whitenings)
+            See `umscosod.features.assembly.Assembler.assemble`.
 
-    def _encoded(self, image: ImageRef) -> EncodedPicture:
-        entry = self._encodings.entry(image)
-        picture = self._encodings.read(image, entry.picture)
-        first, second = (
-            EncodedImage(
-                tokens_PD=arrays["tokens"], keys_PK=arrays["keys"], attn_AP=arrays["attn"], grid_hw=backbone.grid_hw
-            )
-            for backbone, arrays in zip(
-                self._backbones, (self._encodings.read(image, key) for key in entry.streams), strict=True
-            )
-        )
-        size_hw = (int(picture["size"][0]), int(picture["size"][1]))
-        return EncodedPicture(picture_HW3=picture["picture"], size_hw=size_hw, streams=(first, second))
+        Raises
+        ------
+        DataError
+            Later, when an array is asked for: an entry of the cache is gone and cannot be made again.
+        """
+        assembler = Assembler(pair=self.pair, whitenings=self.whitenings)
+        ids = tuple(image.id for image in group.images)
+        return assembler.assemble(group, self._encodings.read, lambda make: self._saliencies.get(ids, make))
 
     def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
-        index = STREAMS.index(stream)
         for group in self.groups:
             for image in group.images:
-                yield self._encodings.read(image, self._encodings.entry(image).streams[index])["tokens"]
+                yield self._encodings.read(image, stream, "tokens")

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import decode_image, image_sha256, read_upright_size, resize_picture
 from umscosod.device import count_cores
 from umscosod.errors import DataError
+from umscosod.features.assembly import PICTURE, STREAMS
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import Arrays, FeatureCache, format_bytes
 from umscosod.features.registry import BackbonePair
@@ -27,6 +30,35 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 8
 _MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two batches are in memory at a time
+
+_REMEMBERED_BYTES = 192 * 2**20
+
+
+class Memory:
+    """Arrays kept in memory until they fill a limit.
+
+    What came first stays: a job goes over its collection again and again, in which what was used last is what it needs
+    last.
+
+    Parameters
+    ----------
+    most_bytes : int
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._arrays: dict[Hashable, npt.NDArray[Any]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Give the array of a key, read-only; made where it is not there."""
+        if key not in self._arrays:
+            array = make()
+            array.flags.writeable = False
+            if array.nbytes > self._left:
+                return array
+            self._left -= array.nbytes
+            self._arrays[key] = array
+        return self._arrays[key]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +99,7 @@ class Encodings:
         self.failures: dict[str, str] = {}
         self.sha256: dict[str, str] = {}
         self._entries: dict[str, _Entry] = {}
+        self._memory = Memory(_REMEMBERED_BYTES)
 
     def __contains__(self, image_id: object) -> bool:
         """Whether an image of this id can be used."""
@@ -108,27 +141,31 @@ class Encodings:
             told += 1
             progress(told, len(images), "features")
 
-    def read(self, image: ImageRef, key: str) -> Arrays:
-        """Read an entry; one that was pruned or damaged since it was written is made again.
+    def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
+        """Read an array of a usable image, see `umscosod.features.assembly.Read`.
+
+        An entry that was pruned or damaged since it was written is made again. What is read is remembered within a
+        limit.
 
         Raises
         ------
         DataError
             It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
         """
-        arrays = self.cache.get(key)
+        entry = self._entries[image.id]
+        key = entry.picture if part == PICTURE else entry.streams[STREAMS.index(part)]
+        return self._memory.get((key, name), lambda: self._load(image, key, name))
+
+    def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
+        arrays = self.cache.get(key, [name])
         if arrays is None:
             self._write([(image, self._decode(image))], [key])
-            arrays = self.cache.get(key)
+            arrays = self.cache.get(key, [name])
         if arrays is None:
             raise DataError(
                 f"{image.path}: its features vanish from the cache {self.cache.root} as fast as they are written"
             )
-        return arrays
-
-    def entry(self, image: ImageRef) -> _Entry:
-        """Cache keys of a usable image."""
-        return self._entries[image.id]
+        return arrays[name]
 
     @property
     def _backbones(self) -> tuple[Backbone, Backbone]:

@@ -1,4 +1,4 @@
-"""Features of a group: whitened, sharpened, in one piece.
+"""What is made of a group's features: a whitening, a saliency that the group agrees on.
 
 Legend: ``N`` images, ``P`` patches, ``D`` token width; `F` is D or any other feature width.
 
@@ -9,8 +9,8 @@ Legend: ``N`` images, ``P`` patches, ``D`` token width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,8 +19,7 @@ from skimage.filters import threshold_otsu
 
 from umscosod.errors import CheckpointError, DataError, shorten
 from umscosod.features.embedded import centre_prior
-from umscosod.features.registry import BackbonePair
-from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup
+from umscosod.types import BoolArray, FloatArray
 
 SHRINKAGE = 1e-3  # added to every variance when tokens are whitened, in mean variances
 # How the contrast of `embedded` becomes a map that the group agrees on, and a channel of its tokens and keys.
@@ -176,14 +175,10 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
     return current_NP.astype(np.float32)
 
 
-def append_saliency(tokens: GroupTokens, saliency_NP: FloatArray) -> GroupTokens:
-    """Add the map, scaled to [-weight, weight], as one more channel of tokens and keys."""
+def append_map(stack_NPF: FloatArray, saliency_NP: FloatArray, weight: float) -> FloatArray:
+    """Add the map, scaled to [-weight, weight], as one more channel; float32, (N, P, F + 1)."""
     channel_NP1 = (2.0 * saliency_NP[..., None] - 1.0).astype(np.float32)
-    return replace(
-        tokens,
-        tokens_NPD=np.concatenate([tokens.tokens_NPD, TOKEN_SALIENCY * channel_NP1], 2),
-        keys_NPK=np.concatenate([tokens.keys_NPK, KEY_SALIENCY * channel_NP1], 2),
-    )
+    return np.concatenate([stack_NPF, weight * channel_NP1], 2)
 
 
 def minmax(maps_NP: FloatArray) -> FloatArray:
@@ -265,77 +260,3 @@ def saliency_from_attention(attn_AP: FloatArray) -> FloatArray:
         return np.zeros(mean_P.shape, dtype=np.float32)
     saliency_P: FloatArray = ((mean_P - low) / (high - low)).astype(np.float32)
     return saliency_P
-
-
-STREAMS = ("first", "second")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedPicture:
-    """One image, encoded by both backbones.
-
-    Attributes
-    ----------
-    picture_HW3 : ndarray, uint8, (size_px, size_px, 3)
-    size_hw : (int, int)
-        Own height and width of the image.
-    streams : (EncodedImage, EncodedImage)
-    """
-
-    picture_HW3: ByteArray
-    size_hw: tuple[int, int]
-    streams: tuple[EncodedImage, EncodedImage]
-
-
-def assemble_group(
-    group: ImageGroup,
-    encoded: Sequence[EncodedPicture],
-    pair: BackbonePair,
-    whitenings: Mapping[str, Whitening],
-) -> GroupFeatures:
-    """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
-
-    Parameters
-    ----------
-    group : ImageGroup
-    encoded : sequence of EncodedPicture
-        One per image of the group, in its order.
-    pair : BackbonePair
-        Made the encodings.
-    whitenings : mapping of str to Whitening
-        By stream, `STREAMS`.
-
-    Returns
-    -------
-    GroupFeatures
-        ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the map
-        its group agrees on.
-    """
-    first, second = (
-        _stack([one.streams[index] for one in encoded], backbone.id, whitenings.get(STREAMS[index]))
-        for index, backbone in enumerate((pair.first, pair.second))
-    )
-    saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
-    if pair.first.needs_whitening:
-        saliency_NP = sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw)
-        first = append_saliency(first, saliency_NP)
-    return GroupFeatures(
-        group=group,
-        first=first,
-        second=second,
-        saliency_NP=saliency_NP,
-        pictures_NHW3=np.stack([one.picture_HW3 for one in encoded]),
-        sizes_hw=tuple(one.size_hw for one in encoded),
-    )
-
-
-def _stack(encoded: Sequence[EncodedImage], backbone_id: str, whitening: Whitening | None) -> GroupTokens:
-    tokens_NPD: FloatArray = np.stack([one.tokens_PD for one in encoded])
-    return GroupTokens(
-        tokens_NPD=tokens_NPD if whitening is None else whitening.apply(tokens_NPD),
-        keys_NPK=np.stack([one.keys_PK for one in encoded]),
-        attn_NAP=np.stack([one.attn_AP for one in encoded]),
-        grid_hw=encoded[0].grid_hw,
-        backbone_id=backbone_id,
-        is_centred=whitening is not None,
-    )

@@ -75,7 +75,7 @@ def network_maps(model: UmsNetwork, features: GroupFeatures, device: torch.devic
 
 def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> FloatArray:
     """Soft maps of a group's pseudo-labels, float32, (N, H, W), at network size; zeros for an image that has none."""
-    height, width = features.pictures_NHW3.shape[1:3]
+    height, width = features.size_hw
     empty_HW = np.zeros((height, width), np.float32)
     maps = [
         label_map(labels[image.id], saliency_P.reshape(features.first.grid_hw), (height, width), config.pseudo)
@@ -88,7 +88,7 @@ def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) 
 
 def probe_maps(features: GroupFeatures, probe: LinearProbe, config: PipelineConfig) -> FloatArray:
     """Soft maps that a probe makes of a group, float32, (N, H, W), at network size."""
-    height, width = features.pictures_NHW3.shape[1:3]
+    height, width = features.size_hw
     maps = [resize_centred(map_hw, (height, width)) for map_hw in compute_maps(features, probe)]
     return np.stack(maps).astype(np.float32)
 

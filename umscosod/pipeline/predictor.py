@@ -16,7 +16,8 @@ from umscosod.data.images import resize_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
+from umscosod.features.assembly import STREAMS, Assembler, EncodedPicture, assemble_group
+from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
@@ -140,12 +141,8 @@ class CoSalPredictor:
         ]
         names = [f"{index:06}" for index in range(len(pictures))]
         images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
-        return assemble_group(
-            ImageGroup(name="group", images=images),
-            encoded,
-            self.pair,
-            self._whitenings_of(encoded),
-        )
+        assembler = Assembler(pair=self.pair, whitenings=self._whitenings_of(encoded))
+        return assemble_group(ImageGroup(name="group", images=images), encoded, assembler)
 
     def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
         """The checkpoint's, or statistics of the group at hand where there are none."""

@@ -117,7 +117,8 @@ def train_network(
     Parameters
     ----------
     features : sequence of GroupFeatures
-        Read one group a step, so a sequence that loads on access keeps one group in memory.
+        One group a step is looked at, and of it the images drawn: a sequence that loads on access keeps no more than
+        these in memory.
     labels : mapping of image id to PseudoLabel
         Images without a label, or of weight 0, are never drawn.
     config : PipelineConfig
@@ -152,7 +153,7 @@ def train_network(
     groups = [one.group for one in features] if groups is None else groups
     usable = select_groups(groups, labels, config.train.label_weights)
     order = tuple(usable)
-    meta = _describe_run(features[order[0]], config, compute_fingerprint(groups, labels, start))
+    meta = _describe_run(features[order[0]].take((0,)), config, compute_fingerprint(groups, labels, start))
     model = _first_network(start, meta.dims, config).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate)
@@ -170,7 +171,7 @@ def train_network(
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
                 seen = features[index]
                 _check_same_images(seen.group, groups[index])
-                loss = _train_step(model, optimizer, seen, chosen, labels, config, device)
+                loss = _train_step(model, optimizer, seen.take(chosen), labels, config, device)
                 step += 1
                 teacher.follow(model, step)
                 _log_step(log, step, at.epoch + 1, loss)
@@ -209,20 +210,18 @@ def _train_step(
     model: UmsNetwork,
     optimizer: torch.optim.Optimizer,
     features: GroupFeatures,
-    chosen: tuple[int, ...],
     labels: Mapping[str, PseudoLabel],
     config: PipelineConfig,
     device: torch.device,
 ) -> Loss:
     group = features.group
-    targets = [labels[group.images[index].id] for index in chosen]
-    target_NHW = build_targets(targets, features.pictures_NHW3.shape[1:3])
-    height, width = features.pictures_NHW3.shape[1:3]
-    pick = list(chosen)
+    targets = [labels[image.id] for image in group.images]
+    height, width = features.size_hw
+    target_NHW = build_targets(targets, (height, width))
 
     def tensor(array: np.ndarray[Any, Any], dtype: torch.dtype = torch.float32) -> Tensor:
-        # Fancy indexing copies, so cached read-only features are never shared with a tensor.
-        return torch.from_numpy(array[pick]).to(device=device, dtype=dtype)
+        # `GroupFeatures.take` copies, so cached read-only features are never shared with a tensor.
+        return torch.from_numpy(array).to(device=device, dtype=dtype)
 
     with autocast(device):
         output = model(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from umscosod.errors import CacheError
-from umscosod.features.cache import FeatureCache, file_sha256, open_cache
+from umscosod.features.cache import FeatureCache, _checksum, file_sha256, open_cache
 
 ARRAYS = {
     "tokens_PD": np.arange(12, dtype=np.float16).reshape(4, 3),
@@ -43,6 +44,34 @@ def test_round_trip_keeps_bits_types_and_shapes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(loaded[name], array)
     assert cache.path(key) == tmp_path / key[:2] / f"{key}.safetensors"
     assert [path.name for path in cache.path(key).parent.iterdir()] == [f"{key}.safetensors"]
+
+
+def test_an_array_is_read_and_checked_without_the_others(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    key = cache.key("image")
+    cache.put(key, ARRAYS)
+    path = cache.path(key)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(ARRAYS["attn_AP"].tobytes(), bytes(16)))
+    loaded = cache.get(key, ["tokens_PD"])
+    assert loaded is not None
+    assert loaded.keys() == {"tokens_PD"}
+    np.testing.assert_array_equal(loaded["tokens_PD"], ARRAYS["tokens_PD"])
+    assert cache.get(key, ["attn_AP"]) is None
+    assert not path.exists()
+
+
+def test_an_array_of_an_entry_with_one_sum_for_all_is_read(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    key = cache.key("image")
+    cache.put(key, ARRAYS)
+    path = cache.path(key)
+    save_file(ARRAYS, path, {"crc32": _checksum(key, ARRAYS)})  # as an earlier version wrote it
+    loaded = cache.get(key, ["attn_AP"])
+    assert loaded is not None
+    assert loaded.keys() == {"attn_AP"}
+    save_file({**ARRAYS, "attn_AP": ARRAYS["attn_AP"] + 1}, path, {"crc32": _checksum(key, ARRAYS)})
+    assert cache.get(key, ["tokens_PD"]) is None
 
 
 def test_strided_and_empty_arrays_round_trip(tmp_path: Path) -> None:

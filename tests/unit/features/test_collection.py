@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from umscosod.features.mirror import mirror_features
 
 from tests.synthetic import tiny_collection
 from umscosod.config import DataConfig, FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.images import decode_image
 from umscosod.errors import CacheError, DataError
-from umscosod.features.cache import FeatureCache
+from umscosod.features.cache import Arrays, FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.embedded import EmbeddedBackbone
 from umscosod.features.group import Whitening
@@ -163,6 +166,14 @@ def test_a_group_of_one_and_a_picture_of_one_colour(setup: Setup) -> None:
                for one in (features.first, features.second))  # fmt: skip
 
 
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was read stays in memory."""
+    monkeypatch.setattr("umscosod.features.encodings._REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("umscosod.features.collection._REMEMBERED_BYTES", 0)
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_pruned_entries_are_made_again(setup: Setup) -> None:
     collection = setup.load()
     before = bits(collection[0])
@@ -173,13 +184,14 @@ def test_pruned_entries_are_made_again(setup: Setup) -> None:
     assert setup.encoded == (9, 9)
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_pruned_entry_of_a_file_that_changed_is_refused_not_mixed_up(setup: Setup) -> None:
     collection = setup.load()
     image, other = setup.groups[0].images[:2]
     setup.cache.prune(0)
     shutil.copyfile(other.path, image.path)
     with pytest.raises(DataError, match=r"was changed while it was in use"):
-        collection[0]
+        bits(collection[0])
 
 
 def overwrite_when_decoded(monkeypatch: pytest.MonkeyPatch, image: Path, content: bytes, *, before: bool) -> None:
@@ -229,13 +241,81 @@ def test_swapped_entries_are_made_again(setup: Setup) -> None:
     assert [bits(features) for features in setup.load()] == before
 
 
+@pytest.mark.usefixtures("forgetful")
 def test_a_pruned_entry_of_a_file_that_is_gone_names_the_file(setup: Setup) -> None:
     collection = setup.load()
     image = setup.groups[0].images[0]
     setup.cache.prune(0)
     image.path.unlink()
     with pytest.raises(DataError, match=image.path.name):
-        collection[0]
+        bits(collection[0])
+
+
+@dataclass
+class Reads:
+    """What a collection asks of its cache."""
+
+    arrays: list[str] = field(default_factory=list)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> Reads:
+        get = FeatureCache.get
+
+        def counting(cache: FeatureCache, key: str, names: Collection[str] | None = None) -> Arrays | None:
+            arrays = get(cache, key, names)
+            self.arrays += arrays or ()
+            return arrays
+
+        monkeypatch.setattr(FeatureCache, "get", counting)
+        return self
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_only_what_is_looked_at_is_read(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = setup.load()
+    reads = Reads().watch(monkeypatch)
+    features = collection[0]
+    assert reads.arrays == []
+    assert features.second.tokens_NPD is features.second.tokens_NPD
+    assert reads.arrays == ["tokens"] * 3
+    assert features.take((1, 2)).pictures_NHW3.shape == (2, SIZE, SIZE, 3)
+    assert reads.arrays == ["tokens"] * 3 + ["picture"] * 2
+    assert features.size_hw == (SIZE, SIZE)
+    assert reads.arrays == ["tokens"] * 3 + ["picture"] * 3
+
+
+def test_what_was_read_is_remembered_and_the_agreed_saliency_too(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection = setup.load()
+    before = bits(collection[0])
+    reads = Reads().watch(monkeypatch)
+    monkeypatch.setattr("umscosod.features.assembly.sharpen_saliency", None)
+    assert bits(collection[0]) == before
+    assert reads.arrays == []
+
+
+@pytest.mark.parametrize("needs_whitening", [True, False])
+def test_images_taken_from_a_group_have_the_bits_they_have_in_it(setup: Setup, needs_whitening: bool) -> None:
+    for backbone in (setup.pair.first, setup.pair.second):
+        backbone.needs_whitening = needs_whitening
+    whole = setup.load()[0]
+    part = whole.take((2, 0))
+    assert part.group.images == (whole.group.images[2], whole.group.images[0])
+    assert part.sizes_hw == (whole.sizes_hw[2], whole.sizes_hw[0])
+    assert bits(part) == bits(GroupFeatures.take(whole, (2, 0)))
+    assert bits(mirror_features(part)) == bits(GroupFeatures.take(mirror_features(whole), (2, 0)))
+
+
+def test_a_group_is_freed_as_soon_as_nobody_holds_it(setup: Setup) -> None:
+    features = setup.load()[0]
+    bits(features)
+    bits(features.take((0,)))
+    bits(mirror_features(features))
+    gc.disable()
+    try:
+        alive = weakref.ref(features)
+        del features
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_whitenings_passed_in_are_used(setup: Setup) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from umscosod.features import group as sharpening
-from umscosod.features.group import append_saliency, minmax, sharpen_saliency
-from umscosod.types import GroupTokens
+from umscosod.features.group import append_map, minmax, sharpen_saliency
 
 GRID = (6, 6)
 
@@ -115,19 +114,10 @@ def test_a_score_far_below_zero_gives_no_overflow(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_map_becomes_one_more_channel_between_minus_and_plus_its_weight() -> None:
-    stream = GroupTokens(
-        tokens_NPD=np.zeros((1, 3, 2), np.float32),
-        keys_NPK=np.zeros((1, 3, 4), np.float16),
-        attn_NAP=np.zeros((1, 1, 3), np.float16),
-        grid_hw=(1, 3),
-        backbone_id="test",
-        is_centred=True,
-    )
-    got = append_saliency(stream, np.array([[0.0, 0.5, 1.0]], np.float32))
-    assert got.tokens_NPD[0, :, 2].tolist() == [-6.0, 0.0, 6.0]
-    assert got.keys_NPK[0, :, 4].tolist() == [-3.0, 0.0, 3.0]
-    assert not got.tokens_NPD[..., :2].any()
-    assert got.is_centred
+    got = append_map(np.zeros((1, 3, 2), np.float16), np.array([[0.0, 0.5, 1.0]], np.float32), 6.0)
+    assert got[0, :, 2].tolist() == [-6.0, 0.0, 6.0]
+    assert not got[..., :2].any()
+    assert got.dtype == np.float32
 
 
 def test_minmax_stretches_rows_one_by_one() -> None:

@@ -1,0 +1,179 @@
+"""From the encodings of single images to a group's features: stacked, whitened, sharpened, each when asked for.
+
+Legend: ``N`` images, ``P`` patches, ``D`` token width; `F` is D or any other feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from umscosod.features.backbone import Backbone
+from umscosod.features.group import (
+    KEY_SALIENCY,
+    TOKEN_SALIENCY,
+    Whitening,
+    append_map,
+    saliency_from_attention,
+    sharpen_saliency,
+)
+from umscosod.features.lazy import LazyFeatures, LazyTokens
+from umscosod.features.registry import BackbonePair
+from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup, ImageRef
+
+STREAMS = ("first", "second")
+PICTURE = "picture"
+
+Read = Callable[[ImageRef, str, str], npt.NDArray[Any]]
+"""Gives an array of an image: ``picture`` or ``size`` of `PICTURE`; ``tokens``, ``keys`` or ``attn`` of a stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedPicture:
+    """One image, encoded by both backbones.
+
+    Attributes
+    ----------
+    picture_HW3 : ndarray, uint8, (size_px, size_px, 3)
+    size_hw : (int, int)
+        Own height and width of the image.
+    streams : (EncodedImage, EncodedImage)
+    """
+
+    picture_HW3: ByteArray
+    size_hw: tuple[int, int]
+    streams: tuple[EncodedImage, EncodedImage]
+
+    def array(self, part: str, name: str) -> npt.NDArray[Any]:
+        """See `Read`."""
+        if part == PICTURE:
+            return self.picture_HW3 if name == "picture" else np.asarray(self.size_hw)
+        stream = self.streams[STREAMS.index(part)]
+        return {"tokens": stream.tokens_PD, "keys": stream.keys_PK, "attn": stream.attn_AP}[name]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assembler:
+    """Puts groups together.
+
+    Attributes
+    ----------
+    pair : BackbonePair
+        Made the encodings.
+    whitenings : mapping of str to Whitening
+        By stream, `STREAMS`.
+    """
+
+    pair: BackbonePair
+    whitenings: Mapping[str, Whitening]
+
+    def assemble(
+        self,
+        group: ImageGroup,
+        read: Read,
+        keep: Callable[[Callable[[], FloatArray]], FloatArray] = lambda make: make(),
+    ) -> GroupFeatures:
+        """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
+
+        Parameters
+        ----------
+        group : ImageGroup
+        read : Read
+        keep : callable
+            Gives what the function that it gets makes; it may remember this group's saliency, which is the work of
+            seconds for a large group.
+
+        Returns
+        -------
+        GroupFeatures
+            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the
+            map its group agrees on. An array is read when it is asked for; `GroupFeatures.take` reads no other images,
+            but for a saliency that the whole group agrees on.
+        """
+        return self._assemble(group, read, partial(keep, lambda: self._saliency(group, read)))
+
+    def _assemble(self, group: ImageGroup, read: Read, saliency: Callable[[], FloatArray]) -> GroupFeatures:
+        saliency = cache(saliency)  # what is made below refers to this, never to the features: they are freed at once
+
+        def take(indices: Sequence[int]) -> GroupFeatures:
+            part = replace(group, images=tuple(group.images[index] for index in indices))
+            if self.pair.first.needs_whitening:
+                return self._assemble(part, read, lambda: saliency()[list(indices)])
+            return self._assemble(part, read, lambda: self._saliency(part, read))
+
+        first, second = self._streams(group, read)
+        if self.pair.first.needs_whitening:
+            first = _with_map(first, saliency)
+        makers: dict[str, Callable[[], Any]] = {
+            "saliency_NP": saliency,
+            "pictures_NHW3": lambda: _stack(group, read, PICTURE, "picture"),
+            "sizes_hw": lambda: tuple((int(h), int(w)) for h, w in _stack(group, read, PICTURE, "size")),
+        }
+        return LazyFeatures.of(group, first, second, makers, take)
+
+    def _saliency(self, group: ImageGroup, read: Read) -> FloatArray:
+        first, _ = self._streams(group, read)
+        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
+        if self.pair.first.needs_whitening:
+            return sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw)
+        return saliency_NP
+
+    def _streams(self, group: ImageGroup, read: Read) -> tuple[GroupTokens, GroupTokens]:
+        return self._stream(group, read, "first", self.pair.first), self._stream(
+            group, read, "second", self.pair.second
+        )
+
+    def _stream(self, group: ImageGroup, read: Read, name: str, backbone: Backbone) -> GroupTokens:
+        whitening = self.whitenings.get(name)
+
+        def tokens() -> FloatArray:
+            tokens_NPD = _stack(group, read, name, "tokens")
+            return tokens_NPD if whitening is None else whitening.apply(tokens_NPD)
+
+        return LazyTokens.of(
+            {
+                "tokens_NPD": tokens,
+                "keys_NPK": lambda: _stack(group, read, name, "keys"),
+                "attn_NAP": lambda: _stack(group, read, name, "attn"),
+            },
+            grid_hw=backbone.grid_hw,
+            backbone_id=backbone.id,
+            is_centred=whitening is not None,
+        )
+
+
+def assemble_group(group: ImageGroup, encoded: Sequence[EncodedPicture], assembler: Assembler) -> GroupFeatures:
+    """Assemble a group of encodings in memory; see `Assembler.assemble`.
+
+    Parameters
+    ----------
+    group : ImageGroup
+    encoded : sequence of EncodedPicture
+        One per image of the group, in its order.
+    assembler : Assembler
+    """
+    by_id = {image.id: one for image, one in zip(group.images, encoded, strict=True)}
+    return assembler.assemble(group, lambda image, part, name: by_id[image.id].array(part, name))
+
+
+def _with_map(tokens: GroupTokens, saliency: Callable[[], FloatArray]) -> GroupTokens:
+    """Add a map as one more channel of tokens and keys."""
+    return LazyTokens.of(
+        {
+            "tokens_NPD": lambda: append_map(tokens.tokens_NPD, saliency(), TOKEN_SALIENCY),
+            "keys_NPK": lambda: append_map(tokens.keys_NPK, saliency(), KEY_SALIENCY),
+            "attn_NAP": lambda: tokens.attn_NAP,
+        },
+        grid_hw=tokens.grid_hw,
+        backbone_id=tokens.backbone_id,
+        is_centred=tokens.is_centred,
+    )
+
+
+def _stack(group: ImageGroup, read: Read, part: str, name: str) -> npt.NDArray[Any]:
+    return np.stack([read(image, part, name) for image in group.images])
