@@ -244,6 +244,21 @@ def config_to_dict(config: PipelineConfig) -> dict[str, Any]:
     return asdict(config, dict_factory=lambda items: {k: list(v) if isinstance(v, tuple) else v for k, v in items})
 
 
+def iter_differences(before: object, now: object, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name and both values of every setting that differs between two nested dictionaries; None: not there.
+
+    Examples
+    --------
+    >>> list(iter_differences({"seed": 1, "train": {"epochs": 2}}, {"seed": 1, "train": {"epochs": 3}}))
+    [('train.epochs', 2, 3)]
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted(before.keys() | now.keys()):
+            yield from iter_differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, before, now
+
+
 def validate_config(config: PipelineConfig) -> None:
     """Check every type and bound of a configuration, also of one built in Python.
 

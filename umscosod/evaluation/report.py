@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from umscosod.errors import ConfigError, count_of
@@ -87,3 +89,12 @@ def list_worst_first(evaluation: Evaluation, by: Measure = "iou") -> list[ImageS
         raise ConfigError(f"unknown measure {by!r}; choose one of {', '.join(MEASURES)}")
     sign = -1.0 if by == "mae" else 1.0
     return sorted(evaluation.images, key=lambda image: (sign * getattr(image, by), -image.mae, image.name))
+
+
+def make_finite(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, Mapping):
+        return {key: make_finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [make_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

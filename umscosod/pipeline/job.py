@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.confidence.judge import GroupJudgement
+from umscosod.config.io import iter_differences
 from umscosod.data.files import (
     GUARDED,
     JOB_FILE,
@@ -75,7 +76,8 @@ class JobFolder:
         if saved is None:
             self._refuse_foreign()
         elif not overwrite:
-            self._refuse_other("settings", _differences(saved["settings"], self._settings))
+            changed = iter_differences(saved["settings"], self._settings)
+            self._refuse_other("settings", [f"{name}: was {before!r}, now {now!r}" for name, before, now in changed])
         if saved is not None and (overwrite or saved.get("is_clearing")):
             self._write(is_clearing=True)
             self._clear()
@@ -295,15 +297,3 @@ def _holds_anything(path: Path) -> bool:
 
 def _short(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
-def _differences(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List the settings that differ, as ``name: was, now``."""
-    lines = []
-    for key in sorted(saved.keys() | now.keys()):
-        before, after = saved.get(key), now.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: was {before!r}, now {after!r}")
-    return lines

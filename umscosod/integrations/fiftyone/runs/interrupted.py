@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from umscosod.config import PipelineConfig
-from umscosod.config.io import load_config
+from umscosod.config.io import iter_differences, load_config
 from umscosod.data.files import is_held
 from umscosod.errors import ConfigError, DataError, OtherResultsError, count_of
 from umscosod.integrations.fiftyone.runs.fields import every_sample
@@ -62,7 +62,10 @@ def unfinished_part(folder: Path, run_id: str, job: Job) -> Part | None:
     for part in list_parts(folder):
         if part.run_id != run_id or part.state is not PartState.RUNNING:
             continue
-        differences = list(_differences(part.settings, job.settings))
+        differences = [
+            f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
+            for name, before, now in iter_differences(part.settings, job.settings)
+        ]
         if not differences and (part.replaces or not job.overwrite):
             return part
         if not job.overwrite and has_results(part):
@@ -72,14 +75,6 @@ def unfinished_part(folder: Path, run_id: str, job: Job) -> Part | None:
             )
         set_state(part, PartState.SUPERSEDED)
     return None
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterable[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
