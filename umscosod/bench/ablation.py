@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umscosod.bench.run import make_finite, run_bench
+from umscosod.bench.run import run_bench
 from umscosod.bench.studies import STUDIES, Study, StudyName, Variant
 from umscosod.bench.table import SHOWN, TITLES, BenchReport, format_markdown, report_to_json, show_figure
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config
 from umscosod.data.files import open_atomic
 from umscosod.errors import ConfigError
-from umscosod.evaluation.scoring import Measure
+from umscosod.evaluation.scoring import Measure, make_finite
 from umscosod.progress import ProgressFn, ignore_progress
 
 _OF_MAPS: tuple[Measure, ...] = ("mae", "s", "iou")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
 from umscosod.bench.page import write_page
@@ -21,7 +19,7 @@ from umscosod.data.folders import refuse_images_in
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.scoring import TOOLS, score_pairs
+from umscosod.evaluation.scoring import TOOLS, make_finite, score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.folder import path_inside
 from umscosod.features.registry import build_backbones
@@ -46,15 +44,6 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
             stream.write(data.encode("utf-8", "replace"))
     write_page(report, shown)
     return text
-
-
-def make_finite(value: Any) -> Any:
-    """Replace NaN, which JSON does not know, by null."""
-    if isinstance(value, Mapping):
-        return {key: make_finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [make_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,13 +148,14 @@ def _finish(report: LabelReport) -> int:
 
 def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
     from umscosod.evaluation import evaluate, format_table, list_worst_first, scores_to_json
+    from umscosod.evaluation.scoring import make_finite
 
     if command.worst < 0:
         raise ConfigError(f"--worst must be >= 0, got {command.worst}")
     with ProgressBar() as progress:
         evaluation = evaluate(command.pred, command.gt, definition=command.definition, progress=progress)
     if command.json:
-        say(json.dumps(_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(make_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
         return 0
     say(format_table(evaluation))
     if command.worst:
@@ -163,13 +163,6 @@ def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
         for image in list_worst_first(evaluation)[: command.worst]:
             say(f"  {image.iou:.4f}  {image.name}")
     return 0
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN, which JSON does not know, by null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _export(command: args.Export, _: PipelineConfig) -> int:

@@ -8,8 +8,10 @@ definition of a score. Adaptive F, adaptive E and IoU are PySODMetrics' in both.
 from __future__ import annotations
 
 import logging
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -311,6 +313,34 @@ class Evaluation:
     extra_predictions: int
 
 
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """Scores of pairs, added one by one.
+
+    Attributes
+    ----------
+    definition : {"cosod", "sod"}
+    images : list of ImageScores
+        One a pair.
+    means : MeanOfGroups
+    suspicious : Suspicious
+        Pictures that are probably not what the user meant.
+    """
+
+    definition: Definition
+    images: list[ImageScores] = field(default_factory=list)
+    means: MeanOfGroups = field(default_factory=MeanOfGroups)
+    suspicious: Suspicious = field(default_factory=Suspicious)
+
+    def add(self, name: str, group: str, pred_HW: ByteArray, gt_HW: ByteArray, *, pred: Path, gt: Path) -> None:
+        """Score one pair; the paths are for messages."""
+        measures = compute_measures(pred_HW, gt_HW, self.definition)
+        self.suspicious.look_at(gt_HW, gt)
+        self.suspicious.look_at_prediction(pred_HW, pred)
+        self.means.add(group, measures)
+        self.images.append(ImageScores.from_measures(name, group, measures))
+
+
 def evaluate(
     pred: str | os.PathLike[str],
     gt: str | os.PathLike[str],
@@ -360,25 +390,20 @@ def score_pairs(
         Unknown definition.
     """
     check_definition(definition)
-    means = MeanOfGroups()
-    images: list[ImageScores] = []
-    suspicious = Suspicious()
+    tally = Tally(definition=definition)
+    means = tally.means
     for done, pair in enumerate(pairing.pairs, start=1):
-        pred_HW, gt_HW = read_pair(pair.pred, pair.gt, suspicious)
-        suspicious.look_at(gt_HW, pair.gt)
-        suspicious.look_at_prediction(pred_HW, pair.pred)
-        measures = compute_measures(pred_HW, gt_HW, definition)
-        means.add(pair.group, measures)
-        images.append(ImageScores.from_measures(pair.name, pair.group, measures))
+        pred_HW, gt_HW = read_pair(pair.pred, pair.gt, tally.suspicious)
+        tally.add(pair.name, pair.group, pred_HW, gt_HW, pred=pair.pred, gt=pair.gt)
         progress(done, len(pairing.pairs), "evaluate")
-    suspicious.warn()
+    tally.suspicious.warn()
     return Evaluation(
         definition=definition,
         pred_root=pairing.pred_root,
         gt_root=pairing.gt_root,
         dataset=means.dataset.scores(),
         groups={name: mean.scores() for name, mean in sorted(means.groups.items())},
-        images=tuple(images),
+        images=tuple(tally.images),
         curves=means.dataset.curves(),
         group_curves={name: mean.curves() for name, mean in sorted(means.groups.items())},
         extra_predictions=len(pairing.extra),
@@ -464,3 +489,12 @@ def list_worst_first(evaluation: Evaluation, by: Measure = "iou") -> list[ImageS
         raise ConfigError(f"unknown measure {by!r}; choose one of {', '.join(MEASURES)}")
     sign = -1.0 if by == "mae" else 1.0
     return sorted(evaluation.images, key=lambda image: (sign * getattr(image, by), -image.mae, image.name))
+
+
+def make_finite(value: Any) -> Any:
+    """Replace NaN, which JSON does not know, by null."""
+    if isinstance(value, Mapping):
+        return {key: make_finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [make_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

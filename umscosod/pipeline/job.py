@@ -76,8 +76,8 @@ class JobFolder:
         if saved is None:
             self._refuse_foreign()
         elif not overwrite:
-            found = iter_differences(saved["settings"], self._settings)
-            self._refuse_other("settings", [f"{name}: was {before!r}, now {now!r}" for name, before, now in found])
+            changed = iter_differences(saved["settings"], self._settings)
+            self._refuse_other("settings", [f"{name}: was {before!r}, now {now!r}" for name, before, now in changed])
         if saved is not None and (overwrite or saved.get("is_clearing")):
             self._write(is_clearing=True)
             self._clear()

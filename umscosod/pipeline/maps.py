@@ -18,7 +18,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.files import GUARDED, open_atomic, real_path
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import write_png_atomic
-from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_aligned, resize_centred
+from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_saved
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
@@ -204,19 +204,19 @@ def check_stored(file: Path, image: ImageRef) -> bool:
 def read_stored(file: Path, size_hw: tuple[int, int]) -> FloatArray:
     """Read a map at another size: float32, in [0, 1].
 
-    The corner pixels stay in place, as they did when the map was enlarged to be saved (`resize_aligned`).
+    See `umscosod.data.resize.resize_saved`.
 
     Raises
     ------
     DataError
         The file is missing, damaged, or not an 8-bit grey picture.
     """
-    return resize_aligned(read_map(file), size_hw)
+    return resize_saved(read_map(file), size_hw)
 
 
 def copy_stored(file: Path, target: Path, size_hw: tuple[int, int]) -> None:
     """Write a map among a job's own at the image's size: the same grey levels where it has that size already."""
-    levels_HW = np.rint(resize_aligned(read_map(file), size_hw) * 255.0).astype(np.uint8)
+    levels_HW = np.rint(read_stored(file, size_hw) * 255.0).astype(np.uint8)
     write_png_atomic(target, levels_HW)
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from umscosod.config import NetworkConfig
 from umscosod.config.removed import drop_removed
 from umscosod.config.schema import check_setting, iter_settings
-from umscosod.data.files import read_json, why_unreadable
+from umscosod.data.files import open_atomic, read_json, why_unreadable
 from umscosod.errors import CheckpointError, ConfigError, DataError, shorten
 from umscosod.network.model import UmsNetwork
 
@@ -451,9 +451,8 @@ def save_calibration(path: Path, calibration: Mapping[str, float]) -> Checkpoint
     checkpoint = find_checkpoint(path)
     meta = load_meta(checkpoint)
     meta = dataclasses.replace(meta, calibration={**meta.calibration, **calibration})
-    temporary = checkpoint / f"{_WRITING}{META_FILE}"
-    temporary.write_text(format_meta(meta), encoding="utf-8")
-    temporary.replace(checkpoint / META_FILE)
+    with open_atomic(checkpoint / META_FILE) as stream:
+        stream.write(format_meta(meta).encode())
     return meta
 
 

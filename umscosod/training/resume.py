@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from umscosod.config.removed import is_as_fixed
+from umscosod.data.files import open_atomic
 from umscosod.errors import CheckpointError, shorten
 from umscosod.network.model import UmsNetwork
 from umscosod.training.checkpoint import (
@@ -184,6 +185,5 @@ def _cut_metrics(file: Path, step: int) -> None:
     """Drop the rows after a step, which will be done again; a torn last row is among them."""
     if file.is_file():
         rows = file.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        temporary = file.with_name(f".writing-{file.name}")
-        temporary.write_text("".join(rows), encoding="utf-8")
-        temporary.replace(file)
+        with open_atomic(file) as stream:
+            stream.write("".join(rows).encode())

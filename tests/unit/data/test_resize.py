@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umscosod.data.resize import resize_aligned, resize_centred, resize_mask, resize_picture
+from umscosod.data.resize import resize_aligned, resize_centred, resize_mask, resize_picture, resize_saved
 from umscosod.errors import DataError
 
 
@@ -46,6 +46,25 @@ def test_aligned_keeps_double_precision(size_hw: tuple[int, int]) -> None:
     np.testing.assert_allclose(resize_aligned(map_HW, size_hw), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size_hw", [(224, 224), (225, 300), (427, 640), (1000, 750)])
+def test_a_saved_map_of_ours_gives_back_what_it_was_enlarged_from(size_hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    map_HW = resize_aligned(rng.random((56, 56), dtype=np.float32).round(), (224, 224))
+    saved_HW = (np.trunc(resize_aligned(map_HW, size_hw) * 255.0) / 255.0).astype(np.float32)
+    got = resize_saved(saved_HW, (224, 224))
+    assert np.array_equal(got, resize_aligned(saved_HW, (224, 224)))
+    assert np.abs(got - map_HW).mean() < 0.02  # noise, at its hardest
+
+
+def test_a_map_of_another_program_is_averaged_where_it_shrinks() -> None:
+    thin_HW = np.zeros((600, 600), np.float32)
+    thin_HW[:, 301] = 1.0  # between two samples
+    assert not resize_aligned(thin_HW, (100, 100)).any()
+    got = resize_saved(thin_HW, (100, 100))
+    np.testing.assert_allclose(got.sum(1), 1 / 6, atol=1e-6)
+    assert np.array_equal(resize_saved(thin_HW, (900, 600)), resize_aligned(thin_HW, (900, 600)))
+
+
 def test_a_map_of_one_pixel_can_grow() -> None:
     for resize in (resize_aligned, resize_centred):
         assert resize(np.array([[0.3]]), (2, 1)).tolist() == [[0.3], [0.3]]
@@ -71,7 +90,7 @@ def test_centred_keeps_its_precision_and_has_nothing_to_do() -> None:
     assert resize_centred(map_HW, (2, 3)) is map_HW
 
 
-@pytest.mark.parametrize("resize", [resize_aligned, resize_centred])
+@pytest.mark.parametrize("resize", [resize_aligned, resize_centred, resize_saved])
 def test_what_is_no_map_is_refused(resize: Callable[..., np.ndarray]) -> None:
     for bad in (np.zeros((0, 3)), np.zeros(3), np.zeros((2, 2), np.uint8)):
         with pytest.raises(DataError, match="expects a float map"):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from umscosod.features.mirror import mirror_features
 
 from tests.synthetic import tiny_collection
 from umscosod.config import DataConfig, FeaturesConfig, PipelineConfig
@@ -301,14 +300,12 @@ def test_images_taken_from_a_group_have_the_bits_they_have_in_it(setup: Setup, n
     assert part.group.images == (whole.group.images[2], whole.group.images[0])
     assert part.sizes_hw == (whole.sizes_hw[2], whole.sizes_hw[0])
     assert bits(part) == bits(GroupFeatures.take(whole, (2, 0)))
-    assert bits(mirror_features(part)) == bits(GroupFeatures.take(mirror_features(whole), (2, 0)))
 
 
 def test_a_group_is_freed_as_soon_as_nobody_holds_it(setup: Setup) -> None:
     features = setup.load()[0]
     bits(features)
     bits(features.take((0,)))
-    bits(mirror_features(features))
     gc.disable()
     try:
         alive = weakref.ref(features)

@@ -15,8 +15,8 @@ from PIL import Image
 from umscosod.data.files import open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.errors import DataError, count_of
-from umscosod.evaluation.scores import Definition, ImageScores, MeanOfGroups
-from umscosod.evaluation.scoring import Suspicious, compute_measures, fit_to_truth, open_grey, read_pair
+from umscosod.evaluation.scores import Definition
+from umscosod.evaluation.scoring import Suspicious, Tally, fit_to_truth, open_grey, read_pair
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH, dataset_folder, store_values
 from umscosod.integrations.fiftyone.runs.jobs import read_rows
 from umscosod.progress import ProgressFn
@@ -212,31 +212,23 @@ class LeftOut:
 
 
 @dataclass(kw_only=True, slots=True)
-class Measured:
+class Measured(Tally):
     """All measurements of one pass over the pairs.
 
     Attributes
     ----------
-    definition : {"cosod", "sod"}
     images : list of ImageScores
         One a pair; `ImageScores.name` is the sample's id.
     labels : list of (str, str)
         Ids of ground truth and prediction of each pair.
     counts : list of (int, int, int, int)
         Pixels of each pair: background right, false object, missed object, object right.
-    means : MeanOfGroups
     left_out : list of LeftOut
-    suspicious : Suspicious
-        Ground truths that are probably not as the user intended.
     """
 
-    definition: Definition
-    images: list[ImageScores] = field(default_factory=list)
     labels: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[int, int, int, int]] = field(default_factory=list)
-    means: MeanOfGroups = field(default_factory=MeanOfGroups)
     left_out: list[LeftOut] = field(default_factory=list)
-    suspicious: Suspicious = field(default_factory=Suspicious)
 
 
 def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str | None) -> list[PairRow]:
@@ -317,11 +309,8 @@ def measure_pairs(
 
 
 def _add(measured: Measured, row: PairRow, pred_HW: ByteArray, gt_HW: ByteArray) -> None:
-    measures = compute_measures(pred_HW, gt_HW, measured.definition)
-    measured.suspicious.look_at(gt_HW, Path(row.gt_path or row.image))
-    measured.suspicious.look_at_prediction(pred_HW, Path(row.pred_path or row.image))
-    measured.means.add(row.group, measures)
-    measured.images.append(ImageScores.from_measures(row.sample_id, row.group, measures))
+    pred, gt = Path(row.pred_path or row.image), Path(row.gt_path or row.image)
+    measured.add(row.sample_id, row.group, pred_HW, gt_HW, pred=pred, gt=gt)
     measured.labels.append((str(row.gt_id), str(row.pred_id)))
     measured.counts.append(count_pixels(pred_HW, gt_HW))
 
