@@ -12,7 +12,6 @@ from xml.sax.saxutils import escape, quoteattr  # writes XML, reads none  # nose
 
 import numpy as np
 
-from umscosod.errors import DataError
 from umscosod.export.folder import clean_markup, name_image, open_export
 from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
 from umscosod.export.polygons import Categories, bounding_box, iter_objects
@@ -99,25 +98,6 @@ def encode_runs(mask_HW: BoolArray) -> list[int]:
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     runs: list[int] = np.diff(np.concatenate([[0], edges, [mask_HW.size]])).tolist()
     return runs
-
-
-def decode_runs(runs: list[int], size_hw: tuple[int, int]) -> BoolArray:
-    """Decode the run lengths of `encode_runs`.
-
-    Raises
-    ------
-    DataError
-        The runs do not fill the mask exactly.
-
-    Examples
-    --------
-    >>> decode_runs([0, 1, 2, 1], (2, 2)).tolist()
-    [[True, False], [False, True]]
-    """
-    if sum(runs) != size_hw[0] * size_hw[1] or min(runs, default=0) < 0:
-        raise DataError(f"run lengths sum to {sum(runs)}, not to the {size_hw[0]} x {size_hw[1]} pixels of the mask")
-    mask_HW: BoolArray = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size_hw)
-    return mask_HW
 
 
 def _mask_element(mask_HW: BoolArray, name: str) -> str:

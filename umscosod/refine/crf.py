@@ -179,17 +179,6 @@ def crf_available() -> bool:
     return True
 
 
-def require_crf() -> None:
-    """For those who demand the CRF and will not go on without it.
-
-    Raises
-    ------
-    MissingDependencyError
-        With the cure.
-    """
-    _import_backend()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PyDenseCrf:
     """DenseCRF by pydensecrf: permutohedral lattice, near-exact, about 0.2 s for 224 x 224.
@@ -218,7 +207,7 @@ class PyDenseCrf:
         Raises
         ------
         MissingDependencyError
-            See `require_crf`.
+            It is not installed, or was built against another numpy.
         DataError
             See `check_inputs`.
         """

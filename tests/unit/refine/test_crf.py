@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from tests.unit.refine.exact_crf import ExactCrf
 from umscosod.config import CrfConfig
 from umscosod.errors import DataError, MissingDependencyError
 from umscosod.refine import crf as crf_module
-from umscosod.refine.crf import CrfInput, PyDenseCrf, build_unary, crf_available, refine_mask, require_crf
-from umscosod.refine.crf_exact import ExactCrf
+from umscosod.refine.crf import CrfInput, PyDenseCrf, build_unary, crf_available, refine_mask
 
 SMALL_KERNELS = CrfConfig(gaussian_xy_px=3, gaussian_compat=3, bilateral_xy_px=10, bilateral_rgb=10)
 RED_BLUE = np.zeros((20, 16, 3), dtype=np.uint8)  # red changes across, blue changes down
@@ -149,12 +149,6 @@ def test_pictures_that_are_not_uint8_rgb_are_refused():
         PyDenseCrf().infer(unary[:, :-1], picture, SMALL_KERNELS)
 
 
-def test_the_exact_crf_refuses_large_pictures():
-    picture = np.zeros((80, 80, 3), dtype=np.uint8)
-    with pytest.raises(DataError, match="at most 4096 pixels"):
-        ExactCrf().infer(hard(np.zeros((80, 80), dtype=bool), 0.9), picture, SMALL_KERNELS)
-
-
 @pytest.mark.parametrize("value", [False, True])
 def test_masks_without_a_border_return_unchanged(value):
     mask = np.full((40, 40), value)
@@ -197,15 +191,12 @@ def test_without_pydensecrf_the_run_goes_on(monkeypatch, caplog):
 def test_who_demands_the_crf_gets_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
     picture, mask, _ = disc(0)
-    with pytest.raises(MissingDependencyError, match="pip install pydensecrf2"):
-        require_crf()
-    with pytest.raises(MissingDependencyError, match=r"refine\.crf\.enabled=false"):
+    with pytest.raises(MissingDependencyError, match=r"pip install pydensecrf2.*refine\.crf\.enabled=false"):
         PyDenseCrf().infer(hard(mask, 0.9), picture, CrfConfig())
 
 
 def test_pydensecrf_is_installed_here():
     """Not optional for the tests: it is a core dependency."""
-    require_crf()
     assert crf_available()
 
 

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from umscosod.config import CrfConfig
-from umscosod.errors import DataError
 from umscosod.refine.crf import check_inputs
 from umscosod.types import ByteArray, FloatArray
-
-MAX_PIXELS = 64 * 64  # two dense float64 kernels of this side take 256 MiB
 
 
 def _kernel(features_PF: FloatArray) -> FloatArray:
@@ -49,19 +46,9 @@ class ExactCrf:
     channel_scale_RGB: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def infer(self, unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
-        """See `DenseCrf`. Returns float64.
-
-        Raises
-        ------
-        DataError
-            See `check_inputs`; also for a picture of more than `MAX_PIXELS`.
-        """
+        """See `DenseCrf`. Returns float64."""
         check_inputs(unary_LP, picture_HW3)
         labels, (height, width) = unary_LP.shape[0], picture_HW3.shape[:2]
-        if height * width > MAX_PIXELS:
-            raise DataError(
-                f"the exact CRF takes pictures of at most {MAX_PIXELS} pixels, got {height} x {width}; use PyDenseCrf"
-            )
         place_PF = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(float)
         deviation_RGB = config.bilateral_rgb * np.array(self.channel_scale_RGB)
         colour_PF = picture_HW3.reshape(-1, 3) / deviation_RGB
