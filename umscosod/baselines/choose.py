@@ -14,7 +14,7 @@ Untrained = Literal["attention", "tokencut", "dvfdvd"]
 UNTRAINED: tuple[Untrained, ...] = get_args(Untrained)
 """Peers that need one group and no training."""
 TRAINED = "scosparc"
-PEERS: tuple[str, ...] = (*UNTRAINED, TRAINED)
+BASELINES: tuple[str, ...] = (*UNTRAINED, TRAINED)
 
 
 def untrained_maps(method: Untrained, features: GroupFeatures, config: BaselinesConfig, seed: int) -> FloatArray:

@@ -586,7 +586,7 @@ class ScosparcConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaselinesConfig:
-    """Peers that ``method`` chooses among."""
+    """Baselines that ``method`` chooses among."""
 
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     tokencut: TokenCutConfig = field(default_factory=TokenCutConfig)

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from umscosod.baselines.choose import PEERS
+from umscosod.baselines.choose import BASELINES
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.config.io import validate_config
 from umscosod.data.files import open_atomic
@@ -171,7 +171,7 @@ def take_checkpoint(checkpoint: str | Path, config: PipelineConfig) -> tuple[Pat
     CheckpointError
         There is none, or its ``meta.json`` is damaged or of another version.
     ConfigError
-        ``method`` names a maker of maps that uses no network.
+        ``method`` names a source of maps that uses no network.
     """
     if config.method != "ums":
         raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")
@@ -240,7 +240,7 @@ def check_settings(
     validate_config(config)
     if checkpoint is not None:
         _, config = take_checkpoint(checkpoint, config)
-    elif wants_masks and config.method not in PEERS:
+    elif wants_masks and config.method not in BASELINES:
         check_detections(config)
     device = resolve_device(config.device)
     if wants_tokens:

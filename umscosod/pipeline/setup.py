@@ -348,7 +348,7 @@ def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
 def deciding_settings(config: PipelineConfig) -> dict[str, Any]:
     """Settings that can change a result, as plain values: equal ones give equal results on one machine.
 
-    Of the peers' settings only those of the one that ``method`` names are among them.
+    Of the baselines' settings only those of the one that ``method`` names are among them.
     """
     values = config_to_dict(config)
     values["baselines"] = {name: value for name, value in values["baselines"].items() if name == config.method}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.jobs import assert_same, read_results, read_tree, select
 from tests.unit.pipeline.conftest import Finished
-from umscosod.baselines.choose import PEERS
+from umscosod.baselines.choose import BASELINES
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_config
 from umscosod.errors import Cancelled, ConfigError, OtherResultsError
@@ -27,8 +27,8 @@ def quick(config: PipelineConfig, method: str) -> PipelineConfig:
     return replace(config, method=method, baselines=replace(config.baselines, scosparc=few))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", PEERS)
-def test_a_peer_writes_what_every_job_writes_but_labels_and_a_network(
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_writes_what_every_job_writes_but_labels_and_a_network(
     tmp_path: Path, images: Path, config: PipelineConfig, method: str
 ) -> None:
     report = label_groups(images, tmp_path / "out", quick(config, method))
@@ -86,16 +86,16 @@ def test_pseudo_is_the_same_as_no_training(tmp_path: Path, images: Path, config:
     assert_same(select(named, "masks", "maps", "pseudo"), select(other, "masks", "maps", "pseudo"))
 
 
-def test_a_peer_needs_no_second_image(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+def test_a_baseline_needs_no_second_image(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     source = sorted(images.rglob("*.jpg"))[0]
     (tmp_path / "one" / "cat" / "1.jpg").write_bytes(source.read_bytes())
-    for method in PEERS:
+    for method in BASELINES:
         (row,) = label_groups(tmp_path / "one", tmp_path / method, quick(config, method)).rows
         assert row.status in {Status.LABELLED, Status.EMPTY}
 
 
-def test_only_the_settings_of_the_chosen_peer_decide(config: PipelineConfig) -> None:
+def test_only_the_settings_of_the_chosen_baseline_decide(config: PipelineConfig) -> None:
     other = replace(config.baselines, tokencut=replace(config.baselines.tokencut, tau=0.3))
     assert deciding_settings(replace(config, baselines=other)) == deciding_settings(config)
     dvfdvd = replace(config, method="dvfdvd")
