@@ -90,7 +90,7 @@ def _time_encoding(images: Sequence[ImageRef], pair: BackbonePair, config: Pipel
 
 _KNOWN: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
 ORDER: tuple[str, ...] = (*_KNOWN[2:], "pseudo", "ums")
-"""Methods as tables list them: peers, then pseudo-labels alone, then the whole method."""
+"""Methods as tables list them: baselines, then pseudo-labels alone, then the whole method."""
 ALL = "all"
 
 

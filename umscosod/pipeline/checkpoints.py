@@ -171,7 +171,7 @@ def take_checkpoint(checkpoint: str | Path, config: PipelineConfig) -> tuple[Pat
     CheckpointError
         There is none, or its ``meta.json`` is damaged or of another version.
     ConfigError
-        ``method`` names a maker of maps that uses no network.
+        ``method`` names a source of maps that uses no network.
     """
     if config.method != "ums":
         raise ConfigError(f"a checkpoint and method {config.method!r} contradict each other; give one of them")

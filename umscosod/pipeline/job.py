@@ -1,4 +1,4 @@
-"""The output folder as a job that can be killed at any moment and taken up again.
+"""The output folder as a job that can be killed at any moment and resumed.
 
 ``OUT/run/job.json`` says what the folder holds results of; ``OUT/run/groups/*.json`` holds the rows of each finished
 group and appears after that group's masks and maps; ``OUT/run/finished.json`` appears last, with all rows and what

@@ -86,11 +86,11 @@ def label_groups(
     out : path
         Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
     config : PipelineConfig, optional
-        By default the ``fast`` preset. ``method`` chooses another maker of maps than the whole method.
+        By default the ``fast`` preset. ``method`` chooses another source of maps than the whole method.
     checkpoint : path, optional
         Label with this trained network; nothing is trained and no pseudo-labels are made.
     train : bool
-        Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Peers, see `config.method`, do not ask.
+        Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Baselines, see `config.method`, do not ask.
     overwrite : bool
         Replace the results of an earlier job of other settings or images.
     progress : callable
@@ -108,7 +108,7 @@ def label_groups(
 
     Notes
     -----
-    Killed at any moment, the same call takes the job up where it stopped and ends with the same files.
+    Killed at any moment, the same call resumes the job where it stopped and ends with the same files.
     """
     if checkpoint is not None:
         return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
@@ -176,7 +176,7 @@ def predict(
     DataError
         The checkpoint is one of the results in `out`, which this job would replace.
     ConfigError
-        ``method`` names a maker of maps that uses no network.
+        ``method`` names a source of maps that uses no network.
     """
     started = time.monotonic()
     check_place(out, "job")

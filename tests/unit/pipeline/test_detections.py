@@ -88,7 +88,7 @@ def test_no_file_named_is_said_of_the_setting(tmp_path: Path, images: Path, conf
         make_pseudo_labels(images, tmp_path / "out", with_file(config, ""))
 
 
-def test_a_peer_needs_no_file(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+def test_a_baseline_needs_no_file(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     report = label_groups(images, tmp_path / "out", replace(with_file(config, ""), method="attention"))
     assert report.exit_code == 0
 

@@ -223,7 +223,7 @@ def test_results_whose_list_is_gone_or_damaged_are_not_cleared(tmp_path: Path, c
     assert (out / "masks" / "b.png").read_bytes() == b"whose?"
 
 
-def test_a_run_killed_before_its_first_file_is_taken_up(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_file_is_resumed(tmp_path: Path) -> None:
     leftover(tmp_path / "run")
     JobFolder(tmp_path, {}, overwrite=False)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["job.json"]

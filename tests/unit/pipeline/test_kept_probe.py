@@ -86,7 +86,7 @@ def test_a_checkpoint_without_a_probe_labels_with_the_network_alone(
     assert_same(results[0], results[2])
 
 
-def test_training_keeps_the_probe_and_its_doubt(
+def test_training_keeps_the_probe_and_its_uncertainty(
     tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished, trained: Path
 ) -> None:
     report = train(images, finished.out, tmp_path / "trained", config)
@@ -105,7 +105,7 @@ def test_a_persons_masks_are_surer_than_the_probe_fitted_to_them(
 ) -> None:
     report = train(images, collection / "gt", tmp_path / "trained", config)
     meta = json.loads((report.checkpoint / "meta.json").read_text(encoding="utf-8"))
-    assert meta["calibration"]["probe_b_bar"] > 0.01  # a mask's own doubt is 0
+    assert meta["calibration"]["probe_b_bar"] > 0.01  # a mask's own uncertainty is 0
 
 
 def test_without_probe_none_is_kept(tmp_path: Path, images: Path, config: PipelineConfig, finished: Finished) -> None:
@@ -127,7 +127,7 @@ def test_a_damaged_probe_is_named_before_anything_is_written(
     predict(other, tmp_path / "out", trained, replace(config, keep="network"))  # has no use for it
 
 
-def test_a_probe_without_its_doubt_or_of_another_network_is_named(
+def test_a_probe_without_its_uncertainty_or_of_another_network_is_named(
     tmp_path: Path, other: Path, config: PipelineConfig, trained: Path
 ) -> None:
     file = trained / "meta.json"
