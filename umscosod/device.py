@@ -9,6 +9,8 @@ import contextlib
 import logging
 import os
 import re
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -87,6 +89,50 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+_kernels_lock = threading.Lock()
+_kernels_users = 0
+
+
+@contextlib.contextmanager
+def deterministic_kernels(device: torch.device) -> Iterator[None]:
+    """Have an accelerator use deterministic kernels inside the block, where there are any; torch warns of the others.
+
+    On the CPU nothing is to be done: every operation of training writes each number from one thread, in one order.
+
+    Notes
+    -----
+    Torch has this setting for the whole process only. So on an accelerator other work of the process is done with such
+    kernels too until the last block has ended; a setting that was on already is left alone.
+    """
+    global _kernels_users  # blocks may overlap, in jobs in several threads
+    import torch
+
+    if device.type == "cpu":
+        yield
+        return
+    with _kernels_lock:
+        is_ours = _kernels_users > 0 or not torch.are_deterministic_algorithms_enabled()
+        if is_ours:
+            _kernels_users += 1
+            _set_deterministic(True)
+    try:
+        yield
+    finally:
+        with _kernels_lock:
+            if is_ours:
+                _kernels_users -= 1
+                if not _kernels_users:
+                    _set_deterministic(False)
+
+
+def _set_deterministic(is_on: bool) -> None:
+    import torch
+
+    torch.use_deterministic_algorithms(is_on, warn_only=is_on)
+    fills = torch.utils.deterministic  # a module that acts as an object with one property, unknown to type checkers
+    fills.fill_uninitialized_memory = not is_on  # type: ignore[attr-defined]  # its default is on; filling costs time
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ import logging
 import pytest
 import torch
 
-from umscosod.device import autocast, resolve_device
+from umscosod.device import autocast, deterministic_kernels, resolve_device
 from umscosod.errors import ConfigError
 
 
@@ -76,3 +76,31 @@ def test_autocast_on_cuda_is_bfloat16_where_supported(monkeypatch: pytest.Monkey
     context = autocast(torch.device("cuda"))
     assert isinstance(context, contextlib.nullcontext) != is_supported
     assert asked == ([(("cuda",), {"dtype": torch.bfloat16})] if is_supported else [])
+
+
+def _kernels() -> tuple[bool, bool, bool]:
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(), fill
+
+
+def test_overlapping_blocks_use_deterministic_kernels_to_the_end_of_the_last() -> None:
+    before, cuda = _kernels(), torch.device("cuda")
+    first, second = deterministic_kernels(cuda), deterministic_kernels(cuda)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert _kernels() == (True, True, False)
+    second.__exit__(None, None, None)
+    assert _kernels() == before == (False, False, True)
+
+
+def test_a_setting_that_is_on_already_and_the_cpu_are_left_alone() -> None:
+    with deterministic_kernels(torch.device("cpu")):
+        assert not _kernels()[0]
+    torch.use_deterministic_algorithms(True)
+    try:
+        with deterministic_kernels(torch.device("cuda")):
+            assert _kernels() == (True, False, True)
+        assert _kernels() == (True, False, True)
+    finally:
+        torch.use_deterministic_algorithms(False)

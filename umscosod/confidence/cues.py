@@ -184,13 +184,19 @@ def principal_tokens(tokens_NPD: FloatArray, dims: int) -> FloatArray:
     (1, 2, 0)
     """
     images, patches, width = tokens_NPD.shape
-    flat_RD = tokens_NPD.reshape(-1, width).astype(np.float64)
-    flat_RD = flat_RD - flat_RD.mean(axis=0)
-    variance_D, direction_DD = np.linalg.eigh(flat_RD.T @ flat_RD / len(flat_RD))
+    mean_D = tokens_NPD.mean(axis=(0, 1), dtype=np.float64)
+    covariance_DD = np.zeros((width, width))
+    for tokens_PD in tokens_NPD:  # one image at a time: the group is never held in float64 at its full width
+        about_PD = tokens_PD - mean_D
+        covariance_DD += about_PD.T @ about_PD
+    variance_D, direction_DD = np.linalg.eigh(covariance_DD / (images * patches))
     order = np.argsort(variance_D)[::-1][:dims]
     # what is left of a direction by rounding alone is no direction
     order = order[variance_D[order] > variance_D.max() * np.finfo(np.float64).eps * width]
-    return np.asarray((flat_RD @ direction_DD[:, order]).reshape(images, patches, -1))
+    reduced_NPD = np.empty((images, patches, len(order)))
+    for tokens_PD, reduced_PD in zip(tokens_NPD, reduced_NPD, strict=True):
+        reduced_PD[:] = (tokens_PD - mean_D) @ direction_DD[:, order]
+    return reduced_NPD
 
 
 _DISC = 2.0 * math.sqrt(math.pi)  # perimeter of a disc over the root of its area

@@ -92,9 +92,9 @@ def group_cues(streams: tuple[Stream, Stream]) -> dict[str, float]:
     contrast = float(((inside_2.mean_ND - outside_2.mean_ND).mean(axis=0) ** 2).sum())
     spread = float(np.trace(inside_2.between_DD))
     return {
-        "closeness": float(np.log(within) - np.log(between)),  # not of the quotient, which may overflow
+        "closeness": float(np.log(within) - np.log(between)),  # no log of a quotient, which may overflow
         "closer_than_background": float(np.log(background) - np.log(between)),
-        "common_contrast": float(np.log(max(contrast, tiny) / max(spread, tiny))),
+        "common_contrast": float(np.log(max(contrast, tiny)) - np.log(max(spread, tiny))),
         "match": best_match(first),
     }
 
@@ -193,19 +193,19 @@ def predictability(stream: Stream, ridge: float) -> FloatArray:
     sides = (share_NP, 1.0 - share_NP)
     weight_2N = np.stack([side_NP.sum(axis=1) for side_NP in sides])
     sum_2ND = np.stack([np.einsum("np,npd->nd", side_NP, tokens_NPD) for side_NP in sides])
-    square_2NDD = np.stack(
-        [
-            np.stack([(tokens_NPD[at] * side_P[:, None]).T @ tokens_NPD[at] for at, side_P in enumerate(side_NP)])
-            for side_NP in sides
-        ]
-    )
+    square_2NDD = np.empty((*sum_2ND.shape, sum_2ND.shape[2]))
+    for square_NDD, side_NP in zip(square_2NDD, sides, strict=True):
+        for square_DD, side_P, tokens_PD in zip(square_NDD, side_NP, tokens_NPD, strict=True):
+            square_DD[:] = (tokens_PD * side_P[:, None]).T @ tokens_PD
+    # the others' sums are all sums less the image's own: time grows with the number of images, not with its square
+    weight_2, sum_2D, square_2DD = (sums.sum(axis=1) for sums in (weight_2N, sum_2ND, square_2NDD))
     scores = []
     for index, tokens_PD in enumerate(tokens_NPD):
-        others = np.arange(len(tokens_NPD)) != index
-        weight_2 = weight_2N[:, others].sum(axis=1)
-        mean_2D = sum_2ND[:, others].sum(axis=1) / weight_2[:, None]
-        scatter_DD = (square_2NDD[:, others].sum(axis=1) / weight_2[:, None, None]).sum(axis=0) - mean_2D.T @ mean_2D
-        scores.append(correlation(tokens_PD @ _solve(scatter_DD, mean_2D[0] - mean_2D[1], ridge), share_NP[index]))
+        others_21 = (weight_2 - weight_2N[:, index])[:, None]
+        mean_2D = (sum_2D - sum_2ND[:, index]) / others_21
+        moment_DD = ((square_2DD - square_2NDD[:, index]) / others_21[..., None]).sum(axis=0)
+        direction_D = _solve(moment_DD - mean_2D.T @ mean_2D, mean_2D[0] - mean_2D[1], ridge)
+        scores.append(correlation(tokens_PD @ direction_D, share_NP[index]))
     return np.array(scores)
 
 

@@ -5,13 +5,12 @@ Killed at any moment, a run resumes from its last checkpoint and ends with the b
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -21,12 +20,11 @@ import torch
 from torch import Tensor
 
 from umscosod.config import PipelineConfig
-from umscosod.device import autocast, resolve_device
+from umscosod.device import autocast, deterministic_kernels, resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.seed import derive_seed
 from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, save_checkpoint
 from umscosod.training.resume import METRICS_FILE, take_up
 from umscosod.training.sampler import (
@@ -158,7 +156,7 @@ def train_network(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate)
 
-    with _reproducible(config.seed, device):
+    with deterministic_kernels(device):
         teacher = Teacher(model, config.train.ema_decay)
         resumed = step = take_up(run_dir, meta, model, teacher.model, optimizer, resume)
         total = len(order) * config.train.epochs
@@ -269,7 +267,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     meta: CheckpointMeta,
 ) -> Path:
-    state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "step": meta.step}
+    state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "step": meta.step}
     if teacher.model is not model:
         state["network"] = model.state_dict()
     return save_checkpoint(run_dir, teacher.model, meta, state, keep=KEEP_CHECKPOINTS)
@@ -279,24 +277,3 @@ def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:
     row = {"step": step, "epoch": epoch, "loss": loss.total.item(), "bce": loss.bce.item(), "iou": loss.iou.item()}
     log.write(json.dumps(row) + "\n")
     log.flush()
-
-
-@contextlib.contextmanager
-def _reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels and a seeded generator inside; the caller's settings back outside.
-
-    Strict on the CPU. Elsewhere torch only warns about a kernel without a deterministic form.
-    """
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic  # a module that acts as an object with one property, unknown to type checkers
-    fill = fills.fill_uninitialized_memory  # type: ignore[attr-defined]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "train"))
-        torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
-        fills.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-            fills.fill_uninitialized_memory = fill  # type: ignore[attr-defined]

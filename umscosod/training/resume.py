@@ -49,8 +49,8 @@ def take_up(
     meta : CheckpointMeta
         Of the run that asks.
     model, teacher, optimizer
-        Get the checkpoint's weights and state; the global CPU generator gets its state too. A checkpoint's model is
-        the teacher; where that is not the network itself, the network's weights are part of the state.
+        Get the checkpoint's weights and state. A checkpoint's model is the teacher; where that is not the network
+        itself, the network's weights are part of the state.
     resume : {"auto", "never", "must"}
         See `umscosod.training.loop.train_network`.
 
@@ -99,22 +99,17 @@ def _restore(
     state: dict[str, Any], step: int, model: UmsNetwork, teacher: UmsNetwork, optimizer: torch.optim.Optimizer
 ) -> None:
     """Put a state back, once all of it is known to fit."""
-    wanted = {"optimizer", "rng", "step"} | ({"network"} if teacher is not model else set())
+    wanted = {"optimizer", "step"} | ({"network"} if teacher is not model else set())
     if missing := sorted(wanted - state.keys()):
         raise _ForeignStateError(f"{missing[0]} is missing")
     if type(state["step"]) is not int or state["step"] != step:
         raise _ForeignStateError(f"step is {shorten(state['step'])}, {META_FILE} says {step}")
-    _check_tensor("rng", state["rng"], torch.get_rng_state())
     moments = _check_optimizer(state["optimizer"], optimizer)
     if teacher is not model:
         _check_tensors("network", state["network"], model.state_dict())
         model.load_state_dict(state["network"])
     # Its own step size and betas stay: they are settings, which `_check_same_run` has compared.
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    try:
-        torch.set_rng_state(state["rng"])
-    except RuntimeError:
-        raise _ForeignStateError("rng is no state of a generator") from None
 
 
 def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
-from umscosod.confidence.cues import add_ridge, foreground_prototypes, gather_evidence
+from umscosod.confidence.cues import add_ridge, foreground_prototypes, gather_evidence, principal_tokens
 from umscosod.confidence.group import kinship
 from umscosod.types import GroupFeatures
 
@@ -62,3 +63,24 @@ def test_tokens_without_any_difference_give_no_streams_and_no_prototypes() -> No
 def test_a_ridge_stands_in_where_there_is_no_scatter() -> None:
     np.testing.assert_array_equal(add_ridge(np.zeros((2, 2)), 0.3), np.eye(2))
     np.testing.assert_allclose(add_ridge(np.diag([1.0, 3.0]), 0.5), np.diag([2.0, 4.0]))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_principal_tokens_are_those_of_the_group_as_one_matrix(kind: type) -> None:
+    rng = np.random.default_rng(1)
+    tokens_NPD = (rng.normal(size=(5, 40, 12)) * np.arange(1, 13) + 3.0).astype(kind)
+    flat_RD = tokens_NPD.reshape(-1, 12).astype(np.float64)
+    flat_RD = flat_RD - flat_RD.mean(axis=0)
+    direction_DD = np.linalg.svd(flat_RD, full_matrices=False)[2][:7]
+    wanted_RD = flat_RD @ direction_DD.T
+    found_RD = principal_tokens(tokens_NPD, 7).reshape(-1, 7)
+    sign_D = np.sign((found_RD * wanted_RD).sum(axis=0))  # a direction has no sign
+    np.testing.assert_allclose(found_RD * sign_D, wanted_RD, atol=1e-6)
+
+
+def test_a_group_is_not_copied_to_wide_numbers() -> None:
+    tokens_NPD = np.random.default_rng(0).normal(size=(40, 100, 128)).astype(np.float16)
+    tracemalloc.start()
+    principal_tokens(tokens_NPD, 4)
+    assert tracemalloc.get_traced_memory()[1] < 0.25 * tokens_NPD.size * 8
+    tracemalloc.stop()

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from tests.unit.confidence.toys import make_streams
+from umscosod.confidence.cues import Stream, add_ridge, correlation
 from umscosod.confidence.group import best_match, group_cues, image_cues, kinship, measure_scatter, predictability
 
 
@@ -36,6 +39,38 @@ def test_a_mask_of_the_same_thing_is_predicted_and_its_opposite_is_not() -> None
     share_NP[2] = 1.0 - share_NP[2]
     turned = type(stream)(tokens_NPD=stream.tokens_NPD, share_NP=share_NP)
     assert predictability(turned, 0.1)[2] < -0.9
+
+
+def sum_others(stream: Stream, ridge: float) -> np.ndarray:
+    """`predictability`, with the sums over the other images taken anew for each image."""
+    scores = []
+    for index, (own_PD, own_P) in enumerate(zip(stream.tokens_NPD, stream.share_NP, strict=True)):
+        tokens_RD = np.delete(stream.tokens_NPD, index, axis=0).reshape(-1, stream.tokens_NPD.shape[2])
+        inside_R = np.delete(stream.share_NP, index, axis=0).ravel()
+        means, moments = [], []
+        for side_R in (inside_R, 1.0 - inside_R):
+            means.append(side_R @ tokens_RD / side_R.sum())
+            moments.append((tokens_RD * side_R[:, None]).T @ tokens_RD / side_R.sum())
+        scatter_DD = sum(moments) - np.stack(means).T @ np.stack(means)
+        direction_D = np.linalg.solve(add_ridge(scatter_DD, ridge), means[0] - means[1])
+        scores.append(correlation(own_PD @ direction_D, own_P))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("objects", [[0, 0], [0, 0, 1, 2, 0], [0] * 12])
+def test_totals_less_the_own_give_what_sums_over_the_others_give(objects: list[int]) -> None:
+    for stream in make_streams(objects=objects):
+        found = predictability(stream, CONFIG.agreement_ridge)
+        np.testing.assert_allclose(found, sum_others(stream, CONFIG.agreement_ridge), atol=1e-6)
+
+
+def test_no_image_copies_the_sums_of_all_others() -> None:
+    stream, _ = make_streams(objects=[0] * 60)
+    sums_bytes = 2 * 60 * stream.tokens_NPD.shape[2] ** 2 * 8
+    tracemalloc.start()
+    predictability(stream, CONFIG.agreement_ridge)
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * sums_bytes
+    tracemalloc.stop()
 
 
 def test_match_of_equal_images_is_one() -> None:

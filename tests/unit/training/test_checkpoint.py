@@ -43,7 +43,7 @@ def _save(run_dir: Path, step: int = 1, keep: int = 2) -> tuple[UmsNetwork, Path
         step=step,
         epoch=1,
     )
-    state = {"optimizer": {"state": {}}, "rng": torch.get_rng_state(), "step": step}
+    state = {"optimizer": {"state": {}}, "step": step}
     return model, save_checkpoint(run_dir, model, meta, state, keep=keep)
 
 
@@ -109,7 +109,7 @@ def test_damaged_files_and_other_versions_are_refused(tmp_path: Path) -> None:
 
 def test_state_with_code_in_it_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
     _, folder = _save(tmp_path)
-    for content in ({"optimizer": Path("/")}, {"rng": Touch(tmp_path / "ran")}):
+    for content in ({"optimizer": Path("/")}, {"network": Touch(tmp_path / "ran")}):
         torch.save(content, folder / STATE_FILE)
         message = _refusal(lambda: load_state(folder), folder / STATE_FILE)
         assert "holds more than tensors and numbers" in message
