@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tests.unit.confidence.toys import make_streams
-from umscosod.confidence.group import best_match, group_cues, image_cues, kinship, measure_scatter, predictability
+from umscosod.confidence.group import (
+    best_match,
+    group_cues,
+    image_cues,
+    max_group_cosine,
+    measure_scatter,
+    predictability,
+)
 
 
 def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
@@ -17,15 +24,15 @@ def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
 
 def test_the_foreign_image_resembles_the_others_least() -> None:
     cues = image_cues(make_streams(objects=[0, 0, 0, 3, 0, 0]))
-    for name in ("nearness", "likeness"):
+    for name in ("knn_distance", "likeness"):
         assert int(np.argmin([cue[name] for cue in cues])) == 3
 
 
 def test_a_foreground_like_no_other_has_no_kin() -> None:
-    found = kinship(np.array([[3.0, 0.1], [1.0, 0.0], [-0.5, 0.1]]))
+    found = max_group_cosine(np.array([[3.0, 0.1], [1.0, 0.0], [-0.5, 0.1]]))
     assert found[0] == found[1] == pytest.approx(3.0 / np.hypot(3.0, 0.1))
     assert found[2] < -0.9
-    assert kinship(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 0.0]
+    assert max_group_cosine(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 0.0]
 
 
 def test_a_mask_of_the_same_thing_is_predicted_and_its_opposite_is_not() -> None:
