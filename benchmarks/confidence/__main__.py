@@ -119,7 +119,7 @@ def _confidences(case: Case, models: dict[str, CueModel]) -> list[float]:
     values = []
     for cues in case.mask_cues:
         value = models["mask"].estimate(cues) if cues else 0.0
-        is_unlike = "nearness" in cues and models["image"].estimate(cues) < SETTINGS.absent_level
+        is_unlike = "knn_distance" in cues and models["image"].estimate(cues) < SETTINGS.absent_level
         cap = LOW * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * value)
         values.append(min(value, cap) if is_unlike else value)
     return values
@@ -144,7 +144,7 @@ def _report_images(kind: str, cases: Sequence[Case]) -> None:
         (model.estimate(cues), not is_foreign)
         for case, model in leave_out(cases, cases, fit_images)
         for cues, is_foreign in zip(case.mask_cues, case.is_foreign, strict=True)
-        if "nearness" in cues
+        if "knn_distance" in cues
     ]
     guess, member = np.array([score for score, _ in rows]), np.array([truth for _, truth in rows])
     print(f"images, {kind}: AUROC {auroc(guess, member):.3f}")

@@ -18,6 +18,9 @@ from umscosod.types import ImageGroup, ImageRef
 MIXED, MIXED_SIZE, FOREIGN, SEED = 20, 14, 3, 7
 
 
+_OLD_NAMES = {"inner_sides", "wholeness", "kinship", "nearness"}  # of what judge.py calls otherwise now
+
+
 @dataclass(frozen=True)
 class Case:
     """One judged group of a job: what it was made as, its cues, and each image's IoU and whether it is foreign."""
@@ -98,6 +101,8 @@ def read_cases(data: Path, work: Path) -> Iterable[Case]:
         out, index = index_file.parent, json.loads(index_file.read_text(encoding="utf-8"))
         for file in sorted((out / "run" / "cues").glob("*.json")):
             content = json.loads(file.read_text(encoding="utf-8"))
+            if old := _OLD_NAMES & {name for cues in content["mask_cues"] for name in cues}:
+                raise SystemExit(f"{file}: cues of an earlier version ({', '.join(sorted(old))}); make this job again")
             paths = [Path(index[name]) for name in content["outputs"]]
             home = max({path.parent for path in paths}, key=[path.parent for path in paths].count)
             yield Case(

@@ -14,11 +14,19 @@ from umscosod.confidence.judge import CUE_CLIP, CueModel, read_model
 RIDGE = {"mask": 0.02, "group": 0.02, "image": 0.02}
 CUES = {
     "mask": (
-        *("inner_sides", "inner_outline", "compactness", "wholeness", "size", "centrality", "colour_contrast"),
-        *("separation", "agreement", "kinship"),
+        *(
+            "border_contact",
+            "inner_outline",
+            "compactness",
+            "largest_component_share",
+            "size",
+            "centrality",
+            "colour_contrast",
+        ),
+        *("separation", "agreement", "max_group_cosine"),
     ),
     "group": ("closeness", "closer_than_background", "common_contrast", "match"),
-    "image": ("nearness", "likeness", "kinship"),
+    "image": ("knn_distance", "likeness", "max_group_cosine"),
 }
 
 
@@ -77,7 +85,7 @@ def fit_images(cases: Sequence[Case]) -> dict[str, Any]:
         (cues, is_foreign)
         for case in cases
         for cues, is_foreign in zip(case.mask_cues, case.is_foreign, strict=True)
-        if "nearness" in cues
+        if "knn_distance" in cues
     ]
     member = np.array([not is_foreign for _, is_foreign in rows])
     weight = np.where(member, 1 / member.sum(), 1 / (~member).sum())

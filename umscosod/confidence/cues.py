@@ -19,12 +19,14 @@ from scipy import ndimage
 
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.errors import DataError
-from umscosod.features.vectors import describe_patches, unit_patches
+from umscosod.features.vectors import add_ridge, describe_patches, unit_patches
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures
 
 # Part of the calibration, as all constants of this room but the levels: another value makes calibration.json void.
 DIMS = 64  # principal directions kept of a group's tokens
-KINSHIP_RIDGE = 0.1  # of the whitening over the group that foregrounds of `embedded` are compared in, in mean variances
+PROTOTYPE_RIDGE = (
+    0.1  # of the whitening over the group that foregrounds of `embedded` are compared in, in mean variances
+)
 TOUCH_SHARE = 0.1  # share of a side of the image from which a mask touches it
 RING_SHARE = 0.05  # width, as a share of the image, of the ring that colours are compared with
 COLOUR_BINS = 8  # of each channel of the colour histograms
@@ -149,13 +151,7 @@ def _whitening(patches_NPF: FloatArray, mean_F: FloatArray) -> FloatArray:
         about_PF = patches_PF - mean_F
         covariance_FF += about_PF.T @ about_PF
     covariance_FF /= patches_NPF.shape[0] * patches_NPF.shape[1]
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(add_ridge(covariance_FF, KINSHIP_RIDGE))))
-
-
-def add_ridge(scatter_DD: FloatArray, ridge: float) -> FloatArray:
-    """Add a share of the mean variance to every variance; where there is no scatter at all, the identity."""
-    mean = float(np.trace(scatter_DD)) / len(scatter_DD)
-    return scatter_DD + (ridge * mean if mean > 0.0 else 1.0) * np.eye(len(scatter_DD))
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(add_ridge(covariance_FF, PROTOTYPE_RIDGE))))
 
 
 def patch_share(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
@@ -205,24 +201,24 @@ _DISC = 2.0 * math.sqrt(math.pi)  # perimeter of a disc over the root of its are
 def mask_cues(mask_HW: BoolArray, picture_HW3: ByteArray) -> dict[str, float]:
     """Every cue of this file that needs no tokens, by name; the mask must be neither empty nor full."""
     return {
-        "inner_sides": inner_sides(mask_HW),
+        "border_contact": border_contact(mask_HW),
         "inner_outline": inner_outline(mask_HW),
         "compactness": compactness(mask_HW),
-        "wholeness": wholeness(mask_HW),
+        "largest_component_share": largest_component_share(mask_HW),
         "size": math.log(float(mask_HW.mean())),
         "centrality": centrality(mask_HW),
         "colour_contrast": colour_contrast(mask_HW, picture_HW3),
     }
 
 
-def inner_sides(mask_HW: BoolArray) -> float:
+def border_contact(mask_HW: BoolArray) -> float:
     """Minus the number of the image's sides that the mask touches along more than `TOUCH_SHARE` of their length.
 
     Backgrounds reach from side to side; an object that does is cut off.
 
     Examples
     --------
-    >>> inner_sides(np.array([[True, False], [True, False]]))
+    >>> border_contact(np.array([[True, False], [True, False]]))
     -3.0
     """
     sides = (mask_HW[0], mask_HW[-1], mask_HW[:, 0], mask_HW[:, -1])
@@ -258,12 +254,12 @@ def compactness(mask_HW: BoolArray) -> float:
     return min(1.0, _DISC * math.sqrt(float(mask_HW.sum())) / max(1, _inner_edges(mask_HW)))
 
 
-def wholeness(mask_HW: BoolArray) -> float:
+def largest_component_share(mask_HW: BoolArray) -> float:
     """Share of the mask that its largest connected component holds (8 neighbours); 0 for an empty mask.
 
     Examples
     --------
-    >>> wholeness(np.array([[True, True, True, False, True]]))
+    >>> largest_component_share(np.array([[True, True, True, False, True]]))
     0.75
     """
     labels_HW, count = ndimage.label(mask_HW, structure=np.ones((3, 3)))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umscosod.confidence.cues import Stream, add_ridge, correlation
+from umscosod.confidence.cues import Stream, correlation
+from umscosod.features.vectors import add_ridge, fisher_direction
 from umscosod.types import FloatArray
 
 RIDGE = 0.3  # of the scatters within images, in mean variances
@@ -126,17 +127,17 @@ def image_cues(streams: tuple[Stream, Stream]) -> list[dict[str, float]]:
     -------
     list of dict of str to float
         Per image, each higher where it resembles them more; mean over the streams, in tokens whitened by the scatter
-        within images. ``nearness``: minus the log of the mean squared distance to the `NEAREST` foregrounds, less
+        within images. ``knn_distance``: minus the log of the mean squared distance to the `NEAREST` foregrounds, less
         the group's median. ``likeness``: mean cosine with the `NEAREST` most similar.
     """
-    nearness, likeness = zip(*(_resemblance(stream) for stream in streams), strict=True)
+    knn_distance, likeness = zip(*(_resemblance(stream) for stream in streams), strict=True)
     return [
-        {"nearness": float(near), "likeness": float(like)}
-        for near, like in zip(np.mean(nearness, axis=0), np.mean(likeness, axis=0), strict=True)
+        {"knn_distance": float(near), "likeness": float(like)}
+        for near, like in zip(np.mean(knn_distance, axis=0), np.mean(likeness, axis=0), strict=True)
     ]
 
 
-def kinship(prototype_NF: FloatArray) -> FloatArray:
+def max_group_cosine(prototype_NF: FloatArray) -> FloatArray:
     """How much each image's foreground is like the one of its group that is most like it.
 
     Parameters
@@ -151,7 +152,7 @@ def kinship(prototype_NF: FloatArray) -> FloatArray:
 
     Examples
     --------
-    >>> kinship(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
+    >>> max_group_cosine(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).tolist()
     [1.0, 1.0, 0.0]
     """
     length_N1 = np.linalg.norm(prototype_NF, axis=1, keepdims=True)
@@ -172,9 +173,9 @@ def _resemblance(stream: Stream) -> tuple[FloatArray, FloatArray]:
     cosine_NN = dot_NN / np.sqrt(np.maximum(np.outer(square_N, square_N), np.finfo(np.float64).tiny))
     np.fill_diagonal(distance_NN, np.inf)
     np.fill_diagonal(cosine_NN, -np.inf)
-    nearness_N = -np.log(np.sort(distance_NN, axis=1)[:, :count].mean(axis=1))
+    distance_N = -np.log(np.sort(distance_NN, axis=1)[:, :count].mean(axis=1))
     likeness_N = np.sort(cosine_NN, axis=1)[:, -count:].mean(axis=1)
-    return nearness_N - np.median(nearness_N), likeness_N
+    return distance_N - np.median(distance_N), likeness_N
 
 
 def predictability(stream: Stream, ridge: float) -> FloatArray:
@@ -204,7 +205,7 @@ def predictability(stream: Stream, ridge: float) -> FloatArray:
         others_21 = (weight_2 - weight_2N[:, index])[:, None]
         mean_2D = (sum_2D - sum_2ND[:, index]) / others_21
         moment_DD = ((square_2DD - square_2NDD[:, index]) / others_21[..., None]).sum(axis=0)
-        direction_D = _solve(moment_DD - mean_2D.T @ mean_2D, mean_2D[0] - mean_2D[1], ridge)
+        direction_D = fisher_direction(moment_DD - mean_2D.T @ mean_2D, mean_2D[0] - mean_2D[1], ridge)
         scores.append(correlation(tokens_PD @ direction_D, share_NP[index]))
     return np.array(scores)
 
@@ -213,7 +214,3 @@ def _whitening(inside: Scatter, outside: Scatter) -> FloatArray:
     """Inverse of the scatter within images, both sides of the masks, with a ridge: (D, D)."""
     within_DD = inside.within_DD + outside.within_DD
     return np.asarray(np.linalg.inv(add_ridge(within_DD, RIDGE)))
-
-
-def _solve(scatter_DD: FloatArray, difference_D: FloatArray, ridge: float) -> FloatArray:
-    return np.asarray(np.linalg.solve(add_ridge(scatter_DD, ridge), difference_D))

@@ -15,7 +15,7 @@ from importlib import resources
 import numpy as np
 
 from umscosod.confidence.cues import GroupEvidence, gather_evidence, mask_cues, separation
-from umscosod.confidence.group import group_cues, image_cues, kinship, predictability
+from umscosod.confidence.group import group_cues, image_cues, max_group_cosine, predictability
 from umscosod.config import ConfidenceConfig
 from umscosod.types import BoolArray, GroupFeatures
 
@@ -101,16 +101,16 @@ def read_model(content: Mapping[str, object]) -> CueModel:
 MIXED = "no common object seen in the group"
 UNLIKE = "nothing here resembles what the rest of the group shares"
 _WORDS = {
-    "inner_sides": "reaches across the image like a background",
+    "border_contact": "reaches across the image like a background",
     "inner_outline": "cut off by the frame",
     "compactness": "ragged outline",
-    "wholeness": "in several pieces",
+    "largest_component_share": "in several pieces",
     "size": "very small",
     "centrality": "at the edge of the image",
     "colour_contrast": "weak border",
     "separation": "hardly differs from its background",
     "agreement": "the group's masks do not agree",
-    "kinship": "unlike any other mask of the group",
+    "max_group_cosine": "unlike any other mask of the group",
 }
 _NAMED = 2  # reasons of a mask that are told
 
@@ -232,11 +232,11 @@ def measure_cues(evidence: GroupEvidence) -> tuple[dict[str, float], list[dict[s
         return {}, cues
     predicted_N = np.mean([predictability(stream, AGREEMENT_RIDGE) for stream in (first, second)], axis=0)
     resemblance = image_cues((first, second))
-    kinship_N = kinship(evidence.prototype_NF[usable])
+    cosine_N = max_group_cosine(evidence.prototype_NF[usable])
     for at, index in enumerate(usable):
         # what the others say of each other: an image's own mask is judged by its own cues
         others = (predicted_N.sum() - predicted_N[at]) / (usable.size - 1)
-        cues[index] |= {"agreement": float(others), "kinship": float(kinship_N[at]), **resemblance[at]}
+        cues[index] |= {"agreement": float(others), "max_group_cosine": float(cosine_N[at]), **resemblance[at]}
     return group_cues((first, second)), cues
 
 
@@ -246,7 +246,7 @@ def _judge_mask(
     if not cues:
         return MaskJudgement(confidence=0.0)
     confidence = mask_model.estimate(cues)
-    is_unlike = "nearness" in cues and config.absent != "off" and image_model.estimate(cues) < config.absent_level
+    is_unlike = "knn_distance" in cues and config.absent != "off" and image_model.estimate(cues) < config.absent_level
     if is_unlike:
         confidence = _cap(confidence, config)
     words = [UNLIKE] if is_unlike else []

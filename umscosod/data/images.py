@@ -231,7 +231,7 @@ def decode_image(
     return rgb
 
 
-def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
+def square_picture(image: ByteArray, size_px: int) -> ByteArray:
     """Resize to the square input of a network; the aspect ratio is not kept.
 
     Parameters
@@ -255,7 +255,7 @@ def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
     >>> import numpy as np
     >>> picture = np.zeros((2, 4, 3), np.uint8)
     >>> picture[:, 2:] = 100
-    >>> resize_picture(picture, 1)[0, 0].tolist()
+    >>> square_picture(picture, 1)[0, 0].tolist()
     [50, 50, 50]
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:

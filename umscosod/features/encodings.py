@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import decode_image, image_sha256, read_upright_size, resize_picture
+from umscosod.data.images import decode_image, image_sha256, read_upright_size, square_picture
 from umscosod.device import count_cores
 from umscosod.errors import DataError
 from umscosod.features.assembly import PICTURE, STREAMS
@@ -278,7 +278,7 @@ class Encodings:
         for key, picture_HW3 in {self._entries[image.id].picture: picture for image, picture in decoded}.items():
             if key in keys:
                 size = np.asarray(picture_HW3.shape[:2], np.int64)
-                self.cache.put(key, {"picture": resize_picture(picture_HW3, size_px), "size": size})
+                self.cache.put(key, {"picture": square_picture(picture_HW3, size_px), "size": size})
         for index, backbone in enumerate(self._backbones):
             wanted = {self._entries[image.id].streams[index]: picture for image, picture in decoded}
             wanted = {key: picture for key, picture in wanted.items() if key in keys}

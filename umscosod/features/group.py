@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu
 
 from umscosod.errors import CheckpointError, DataError, shorten
 from umscosod.features.embedded import centre_prior
+from umscosod.features.vectors import fisher_direction
 from umscosod.types import BoolArray, FloatArray
 
 SHRINKAGE = 1e-3  # added to every variance when tokens are whitened, in mean variances
@@ -208,9 +209,7 @@ def _discriminant(tokens_NPF: FloatArray, foreground_NP: BoolArray, ridge: float
     front_RF, back_RF = rows_RF[chosen_R], rows_RF[~chosen_R]
     front_F, back_F = front_RF.mean(0), back_RF.mean(0)
     scatter_FF = _covariance(front_RF, front_F) + _covariance(back_RF, back_F)
-    spread = np.trace(scatter_FF) / len(scatter_FF)
-    scatter_FF += (ridge * spread if spread > 0 else 1.0) * np.eye(len(scatter_FF))
-    direction_F = np.linalg.solve(scatter_FF, front_F - back_F)
+    direction_F = fisher_direction(scatter_FF, front_F - back_F, ridge)
     return np.asarray((rows_RF - (front_F + back_F) / 2.0) @ direction_F).reshape(foreground_NP.shape)
 
 

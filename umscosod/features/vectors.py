@@ -95,3 +95,33 @@ def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int
         for channel in range(width)
     ]
     return np.stack(resized).reshape(count, width, -1).transpose(0, 2, 1).astype(np.float32)
+
+
+def add_ridge(scatter_DD: FloatArray, ridge: float) -> FloatArray:
+    """Add a share of the mean variance to every variance; where there is no scatter at all, the identity."""
+    mean = float(np.trace(scatter_DD)) / len(scatter_DD)
+    return scatter_DD + (ridge * mean if mean > 0.0 else 1.0) * np.eye(len(scatter_DD))
+
+
+def fisher_direction(scatter_DD: FloatArray, difference_D: FloatArray, ridge: float) -> FloatArray:
+    """Direction of Fisher's linear discriminant of two classes.
+
+    Parameters
+    ----------
+    scatter_DD : ndarray, float64, (D, D)
+        Sum of the two classes' covariances.
+    difference_D : ndarray, float64, (D,)
+        Of the two means.
+    ridge : float
+        In mean variances; see `add_ridge`.
+
+    Returns
+    -------
+    ndarray, float64, (D,)
+
+    Examples
+    --------
+    >>> fisher_direction(np.diag([1.0, 3.0]), np.array([1.5, 3.5]), 0.25).tolist()
+    [1.0, 1.0]
+    """
+    return np.asarray(np.linalg.solve(add_ridge(scatter_DD, ridge), difference_D))

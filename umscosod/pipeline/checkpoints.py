@@ -29,7 +29,7 @@ from umscosod.training.checkpoint import (
     build_config,
     find_checkpoint,
     load_meta,
-    load_model,
+    load_network,
     network_config,
     read_part,
     require_file,
@@ -128,9 +128,9 @@ def load_fitting(
     Raises
     ------
     CheckpointError
-        As `umscosod.training.checkpoint.load_model`; or a whitening is missing or damaged.
+        As `umscosod.training.checkpoint.load_network`; or a whitening is missing or damaged.
     """
-    loaded = load_model(folder, (pair.first.id, pair.second.id))
+    loaded = load_network(folder, (pair.first.id, pair.second.id))
     for stream, backbone in (("first", pair.first), ("second", pair.second)):
         if backbone.needs_whitening and stream not in whitenings:
             raise CheckpointError(

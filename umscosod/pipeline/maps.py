@@ -22,7 +22,7 @@ from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, 
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
-from umscosod.network.predict import predict_group
+from umscosod.network.predict import predict_maps
 from umscosod.pipeline.setup import Prepared, hash_file
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.probe import LinearProbe, compute_maps
@@ -70,7 +70,7 @@ def choose_sources(config: PipelineConfig, network: Source | None, other: Source
 
 def network_maps(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> FloatArray:
     """Maps that a network predicts for a group, as exact as a job keeps them until they are refined (float16)."""
-    return predict_group(model, features, device).astype(np.float16).astype(np.float32)
+    return predict_maps(model, features, device).astype(np.float16).astype(np.float32)
 
 
 def label_maps(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> FloatArray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.data.images import resize_picture
+from umscosod.data.images import square_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, labe
 from umscosod.pipeline.segment import segment_group
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.threshold import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
@@ -133,7 +133,7 @@ class CoSalPredictor:
         first, second = (backbone.encode(pictures) for backbone in (self.pair.first, self.pair.second))
         encoded = [
             EncodedPicture(
-                picture_HW3=resize_picture(picture_HW3, self.config.features.size_px),
+                picture_HW3=square_picture(picture_HW3, self.config.features.size_px),
                 size_hw=(picture_HW3.shape[0], picture_HW3.shape[1]),
                 streams=(one, other),
             )
@@ -160,7 +160,7 @@ class CoSalPredictor:
         return choose_sources(self.config, network, self._probe)
 
     def _label(self, features: GroupFeatures) -> FloatArray:
-        made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
+        made = choose_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
             labels = clean_collection([features], labels, self.config).labels

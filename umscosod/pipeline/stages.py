@@ -27,7 +27,7 @@ from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.threshold import mean_uncertainty
@@ -56,7 +56,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         if group.name in finished and store.holds(group):
             continue
         features = prepared.features.load(group)
-        store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
+        store.save(group, features.sizes_hw, choose_labels(features, proposer, config))
         finished.add(group.name)
         with open_atomic(done) as stream:
             stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from umscosod.confidence.cues import (
+    border_contact,
     centrality,
     colour_contrast,
     compactness,
     correlation,
     inner_outline,
-    inner_sides,
+    largest_component_share,
     mask_cues,
     separation,
-    wholeness,
 )
 
 
@@ -25,8 +25,8 @@ def square(side: int = 40, low: int = 10, high: int = 30) -> np.ndarray:
 def test_an_object_inside_the_image_touches_no_side_and_a_band_touches_three() -> None:
     band = np.zeros((40, 40), bool)
     band[25:] = True
-    assert inner_sides(square()) == 0.0
-    assert inner_sides(band) == -3.0
+    assert border_contact(square()) == 0.0
+    assert border_contact(band) == -3.0
     assert inner_outline(square()) == 0.0
     assert inner_outline(band) == pytest.approx(-70 / 110)  # 40 below, 15 on either side; 40 inside
 
@@ -36,9 +36,9 @@ def test_form_of_a_square_and_of_its_dust() -> None:
     dust[::2] = False
     assert compactness(square()) == pytest.approx(np.sqrt(np.pi) / 2)
     assert compactness(dust) < compactness(square())
-    assert wholeness(square()) == 1.0
-    assert wholeness(dust) == pytest.approx(0.1)
-    assert wholeness(np.zeros((3, 3), bool)) == 0.0
+    assert largest_component_share(square()) == 1.0
+    assert largest_component_share(dust) == pytest.approx(0.1)
+    assert largest_component_share(np.zeros((3, 3), bool)) == 0.0
 
 
 def test_a_mask_in_the_middle_is_central() -> None:

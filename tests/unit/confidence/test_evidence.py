@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
-from umscosod.confidence.cues import add_ridge, foreground_prototypes, gather_evidence, principal_tokens
-from umscosod.confidence.group import kinship
+from umscosod.confidence.cues import foreground_prototypes, gather_evidence, principal_tokens
+from umscosod.confidence.group import max_group_cosine
+from umscosod.features.vectors import add_ridge
 from umscosod.types import GroupFeatures
 
 GRID = 8
@@ -30,7 +31,7 @@ def shares(count: int) -> np.ndarray:
 @pytest.mark.parametrize("is_centred", [False, True])
 def test_the_image_with_another_thing_has_the_least_kin(is_centred: bool) -> None:
     features = group_of([1, 1, 2, 1], is_centred=is_centred)
-    found = kinship(foreground_prototypes(features, shares(4)))
+    found = max_group_cosine(foreground_prototypes(features, shares(4)))
     assert found.argmin() == 2
     assert np.delete(found, 2).min() > 0.8 > found[2] + 0.3
 

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from tests.unit.confidence.toys import make_streams
-from umscosod.confidence.cues import Stream, add_ridge, correlation
-from umscosod.confidence.group import best_match, group_cues, image_cues, kinship, measure_scatter, predictability
+from umscosod.confidence.cues import Stream, correlation
+from umscosod.confidence.group import (
+    best_match,
+    group_cues,
+    image_cues,
+    max_group_cosine,
+    measure_scatter,
+    predictability,
+)
+from umscosod.confidence.judge import AGREEMENT_RIDGE
+from umscosod.features.vectors import add_ridge
 
 
 def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
@@ -20,15 +29,15 @@ def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
 
 def test_the_foreign_image_resembles_the_others_least() -> None:
     cues = image_cues(make_streams(objects=[0, 0, 0, 3, 0, 0]))
-    for name in ("nearness", "likeness"):
+    for name in ("knn_distance", "likeness"):
         assert int(np.argmin([cue[name] for cue in cues])) == 3
 
 
 def test_a_foreground_like_no_other_has_no_kin() -> None:
-    found = kinship(np.array([[3.0, 0.1], [1.0, 0.0], [-0.5, 0.1]]))
+    found = max_group_cosine(np.array([[3.0, 0.1], [1.0, 0.0], [-0.5, 0.1]]))
     assert found[0] == found[1] == pytest.approx(3.0 / np.hypot(3.0, 0.1))
     assert found[2] < -0.9
-    assert kinship(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 0.0]
+    assert max_group_cosine(np.array([[1.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 0.0]
 
 
 def test_a_mask_of_the_same_thing_is_predicted_and_its_opposite_is_not() -> None:
@@ -60,15 +69,15 @@ def sum_others(stream: Stream, ridge: float) -> np.ndarray:
 @pytest.mark.parametrize("objects", [[0, 0], [0, 0, 1, 2, 0], [0] * 12])
 def test_totals_less_the_own_give_what_sums_over_the_others_give(objects: list[int]) -> None:
     for stream in make_streams(objects=objects):
-        found = predictability(stream, CONFIG.agreement_ridge)
-        np.testing.assert_allclose(found, sum_others(stream, CONFIG.agreement_ridge), atol=1e-6)
+        found = predictability(stream, AGREEMENT_RIDGE)
+        np.testing.assert_allclose(found, sum_others(stream, AGREEMENT_RIDGE), atol=1e-6)
 
 
 def test_no_image_copies_the_sums_of_all_others() -> None:
     stream, _ = make_streams(objects=[0] * 60)
     sums_bytes = 2 * 60 * stream.tokens_NPD.shape[2] ** 2 * 8
     tracemalloc.start()
-    predictability(stream, CONFIG.agreement_ridge)
+    predictability(stream, AGREEMENT_RIDGE)
     assert tracemalloc.get_traced_memory()[1] < 1.5 * sums_bytes
     tracemalloc.stop()
 

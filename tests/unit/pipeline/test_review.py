@@ -141,8 +141,8 @@ def test_a_finished_job_builds_encodes_and_computes_nothing_again(
         "setup.FeatureCollection",
         "stages.clean_collection",
         "stages.train_network",
-        "checkpoints.load_model",
-        "maps.predict_group",
+        "checkpoints.load_network",
+        "maps.predict_maps",
         "segment.refine_group",
     ):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)
