@@ -15,7 +15,7 @@ import torch
 
 from umscosod.config.io import load_config
 from umscosod.network.model import build_network
-from umscosod.network.predict import predict_group
+from umscosod.network.predict import predict_maps
 from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef
 
 GRIDS, DIMS, SIZE = (28, 14), (37, 36), 224
@@ -49,7 +49,7 @@ def main() -> None:
     model = build_network(load_config("fast").network, *DIMS, seed=0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    maps_NHW = predict_group(model, features, torch.device("cpu"))
+    maps_NHW = predict_maps(model, features, torch.device("cpu"))
     seconds = time.perf_counter() - start
     above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     dense = 2 * 4 * (count * GRIDS[0] ** 2) ** 2 / 2**20

@@ -11,7 +11,7 @@ from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle, encode_rle
 from umscosod.pseudo.proposals import HacProposer, compute_overlap, intersections
 from umscosod.pseudo.regions import merge_patches
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.types import GroupFeatures, PseudoLabel
 
 GRID = 9
@@ -37,7 +37,7 @@ def random_group(seed: int, count: int) -> GroupFeatures:
 def subset(features: GroupFeatures, order: list[int]) -> list[PseudoLabel]:
     tokens = features.first.tokens_NPD[order].reshape(len(order), GRID, GRID, -1)
     saliency = features.saliency_NP[order].reshape(len(order), GRID, GRID)
-    labels = make_pseudo_labels(make_features(list(tokens), list(saliency)), HacProposer(CONFIG), CONFIG)
+    labels = choose_labels(make_features(list(tokens), list(saliency)), HacProposer(CONFIG), CONFIG)
     for label in labels:  # the last rule of the order, the lower id, is arbitrary: cases that it decides are left out
         ranks = [(one["frequency"], round(one["mean_overlap"], 9), one["masks"]) for one in label.details["categories"]]
         assume(len(set(ranks)) == len(ranks))

@@ -55,7 +55,7 @@ class FeaturesConfig:
 class PseudoConfig:
     """Stage 1, CM-SPLG: pseudo-labels from attention and masks that co-occur."""
 
-    proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
+    proposer: Annotated[Literal["hac", "coco-json"], Doc("Source of instance masks (spec B).")] = "hac"
     detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
     detections_images: Annotated[
         str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
@@ -355,7 +355,7 @@ class PipelineConfig:
         Ge(0.0),
         Le(2.0),
         Doc(
-            "Difference in agreement across the group above which one maker is clearly better. Wide, as a network is "
+            "Difference in agreement across the group above which one source is clearly better. Wide, as a network is "
             "more consistent than what it learnt from even where it is no better."
         ),
     ] = 0.2

@@ -231,7 +231,7 @@ def decode_image(
     return rgb
 
 
-def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
+def square_picture(image: ByteArray, size_px: int) -> ByteArray:
     """Resize to the square a network sees; the aspect is not kept.
 
     Parameters
@@ -255,13 +255,13 @@ def resize_picture(image: ByteArray, size_px: int) -> ByteArray:
     >>> import numpy as np
     >>> picture = np.zeros((2, 4, 3), np.uint8)
     >>> picture[:, 2:] = 100
-    >>> resize_picture(picture, 1)[0, 0].tolist()
+    >>> square_picture(picture, 1)[0, 0].tolist()
     [50, 50, 50]
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise DataError(f"resize_picture expects uint8 (H, W, 3), got {image.dtype} {image.shape}")
+        raise DataError(f"square_picture expects uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if size_px < 1:
-        raise DataError(f"resize_picture expects a side of at least 1 pixel, got {size_px}")
+        raise DataError(f"square_picture expects a side of at least 1 pixel, got {size_px}")
     resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
     return np.array(resized)
 

@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import decode_image, image_sha256, resize_picture
+from umscosod.data.images import decode_image, image_sha256, square_picture
 from umscosod.errors import DataError
 from umscosod.features.backbone import Backbone
 from umscosod.features.cache import Arrays, FeatureCache, format_bytes
@@ -238,7 +238,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
 
 
 def _picture_arrays(picture_HW3: ByteArray, size_px: int) -> Arrays:
-    return {"picture": resize_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
+    return {"picture": square_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
 
 
 def _encoding_arrays(encoded: EncodedImage) -> Arrays:

@@ -20,7 +20,7 @@ from scipy.linalg import eigh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-from umscosod.data.images import resize_picture
+from umscosod.data.images import square_picture
 from umscosod.device import one_blas_thread
 from umscosod.errors import ConfigError
 from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray
@@ -252,7 +252,7 @@ class EmbeddedBackbone:
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images (uint8, (H, W, 3)) one by one; see `umscosod.features.backbone.Backbone.encode`."""
         with one_blas_thread():
-            return [self._encode_one(resize_picture(image, self.size_px)) for image in images]
+            return [self._encode_one(square_picture(image, self.size_px)) for image in images]
 
     def _encode_one(self, picture_HW3: ByteArray) -> EncodedImage:
         descriptors_PD = compute_descriptors(picture_HW3, self.cell_px).reshape(-1, DESCRIPTOR_DIM)

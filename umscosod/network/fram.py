@@ -144,7 +144,7 @@ class Fram(nn.Module):
         self.query, self.key, self.value = StackedLinear(dim), StackedLinear(dim), StackedLinear(dim)
 
     def forward(self, merged_NPC: Tensor, grid_hw: tuple[int, int]) -> Tensor:
-        """Refine the tokens of each image.
+        """Enrich the tokens of each image.
 
         Parameters
         ----------

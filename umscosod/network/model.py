@@ -104,7 +104,7 @@ class UmsNetwork(nn.Module):
         *,
         last_only: bool = False,
     ) -> tuple[Tensor, ...]:
-        """Refine (FRAM) and decode to logits; image by image independent (see `Decoder.forward`)."""
+        """Enrich (FRAM) and decode to logits; image by image independent (see `Decoder.forward`)."""
         enriched_NPC = self.fram(merged_NPC, grid_hw)
         logits: tuple[Tensor, ...] = self.decoder(enriched_NPC, grid_hw, out_hw, pictures_NHW3, last_only=last_only)
         return logits

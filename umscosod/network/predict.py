@@ -13,7 +13,7 @@ from umscosod.network.model import UmsNetwork
 from umscosod.types import FloatArray, GroupFeatures
 
 
-def predict_group(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
+def predict_maps(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
     """Predict the soft co-saliency map of every image of a group.
 
     AFMM, FRAM and decoder see one block of `BLOCK_IMAGES` images at a time; images meet only in CFMM's key

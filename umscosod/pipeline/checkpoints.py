@@ -26,7 +26,7 @@ from umscosod.training.checkpoint import (
     build_config,
     find_checkpoint,
     load_meta,
-    load_model,
+    load_network,
     network_config,
     read_part,
     require_file,
@@ -129,7 +129,7 @@ def hash_checkpoint(folder: Path) -> str:
 
 def check_fits(folder: Path, pair: BackbonePair, whitenings: dict[str, Whitening]) -> None:
     """Refuse other backbones, and tokens that would be whitened otherwise than in training, before any is made."""
-    load_model(folder, (pair.first.id, pair.second.id))
+    load_network(folder, (pair.first.id, pair.second.id))
     for stream, backbone in (("first", pair.first), ("second", pair.second)):
         if backbone.needs_whitening and stream not in whitenings:
             raise CheckpointError(

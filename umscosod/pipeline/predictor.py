@@ -13,24 +13,23 @@ import numpy as np
 from umscosod.confidence.judge import judge_group
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.data.images import resize_picture
+from umscosod.data.images import square_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.group import SHRINKAGE, STREAMS, EncodedPicture, Whitening, assemble_group, fit_whitening
 from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
-from umscosod.network.predict import predict_group
+from umscosod.network.predict import predict_maps
 from umscosod.pipeline.checkpoints import SavedProbe, adopt_checkpoint, check_fits, find_probe, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PROBE, PSEUDO, MadeMaps, choose_maps
 from umscosod.pipeline.stages import label_maps, probe_maps
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool
-from umscosod.refine.threshold import calibrate
-from umscosod.training.checkpoint import find_checkpoint
-from umscosod.training.checkpoint import load_model as load_network
+from umscosod.refine.threshold import compute_b_bar
+from umscosod.training.checkpoint import find_checkpoint, load_network
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ class CoSalPredictor:
         first, second = (backbone.encode(pictures) for backbone in (self.pair.first, self.pair.second))
         encoded = [
             EncodedPicture(
-                picture_HW3=resize_picture(picture_HW3, self.config.features.size_px),
+                picture_HW3=square_picture(picture_HW3, self.config.features.size_px),
                 size_hw=(picture_HW3.shape[0], picture_HW3.shape[1]),
                 streams=(one, other),
             )
@@ -170,9 +169,9 @@ class CoSalPredictor:
         """Maps of a group, by maker."""
         if self._network is None:
             maps_NHW = self._label(features)
-            return {PSEUDO: MadeMaps(maps_NHW=maps_NHW, b_bar=calibrate(maps_NHW))}
-        maps_NHW = predict_group(self._network, features, self._device)
-        b_bar = calibrate(maps_NHW) if self._b_bar is None else self._b_bar
+            return {PSEUDO: MadeMaps(maps_NHW=maps_NHW, b_bar=compute_b_bar(maps_NHW))}
+        maps_NHW = predict_maps(self._network, features, self._device)
+        b_bar = compute_b_bar(maps_NHW) if self._b_bar is None else self._b_bar
         made = {NETWORK: MadeMaps(maps_NHW=maps_NHW, b_bar=b_bar)}
         if self._probe is not None:
             own_NHW = probe_maps(features, self._probe.probe, self.config)
@@ -180,7 +179,7 @@ class CoSalPredictor:
         return made
 
     def _label(self, features: GroupFeatures) -> FloatArray:
-        made = make_pseudo_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
+        made = choose_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
             labels = clean_collection([features], labels, self.config).labels

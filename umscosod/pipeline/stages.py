@@ -18,14 +18,14 @@ from umscosod.data.files import open_atomic
 from umscosod.data.resize import resize_centred
 from umscosod.errors import DataError
 from umscosod.network.model import UmsNetwork
-from umscosod.network.predict import predict_group
+from umscosod.network.predict import predict_maps
 from umscosod.pipeline.blend import blend_maps
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
 from umscosod.pseudo.probe import LinearProbe, compute_maps
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, label_map, load_pseudo_labels
 from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
@@ -54,7 +54,7 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         if group.name in finished and store.holds(group):
             continue
         features = prepared.features.load(group)
-        store.save(group, features.sizes_hw, make_pseudo_labels(features, proposer, config))
+        store.save(group, features.sizes_hw, choose_labels(features, proposer, config))
         finished.add(group.name)
         with open_atomic(done) as stream:
             stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))
@@ -116,7 +116,7 @@ def relabel(prepared: Prepared, labels: Labels, model: UmsNetwork) -> dict[str, 
     found: dict[str, PseudoLabel] = {}
     for features in prepared.features:
         own_NHW = np.stack(label_maps(features, labels, prepared.config))
-        maps_NHW = blend_maps(own_NHW, predict_group(model, features, prepared.device), share)
+        maps_NHW = blend_maps(own_NHW, predict_maps(model, features, prepared.device), share)
         for image, map_HW in zip(features.group.images, maps_NHW, strict=True):
             label, mask_HW = labels.get(image.id), map_HW >= 0.5
             if label is not None and label.source != HUMAN_SOURCE and mask_HW.any():
@@ -140,7 +140,7 @@ def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn
         progress(number, len(groups), "prediction")
         maps_NHW = prepared.job.load_maps(group)
         if maps_NHW is None:
-            prepared.job.save_maps(group, predict_group(model, prepared.features.load(group), prepared.device))
+            prepared.job.save_maps(group, predict_maps(model, prepared.features.load(group), prepared.device))
             maps_NHW = prepared.job.load_maps(group)
         assert maps_NHW is not None, "it was written a moment ago"
         doubts += [1.0 - map_confidence(map_HW) for map_HW in maps_NHW]

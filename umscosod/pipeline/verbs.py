@@ -58,7 +58,7 @@ from umscosod.pipeline.stages import (
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.probe import LinearProbe
 from umscosod.refine.threshold import map_confidence
-from umscosod.training.checkpoint import load_model as load_network
+from umscosod.training.checkpoint import load_network
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import Labelled, PseudoLabel
 

@@ -231,7 +231,7 @@ class _Attention:
         return compute_overlap(mask_HW, self.as_set(mask_HW.shape))
 
 
-def make_pseudo_labels(features: GroupFeatures, proposer: MaskProposer, config: PseudoConfig) -> list[PseudoLabel]:
+def choose_labels(features: GroupFeatures, proposer: MaskProposer, config: PseudoConfig) -> list[PseudoLabel]:
     """Make the pseudo-label of every image of a group.
 
     Masks of all images are clustered into categories; an image's k most frequent categories compete, and the union

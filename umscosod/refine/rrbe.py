@@ -16,7 +16,7 @@ from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import CrfPool, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, check_map, effective_threshold
+from umscosod.refine.threshold import adaptive_threshold, binarize, check_map, compute_b_bar, effective_threshold
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def refine_group(
         ``adaptive``, ``region_filter`` and ``crf.enabled`` switch the three parts one by one; ``enabled`` off leaves
         the map, enlarged as saved soft maps are, at ``th0``.
     b_bar : float, optional
-        From `calibrate` over the training set. None: over the maps of this group.
+        From `compute_b_bar` over the training set. None: over the maps of this group.
     pool : CrfPool, optional
         From `open_pool`: DenseCRF of several images at once.
 
@@ -119,7 +119,7 @@ def refine_group(
             for map_HW, size in zip(maps_NHW, sizes_hw, strict=True)
         ]
         return [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
-    centre = calibrate(maps_NHW) if b_bar is None else b_bar
+    centre = compute_b_bar(maps_NHW) if b_bar is None else b_bar
     thresholds = [adaptive_threshold(map_HW, centre, config) for map_HW in maps_NHW]
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps_NHW, thresholds, strict=True)]
     levels = [effective_threshold(*parts) for parts in zip(maps_NHW, masks, thresholds, strict=True)]

@@ -24,7 +24,7 @@ def mask_confidence(map_HW: FloatArray, mask_HW: BoolArray, other_HW: BoolArray 
         The soft map the mask came from.
     mask_HW : ndarray, bool, (any height, any width)
     other_HW : ndarray, bool, (any height, any width), optional
-        The mask of the other maker (pseudo-label or network).
+        The mask of the other source (pseudo-label or network).
 
     Returns
     -------
@@ -116,7 +116,7 @@ def map_confidence(map_HW: FloatArray) -> float:
     return float(values[values >= mean].mean())
 
 
-def calibrate(maps: Iterable[FloatArray]) -> float:
+def compute_b_bar(maps: Iterable[FloatArray]) -> float:
     """Mean lack of confidence over a set of maps: the centre of eq. 6.
 
     Parameters
@@ -140,12 +140,12 @@ def calibrate(maps: Iterable[FloatArray]) -> float:
 
     Examples
     --------
-    >>> round(calibrate([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
+    >>> round(compute_b_bar([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
     0.5
     """
     lacks = [1.0 - map_confidence(map_HW) for map_HW in maps]
     if not lacks:
-        raise DataError("calibrate needs at least one map, got none; pass the soft maps of the training set")
+        raise DataError("compute_b_bar needs at least one map, got none; pass the soft maps of the training set")
     return math.fsum(lacks) / len(lacks)
 
 
@@ -156,7 +156,7 @@ def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -
     ----------
     map_HW : ndarray, float, (H, W), in [0, 1]
     b_bar : float
-        From `calibrate`.
+        From `compute_b_bar`.
     config : RefineConfig
         Reads adaptive, th0, alpha_c and th_clamp.
 

@@ -342,7 +342,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(model: UmsNetwork, checkpoint: Path) -> None:
+def load_network_weights(model: UmsNetwork, checkpoint: Path) -> None:
     """Load a checkpoint's weights into a network of the same configuration, strictly.
 
     Raises
@@ -401,7 +401,7 @@ def check_weights(model: UmsNetwork, file: Path) -> None:
         )
 
 
-def load_model(path: Path, expected_backbone_ids: tuple[str, str] | None = None) -> tuple[UmsNetwork, CheckpointMeta]:
+def load_network(path: Path, expected_backbone_ids: tuple[str, str] | None = None) -> tuple[UmsNetwork, CheckpointMeta]:
     """Load a trained network, in eval mode on the CPU.
 
     Parameters
@@ -437,7 +437,7 @@ def load_model(path: Path, expected_backbone_ids: tuple[str, str] | None = None)
         model = UmsNetwork(config, *meta.dims)
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint / META_FILE}: {error}") from None
-    load_weights(model, checkpoint)
+    load_network_weights(model, checkpoint)
     return model.eval(), meta
 
 

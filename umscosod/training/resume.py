@@ -20,8 +20,8 @@ from umscosod.training.checkpoint import (
     CheckpointMeta,
     find_checkpoint,
     load_meta,
+    load_network_weights,
     load_state,
-    load_weights,
     remove_leftovers,
 )
 
@@ -74,7 +74,7 @@ def take_up(
         else:
             saved = load_meta(checkpoint)
             _check_same_run(saved, meta, checkpoint)
-            load_weights(teacher, checkpoint)
+            load_network_weights(teacher, checkpoint)
             try:
                 _restore(load_state(checkpoint), saved.step, model, teacher, optimizer)
             except _ForeignStateError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from umscosod.data.images import decode_image, image_sha256, resize_picture, scale_to_byte
+from umscosod.data.images import decode_image, image_sha256, scale_to_byte, square_picture
 from umscosod.errors import DataError
 
 GREY_HW = np.arange(80, dtype=np.uint8).reshape(8, 10) * 3
@@ -284,11 +284,11 @@ def test_sha256(tmp_path: Path) -> None:
 def test_resize_ignores_aspect_and_averages() -> None:
     picture = np.zeros((4, 8, 3), np.uint8)
     picture[:, 4:] = 200
-    got = resize_picture(picture, 2)
+    got = square_picture(picture, 2)
     assert got.shape == (2, 2, 3)
     assert got[:, 0].max() < 40
     assert got[:, 1].min() > 160
-    same = resize_picture(got, 2)
+    same = square_picture(got, 2)
     assert np.array_equal(same, got)
     assert not np.shares_memory(same, got)
 
@@ -296,6 +296,6 @@ def test_resize_ignores_aspect_and_averages() -> None:
 @pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_resize_refuses_other_arrays(bad: np.ndarray) -> None:
     with pytest.raises(DataError, match="expects uint8"):
-        resize_picture(bad, 4)
+        square_picture(bad, 4)
     with pytest.raises(DataError, match="at least 1"):
-        resize_picture(np.zeros((4, 4, 3), np.uint8), 0)
+        square_picture(np.zeros((4, 4, 3), np.uint8), 0)

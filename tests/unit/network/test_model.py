@@ -14,7 +14,7 @@ from umscosod.config import AfmmConfig, CfmmConfig, DecoderConfig, FramConfig, N
 from umscosod.errors import DataError
 from umscosod.network import cfmm, predict
 from umscosod.network.model import NetworkOutput, UmsNetwork, build_network, common_width, resize_tokens
-from umscosod.network.predict import predict_group
+from umscosod.network.predict import predict_maps
 from umscosod.types import GroupFeatures
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_predict_group_equals_forward(
     with torch.no_grad():
         expected = _forward(model.eval(), features).logits[-1].sigmoid().squeeze(1).numpy()
     model.train()
-    got = predict_group(model, features, CPU)
+    got = predict_maps(model, features, CPU)
     assert model.training, "the mode is left as it was"
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -139,4 +139,4 @@ def test_predict_group_leaves_read_only_features_alone(make_features: Callable[.
     for array in (features.first.tokens_NPD, features.saliency_NP, features.pictures_NHW3):
         array.setflags(write=False)
     model = build_network(_config(decoder=DecoderConfig(channels=4, picture=True)), 8, 8, 0)
-    assert predict_group(model, features, CPU).shape == (2, 12, 12)
+    assert predict_maps(model, features, CPU).shape == (2, 12, 12)

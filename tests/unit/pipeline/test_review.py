@@ -124,7 +124,7 @@ def test_a_finished_job_computes_nothing_again(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("called on a finished job")
 
-    for name in ("stages.train_network", "stages.predict_group", "stages.refine_group", "maps.blend_maps"):
+    for name in ("stages.train_network", "stages.predict_maps", "stages.refine_group", "maps.blend_maps"):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)
     report = label_groups(images, finished.out, replace(config, keep="network"))
     assert report.rows == finished.report.rows

@@ -19,7 +19,7 @@ from umscosod.data.resize import resize_mask
 from umscosod.errors import DataError
 from umscosod.pseudo import proposals
 from umscosod.pseudo.proposals import CocoProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 
 CONFIG = PseudoConfig(proposer="coco-json")
 SIZE = (20, 30)
@@ -369,7 +369,7 @@ def test_corners_outside_the_image_leave_the_mask_inside_as_it_is(
 
 def test_labels_are_at_the_images_own_size(tmp_path: Path) -> None:
     proposer = load(write(tmp_path / "d.json", [POLYGON]))
-    (label,) = make_pseudo_labels(features(), proposer, CONFIG)
+    (label,) = choose_labels(features(), proposer, CONFIG)
     np.testing.assert_array_equal(label.mask_hw, MASK)
     assert label.source == "coco-json"
     assert label.details["overlap"] > 0.5

@@ -18,7 +18,7 @@ from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle, read_mask, write_png_atomic
 from umscosod.errors import DataError
 from umscosod.pseudo.proposals import HacProposer
-from umscosod.pseudo.select import make_pseudo_labels
+from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import PseudoLabelStore, load_pseudo_labels
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
@@ -29,7 +29,7 @@ def labelled(names: list[str] | None = None) -> tuple[GroupFeatures, list[Pseudo
     names = names or ["cat/a.jpg", "cat/ü 猫.jpg"]
     tokens = [paint(8, {(1, 1, 4, 4 + i): 1}) for i in range(len(names))]
     features = make_features(tokens, [box(8, 1, 1, 4, 5) * 1.0] * len(names), [(80, 120)] * len(names), names)
-    return features, make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    return features, choose_labels(features, HacProposer(CONFIG), CONFIG)
 
 
 def add_photos(features: GroupFeatures, folder: Path) -> ImageGroup:

@@ -13,7 +13,7 @@ from umscosod.config import PseudoConfig
 from umscosod.data.masks import decode_rle
 from umscosod.pseudo import select
 from umscosod.pseudo.proposals import HacProposer, MaskProposal
-from umscosod.pseudo.select import Category, choose_category, make_pseudo_labels
+from umscosod.pseudo.select import Category, choose_category, choose_labels
 from umscosod.types import GroupFeatures
 
 CONFIG = PseudoConfig(min_area_share=0.01)
@@ -35,8 +35,8 @@ def test_k_1_is_frequency_alone_and_a_large_k_attention_alone() -> None:
     features = group_of_three()
     saliency = [COMMON * 0.2 + DISTRACTOR * 1.0] * 3
     features = replace(features, saliency_NP=np.stack(saliency).reshape(3, -1).astype(np.float32))
-    by_frequency = make_pseudo_labels(features, HacProposer(CONFIG), replace(CONFIG, top_k=1))
-    by_attention = make_pseudo_labels(features, HacProposer(CONFIG), replace(CONFIG, top_k=99))
+    by_frequency = choose_labels(features, HacProposer(CONFIG), replace(CONFIG, top_k=1))
+    by_attention = choose_labels(features, HacProposer(CONFIG), replace(CONFIG, top_k=99))
     for label in by_frequency:
         np.testing.assert_array_equal(label.mask_hw, COMMON)
         assert label.details["frequency"] == 1.0
@@ -51,10 +51,10 @@ def test_masks_alone_take_the_most_frequent_category_and_never_look_at_the_atten
     features = group_of_three()
     for saliency in ([DISTRACTOR * 1.0] * 3, [COMMON * 1.0] * 3):
         other = replace(features, saliency_NP=np.stack(saliency).reshape(3, -1).astype(np.float32))
-        for label in make_pseudo_labels(other, HacProposer(config), config):
+        for label in choose_labels(other, HacProposer(config), config):
             np.testing.assert_array_equal(label.mask_hw, COMMON)
             assert (label.source, label.confidence, label.is_weak) == ("hac", 1.0, False)
-    for label in make_pseudo_labels(features, Nothing(), config):
+    for label in choose_labels(features, Nothing(), config):
         assert not label.mask_hw.any()
         assert (label.source, label.confidence) == ("none", 0.0)
 
@@ -63,7 +63,7 @@ def test_masks_alone_break_ties_by_the_number_of_masks() -> None:
     config = replace(CONFIG, select="masks")
     tokens = [paint(12, {(1, 1, 4, 4): 1, (8, 1, 11, 4): 2, (8, 8, 11, 11): 2}) for _ in range(2)]
     features = make_features(tokens, [box(12, 1, 1, 4, 4) * 1.0] * 2)
-    for label in make_pseudo_labels(features, HacProposer(config), config):
+    for label in choose_labels(features, HacProposer(config), config):
         np.testing.assert_array_equal(label.mask_hw, box(12, 8, 1, 11, 4) | box(12, 8, 8, 11, 11))
 
 
@@ -71,7 +71,7 @@ def test_overlap_and_confidence_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     saliency = box(12, 1, 1, 5, 9) * 1.0  # 32 patches, 16 of them in the object
     features = make_features([paint(12, {(1, 1, 5, 5): 1}), paint(12, {})], [saliency, saliency])
     monkeypatch.setattr(select, "SA_MASS", 1.0)
-    label, fallback = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    label, fallback = choose_labels(features, HacProposer(CONFIG), CONFIG)
     assert label.source == "hac"
     assert not label.is_weak
     assert label.details["overlap"] == 0.5
@@ -86,7 +86,7 @@ def test_overlap_and_confidence_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_label_is_the_union_of_the_masks_of_one_category() -> None:
     second = box(12, 7, 1, 10, 4)
     features = make_features([paint(12, {(1, 1, 5, 5): 1, (7, 1, 10, 4): 1})], [COMMON * 1.0])
-    (label,) = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    (label,) = choose_labels(features, HacProposer(CONFIG), CONFIG)
     np.testing.assert_array_equal(label.mask_hw, COMMON | second)
     assert label.map_hw.dtype == np.float32
     np.testing.assert_array_equal(label.map_hw, label.mask_hw)
@@ -94,7 +94,7 @@ def test_the_label_is_the_union_of_the_masks_of_one_category() -> None:
 
 def test_no_overlap_makes_a_weak_label() -> None:
     features = make_features([paint(12, {(1, 1, 5, 5): 1})], [DISTRACTOR * 1.0])
-    (label,) = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    (label,) = choose_labels(features, HacProposer(CONFIG), CONFIG)
     assert label.is_weak
     assert label.confidence == 0.0
     np.testing.assert_array_equal(label.mask_hw, COMMON)
@@ -102,7 +102,7 @@ def test_no_overlap_makes_a_weak_label() -> None:
 
 def test_no_mask_takes_the_largest_component_and_a_plain_map_nothing() -> None:
     features = make_features([paint(12, {})] * 2, [(COMMON | box(12, 8, 8, 10, 10)) * 1.0, np.zeros((12, 12))])
-    first, second = make_pseudo_labels(features, Nothing(), CONFIG)
+    first, second = choose_labels(features, Nothing(), CONFIG)
     assert first.source == second.source == "attention"
     np.testing.assert_array_equal(first.mask_hw, COMMON)
     assert first.details["overlap"] == 16 / 20
@@ -113,7 +113,7 @@ def test_no_mask_takes_the_largest_component_and_a_plain_map_nothing() -> None:
 
 def test_candidates_suffice_to_rebuild_every_choice() -> None:
     features = group_of_three()
-    labels = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+    labels = choose_labels(features, HacProposer(CONFIG), CONFIG)
     for label in labels:
         chosen = [c for c in label.details["candidates"] if c["category"] == label.details["category"]]
         union = np.any([decode_rle(c["rle"]) for c in chosen], axis=0)
@@ -130,7 +130,7 @@ def test_levels_deeper_than_the_limit_are_kept_but_not_used() -> None:
             ]
 
     features = make_features([paint(12, {(1, 1, 5, 5): 1, (7, 7, 11, 11): 1})], [DISTRACTOR * 1.0])
-    (label,) = make_pseudo_labels(features, Two(), CONFIG)
+    (label,) = choose_labels(features, Two(), CONFIG)
     np.testing.assert_array_equal(label.mask_hw, COMMON)
     assert [c["category"] for c in label.details["candidates"]] == [0, None]
 
@@ -141,7 +141,7 @@ def test_masks_over_the_group_limit_are_left_out_with_a_warning(
     monkeypatch.setattr(select, "MAX_GROUP_MASKS", 3)
     features = group_of_three()
     with caplog.at_level(logging.WARNING):
-        labels = make_pseudo_labels(features, HacProposer(CONFIG), CONFIG)
+        labels = choose_labels(features, HacProposer(CONFIG), CONFIG)
     assert "masks 3 can be clustered; the best 1 per image are used" in caplog.text
     assert all(len(label.details["categories"]) == 1 for label in labels)
 

@@ -10,7 +10,7 @@ from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.refine.rrbe import refine_group
-from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate
+from umscosod.refine.threshold import adaptive_threshold, binarize, compute_b_bar
 
 NO_CRF = CrfConfig(enabled=False)
 CRF = CrfConfig(size_px=32, gaussian_xy_px=2, gaussian_compat=1, bilateral_xy_px=4, bilateral_rgb=10)
@@ -54,7 +54,7 @@ def test_regions_are_reported():
 def test_the_three_parts_in_the_order_of_the_paper():
     maps, pictures, tokens, grid, sizes = group()
     config = RefineConfig(crf=NO_CRF, th0=0.55)
-    b_bar = calibrate(maps)
+    b_bar = compute_b_bar(maps)
     thresholds = [adaptive_threshold(map_HW, b_bar, config) for map_HW in maps]
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps, thresholds, strict=True)]
     prototype = group_prototype(masks, tokens, grid)

@@ -7,7 +7,7 @@ import pytest
 
 from umscosod.config import RefineConfig
 from umscosod.errors import DataError
-from umscosod.refine.threshold import adaptive_threshold, binarize, calibrate, map_confidence
+from umscosod.refine.threshold import adaptive_threshold, binarize, compute_b_bar, map_confidence
 
 MAPS = [np.random.default_rng(seed).random((5, 7)) ** power for seed, power in enumerate((0.3, 1.0, 3.0))]
 
@@ -44,7 +44,7 @@ def test_eq_6_by_hand():
     config = RefineConfig(th0=0.4, alpha_c=0.7)
     lacks = [1 - confidence_by_hand(map_HW.tolist()) for map_HW in MAPS]
     b_bar = sum(lacks) / len(lacks)
-    assert calibrate(iter(MAPS)) == pytest.approx(b_bar, abs=1e-12)
+    assert compute_b_bar(iter(MAPS)) == pytest.approx(b_bar, abs=1e-12)
     for map_HW, lack in zip(MAPS, lacks, strict=True):
         expected = 0.4 + 0.7 * (lack - b_bar)
         assert 0.05 < expected < 0.95
@@ -52,7 +52,7 @@ def test_eq_6_by_hand():
 
 
 def test_a_map_of_usual_confidence_gets_th0():
-    assert adaptive_threshold(MAPS[0], calibrate(MAPS[:1]), RefineConfig(th0=0.45)) == 0.45
+    assert adaptive_threshold(MAPS[0], compute_b_bar(MAPS[:1]), RefineConfig(th0=0.45)) == 0.45
 
 
 def test_clamps():
@@ -69,12 +69,12 @@ def test_adaptive_off_is_th0():
 
 def test_calibrate_does_not_depend_on_order():
     maps = [np.random.default_rng(seed).random((4, 4)) for seed in range(30)]
-    assert calibrate(maps) == calibrate(maps[::-1])
+    assert compute_b_bar(maps) == compute_b_bar(maps[::-1])
 
 
 def test_calibrate_without_maps():
     with pytest.raises(DataError, match="at least one map"):
-        calibrate([])
+        compute_b_bar([])
 
 
 def test_binarize_keeps_a_pixel_at_the_threshold():

@@ -23,7 +23,7 @@ from umscosod.training.checkpoint import (
     CheckpointMeta,
     find_checkpoint,
     load_meta,
-    load_model,
+    load_network,
     load_state,
     save_calibration,
     save_checkpoint,
@@ -49,7 +49,7 @@ def _save(run_dir: Path, step: int = 1, keep: int = 2) -> tuple[UmsNetwork, Path
 
 def test_round_trip(tmp_path: Path) -> None:
     model, folder = _save(tmp_path)
-    loaded, meta = load_model(folder, ("first-a", "second-b"))
+    loaded, meta = load_network(folder, ("first-a", "second-b"))
     assert loaded.config == CONFIG
     assert not loaded.training
     assert meta.dims == (8, 6)
@@ -79,7 +79,7 @@ def test_only_the_latest_are_kept_and_leftovers_of_a_kill_go(tmp_path: Path) -> 
 def test_other_backbones_are_named(tmp_path: Path) -> None:
     _, folder = _save(tmp_path)
     with pytest.raises(CheckpointError, match="second stream: trained on 'second-b', given 'second-c'") as caught:
-        load_model(folder, ("first-a", "second-c"))
+        load_network(folder, ("first-a", "second-c"))
     assert "first stream" not in str(caught.value)
 
 
@@ -94,14 +94,14 @@ def test_damaged_files_and_other_versions_are_refused(tmp_path: Path) -> None:
         load_meta(folder)
     (folder / META_FILE).write_text(json.dumps(meta | {"config": {"network": {"cfmm": {"colour": 1}}}}))
     with pytest.raises(CheckpointError, match=r"network\.cfmm has settings .* colour"):
-        load_model(folder)
+        load_network(folder)
     (folder / META_FILE).write_text(json.dumps(meta | {"dims": [8, 8]}))
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit"):
-        load_model(folder)
+        load_network(folder)
     (folder / META_FILE).write_text(json.dumps(meta))
     (folder / MODEL_FILE).write_bytes(b"torn")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_model(folder)
+        load_network(folder)
     (folder / STATE_FILE).write_bytes(b"torn")
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         load_state(folder)
@@ -230,7 +230,19 @@ def test_settings_of_another_kind_in_a_checkpoint_are_named(tmp_path: Path, netw
     _, folder = _save(tmp_path)
     file = folder / META_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {"network": network}}))
-    assert part in _refusal(lambda: load_model(folder), file)
+    assert part in _refusal(lambda: load_network(folder), file)
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_where_what_is_no_setting_any_more_had_todays_value(
+    tmp_path: Path,
+) -> None:
+    _, folder = _save(tmp_path)
+    file = folder / META_FILE
+    meta = json.loads(file.read_text())
+    meta["config"]["network"] |= {"common_dim": 0, "mirror_average": False, "afmm": {"enabled": True, "heads": 4}}
+    file.write_text(json.dumps(meta))
+    model, _ = load_network(folder)
+    assert model.config == CONFIG
 
 
 def test_metadata_of_a_huge_network_takes_no_memory(tmp_path: Path) -> None:
@@ -239,7 +251,7 @@ def test_metadata_of_a_huge_network_takes_no_memory(tmp_path: Path) -> None:
     file = folder / META_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"dims": [16_384, 16_384]}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "does not fit its meta.json" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+    assert "does not fit its meta.json" in _refusal(lambda: load_network(folder), folder / MODEL_FILE)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
 
 
@@ -248,17 +260,17 @@ def test_weights_of_another_network_or_not_finite_are_named(tmp_path: Path) -> N
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     name = sorted(weights)[0]
     save_file({**weights, name: weights[name] * float("nan")}, folder / MODEL_FILE)
-    assert f"{name} holds NaN or infinity" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+    assert f"{name} holds NaN or infinity" in _refusal(lambda: load_network(folder), folder / MODEL_FILE)
     save_file({**weights, "more": torch.zeros(1)}, folder / MODEL_FILE)
     assert "'more' has the shape [1], expected no such tensor" in _refusal(
-        lambda: load_model(folder), folder / MODEL_FILE
+        lambda: load_network(folder), folder / MODEL_FILE
     )
     for kind, other in (("F16", torch.float16), ("I32", torch.int32), ("BOOL", torch.bool), ("C64", torch.complex64)):
         save_file({**weights, name: weights[name].to(other)}, folder / MODEL_FILE)
-        said = _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+        said = _refusal(lambda: load_network(folder), folder / MODEL_FILE)
         assert f"{name!r} holds numbers of type {kind!r}, expected F32" in said
     save_file({"only": torch.zeros(1)}, folder / MODEL_FILE)
-    assert "more do not fit" in _refusal(lambda: load_model(folder), folder / MODEL_FILE)
+    assert "more do not fit" in _refusal(lambda: load_network(folder), folder / MODEL_FILE)
 
 
 @pytest.mark.parametrize("name", [META_FILE, MODEL_FILE, STATE_FILE])
@@ -273,7 +285,7 @@ def test_a_part_that_is_no_regular_file_is_never_waited_for(tmp_path: Path, name
         file.mkdir()
     elif kind == "loop":
         file.symlink_to(file.name)
-    call = load_state if name == STATE_FILE else load_model
+    call = load_state if name == STATE_FILE else load_network
     _refusal(lambda: call(folder), folder)
 
 

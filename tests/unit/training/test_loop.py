@@ -17,8 +17,8 @@ from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineCo
 from umscosod.config.io import change_config
 from umscosod.config.schema import settings
 from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
-from umscosod.network.predict import predict_group
-from umscosod.training.checkpoint import load_model
+from umscosod.network.predict import predict_maps
+from umscosod.training.checkpoint import load_network
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.types import GroupFeatures
 
@@ -109,9 +109,9 @@ def test_two_images_are_learned_by_heart(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(range(1, 81))
     assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["bce"] + rows[-1]["iou"], abs=1e-6)
-    model, _ = load_model(tmp_path, (features[0].first.backbone_id, features[0].second.backbone_id))
-    maps = predict_group(model, features[0], torch.device("cpu"))
-    np.testing.assert_array_equal(maps, predict_group(result.model, features[0], torch.device("cpu")))
+    model, _ = load_network(tmp_path, (features[0].first.backbone_id, features[0].second.backbone_id))
+    maps = predict_maps(model, features[0], torch.device("cpu"))
+    np.testing.assert_array_equal(maps, predict_maps(result.model, features[0], torch.device("cpu")))
     for index, image in enumerate(features[0].group.images):
         mask = np.kron(labels[image.id].mask_hw, np.ones((4, 4), dtype=bool))
         found = maps[index] >= 0.5

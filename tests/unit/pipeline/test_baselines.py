@@ -33,7 +33,7 @@ def quick(config: PipelineConfig, method: str) -> PipelineConfig:
 
 
 @pytest.mark.parametrize("method", BASELINES)
-def test_a_peer_writes_what_every_job_writes_but_labels_and_a_network(
+def test_a_baseline_writes_what_every_job_writes_but_labels_and_a_network(
     tmp_path: Path, images: Path, config: PipelineConfig, method: str
 ) -> None:
     report = label_groups(images, tmp_path / "out", quick(config, method))
@@ -91,7 +91,7 @@ def test_pseudo_is_the_same_as_no_training(tmp_path: Path, images: Path, config:
     assert_same(select(named, "masks", "maps", "pseudo"), select(other, "masks", "maps", "pseudo"))
 
 
-def test_a_peer_needs_no_second_image(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+def test_a_baseline_needs_no_second_image(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     source = sorted(images.rglob("*.jpg"))[0]
     (tmp_path / "one" / "cat" / "1.jpg").write_bytes(source.read_bytes())
