@@ -121,7 +121,7 @@ def test_order_is_defaults_preset_file_overrides(tmp_path: Path) -> None:
         ({"pseudo.hac_thresholds": [0.4, "x"]}, "pseudo.hac_thresholds must be a finite number, got 'x'"),
         ({"features.weights": None}, "features.weights must be text, got None (write '' for none)"),
         ({"keep": "better"}, "keep must be one of blend, network, pseudo, got 'better'"),
-        ({"keep_margin": 0.2}, "unknown key 'keep_margin'; this version has it no more: remove it"),
+        ({"keep_margin": 0.3}, "keep_margin is no setting any more; its value is fixed at 0.2; remove it (got 0.3)"),
         ({"refine.crf": 3}, "refine.crf is a section and must hold settings by name, got 3"),
     ],
 )

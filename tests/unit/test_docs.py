@@ -36,7 +36,7 @@ def settings_page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_settings_page_shows_defaults_bounds_and_meaning(settings_page: ModuleType) -> None:
     page = settings_page.on_page_markdown("before <!-- settings -->")
-    assert "| `train.batch_images` | int, >= 1, <= 512 | `24` | One step = one group" in page
+    assert "| `train.batch_images` | int, >= 1, <= 512 | `24` | One step is a group" in page
     assert "| `network.cfmm.rm_relu` | `always` `eval` | `always` |" in page
     assert "| `pseudo.hac_thresholds` | list of float, >= -1.0, <= 1.0 |" in page
     assert "| `refine.crf.bilateral_rgb` | float, >= 0.01, <= 10000.0 | `8.0` |" in page

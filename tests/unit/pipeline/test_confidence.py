@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from umscosod.cli.console import format_label_report
 from umscosod.confidence.judge import MIXED
@@ -16,7 +17,12 @@ from umscosod.export.report import read_report
 from umscosod.pipeline import label_groups
 from umscosod.types import Status
 
-ALWAYS = {"mixed_level": 1.0, "mixed_images": 2, "absent": "off"}
+ALWAYS = {"mixed_level": 1.0, "absent": "off"}
+
+
+@pytest.fixture(autouse=True)
+def groups_of_two_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umscosod.confidence.judge.MIXED_IMAGES", 2)
 
 
 def configure(config: PipelineConfig, **values: object) -> PipelineConfig:
