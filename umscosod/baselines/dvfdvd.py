@@ -126,8 +126,7 @@ def dvfdvd_maps(features: GroupFeatures, config: DvfdvdConfig, seed: int) -> Flo
     Amir, Gandelsman, Bagon and Dekel, "Deep ViT Features as Dense Visual Descriptors", ECCVW 2022 (arXiv 2112.05814),
     Sec. 4.1. Their GrabCut gives way to stage 3, which all methods share.
     """
-    # whitened tokens are embedded's: see what the settings say of auto
-    is_vit = not features.first.is_centred
+    is_vit = features.first.has_attention  # see what the settings say of auto
     facet = config.facet if config.facet != "auto" else "keys" if is_vit else "tokens"
     if config.vote == "auto":
         config = replace(config, vote="fixed" if is_vit else "mean")

@@ -245,6 +245,9 @@ class EmbeddedBackbone:
     """
 
     needs_whitening = True
+    is_centred = False
+    has_attention = False
+    is_label_free = True
     name = "embedded"
     weights_sha256 = ""
     dim = DESCRIPTOR_DIM

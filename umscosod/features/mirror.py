@@ -39,15 +39,13 @@ def mirror_features(features: GroupFeatures) -> GroupFeatures:
 
 
 def _mirror_stream(tokens: GroupTokens) -> GroupTokens:
-    return LazyTokens.of(
+    return LazyTokens.like(
+        tokens,
         {
             "tokens_NPD": lambda: _mirror(tokens.tokens_NPD, tokens.grid_hw, axis=1),
             "keys_NPK": lambda: _mirror(tokens.keys_NPK, tokens.grid_hw, axis=1),
             "attn_NAP": lambda: _mirror(tokens.attn_NAP, tokens.grid_hw, axis=2),
         },
-        grid_hw=tokens.grid_hw,
-        backbone_id=tokens.backbone_id,
-        is_centred=tokens.is_centred,
     )
 
 

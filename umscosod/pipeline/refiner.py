@@ -134,7 +134,7 @@ def _list_cues(features: GroupFeatures, judged: GroupJudgement) -> dict[str, obj
     """Content of a group's file under ``run/cues``."""
     return {
         "group": features.group.name,
-        "kind": "whitened" if features.first.is_centred else "plain",
+        "kind": "whitened" if features.first.is_whitened else "plain",
         "outputs": [image.output for image in features.group.images],
         "group_cues": judged.cues,
         "mask_cues": [one.cues for one in judged.masks],

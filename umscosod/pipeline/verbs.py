@@ -14,7 +14,8 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
-from umscosod.features.registry import BackbonePair, blank_pair
+from umscosod.features.backbone import Backbone
+from umscosod.features.registry import BackbonePair, blank_pair, pair_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,
@@ -72,6 +73,7 @@ def label_groups(
     *,
     checkpoint: str | Path | None = None,
     train: bool = True,
+    backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
@@ -89,6 +91,8 @@ def label_groups(
         Label with this trained network; nothing is trained and no pseudo-labels are made.
     train : bool
         Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Peers, see `config.method`, do not ask.
+    backbones : (Backbone, Backbone), optional
+        Of one's own, in the place of those that ``features`` names; see `umscosod.features.backbone.Backbone`.
     overwrite : bool
         Replace the results of an earlier job of other settings or images.
     progress : callable
@@ -109,14 +113,15 @@ def label_groups(
     Killed at any moment, the same call takes the job up where it stopped and ends with the same files.
     """
     if checkpoint is not None:
-        return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
+        return predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
     started = time.monotonic()
     config = load_config(DEFAULT_PRESET) if config is None else config
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
     wants_masks = config.method not in PEERS
+    pair = None if backbones is None else pair_backbones(*backbones)
     with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair, wants_masks=wants_masks
     ) as prepared:
         if prepared.config.method in PEERS:
             return _label_as_peer(prepared, started, progress)
@@ -149,6 +154,7 @@ def predict(
     checkpoint: str | Path,
     config: PipelineConfig | None = None,
     *,
+    backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
@@ -159,7 +165,7 @@ def predict(
 
     Parameters
     ----------
-    images, out, config, overwrite, progress
+    images, out, config, backbones, overwrite, progress
         As for `label_groups`. With ``features.backbone`` left at ``auto`` the backbones of the checkpoint are used.
     checkpoint : path
         A checkpoint, a run's folder, or the output folder of `train` or `label_groups`.
@@ -184,8 +190,17 @@ def predict(
     def admit(pair: BackbonePair) -> None:
         check_fits(folder, pair, whitenings)
 
+    own = None if backbones is None else pair_backbones(*backbones)
     with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
+        images,
+        out,
+        config,
+        mode=mode,
+        overwrite=overwrite,
+        progress=progress,
+        whitenings=whitenings,
+        admit=admit,
+        pair=own,
     ) as prepared:
         pair = prepared.features.pair
         network, meta = load_network(folder, (pair.first.id, pair.second.id))

@@ -202,7 +202,7 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe, config: PseudoConf
     ndarray, float32, (N, h, w), in [0, 1]
         On the first stream's token grid: sigmoid(slope * logit / spread).
     """
-    slope = config.probe_slope_whitened if features.first.is_centred else config.probe_slope
+    slope = config.probe_slope_whitened if features.first.is_whitened else config.probe_slope
     maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
