@@ -240,8 +240,8 @@ class EmbeddedBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and
-    `umscosod.features.group` the group's, both after the cache.
+    Its tokens are raw: `umscosod.features.assembly` applies the collection's statistics and the group's, after the
+    cache.
     """
 
     needs_whitening = True
