@@ -139,6 +139,10 @@ class GroupTokens:
         Name, weights hash, size, layer and facet: two ids are equal only if their tokens are comparable.
     is_centred : bool
         What all patches have in common is already taken out (whitened tokens); a ViT's tokens still hold it.
+    is_whitened : bool
+        Whitened by the statistics of the collection.
+    has_attention : bool
+        The backbone looks at what an object is; False: its attention was a first guess, which the group has sharpened.
     """
 
     tokens_NPD: FloatArray
@@ -147,6 +151,8 @@ class GroupTokens:
     grid_hw: tuple[int, int]
     backbone_id: str
     is_centred: bool = False
+    is_whitened: bool = False
+    has_attention: bool = True
 
     def __post_init__(self) -> None:
         arrays = (self.tokens_NPD, self.keys_NPK, self.attn_NAP)
@@ -209,13 +215,8 @@ class GroupFeatures:
 
 
 def _take(tokens: GroupTokens, pick: list[int]) -> GroupTokens:
-    return GroupTokens(
-        tokens_NPD=tokens.tokens_NPD[pick],
-        keys_NPK=tokens.keys_NPK[pick],
-        attn_NAP=tokens.attn_NAP[pick],
-        grid_hw=tokens.grid_hw,
-        backbone_id=tokens.backbone_id,
-        is_centred=tokens.is_centred,
+    return replace(
+        tokens, tokens_NPD=tokens.tokens_NPD[pick], keys_NPK=tokens.keys_NPK[pick], attn_NAP=tokens.attn_NAP[pick]
     )
 
 

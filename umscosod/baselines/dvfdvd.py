@@ -135,7 +135,7 @@ def dvfdvd_maps(features: GroupFeatures, seed: int) -> FloatArray:
     Amir, Gandelsman, Bagon and Dekel, "Deep ViT Features as Dense Visual Descriptors", ECCVW 2022 (arXiv 2112.05814),
     Sec. 4.1. Their GrabCut gives way to stage 3, which all methods share.
     """
-    is_vit = not features.first.is_centred  # whitened tokens are embedded's
+    is_vit = features.first.has_attention
     patches_NPD = unit_patches(features.first, "keys" if is_vit else "tokens", "none")
     labels_NP = cluster_patches(patches_NPD, numpy_generator(seed, "dvfdvd", features.group.name))
     shares_K = count_votes(labels_NP, features.saliency_NP, VOTE_LEVEL if is_vit else None)

@@ -59,7 +59,7 @@ class GroupEvidence:
         Two, or none where no backbone looked at the images.
     prototype_NF : ndarray, float64, (N, F)
         See `foreground_prototypes`; zero for an empty mask. No width where there are no streams.
-    is_centred : bool
+    is_whitened : bool
         The tokens are whitened over the collection; a ViT's are not. Groups and images are judged by different
         levels for either.
     """
@@ -68,7 +68,7 @@ class GroupEvidence:
     pictures_NHW3: ByteArray
     streams: tuple[Stream, ...]
     prototype_NF: FloatArray
-    is_centred: bool
+    is_whitened: bool
 
     def __post_init__(self) -> None:
         if self.masks_NHW.shape != self.pictures_NHW3.shape[:3]:
@@ -114,7 +114,7 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> Grou
         pictures_NHW3=features.pictures_NHW3,
         streams=tuple(streams) if is_seen else (),
         prototype_NF=prototype_NF,
-        is_centred=features.first.is_centred,
+        is_whitened=features.first.is_whitened,
     )
 
 
@@ -134,14 +134,14 @@ def foreground_prototypes(features: GroupFeatures, share_NP: FloatArray) -> Floa
         collection (``embedded``), whose keys say where regions end, all three facets, whitened over the group. Zero
         for an empty mask.
     """
-    is_centred = features.first.is_centred
-    facets = describe_patches(features, "none") if is_centred else (unit_patches(features.first, "keys", "none"),)
+    is_whitened = features.first.is_whitened
+    facets = describe_patches(features, "none") if is_whitened else (unit_patches(features.first, "keys", "none"),)
     patches_NPF = facets[0] if len(facets) == 1 else np.concatenate(facets, axis=2)
     mean_F = patches_NPF.mean((0, 1), dtype=np.float64)
     total_N1 = share_NP.sum(axis=1, keepdims=True)
     weight_NP = share_NP / np.maximum(total_N1, np.finfo(np.float64).tiny)
     pooled_NF = np.einsum("np,npf->nf", weight_NP, patches_NPF) - (total_N1 > 0.0) * mean_F
-    return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F) if is_centred else pooled_NF)
+    return np.asarray(pooled_NF @ _whitening(patches_NPF, mean_F) if is_whitened else pooled_NF)
 
 
 def _whitening(patches_NPF: FloatArray, mean_F: FloatArray) -> FloatArray:

@@ -186,7 +186,7 @@ def judge_group(features: GroupFeatures, masks: Sequence[BoolArray], config: Con
 def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJudgement:
     """Judge a group by what `gather_evidence` brought together; see `judge_group`."""
     models = calibration()
-    kind = "whitened" if evidence.is_centred else "plain"
+    kind = "whitened" if evidence.is_whitened else "plain"
     shared, cues = measure_cues(evidence)
     is_mixed = bool(
         shared

@@ -91,9 +91,9 @@ class Assembler:
         Returns
         -------
         GroupFeatures
-            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); for ``embedded`` the
-            map its group agrees on. An array is read when it is asked for; `GroupFeatures.take` reads no other images,
-            but for a saliency that the whole group agrees on.
+            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); of a backbone without
+            attention the map its group agrees on, which becomes a channel of tokens and keys. An array is read when it
+            is asked for; `GroupFeatures.take` reads no other images, but for a saliency that the whole group agrees on.
         """
         return self._assemble(group, read, partial(keep, lambda: self._saliency(group, read)))
 
@@ -102,12 +102,12 @@ class Assembler:
 
         def take(indices: Sequence[int]) -> GroupFeatures:
             part = replace(group, images=tuple(group.images[index] for index in indices))
-            if self.pair.first.needs_whitening:
+            if not self.pair.first.has_attention:
                 return self._assemble(part, read, lambda: saliency()[list(indices)])
             return self._assemble(part, read, lambda: self._saliency(part, read))
 
         first, second = self._streams(group, read)
-        if self.pair.first.needs_whitening:
+        if not self.pair.first.has_attention:
             first = _with_map(first, saliency)
         makers: dict[str, Callable[[], Any]] = {
             "saliency_NP": saliency,
@@ -119,7 +119,7 @@ class Assembler:
     def _saliency(self, group: ImageGroup, read: Read) -> FloatArray:
         first, _ = self._streams(group, read)
         saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
-        if self.pair.first.needs_whitening:
+        if not self.pair.first.has_attention:
             return sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw)
         return saliency_NP
 
@@ -143,7 +143,9 @@ class Assembler:
             },
             grid_hw=backbone.grid_hw,
             backbone_id=backbone.id,
-            is_centred=whitening is not None,
+            is_centred=whitening is not None or backbone.is_centred,
+            is_whitened=whitening is not None,
+            has_attention=backbone.has_attention,
         )
 
 
@@ -163,15 +165,13 @@ def assemble_group(group: ImageGroup, encoded: Sequence[EncodedPicture], assembl
 
 def _with_map(tokens: GroupTokens, saliency: Callable[[], FloatArray]) -> GroupTokens:
     """Add a map as one more channel of tokens and keys."""
-    return LazyTokens.of(
+    return LazyTokens.like(
+        tokens,
         {
             "tokens_NPD": lambda: append_map(tokens.tokens_NPD, saliency(), TOKEN_SALIENCY),
             "keys_NPK": lambda: append_map(tokens.keys_NPK, saliency(), KEY_SALIENCY),
             "attn_NAP": lambda: tokens.attn_NAP,
         },
-        grid_hw=tokens.grid_hw,
-        backbone_id=tokens.backbone_id,
-        is_centred=tokens.is_centred,
     )
 
 

@@ -26,7 +26,14 @@ class Backbone(Protocol):
     batch_size : int
         Images that one pass takes in; 1 where they go one by one anyhow. A collection brings that many at a time.
     needs_whitening : bool
-        The collection's own statistics must be applied to the tokens before use (``embedded``).
+        The collection's own statistics must be applied to the tokens before use.
+    is_centred : bool
+        Tokens of all patches have nothing in common, so that their cosines tell. Whitened tokens are centred anyhow.
+    has_attention : bool
+        `EncodedImage.attn_AP` is an attention that finds objects. False: it is a first guess, which the group sharpens
+        before use and gets as one more channel of its tokens and keys.
+    is_label_free : bool
+        No person's labels went into it; if some did, reports say so.
     """
 
     id: str
@@ -36,6 +43,9 @@ class Backbone(Protocol):
     grid_hw: tuple[int, int]
     batch_size: int
     needs_whitening: bool
+    is_centred: bool
+    has_attention: bool
+    is_label_free: bool
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images.

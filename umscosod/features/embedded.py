@@ -233,11 +233,14 @@ class EmbeddedBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and
-    `umscosod.features.group` the group's, both after the cache.
+    Its tokens are raw: `umscosod.features.assembly` applies the collection's statistics and the group's, after the
+    cache.
     """
 
     needs_whitening = True
+    is_centred = False
+    has_attention = False
+    is_label_free = True
     name = "embedded"
     weights_sha256 = ""
     dim = DESCRIPTOR_DIM

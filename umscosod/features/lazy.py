@@ -20,20 +20,27 @@ class LazyTokens(GroupTokens):
     """Tokens of a group by functions that make its arrays, each called once at most."""
 
     @classmethod
-    def of(cls, makers: Makers, *, grid_hw: tuple[int, int], backbone_id: str, is_centred: bool) -> LazyTokens:
+    def of(cls, makers: Makers, *, grid_hw: tuple[int, int], backbone_id: str, **traits: bool) -> LazyTokens:
         """Make one.
 
         Parameters
         ----------
         makers : mapping of str to callable
             For ``tokens_NPD``, ``keys_NPK`` and ``attn_NAP``.
-        grid_hw, backbone_id, is_centred
+        grid_hw, backbone_id
             See `GroupTokens`.
+        **traits : bool
+            The truth values of `GroupTokens`, all of them.
         """
-        plain = {"grid_hw": grid_hw, "backbone_id": backbone_id, "is_centred": is_centred}
         made = object.__new__(cls)
-        _set(made, {**plain, "_makers": dict(makers)})
+        _set(made, {"grid_hw": grid_hw, "backbone_id": backbone_id, **traits, "_makers": dict(makers)})
         return made
+
+    @classmethod
+    def like(cls, tokens: GroupTokens, makers: Makers) -> LazyTokens:
+        """Make one with other arrays than those of `tokens`, and all else the same."""
+        traits = {name: getattr(tokens, name) for name in ("is_centred", "is_whitened", "has_attention")}
+        return cls.of(makers, grid_hw=tokens.grid_hw, backbone_id=tokens.backbone_id, **traits)
 
     def __getattr__(self, name: str) -> Any:
         """Make an array; called for a field that is not there yet."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from umscosod.config import FeaturesConfig
-from umscosod.errors import ConfigError, WeightsError
+from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.backbone import Backbone
 from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.types import ByteArray, EncodedImage
@@ -36,6 +37,9 @@ class BlankBackbone:
     grid_hw = (1, 1)
     batch_size = 1
     needs_whitening = False
+    is_centred = False
+    has_attention = True  # nothing to sharpen
+    is_label_free = True
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Give every image one patch of zeros."""
@@ -55,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 EMBEDDED = "embedded"
+ENTRY_POINTS = "umscosod.backbones"
 PAPER_FIRST = VIT_SPECS["dino_vitb8"]
 # The first stream has the paper's grid whatever its patch: one cell per patch of DINO ViT-B/8, 28x28 at 224 px.
 _CELL_PX = PAPER_FIRST.patch_px
@@ -79,9 +84,37 @@ class BackbonePair:
     notes: tuple[str, ...] = ()
 
 
+def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:
+    """Pair backbones of one's own.
+
+    Raises
+    ------
+    ConfigError
+        One lacks something that `umscosod.features.backbone.Backbone` names.
+    """
+    for backbone in (first, second):
+        wanted = (*Backbone.__annotations__, "encode")
+        if missing := [name for name in wanted if not hasattr(backbone, name)]:
+            raise ConfigError(
+                f"{type(backbone).__name__} is no backbone: it has no {', '.join(missing)}; see "
+                "umscosod.features.backbone.Backbone"
+            )
+    return BackbonePair(first=first, second=second, notes=tuple(_notes(first, second)))
+
+
+def installed_backbones() -> dict[str, EntryPoint]:
+    """Backbones of other packages by name: their entry points of the group ``umscosod.backbones``.
+
+    Each leads to a callable that takes ``config`` (`FeaturesConfig`), ``cell_px`` (`int`; of a square picture of
+    ``config.size_px``) and ``device`` (`torch.device`) by name and gives a `Backbone`.
+    """
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
 def backbone_names() -> tuple[str, ...]:
     """Every name that a configuration may give."""
-    return (AUTO, EMBEDDED, *VIT_SPECS)
+    own = (AUTO, EMBEDDED, *VIT_SPECS)
+    return (*own, *sorted(installed_backbones().keys() - set(own)))
 
 
 def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePair:
@@ -176,13 +209,13 @@ class _Builder:
     def build(self) -> BackbonePair:
         first_name, second_name = self._names()
         self._tell_of_unused_files(first_name, second_name)
-        first = self._first(first_name)
-        second = self._second(second_name, first_name)
-        self._note(f"backbones: {_describe(first)} and {_describe(second)}")
-        return BackbonePair(first=first, second=second, notes=tuple(self.notes))
+        pair = pair_backbones(self._first(first_name), self._second(second_name, first_name))
+        for note in pair.notes:
+            self._note(note)
+        return replace(pair, notes=tuple(self.notes))
 
     def _names(self) -> tuple[str, str]:
-        """Resolve ``auto`` and an empty second name to ``embedded`` or names of `VIT_SPECS`."""
+        """Resolve ``auto`` and an empty second name."""
         first, second = self.config.backbone, self.config.second_backbone
         _check_name("backbone", first)
         _check_name("second_backbone", second)
@@ -241,6 +274,8 @@ class _Builder:
     def _first(self, name: str) -> Backbone:
         if name == EMBEDDED:
             return _embedded(self.config, _CELL_PX)
+        if name not in VIT_SPECS:
+            return _installed(name, self.config, _CELL_PX, self.device)
         return self._vit(name, self.config.weights, "--weights", self._first_px(name))
 
     def _first_px(self, name: str) -> int:
@@ -251,6 +286,8 @@ class _Builder:
     def _second(self, name: str, first_name: str) -> Backbone:
         if name == EMBEDDED:
             return _embedded(self.config, 2 * _CELL_PX)
+        if name not in VIT_SPECS:
+            return _installed(name, self.config, 2 * _CELL_PX, self.device)
         return self._vit(name, *self._second_file(name, first_name), self._second_px(name, first_name))
 
     def _second_px(self, name: str, first_name: str) -> int:
@@ -288,6 +325,28 @@ def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
     from umscosod.features.embedded import EmbeddedBackbone
 
     return EmbeddedBackbone(config.size_px, cell_px)
+
+
+def _installed(name: str, config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:
+    point = installed_backbones()[name]
+    try:
+        backbone: Backbone = point.load()(config=config, cell_px=cell_px, device=device)
+    except UmscosodError:
+        raise
+    except Exception as error:  # code of somebody else
+        raise ConfigError(
+            f"backbone {name!r} ({point.value}) cannot be built: {type(error).__name__}: {one_line(str(error))}; "
+            "mend or remove the package that brings it"
+        ) from error
+    return backbone
+
+
+def _notes(first: Backbone, second: Backbone) -> list[str]:
+    notes = [f"backbones: {_describe(first)} and {_describe(second)}"]
+    for backbone in {first.name: first, second.name: second}.values():
+        if not backbone.is_label_free:
+            notes.append(f"{backbone.name} was trained with labels of people: these results are not annotation-free")
+    return notes
 
 
 def _check_name(option: str, name: str) -> None:

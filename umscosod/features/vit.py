@@ -109,6 +109,8 @@ class VitBackbone:
     """
 
     needs_whitening = False
+    is_centred = False
+    has_attention = True
 
     def __init__(self, vit: LoadedVit, *, size_px: int, device: torch.device, batch_size: int = 8) -> None:
         spec = vit.spec
@@ -117,6 +119,7 @@ class VitBackbone:
         self.name = spec.name
         self.weights_sha256 = vit.weights_sha256
         self.dim = spec.dim
+        self.is_label_free = spec.is_label_free
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
         self.id = vit_id(spec, vit.weights_sha256, size_px)
         self._vit = vit

@@ -154,7 +154,7 @@ class JobFolder:
         """Keep what a group's confidences were made of, for people and for a new calibration."""
         content = {
             "group": features.group.name,
-            "kind": "whitened" if features.first.is_centred else "plain",
+            "kind": "whitened" if features.first.is_whitened else "plain",
             "outputs": [image.output for image in features.group.images],
             "group_cues": judged.cues,
             "mask_cues": [one.cues for one in judged.masks],

@@ -15,7 +15,8 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
-from umscosod.features.registry import BackbonePair, blank_pair
+from umscosod.features.backbone import Backbone
+from umscosod.features.registry import BackbonePair, blank_pair, pair_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,
@@ -74,6 +75,7 @@ def label_groups(
     *,
     checkpoint: str | Path | None = None,
     train: bool = True,
+    backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
@@ -91,6 +93,8 @@ def label_groups(
         Label with this trained network; nothing is trained and no pseudo-labels are made.
     train : bool
         Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Baselines, see `config.method`, do not ask.
+    backbones : (Backbone, Backbone), optional
+        Of one's own, in the place of those that ``features`` names; see `umscosod.features.backbone.Backbone`.
     overwrite : bool
         Replace the results of an earlier job of other settings or images.
     progress : callable
@@ -111,16 +115,17 @@ def label_groups(
     Killed at any moment, the same call resumes the job where it stopped and ends with the same files.
     """
     if checkpoint is not None:
-        return predict(images, out, checkpoint, config, overwrite=overwrite, progress=progress)
+        return predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
     started = time.monotonic()
     config = load_config(DEFAULT_PRESET) if config is None else config
     train = train and config.method == "ums"
     mode = {"verb": "label", "train": train}
     wants_masks = config.method not in BASELINES
-    if not overwrite and (done := find_finished(images, out, config, mode)) is not None:
+    pair = None if backbones is None else pair_backbones(*backbones)
+    if not overwrite and (done := find_finished(images, out, config, mode, pair=pair)) is not None:
         return done
     with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=wants_masks
+        images, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair, wants_masks=wants_masks
     ) as prepared:
         if prepared.config.method in BASELINES:
             return _label_by_baseline(prepared, started, progress)
@@ -154,6 +159,7 @@ def predict(
     checkpoint: str | Path,
     config: PipelineConfig | None = None,
     *,
+    backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
@@ -164,7 +170,7 @@ def predict(
 
     Parameters
     ----------
-    images, out, config, overwrite, progress
+    images, out, config, backbones, overwrite, progress
         As for `label_groups`. With ``features.backbone`` left at ``auto`` the backbones of the checkpoint are used.
     checkpoint : path
         A checkpoint, a run's folder, or the output folder of `train` or `label_groups`.
@@ -184,7 +190,8 @@ def predict(
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
-    if not overwrite and (done := find_finished(images, out, config, mode)) is not None:
+    own = None if backbones is None else pair_backbones(*backbones)
+    if not overwrite and (done := find_finished(images, out, config, mode, pair=own)) is not None:
         return done
     whitenings, probe = load_whitenings(folder), find_probe(folder, config)
 
@@ -194,7 +201,15 @@ def predict(
         loaded.append(load_fitting(folder, pair, whitenings))
 
     with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit
+        images,
+        out,
+        config,
+        mode=mode,
+        overwrite=overwrite,
+        progress=progress,
+        whitenings=whitenings,
+        admit=admit,
+        pair=own,
     ) as prepared:
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)

@@ -54,7 +54,7 @@ def clean_labels(
     (DOI 10.1007/978-3-642-33712-3_3), here on tokens. Prototypes: masked average pooling as in eq. 8.
     """
     own = {image.id: labels[image.id] for image in features.group.images if image.id in labels}
-    if config.clean == "none" or (config.clean == "auto" and features.first.is_centred) or not own:
+    if config.clean == "none" or (config.clean == "auto" and not features.first.has_attention) or not own:
         return own
     facets, grid_hw = describe_patches(features, "group"), features.first.grid_hw
     chosen = [i for i, image in enumerate(features.group.images) if image.id in own]

@@ -202,7 +202,7 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     ndarray, float32, (N, h, w), in [0, 1]
         On the first stream's token grid: sigmoid(slope * logit / spread), of the slope `SLOPE` or `SLOPE_WHITENED`.
     """
-    slope = SLOPE_WHITENED if features.first.is_centred else SLOPE
+    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
     maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 

@@ -58,14 +58,14 @@ def test_equal_patches_give_zeros_whatever_the_attention(level: float) -> None:
     assert not maps.any()
 
 
-def test_whitened_tokens_are_embeddeds_and_vote_by_the_mean() -> None:
+def test_without_attention_clusters_are_voted_for_by_the_mean() -> None:
     """Attention of 0.3 everywhere off the object: above the published level, under the mean."""
     features = group()
     dense = np.maximum(features.saliency_NP, np.float32(0.3))
-    features = replace(features, saliency_NP=dense, first=replace(features.first, is_centred=True))
+    features = replace(features, saliency_NP=dense, first=replace(features.first, has_attention=False))
     map_hw = dvfdvd_maps(features, seed=1)[0]
     np.testing.assert_array_equal(map_hw >= 0.5, box(6, 1, 1, 3, 3))
-    assert (dvfdvd_maps(replace(features, first=replace(features.first, is_centred=False)), seed=1)[0] >= 0.5).all()
+    assert (dvfdvd_maps(replace(features, first=replace(features.first, has_attention=True)), seed=1)[0] >= 0.5).all()
 
 
 def test_a_cluster_that_an_image_does_not_hold_gets_no_vote_of_it() -> None:

@@ -16,31 +16,31 @@ GRID = 8
 BOX = (2, 2, 6, 6)
 
 
-def group_of(axes: list[int], *, is_centred: bool = False) -> GroupFeatures:
+def group_of(axes: list[int], *, is_whitened: bool = False) -> GroupFeatures:
     """One thing an image, each along an axis of its own, with a little noise."""
     rng = np.random.default_rng(5)
     tokens = [paint(GRID, {BOX: axis}) + rng.normal(scale=0.05, size=(GRID, GRID, 6)) for axis in axes]
     features = make_features(tokens, [np.ones((GRID, GRID))] * len(axes))
-    return replace(features, first=replace(features.first, is_centred=is_centred))
+    return replace(features, first=replace(features.first, is_whitened=is_whitened))
 
 
 def shares(count: int) -> np.ndarray:
     return np.tile(box(GRID, *BOX).ravel().astype(np.float64), (count, 1))
 
 
-@pytest.mark.parametrize("is_centred", [False, True])
-def test_the_image_with_another_thing_has_the_least_kin(is_centred: bool) -> None:
-    features = group_of([1, 1, 2, 1], is_centred=is_centred)
+@pytest.mark.parametrize("is_whitened", [False, True])
+def test_the_image_with_another_thing_has_the_least_kin(is_whitened: bool) -> None:
+    features = group_of([1, 1, 2, 1], is_whitened=is_whitened)
     found = max_group_cosine(foreground_prototypes(features, shares(4)))
     assert found.argmin() == 2
     assert np.delete(found, 2).min() > 0.8 > found[2] + 0.3
 
 
-@pytest.mark.parametrize("is_centred", [False, True])
-def test_an_empty_mask_has_a_prototype_of_nothing(is_centred: bool) -> None:
+@pytest.mark.parametrize("is_whitened", [False, True])
+def test_an_empty_mask_has_a_prototype_of_nothing(is_whitened: bool) -> None:
     share_NP = shares(3)
     share_NP[1] = 0.0
-    found_NF = foreground_prototypes(group_of([1, 1, 1], is_centred=is_centred), share_NP)
+    found_NF = foreground_prototypes(group_of([1, 1, 1], is_whitened=is_whitened), share_NP)
     assert not found_NF[1].any()
     assert found_NF[[0, 2]].any(axis=1).all()
 

@@ -28,9 +28,9 @@ def permute(evidence: GroupEvidence, order: list[int]) -> GroupEvidence:
     )
 
 
-@pytest.mark.parametrize("is_centred", [False, True])
-def test_a_group_with_one_object_is_trusted(is_centred: bool) -> None:
-    judged = judge_evidence(make_evidence(SAME, is_centred=is_centred), CONFIG)
+@pytest.mark.parametrize("is_whitened", [False, True])
+def test_a_group_with_one_object_is_trusted(is_whitened: bool) -> None:
+    judged = judge_evidence(make_evidence(SAME, is_whitened=is_whitened), CONFIG)
     assert not judged.is_mixed
     assert all(CONFIG.low < one.confidence <= 1.0 and not one.is_withdrawn for one in judged.masks)
 

@@ -36,7 +36,7 @@ def make_streams(objects: Sequence[int], noise: float = 0.3, seed: int = 0) -> t
     return streams[0], streams[1]
 
 
-def make_evidence(objects: Sequence[int], *, seed: int = 0, is_centred: bool = False) -> GroupEvidence:
+def make_evidence(objects: Sequence[int], *, seed: int = 0, is_whitened: bool = False) -> GroupEvidence:
     """A whole group; objects are red on grey."""
     masks_NHW = np.stack([make_mask(at) for at in range(len(objects))])
     pictures = np.full((*masks_NHW.shape, 3), 90, np.uint8)
@@ -48,5 +48,5 @@ def make_evidence(objects: Sequence[int], *, seed: int = 0, is_centred: bool = F
         pictures_NHW3=pictures,
         streams=streams,
         prototype_NF=np.einsum("np,npd->nd", weight_NP, streams[0].tokens_NPD),
-        is_centred=is_centred,
+        is_whitened=is_whitened,
     )

@@ -294,7 +294,7 @@ def test_what_was_read_is_remembered_and_the_agreed_saliency_too(setup: Setup, m
 @pytest.mark.parametrize("needs_whitening", [True, False])
 def test_images_taken_from_a_group_have_the_bits_they_have_in_it(setup: Setup, needs_whitening: bool) -> None:
     for backbone in (setup.pair.first, setup.pair.second):
-        backbone.needs_whitening = needs_whitening
+        backbone.needs_whitening, backbone.has_attention = needs_whitening, not needs_whitening
     whole = setup.load()[0]
     part = whole.take((2, 0))
     assert part.group.images == (whole.group.images[2], whole.group.images[0])
@@ -330,7 +330,7 @@ def _decoded(setup: Setup) -> ByteArray:
 
 def test_a_backbone_that_needs_no_whitening_gets_none(setup: Setup) -> None:
     for backbone in (setup.pair.first, setup.pair.second):
-        backbone.needs_whitening = False
+        backbone.needs_whitening, backbone.has_attention = False, True
     mine = Whitening(mean_D=np.zeros(36), matrix_DD=2.0 * np.eye(36))
     collection = setup.load(whitenings={"first": mine})
     assert collection.whitenings == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,7 @@ from umscosod.features.registry import (
 )
 from umscosod.features.specs import VitSpec
 from umscosod.features.vit import VitBackbone
+from umscosod.types import ByteArray, EncodedImage
 
 CPU = torch.device("cpu")
 Save = Callable[[str], str]
@@ -35,11 +36,18 @@ Save = Callable[[str], str]
 class FakeEmbedded:
     name = "embedded"
     weights_sha256 = ""
+    dim = 36
+    batch_size = 1
+    needs_whitening, is_centred, has_attention, is_label_free = True, False, False, True
 
     def __init__(self, size_px: int, cell_px: int, config: object = None) -> None:
         self.sizes = (size_px, cell_px)
         self.id = f"embedded@{size_px}/{cell_px}"
         self.grid_hw = (size_px // cell_px,) * 2
+        self.id = f"embedded@{size_px}/{cell_px}"
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        raise NotImplementedError
 
 
 @pytest.fixture(autouse=True)

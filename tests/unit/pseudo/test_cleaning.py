@@ -91,7 +91,7 @@ def test_none_and_auto_for_fitted_attention_leave_labels_alone() -> None:
     features = features_of(scene(), scene())
     labels = {one.image_id: one for one in (label(features, i, truth()) for i in range(2))}
     assert are_untouched(clean_labels(features, labels, replace(CONFIG, clean="none")), labels)
-    fitted = replace(features, first=replace(features.first, is_centred=True))
+    fitted = replace(features, first=replace(features.first, has_attention=False))
     assert are_untouched(clean_labels(fitted, labels, replace(CONFIG, clean="auto")), labels)
     assert not are_untouched(clean_labels(features, labels, replace(CONFIG, clean="auto")), labels)
 

@@ -313,7 +313,7 @@ def test_whitened_tokens_have_a_gentler_slope_of_their_own() -> None:
     features = features_of()
     labels = labels_of(features, [TRUTH] * 4)
     probe = probe_of(features, labels)
-    whitened = replace(features, first=replace(features.first, is_centred=True))
+    whitened = replace(features, first=replace(features.first, is_whitened=True))
     name = features.group.images[0].id
     plain, gentle = (apply_probe(one, labels, probe)[name].map_hw for one in (features, whitened))
     assert (np.abs(gentle - 0.5) < np.abs(plain - 0.5)).all()
