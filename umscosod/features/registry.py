@@ -15,7 +15,15 @@ import numpy as np
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.backbone import Backbone
-from umscosod.features.specs import VIT_SPECS, VitSpec
+from umscosod.features.specs import (
+    VIT_SPECS,
+    VitSpec,
+    check_regular_file,
+    expand_user,
+    hash_weights,
+    obtain_weights,
+    vit_id,
+)
 from umscosod.types import ByteArray, EncodedImage
 
 if TYPE_CHECKING:
@@ -194,9 +202,6 @@ class _Builder:
     def _id(self, file: Path | None, name: str, size_px: int, cell_px: int) -> str:
         if file is None:
             return _embedded(self.config, cell_px).id
-        from umscosod.features.vit import vit_id
-        from umscosod.features.weights import hash_weights
-
         return vit_id(VIT_SPECS[name], hash_weights(file), size_px)
 
     def _files(self, first: str, second: str) -> tuple[Path | None, Path | None]:
@@ -251,8 +256,6 @@ class _Builder:
         return first
 
     def _why_missing(self, spec: VitSpec) -> str:
-        from umscosod.features.weights import obtain_weights
-
         try:
             obtain_weights(spec, allow_download=self.config.allow_download, option=_weights_option(spec))
         except WeightsError as error:
@@ -261,8 +264,6 @@ class _Builder:
 
     def _tell_of_unused_files(self, first: str, second: str) -> None:
         """A file that is given in vain is said; one that is not there was never meant so."""
-        from umscosod.features.weights import check_regular_file, expand_user
-
         for name, file, option in (
             (first, self.config.weights, "--weights"),
             (second, self.config.second_weights, "--config.features.second-weights"),
@@ -302,8 +303,6 @@ class _Builder:
         return self.config.second_weights, "--config.features.second-weights"
 
     def _obtain(self, name: str, file: str, option: str) -> Path:
-        from umscosod.features.weights import obtain_weights
-
         return obtain_weights(VIT_SPECS[name], file, allow_download=self.config.allow_download, option=option)
 
     def _vit(self, name: str, file: str, option: str, size_px: int) -> Backbone:
@@ -359,7 +358,6 @@ def _check_name(option: str, name: str) -> None:
 
 
 def _recognised(file: str, option: str) -> VitSpec:
-    from umscosod.features.specs import check_regular_file, expand_user
     from umscosod.features.weights import recognise
 
     path = expand_user(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from umscosod.data.files import why_unreadable
-from umscosod.errors import WeightsError, reason_of
+from umscosod.errors import WeightsError, one_line, reason_of
+from umscosod.features.cache import file_sha256
 
 PosEmbedRule = Literal["offset", "antialias"]
+
+logger = logging.getLogger(__name__)
 
 # ImageNet statistics of RGB in [0, 1], with which DINO and DINOv2 were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -224,3 +228,68 @@ def expand_user(file: str) -> Path:
         return Path(file).expanduser()
     except RuntimeError as error:
         raise WeightsError(f"weights {file}: {error}; write the whole path") from None
+
+
+def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = False, option: str = "--weights") -> Path:
+    """Settle which file the weights come from.
+
+    Parameters
+    ----------
+    spec : VitSpec
+    file : str
+        The user's own file; ``""``: what `find_weights` finds, else the hub's.
+    allow_download : bool
+        Whether the network may be used. Never for a `file` given.
+    option : str
+        Name of the option that gives `file`, for the message.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    WeightsError
+        There are none, or the download failed.
+    """
+    if file:
+        path = expand_user(file)
+        check_regular_file(path, f"no weights of {spec.name} at", f"check {option}")
+        return path
+    if (found := find_weights(spec)) is not None:
+        return found
+    cure = f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name}) or --config.features.allow-download"
+    if not allow_download:
+        raise WeightsError(f"no weights of {spec.name} on this machine; {cure}")
+    from huggingface_hub import hf_hub_download
+
+    repository = hub_repository(spec)
+    logger.info("fetching the weights of %s from the hub (%s)", spec.name, repository)
+    try:
+        # safetensors, whose shapes are checked and whose hash is part of every result
+        downloaded = hf_hub_download(repository, HUB_FILES[0])  # nosec B615
+    except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
+        raise WeightsError(
+            f"weights of {spec.name} could not be fetched from the hub ({repository}): {one_line(str(error))}; "
+            f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
+        ) from error
+    return Path(downloaded)
+
+
+def hash_weights(path: Path) -> str:
+    """SHA-256 of a weight file, in hexadecimal; raises WeightsError where it cannot be read."""
+    check_regular_file(path)
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"weights {path} cannot be read ({error.strerror}); check its permissions") from error
+
+
+# Part of every backbone id: raise it whenever tokens, keys or attention change for equal weights and pictures.
+# 2: the position embedding is resized by the rule of each family's authors, not by timm's.
+_CODE_VERSION = "2"
+
+
+def vit_id(spec: VitSpec, weights_sha256: str, size_px: int) -> str:
+    """Name what decides the tokens: architecture, weights, side of the picture, code."""
+    return f"{spec.name}:{weights_sha256}:{spec.round_px(size_px)}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"

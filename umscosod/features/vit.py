@@ -21,15 +21,11 @@ from torch import nn
 
 from umscosod.device import autocast
 from umscosod.errors import DataError
-from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec
+from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
 __all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]
-
-# Part of every backbone id: raise it whenever tokens, keys or attention change for equal weights and pictures.
-# 2: the position embedding is resized by the rule of each family's authors, not by timm's.
-_CODE_VERSION = "2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,11 +166,6 @@ class VitBackbone:
             tokens_NTD: torch.Tensor = module.forward_features(torch.from_numpy(pictures_N3HW).to(self._device))
         tokens_NTD, q_NATd, k_NATd = (values[: len(images)] for values in (tokens_NTD, recorded["q"], recorded["k"]))
         return tokens_NTD, q_NATd.float(), k_NATd.float()
-
-
-def vit_id(spec: VitSpec, weights_sha256: str, size_px: int) -> str:
-    """Name what decides the tokens: architecture, weights, side of the picture, code."""
-    return f"{spec.name}:{weights_sha256}:{spec.round_px(size_px)}px:last-tokens-keys-cls:code-v{_CODE_VERSION}"
 
 
 def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:

@@ -22,20 +22,16 @@ from timm.models import VisionTransformer
 from torch import nn
 from torch.nn.functional import interpolate
 
-from umscosod.errors import WeightsError, one_line, reason_of, shorten
-from umscosod.features.cache import file_sha256
+from umscosod.errors import WeightsError, reason_of, shorten
 from umscosod.features.specs import (
     CURE,
-    HUB_FILES,
     VIT_SPECS,
     PosEmbedRule,
     VitSpec,
     check_ending,
-    find_weights,
-    hub_repository,
+    check_regular_file,
+    hash_weights,
 )
-from umscosod.features.specs import check_regular_file as check_regular_file
-from umscosod.features.specs import expand_user as expand_user
 
 _OFFSET = 0.1  # patches; the authors' guard against rounding, which became part of what their models see
 
@@ -185,52 +181,6 @@ def _oddness(tensor: torch.Tensor) -> str:
     return ""
 
 
-def obtain_weights(spec: VitSpec, file: str = "", *, allow_download: bool = False, option: str = "--weights") -> Path:
-    """Settle which file the weights come from.
-
-    Parameters
-    ----------
-    spec : VitSpec
-    file : str
-        The user's own file; ``""``: what `find_weights` finds, else the hub's.
-    allow_download : bool
-        Whether the network may be used. Never for a `file` given.
-    option : str
-        Name of the option that gives `file`, for the message.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    WeightsError
-        There are none, or the download failed.
-    """
-    if file:
-        path = expand_user(file)
-        check_regular_file(path, f"no weights of {spec.name} at", f"check {option}")
-        return path
-    if (found := find_weights(spec)) is not None:
-        return found
-    cure = f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name}) or --config.features.allow-download"
-    if not allow_download:
-        raise WeightsError(f"no weights of {spec.name} on this machine; {cure}")
-    from huggingface_hub import hf_hub_download
-
-    repository = hub_repository(spec)
-    logger.info("fetching the weights of %s from the hub (%s)", spec.name, repository)
-    try:
-        # safetensors, whose shapes are checked and whose hash is part of every result
-        downloaded = hf_hub_download(repository, HUB_FILES[0])  # nosec B615
-    except Exception as error:  # offline, proxies, certificates, rate limits: the set of causes is open
-        raise WeightsError(
-            f"weights of {spec.name} could not be fetched from the hub ({repository}): {one_line(str(error))}; "
-            f"pass {option} FILE ({spec.original_file}, or timm's {spec.timm_name})"
-        ) from error
-    return Path(downloaded)
-
-
 def load_weights(model: VisionTransformer, path: Path) -> str:
     """Load a file into a model, strictly: every tensor of the model, no other tensor, in its shape.
 
@@ -330,15 +280,6 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
     if pos_1TD.ndim != 3 or not square_side(pos_1TD.shape[1] - 1):
         return False
     return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
-
-
-def hash_weights(path: Path) -> str:
-    """SHA-256 of a weight file, in hexadecimal; raises WeightsError where it cannot be read."""
-    check_regular_file(path)
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        raise WeightsError(f"weights {path} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:

@@ -16,13 +16,11 @@ from timm.models import VisionTransformer
 
 from umscosod.errors import WeightsError
 from umscosod.features import weights as weights_module
-from umscosod.features.specs import VIT_SPECS, VitSpec
+from umscosod.features.specs import VIT_SPECS, VitSpec, find_weights, obtain_weights
 from umscosod.features.vit import build_vit
 from umscosod.features.weights import (
     convert_state_dict,
-    find_weights,
     load_weights,
-    obtain_weights,
     read_state_dict,
     recognise,
 )
