@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from umscosod.cli.console import format_label_report
+from umscosod.confidence import judge
 from umscosod.confidence.judge import MIXED
 from umscosod.config import PipelineConfig
 from umscosod.data.masks import read_mask
@@ -16,7 +18,12 @@ from umscosod.export.report import read_report
 from umscosod.pipeline import label_groups
 from umscosod.types import Status
 
-ALWAYS = {"mixed_level": 1.0, "mixed_images": 2, "absent": "off"}
+ALWAYS = {"mixed_level": 1.0, "absent": "off"}
+
+
+@pytest.fixture(autouse=True)
+def _pairs_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MIXED_IMAGES", 2)
 
 
 def configure(config: PipelineConfig, **values: object) -> PipelineConfig:
