@@ -86,9 +86,9 @@ def test_metadata_is_refused_before_anything_is_encoded(
 def test_features_of_a_checkpoint_are_checked_where_they_are_taken_over(
     folder: Path, refusal: Callable[[Path], str], config: PipelineConfig, images: Path, tmp_path: Path
 ) -> None:
-    change_json(folder / META_FILE, lambda meta: meta | {"config": {"features": {"size_px": "steep"}}})
+    change_json(folder / META_FILE, lambda meta: meta | {"config": {"features": {"size_px": "large"}}})
     auto = replace(config, features=replace(config.features, backbone="auto"))
-    with pytest.raises(CheckpointError, match=r"meta\.json: features\.size_px must be"):
+    with pytest.raises(CheckpointError, match=r"meta\.json: features\.size_px must be a whole number"):
         predict(images, tmp_path / "out", folder, auto)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from umscosod.cli.console import format_label_report
+from umscosod.confidence import judge
 from umscosod.confidence.judge import MIXED
 from umscosod.config import PipelineConfig
 from umscosod.data.masks import read_mask
@@ -21,8 +22,8 @@ ALWAYS = {"mixed_level": 1.0, "absent": "off"}
 
 
 @pytest.fixture(autouse=True)
-def groups_of_two_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umscosod.confidence.judge.MIXED_IMAGES", 2)
+def _pairs_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "MIXED_IMAGES", 2)
 
 
 def configure(config: PipelineConfig, **values: object) -> PipelineConfig:
