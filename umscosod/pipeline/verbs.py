@@ -213,9 +213,11 @@ def predict(
     ) as prepared:
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)
-        ((model, meta),) = loaded
-        b_bar = prediction_stage(prepared, model, progress)
-        network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
+        network = None
+        if probe is None or config.keep != "pseudo":
+            ((model, meta),) = loaded
+            b_bar = prediction_stage(prepared, model, progress)
+            network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
         sources = choose_sources(config, network, probe)
         return _finish(prepared, segment_stage(prepared, sources, progress), started)
 

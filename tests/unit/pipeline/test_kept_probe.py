@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,10 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "image"
 
 
+def note(seen: list[tuple[int, int, str]], done: int, total: int, stage: str) -> None:
+    seen.append((done, total, stage))
+
+
 def maps_of(out: Path) -> dict[str, bytes]:
     return select(read_tree(out), "maps")
 
@@ -62,8 +67,12 @@ def test_the_images_of_the_training_get_from_predict_what_label_gave_them(
 def test_keep_says_whose_maps_come_out(tmp_path: Path, other: Path, config: PipelineConfig, trained: Path) -> None:
     found = {}
     for keep in ("blend", "network", "pseudo"):
-        report = predict(other, tmp_path / keep, trained, replace(config, keep=keep))
+        seen: list[tuple[int, int, str]] = []
+        kept = replace(config, keep=keep)
+        report = predict(other, tmp_path / keep, trained, kept, progress=partial(note, seen))
         found[keep] = (report.rows[0].source, maps_of(tmp_path / keep))
+        is_predicted = any(stage == "prediction" for _, _, stage in seen)
+        assert is_predicted == (keep != "pseudo"), "what nobody asked for is not computed"
     assert [source for source, _ in found.values()] == ["mean", "network", "probe"]
     assert found["network"][1] != found["pseudo"][1]
     assert found["blend"][1] not in (found["network"][1], found["pseudo"][1])
