@@ -13,9 +13,9 @@ from umscosod.config.io import load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.demo.compose import make_groups
 from umscosod.device import resolve_device
+from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import build_backbones
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
-"""Devices, threads and cores: which processor does the work, and how much of it.
+"""Devices, cores and threads that do the work, and seeds of the random numbers it draws.
 
-And how many cores there are to share work among.
+Small linear algebra gets one thread: more cost more than they gain, and equal bits need one. A seed is a function of the
+run's seed and of its purpose: there is no global state, so the order of work never matters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
@@ -15,9 +17,11 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from umscosod.errors import ConfigError
+from umscosod.types import NAMES
 
 if TYPE_CHECKING:
     import torch
@@ -149,3 +153,34 @@ def one_blas_thread() -> AbstractContextManager[object]:
 def count_cores() -> int:
     """Cores that this process may use: of a machine's many, a container or ``taskset`` may have left it few."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Mix a run's seed with the names of what it is for.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    *purpose : str or int
+        What the numbers are for, for example ``("train", "epoch", 3)``.
+
+    Returns
+    -------
+    int
+        In ``[0, 2**63)``, equal on every platform.
+
+    Examples
+    --------
+    >>> derive_seed(1, "train", 0) == derive_seed(1, "train", 0)
+    True
+    >>> derive_seed(1, "train", 0) == derive_seed(1, "train", 1)
+    False
+    """
+    text = "\x1f".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAMES)).digest()[:8], "big") >> 1
+
+
+def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
+    """Build a NumPy generator for one purpose of a run (see `derive_seed`)."""
+    return np.random.default_rng(derive_seed(seed, *purpose))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from plugin.settings import BACKBONES, METHODS, PRESETS, method_names, read_config
 from umscosod.config.io import preset_names
-from umscosod.features.registry import backbone_names
+from umscosod.features.backbone import backbone_names
 
 
 def test_every_method_preset_and_backbone_has_words() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from umscosod.config import CrfConfig, GroupingConfig, PipelineConfig, RefineConfig, TrainConfig
 from umscosod.config.io import (
+    REMOVED,
     change_config,
     config_to_dict,
     dump_config,
@@ -27,7 +28,6 @@ from umscosod.config.io import (
     preset_values,
     validate_config,
 )
-from umscosod.config.removed import REMOVED
 from umscosod.config.schema import Setting, check_section, check_value, iter_settings, settings
 from umscosod.errors import ConfigError
 from umscosod.network.afmm import HEADS

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umscosod.seed import derive_seed, numpy_generator
+from umscosod.device import derive_seed, numpy_generator
 
 
 def test_the_seed_is_63_bits_of_a_hash() -> None:

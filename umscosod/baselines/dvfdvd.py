@@ -1,8 +1,8 @@
-"""k-means with seeded starts: equal input and seed give equal labels.
+"""Baseline ``dvfdvd``: patches clustered over the group, clusters chosen by vote (arXiv 2112.05814).
 
-Suffixes: ``R`` rows, ``D`` width, ``K`` clusters.
+Its k-means has seeded starts: equal input and seed give equal labels.
 
-Suffixes: ``N`` images, ``P`` patches, ``D`` width, ``K`` clusters, ``h w`` the token grid.
+Suffixes: ``N`` images, ``P`` patches, ``R`` rows, ``D`` width, ``K`` clusters, ``h w`` the token grid.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from umscosod.baselines.maps import average_with_evidence
+from umscosod.device import numpy_generator
 from umscosod.features.vectors import unit_patches
-from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures
 
 Labels = npt.NDArray[np.int64]

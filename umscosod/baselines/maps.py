@@ -1,6 +1,4 @@
-"""Maps of the baselines: what they share, and the self-attention itself.
-
-Suffixes: ``N`` images, ``P`` patches.
+"""Maps of the baselines: what they share, and the baseline ``attention`` itself.
 
 Suffixes: ``N`` images, ``P`` patches, ``h w`` the token grid.
 """

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from umscosod.device import derive_seed, numpy_generator
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.seed import derive_seed, numpy_generator
 from umscosod.types import FloatArray, GroupFeatures
 
 # As published but where it is said.

@@ -15,9 +15,9 @@ from umscosod.data.files import real_path
 from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
 from umscosod.data.images import decode_image
 from umscosod.errors import ConfigError
+from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import BackbonePair
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageRef
 

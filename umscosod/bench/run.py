@@ -1,4 +1,4 @@
-"""The files of a bench."""
+"""A bench: every method on every data set, refined and scored alike, with files that a later call reads again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
-from umscosod.bench.page import write_page
-from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json
+from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json, write_page
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
@@ -22,7 +21,7 @@ from umscosod.evaluation import Evaluation
 from umscosod.evaluation.scoring import TOOLS, make_finite, score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.folder import path_inside
-from umscosod.features.registry import build_backbones
+from umscosod.features.backbone import build_backbones
 from umscosod.pipeline import LabelReport, label_groups, refine_maps
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import Status

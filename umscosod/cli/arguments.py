@@ -1,4 +1,4 @@
-"""Arguments of the sub-commands that compare: on data sets with ground truth."""
+"""Arguments of the sub-commands, one dataclass each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``umscosod bench`` and ``ablate``: data sets with ground truth in, tables out. Heavy imports stay inside."""
+"""Commands of ``umscosod``: each takes its parsed arguments, calls the library and returns an exit code.
+
+Heavy imports stay inside the functions.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,57 @@ import yaml
 
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
-from umscosod.cli.discover import discover
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
-from umscosod.errors import ConfigError, count_of
-from umscosod.types import Status
+from umscosod.data.files import check_place
+from umscosod.errors import ConfigError, DataError, count_of
+from umscosod.types import ImageRef, Status
 
 if TYPE_CHECKING:
     from umscosod.features.cache import FeatureCache
     from umscosod.pipeline import LabelReport
     from umscosod.types import ImageGroup
+
+_LISTED = 20
+
+
+def discover(command: args.Discover, config: PipelineConfig) -> int:
+    """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
+    from umscosod.data.groups import groups_from_images
+    from umscosod.grouping import discover_groups, write_groups_csv
+    from umscosod.grouping.discover import check_listable
+
+    if command.out.suffix.lower() != ".csv":
+        raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")
+    check_place(command.out.parent)
+    if command.out.exists() and not command.overwrite:  # before the work, not only after it
+        raise DataError(f"--out {command.out} is there, and may hold corrections; choose another, or pass --overwrite")
+    images = groups_from_images(command.images)
+    check_listable(images, command.out)
+    with ProgressBar() as progress:
+        found = discover_groups(
+            images, n_groups=command.n_groups, config=config, grouping=command.grouping, progress=progress
+        )
+    say("".join(f"note: {note}\n" for note in found.notes), end="")
+    for image_id, reason in found.failures.items():
+        say(f"failed: {image_id}: {reason}")
+    path = write_groups_csv(found.groups, command.out, overwrite=command.overwrite)
+    for group, check in zip(found.groups, found.checks, strict=True):
+        remark = f"  ({check.reason})" if check.reason else ""
+        say(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
+    say(_describe_leftover(found.leftover), end="")
+    grouped = sum(len(group.images) for group in found.groups)
+    say(f"{count_of(grouped, 'image')} in {count_of(len(found.groups), 'group')}: {path}")
+    return int(bool(found.failures))
+
+
+def _describe_leftover(images: tuple[ImageRef, ...]) -> str:
+    if not images:
+        return ""
+    names = [f"  {image.id}" for image in images[:_LISTED]]
+    if len(images) > _LISTED:
+        names.append(f"  ... and {len(images) - _LISTED} more")
+    return "\n".join([f"like no group, and not in the list: {len(images)}", *names, ""])
 
 
 def bench(command: args.Bench, config: PipelineConfig) -> int:
@@ -192,8 +236,8 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     from umscosod.data.images import decode_image
     from umscosod.device import resolve_device
     from umscosod.errors import DataError
+    from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
-    from umscosod.features.registry import build_backbones
 
     groups = _find_groups(command.images)
     images = [image for group in groups for image in group.images]
@@ -223,9 +267,9 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
 
 def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> int:
     from umscosod.device import resolve_device
+    from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
     from umscosod.features.collection import FeatureCollection
-    from umscosod.features.registry import build_backbones
 
     if not config.features.use_cache:
         raise ConfigError("features.use_cache is off, so that there is no cache to encode into; leave it on")

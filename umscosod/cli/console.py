@@ -1,4 +1,4 @@
-"""The terminal: colours, bars, signals."""
+"""The terminal: messages, bars, reports, and signals that end a job."""
 
 from __future__ import annotations
 

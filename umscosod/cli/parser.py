@@ -29,8 +29,7 @@ from umscosod.cli.arguments import (
 )
 from umscosod.cli.options import RARE, Settings
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.config.removed import REMOVED
+from umscosod.config.io import DEFAULT_PRESET, REMOVED, load_config, validate_config
 from umscosod.config.schema import iter_settings, section_types
 from umscosod.errors import ConfigError, UmscosodError, shorten
 

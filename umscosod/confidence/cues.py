@@ -1,9 +1,6 @@
-"""Cues: what a mask's confidence is made of.
+"""Cues: label-free measurements of a mask, an image or a group, from which its confidence is computed.
 
-Suffixes: ``N`` images of the group, ``P`` patches, ``D`` token width, ``F`` width of a description, ``H W`` network
-size.
-
-Suffixes: ``P`` patches, ``D`` token width, ``H W`` pixels.
+Suffixes: ``N`` images of the group, ``P`` patches, ``D`` token width, ``F`` width of a description, ``H W`` network size.
 """
 
 from __future__ import annotations

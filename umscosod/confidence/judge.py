@@ -1,4 +1,4 @@
-"""From cues to a number in [0, 1]: a logistic model of standardised cues, each with a weight that is not negative.
+"""From cues to a confidence in [0, 1]: a logistic model of standardised cues, each with a weight that is not negative.
 
 Suffixes: ``N`` images of the group, ``H W`` network size.
 """

@@ -1,8 +1,6 @@
-"""Photographs for the demo: cut-outs pasted into backgrounds.
+"""Photographs for the demo: cut-outs pasted into backgrounds, with their exact masks.
 
-Legend: ``H W`` pixels of the composed frame. Layers are float32 RGB in 0-255 with opacity in [0, 1].
-
-Legend: ``H W`` pixels of a composed picture.
+Legend: ``H W`` pixels of the composed picture. Layers are float32 RGB in 0-255 with opacity in [0, 1].
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from umscosod.demo.cutouts import BACKDROPS, OBJECT_NAMES, Backdrop, Cutout, coin, coin_labels, cutout, photo
+from umscosod.device import numpy_generator
 from umscosod.errors import ConfigError
-from umscosod.seed import numpy_generator
 from umscosod.types import ByteArray, FloatArray
 
 _FIT = 0.94  # largest part of the frame's width or height an object takes

@@ -1,11 +1,34 @@
-"""What every frozen backbone offers (stage 0), whatever is inside."""
+"""Backbones: what one is, those there are by name, and pairs of them."""
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from umscosod.config import FeaturesConfig
+from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
+from umscosod.features.specs import (
+    VIT_SPECS,
+    VitSpec,
+    check_regular_file,
+    expand_user,
+    hash_weights,
+    obtain_weights,
+    vit_id,
+)
 from umscosod.types import ByteArray, EncodedImage
+
+if TYPE_CHECKING:
+    import torch
+
+    from umscosod.features.vit import LoadedVit
 
 
 class Backbone(Protocol):
@@ -61,3 +84,348 @@ class Backbone(Protocol):
             In the order given. An image's encoding must not depend on the others: they may have come from a cache.
         """
         ...
+
+
+class BlankBackbone:
+    """One empty patch an image; see `umscosod.features.backbone.Backbone`.
+
+    For work that needs a collection's pictures and sizes only, such as thresholding stored maps again.
+    """
+
+    id = "none"
+    name = "none"
+    weights_sha256 = ""
+    dim = 1
+    grid_hw = (1, 1)
+    batch_size = 1
+    needs_whitening = False
+    is_centred = False
+    has_attention = True  # nothing to sharpen
+    is_label_free = True
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        """Give every image one patch of zeros."""
+        blank_11 = np.zeros((1, 1), np.float16)
+        return [
+            EncodedImage(tokens_PD=blank_11, keys_PK=blank_11, attn_AP=blank_11, grid_hw=self.grid_hw) for _ in images
+        ]
+
+
+def blank_pair() -> BackbonePair:
+    """Two blank streams, and a note that says so."""
+    note = "backbones: none, as no setting looks at features"
+    return BackbonePair(first=BlankBackbone(), second=BlankBackbone(), notes=(note,))
+
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+EMBEDDED = "embedded"
+ENTRY_POINTS = "umscosod.backbones"
+PAPER_FIRST = VIT_SPECS["dino_vitb8"]
+# The first stream has the paper's grid whatever its patch: one cell per patch of DINO ViT-B/8, 28x28 at 224 px.
+_CELL_PX = PAPER_FIRST.patch_px
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackbonePair:
+    """The two streams.
+
+    Attributes
+    ----------
+    first : Backbone
+        Sets the grid, the attention and the region features.
+    second : Backbone
+        Its tokens are resized to the first one's grid.
+    notes : tuple of str
+        What was chosen and why, for the report and its reader.
+    """
+
+    first: Backbone
+    second: Backbone
+    notes: tuple[str, ...] = ()
+
+
+def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:
+    """Pair backbones of one's own.
+
+    Raises
+    ------
+    ConfigError
+        One lacks something that `umscosod.features.backbone.Backbone` names.
+    """
+    for backbone in (first, second):
+        wanted = (*Backbone.__annotations__, "encode")
+        if missing := [name for name in wanted if not hasattr(backbone, name)]:
+            raise ConfigError(
+                f"{type(backbone).__name__} is no backbone: it has no {', '.join(missing)}; see "
+                "umscosod.features.backbone.Backbone"
+            )
+    return BackbonePair(first=first, second=second, notes=tuple(_notes(first, second)))
+
+
+def installed_backbones() -> dict[str, EntryPoint]:
+    """Backbones of other packages by name: their entry points of the group ``umscosod.backbones``.
+
+    Each leads to a callable that takes ``config`` (`FeaturesConfig`), ``cell_px`` (`int`; of a square picture of
+    ``config.size_px``) and ``device`` (`torch.device`) by name and gives a `Backbone`.
+    """
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Every name that a configuration may give."""
+    own = (AUTO, EMBEDDED, *VIT_SPECS)
+    return (*own, *sorted(installed_backbones().keys() - set(own)))
+
+
+def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePair:
+    """Choose, load and pair the backbones.
+
+    Parameters
+    ----------
+    config : FeaturesConfig
+        ``backbone="auto"`` takes the paper's pair where both weights are at hand or may be fetched; a weight file
+        given with ``auto`` is recognised by its shapes and used; else ``embedded``, and the notes say what is
+        missing. A ViT without ``second_backbone`` is paired with its partner of the paper where those weights are
+        at hand, else with a second, coarser granularity of itself that shares the loaded module.
+    device : torch.device
+        For the ViTs.
+
+    Returns
+    -------
+    BackbonePair
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown.
+    WeightsError
+        Weights that were asked for by name or by file are missing or do not fit.
+    """
+    return _Builder(config, device).build()
+
+
+def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
+    """Refuse names and weight files that `build_backbones` would refuse, without building anything.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown.
+    WeightsError
+        Weights that were asked for by name or by file are missing.
+    """
+    _Builder(config, device, is_quiet=True).check()
+
+
+def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Name and id of the two that `build_backbones` would build; no model is built.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        As `build_backbones`.
+    """
+    return _Builder(config, device, is_quiet=True).identify()
+
+
+@dataclass
+class _Builder:
+    """One call of `build_backbones`: what is loaded so far, and what there is to say."""
+
+    config: FeaturesConfig
+    device: torch.device
+    is_quiet: bool = False
+    notes: list[str] = field(default_factory=list)
+    loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
+
+    def check(self) -> None:
+        first, second = self._names()
+        self._tell_of_unused_files(first, second)
+        self._files(first, second)
+
+    def identify(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        first, second = self._names()
+        files = self._files(first, second)
+        return (
+            (first, self._id(files[0], first, self._first_px(first), _CELL_PX)),
+            (second, self._id(files[1], second, self._second_px(second, first), 2 * _CELL_PX)),
+        )
+
+    def _id(self, file: Path | None, name: str, size_px: int, cell_px: int) -> str:
+        if file is None:
+            return _embedded(self.config, cell_px).id
+        return vit_id(VIT_SPECS[name], hash_weights(file), size_px)
+
+    def _files(self, first: str, second: str) -> tuple[Path | None, Path | None]:
+        """Weight files of both; None for one without weights."""
+        return (
+            self._obtain(first, self.config.weights, "--weights") if first in VIT_SPECS else None,
+            self._obtain(second, *self._second_file(second, first)) if second in VIT_SPECS else None,
+        )
+
+    def build(self) -> BackbonePair:
+        first_name, second_name = self._names()
+        self._tell_of_unused_files(first_name, second_name)
+        pair = pair_backbones(self._first(first_name), self._second(second_name, first_name))
+        for note in pair.notes:
+            self._note(note)
+        return replace(pair, notes=tuple(self.notes))
+
+    def _names(self) -> tuple[str, str]:
+        """Resolve ``auto`` and an empty second name."""
+        first, second = self.config.backbone, self.config.second_backbone
+        _check_name("backbone", first)
+        _check_name("second_backbone", second)
+        if second == AUTO:
+            second = ""
+        if not second and self.config.second_weights:
+            second = _recognised(self.config.second_weights, "--config.features.second-weights").name
+        if first == AUTO:
+            first = self._resolve_auto(second)
+        if not second:
+            second = self._default_second(first)
+        return first, second
+
+    def _resolve_auto(self, second: str) -> str:
+        if self.config.weights:
+            spec = _recognised(self.config.weights, "--weights")
+            # shapes tell the architecture only: a fine-tuned file must not pass for the original in a report
+            self._note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
+            return spec.name
+        needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
+        missing = [message for spec in needed if (message := self._why_missing(spec))]
+        if not missing:
+            return PAPER_FIRST.name
+        self._note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
+        return EMBEDDED
+
+    def _default_second(self, first: str) -> str:
+        partner = VIT_SPECS[first].partner if first in VIT_SPECS else ""
+        if partner and not (message := self._why_missing(VIT_SPECS[partner])):
+            return partner
+        if partner:
+            self._note(f"second stream: a second granularity of {first}, without its partner. {message}")
+        return first
+
+    def _why_missing(self, spec: VitSpec) -> str:
+        try:
+            obtain_weights(spec, allow_download=self.config.allow_download, option=_weights_option(spec))
+        except WeightsError as error:
+            return str(error)
+        return ""
+
+    def _tell_of_unused_files(self, first: str, second: str) -> None:
+        """A file that is given in vain is said; one that is not there was never meant so."""
+        for name, file, option in (
+            (first, self.config.weights, "--weights"),
+            (second, self.config.second_weights, "--config.features.second-weights"),
+        ):
+            if file and name == EMBEDDED:
+                check_regular_file(expand_user(file), cure=f"check {option}")
+                self._note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
+
+    def _first(self, name: str) -> Backbone:
+        if name == EMBEDDED:
+            return _embedded(self.config, _CELL_PX)
+        if name not in VIT_SPECS:
+            return _installed(name, self.config, _CELL_PX, self.device)
+        return self._vit(name, self.config.weights, "--weights", self._first_px(name))
+
+    def _first_px(self, name: str) -> int:
+        """Side at which the first stream has the paper's grid; ``embedded`` has it anyhow."""
+        patch_px = VIT_SPECS[name].patch_px if name in VIT_SPECS else _CELL_PX
+        return patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
+
+    def _second(self, name: str, first_name: str) -> Backbone:
+        if name == EMBEDDED:
+            return _embedded(self.config, 2 * _CELL_PX)
+        if name not in VIT_SPECS:
+            return _installed(name, self.config, 2 * _CELL_PX, self.device)
+        return self._vit(name, *self._second_file(name, first_name), self._second_px(name, first_name))
+
+    def _second_px(self, name: str, first_name: str) -> int:
+        is_again = name == first_name and name in VIT_SPECS and VIT_SPECS[name].patch_px <= _CELL_PX
+        # at its full size it would be the first stream over again
+        return self.config.size_px // 2 if is_again else self.config.size_px
+
+    def _second_file(self, name: str, first_name: str) -> tuple[str, str]:
+        """Weight file of the second stream, and the option that gives it."""
+        if name == first_name and not self.config.second_weights:
+            return self.config.weights, "--weights"
+        return self.config.second_weights, "--config.features.second-weights"
+
+    def _obtain(self, name: str, file: str, option: str) -> Path:
+        return obtain_weights(VIT_SPECS[name], file, allow_download=self.config.allow_download, option=option)
+
+    def _vit(self, name: str, file: str, option: str, size_px: int) -> Backbone:
+        from umscosod.features.vit import VitBackbone, load_vit
+
+        spec, path = VIT_SPECS[name], self._obtain(name, file, option)
+        if (name, path) not in self.loaded:
+            self.loaded[name, path] = load_vit(spec, path, self.device)
+        vit = self.loaded[name, path]
+        return VitBackbone(vit, size_px=size_px, device=self.device, batch_size=self.config.batch_size)
+
+    def _note(self, text: str, level: int = logging.INFO) -> None:
+        if not self.is_quiet:
+            logger.log(level, text)
+        self.notes.append(text)
+
+
+def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
+    from umscosod.features.embedded import EmbeddedBackbone
+
+    return EmbeddedBackbone(config.size_px, cell_px)
+
+
+def _installed(name: str, config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:
+    point = installed_backbones()[name]
+    try:
+        backbone: Backbone = point.load()(config=config, cell_px=cell_px, device=device)
+    except UmscosodError:
+        raise
+    except Exception as error:  # code of somebody else
+        raise ConfigError(
+            f"backbone {name!r} ({point.value}) cannot be built: {type(error).__name__}: {one_line(str(error))}; "
+            "mend or remove the package that brings it"
+        ) from error
+    return backbone
+
+
+def _notes(first: Backbone, second: Backbone) -> list[str]:
+    notes = [f"backbones: {_describe(first)} and {_describe(second)}"]
+    for backbone in {first.name: first, second.name: second}.values():
+        if not backbone.is_label_free:
+            notes.append(f"{backbone.name} was trained with labels of people: these results are not annotation-free")
+    return notes
+
+
+def _check_name(option: str, name: str) -> None:
+    names = backbone_names()
+    if name in names or (option == "second_backbone" and not name):
+        return
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    suggestion = f", did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"features.{option}: unknown backbone {name!r}{suggestion} Known names: {', '.join(names)}")
+
+
+def _recognised(file: str, option: str) -> VitSpec:
+    from umscosod.features.weights import recognise
+
+    path = expand_user(file)
+    check_regular_file(path, cure=f"check {option}")
+    spec = recognise(path)
+    if spec is None:
+        raise WeightsError(f"weights {path} ({option}) fit none of {', '.join(VIT_SPECS)}; name a backbone to see why")
+    return spec
+
+
+def _weights_option(spec: VitSpec) -> str:
+    return "--weights" if spec is PAPER_FIRST else "--config.features.second-weights"
+
+
+def _describe(backbone: Backbone) -> str:
+    weights = f", weights {backbone.weights_sha256[:12]}" if backbone.weights_sha256 else ""
+    return f"{backbone.name} {backbone.grid_hw[0]}x{backbone.grid_hw[1]}{weights}"

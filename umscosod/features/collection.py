@@ -1,25 +1,305 @@
-"""The features of a whole collection.
+"""The features of a collection: each image encoded once, several at a time, or found in the cache by its content.
 
-Legend: ``N`` images, ``P`` patches, ``D`` token width.
+Legend: ``N`` images, ``P`` patches, ``D`` token width, ``H W`` pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import overload
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.features.assembly import STREAMS, Assembler
-from umscosod.features.backbone import Backbone
-from umscosod.features.cache import FeatureCache
-from umscosod.features.encodings import Encodings, Memory
+from umscosod.data.images import decode_image, image_sha256, read_upright_size, square_picture
+from umscosod.device import count_cores
+from umscosod.errors import DataError
+from umscosod.features.assembly import PICTURE, STREAMS, Assembler
+from umscosod.features.backbone import Backbone, BackbonePair
+from umscosod.features.cache import Arrays, FeatureCache, format_bytes
 from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
-from umscosod.features.registry import BackbonePair
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup
+from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
-_REMEMBERED_BYTES = 64 * 2**20  # of saliencies: 20,000 images
+logger = logging.getLogger(__name__)
+
+_MOST_THREADS = 8
+_MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two batches are in memory at a time
+
+_REMEMBERED_BYTES = 192 * 2**20
+
+
+class Memory:
+    """Arrays kept in memory until they fill a limit.
+
+    What came first stays: a job goes over its collection again and again, in which what was used last is what it needs
+    last.
+
+    Parameters
+    ----------
+    most_bytes : int
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._arrays: dict[Hashable, npt.NDArray[Any]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Give the array of a key, read-only; made where it is not there."""
+        if key not in self._arrays:
+            array = make()
+            array.flags.writeable = False
+            if array.nbytes > self._left:
+                return array
+            self._left -= array.nbytes
+            self._arrays[key] = array
+        return self._arrays[key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """Cache keys of one image: the picture at network size, and its encoding by either backbone."""
+
+    picture: str
+    streams: tuple[str, str]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.picture, *self.streams)
+
+
+_Decoding = tuple[ImageRef, Future[ByteArray]]
+_Decoded = tuple[ImageRef, ByteArray]
+
+
+class Encodings:
+    """Encodings of images, by image.
+
+    Parameters
+    ----------
+    pair : BackbonePair
+    config : PipelineConfig
+    cache : FeatureCache
+
+    Attributes
+    ----------
+    failures : dict of str to str
+        Reason by image id.
+    sha256 : dict of str to str
+        Hash of each usable file.
+    """
+
+    def __init__(self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache) -> None:
+        self.pair, self.config, self.cache = pair, config, cache
+        self.failures: dict[str, str] = {}
+        self.sha256: dict[str, str] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._memory = Memory(_REMEMBERED_BYTES)
+
+    def __contains__(self, image_id: object) -> bool:
+        """Whether an image of this id can be used."""
+        return image_id in self._entries
+
+    def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
+        """Find every image's entries and make those that are missing, after a look at the disk.
+
+        Pictures are decoded in threads, a batch ahead of the backbones. An image that cannot be used is a failure, and
+        the others go on.
+
+        Parameters
+        ----------
+        images : sequence of ImageRef
+        progress : callable
+            Called once per image as stage ``features``.
+
+        Raises
+        ------
+        CacheError
+            The features do not fit on the disk, or it cannot be written.
+        """
+        for image in images:
+            try:
+                self._locate(image)
+            except DataError as error:
+                self._leave_out(image, error)
+        lacking = [at for at, image in enumerate(images) if image.id in self._entries and self._missing(image)]
+        told, is_checked = 0, False
+        progress(0, len(images), "features")
+        with contextlib.closing(self._iter_decoded(lacking, images)) as batches:
+            for place, batch in batches:
+                self._encode(batch)
+                is_checked = is_checked or self._check_disk(images[place], sum(at > place for at in lacking))
+                while told <= place:
+                    told += 1
+                    progress(told, len(images), "features")
+        while told < len(images):
+            told += 1
+            progress(told, len(images), "features")
+
+    def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
+        """Read an array of a usable image, see `umscosod.features.assembly.Read`.
+
+        An entry that was pruned or damaged since it was written is made again. What is read is remembered within a
+        limit.
+
+        Raises
+        ------
+        DataError
+            It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
+        """
+        entry = self._entries[image.id]
+        key = entry.picture if part == PICTURE else entry.streams[STREAMS.index(part)]
+        return self._memory.get((key, name), lambda: self._load(image, key, name))
+
+    def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
+        arrays = self.cache.get(key, [name])
+        if arrays is None:
+            self._write([(image, self._decode(image))], [key])
+            arrays = self.cache.get(key, [name])
+        if arrays is None:
+            raise DataError(
+                f"{image.path}: its features vanish from the cache {self.cache.root} as fast as they are written"
+            )
+        return arrays[name]
+
+    @property
+    def _backbones(self) -> tuple[Backbone, Backbone]:
+        return self.pair.first, self.pair.second
+
+    def _locate(self, image: ImageRef) -> None:
+        """Name the cache entries of an image by what is in the file."""
+        sha256 = image_sha256(image.path)
+        data, size_px = self.config.data, self.config.features.size_px
+        # with the limits in the key, a picture that is refused under other limits is not taken from the cache
+        limits = (str(data.max_pixels), str(data.min_side_px))
+        self._entries[image.id] = _Entry(
+            picture=self.cache.key(sha256, "picture", str(size_px), *limits),
+            streams=(self.cache.key(sha256, self.pair.first.id), self.cache.key(sha256, self.pair.second.id)),
+        )
+        self.sha256[image.id] = sha256
+
+    def _leave_out(self, image: ImageRef, error: DataError) -> None:
+        self._entries.pop(image.id, None)
+        self.sha256.pop(image.id, None)
+        self.failures[image.id] = str(error)
+        logger.warning("%s: left out: %s", image.id, error)
+
+    def _missing(self, image: ImageRef) -> list[str]:
+        return [key for key in self._entries[image.id].keys if self.cache.size(key) is None]
+
+    def _check_disk(self, made: ImageRef, left: int) -> bool:
+        """Refuse `left` more images that will not fit; True if `made`, whose size tells, could be made."""
+        if made.id not in self._entries:
+            return False
+        size = sum(self.cache.size(key) or 0 for key in self._entries[made.id].keys)
+        if left:
+            logger.info("%d more images to encode, about %s", left, format_bytes(size * left))
+            self.cache.check_free(size * left)
+        return True
+
+    def _iter_decoded(
+        self, places: Sequence[int], images: Sequence[ImageRef]
+    ) -> Generator[tuple[int, list[_Decoding]], None, None]:
+        """Decode the images at `places`, a batch ahead; gives the last place of each batch and the batch."""
+        workers = min(_MOST_THREADS, count_cores())
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="umscosod-decode")
+        ahead: tuple[int, list[_Decoding]] | None = None
+        try:
+            for batch in self._plan(places, images):
+                now = ahead
+                ahead = batch[-1], [(images[at], pool.submit(self._decode, images[at])) for at in batch]
+                if now is not None:
+                    yield now
+            if ahead is not None:
+                yield ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _plan(self, places: Sequence[int], images: Sequence[ImageRef]) -> Iterator[list[int]]:
+        """Cut a list of places into batches; the first image goes alone, as it tells how large the others will be."""
+        most = max(backbone.batch_size for backbone in self._backbones)
+        batch: list[int] = []
+        pixels = 0
+        for at in places:
+            size = _count_pixels(images[at])
+            if batch and (batch[0] == places[0] or len(batch) == most or pixels + size > _MOST_PIXELS):
+                yield batch
+                batch, pixels = [], 0
+            batch.append(at)
+            pixels += size
+        if batch:
+            yield batch
+
+    def _decode(self, image: ImageRef) -> ByteArray:
+        """Decode an image.
+
+        Raises
+        ------
+        DataError
+            It cannot be decoded, or is no longer the file whose hash is in the keys.
+        """
+        data = self.config.data
+        try:
+            return decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+        finally:
+            # Looked at after the pixels were read and before anything is written. A file caught half-written also
+            # decodes with an error of its own; that it was changed is what the user needs to know.
+            if image_sha256(image.path) != self.sha256[image.id]:
+                raise DataError(f"{image.path}: the file was changed while it was in use; run again")
+
+    def _encode(self, batch: Iterable[_Decoding]) -> None:
+        """Write what the images of a batch lack; each that cannot be decoded or encoded is left out."""
+        decoded: list[_Decoded] = []
+        for image, picture in batch:
+            try:
+                decoded.append((image, picture.result()))
+            except DataError as error:
+                self._leave_out(image, error)
+        try:
+            self._write(decoded, self._all_missing(decoded))
+        except DataError:  # one of them; which, shows when each goes by itself
+            for one in decoded:
+                try:
+                    self._write([one], self._all_missing([one]))
+                except DataError as error:
+                    self._leave_out(one[0], error)
+
+    def _all_missing(self, decoded: Sequence[_Decoded]) -> set[str]:
+        return {key for image, _ in decoded for key in self._missing(image)}
+
+    def _write(self, decoded: Sequence[_Decoded], keys: Collection[str]) -> None:
+        """Write those of the images' entries that are among `keys`; equal files share theirs."""
+        size_px = self.config.features.size_px
+        for key, picture_HW3 in {self._entries[image.id].picture: picture for image, picture in decoded}.items():
+            if key in keys:
+                size = np.asarray(picture_HW3.shape[:2], np.int64)
+                self.cache.put(key, {"picture": square_picture(picture_HW3, size_px), "size": size})
+        for index, backbone in enumerate(self._backbones):
+            wanted = {self._entries[image.id].streams[index]: picture for image, picture in decoded}
+            wanted = {key: picture for key, picture in wanted.items() if key in keys}
+            for key, encoded in zip(wanted, backbone.encode(list(wanted.values())) if wanted else (), strict=True):
+                self.cache.put(key, _encoding_arrays(encoded), {"backbone": backbone.id})
+
+
+def _count_pixels(image: ImageRef) -> int:
+    """Pixels of an image by its header; 0 where that cannot be read, which decoding will say."""
+    try:
+        (height, width), _ = read_upright_size(image.path)
+    except DataError:
+        return 0
+    return height * width
+
+
+def _encoding_arrays(encoded: EncodedImage) -> Arrays:
+    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
+
+
+_SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
 
 
 class FeatureCollection(Sequence[GroupFeatures]):
@@ -59,7 +339,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         progress: ProgressFn = ignore_progress,
     ) -> None:
         self.pair, self.config, self.cache = pair, config, cache
-        self._saliencies = Memory(_REMEMBERED_BYTES)
+        self._saliencies = Memory(_SALIENCY_BYTES)
         self._encodings = Encodings(pair, config, cache)
         self._encodings.make([image for group in groups for image in group.images], progress)
         self.failures, self.sha256 = self._encodings.failures, self._encodings.sha256

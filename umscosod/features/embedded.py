@@ -1,11 +1,9 @@
-"""The backbone without weights: descriptors per cell and the contrast to the border.
+"""The backbone without weights: descriptors per cell, and the contrast to the border in place of self-attention.
 
 Own implementation of the background measure of Zhu, Liang, Wei and Sun, "Saliency Optimization from Robust
 Background Detection", CVPR 2014 (DOI 10.1109/CVPR.2014.360), on grid cells instead of superpixels.
 
-Legend: ``P = h * w`` cells, row-major; ``B`` cells on the border; ``E`` edges.
-
-Legend: ``H W`` pixels, ``h w`` cells, ``C`` channels.
+Legend: ``P = h * w`` cells, row-major; ``B`` cells on the border; ``E`` edges; ``H W`` pixels, ``C`` channels.
 """
 
 from __future__ import annotations

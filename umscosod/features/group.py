@@ -1,10 +1,6 @@
-"""What is made of a group's features: a whitening, a saliency that the group agrees on.
+"""What a collection and a group add to encodings: the whitening of tokens, and a saliency that the group agrees on.
 
-Legend: ``N`` images, ``P`` patches, ``D`` token width; `F` is D or any other feature width.
-
-Suffixes: ``A`` attention heads, ``P`` patches.
-
-Legend: ``N`` images, ``P`` patches, ``D`` token width.
+Legend: ``N`` images, ``P`` patches, ``D`` token width, ``A`` attention heads; ``F`` is D or another feature width.
 """
 
 from __future__ import annotations

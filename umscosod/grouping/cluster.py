@@ -1,11 +1,10 @@
 """Images as vectors, and clusters of them.
 
-Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` width of a vector.
-
 All similarities are cosines of unit vectors, so that means over pairs follow from sums of vectors: nothing but the
 sample's distances grows with the square of the collection.
 
-Legend: ``N`` images, ``E`` width of a vector, ``K`` groups. Labels are ``0 .. K - 1``, and -1 for left over.
+Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` width of a vector, ``K`` groups. Labels are
+``0 .. K - 1``, and -1 for left over.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist
 
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.device import resolve_device
+from umscosod.device import numpy_generator, resolve_device
 from umscosod.errors import ConfigError, DataError, count_of
+from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import fit_whitening, saliency_from_attention
-from umscosod.features.registry import build_backbones
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config.schema import check_section
 from umscosod.data.files import check_place, open_atomic
 from umscosod.data.groups import groups_from_images
+from umscosod.device import numpy_generator
 from umscosod.errors import DataError, count_of
 from umscosod.features.collection import FeatureCollection
 from umscosod.grouping.cluster import (
@@ -29,7 +30,6 @@ from umscosod.grouping.cluster import (
     encoded_collection,
 )
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, ImageGroup, ImageRef
 
 # When a group is called mixed: where the lower quartile of its pairs is no higher than this quantile of random draws'.

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from umscosod.config import NetworkConfig
+from umscosod.device import derive_seed
 from umscosod.errors import DataError
 from umscosod.network.afmm import HEADS, Afmm
 from umscosod.network.cfmm import Cfmm
 from umscosod.network.decoder import Decoder, resize_maps
 from umscosod.network.fram import Fram
-from umscosod.seed import derive_seed
 
 
 class NetworkOutput(NamedTuple):

@@ -13,8 +13,8 @@ from umscosod.config.io import validate_config
 from umscosod.data.files import open_atomic
 from umscosod.device import resolve_device
 from umscosod.errors import CheckpointError, ConfigError, shorten
+from umscosod.features.backbone import AUTO, BackbonePair, check_backbones
 from umscosod.features.group import Whitening
-from umscosod.features.registry import AUTO, BackbonePair, check_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.maps import PROBE, Source, probe_maps
 from umscosod.pipeline.setup import Prepared, check_detections

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.confidence.judge import GroupJudgement
-from umscosod.config.removed import iter_differences
+from umscosod.config.io import iter_differences
 from umscosod.data.files import (
     GUARDED,
     JOB_FILE,

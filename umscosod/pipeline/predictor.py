@@ -17,8 +17,8 @@ from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.assembly import STREAMS, Assembler, EncodedPicture, assemble_group
+from umscosod.features.backbone import BackbonePair, build_backbones
 from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
-from umscosod.features.registry import BackbonePair, build_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps

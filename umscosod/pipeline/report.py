@@ -21,7 +21,7 @@ from umscosod.device import resolve_device
 from umscosod.errors import DataError, count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import build_row, write_report
-from umscosod.features.registry import BackbonePair, identify_backbones
+from umscosod.features.backbone import BackbonePair, identify_backbones
 from umscosod.pipeline.job import are_whole
 from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import (

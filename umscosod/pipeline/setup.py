@@ -22,10 +22,10 @@ from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.folder import path_inside
+from umscosod.features.backbone import AUTO, BackbonePair, build_backbones
 from umscosod.features.cache import file_sha256, open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import Whitening
-from umscosod.features.registry import AUTO, BackbonePair, build_backbones
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.proposals import CocoProposer

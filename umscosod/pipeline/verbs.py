@@ -15,8 +15,7 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
-from umscosod.features.backbone import Backbone
-from umscosod.features.registry import BackbonePair, blank_pair, pair_backbones
+from umscosod.features.backbone import Backbone, BackbonePair, blank_pair, pair_backbones
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,

@@ -1,13 +1,13 @@
 """The linear probe: one classifier of patches fitted to the labels of all groups.
 
 A label errs per picture: a cluster too many, an object half taken. A linear classifier of frozen patches, fitted to the
-labels of the whole collection under a strong ridge, is too stiff to learn such faults and sees every group's background
-as negatives, so that sky and grass, common to all groups, are pushed away in each.
+labels of the whole collection under a strong ridge, is too stiff to learn such faults. Every group's background is
+negative for it, so that sky and grass, common to all groups, are pushed away in each.
 
 Suffixes: ``M`` patches drawn, ``N`` images of a group, ``P`` patches, ``F`` width of the patch description.
 
-A safetensors file: ``mean`` and ``weights``, float64, (F,), ``bias`` and ``spread``, float64, (1,). Its metadata has
-one entry, as the order of several is not fixed and a job taken up again must end with the same bytes.
+Its file is safetensors: ``mean`` and ``weights``, float64, (F,), ``bias`` and ``spread``, float64, (1,). The metadata has
+one entry, as the order of several is not fixed and a resumed job must end with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from safetensors.numpy import save
 
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import resize_centred
+from umscosod.device import numpy_generator
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.seed import numpy_generator
 from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
 
 logger = logging.getLogger(__name__)

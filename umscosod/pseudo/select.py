@@ -1,10 +1,7 @@
-"""CM-SPLG: categories of masks, their frequency, their overlap with the attention (eq. 1).
+"""CM-SPLG: categories of masks, their frequency in the group, their overlap with the attention (eq. 1).
 
-Suffixes: ``P`` patches, ``h w`` the token grid.
-
-Suffixes: ``M`` masks of all images of the group, ``P`` patches, ``D`` token width.
-
-Suffixes: ``N`` images of the group, ``M`` masks, ``h w`` the token grid, ``H W`` the size of an image's masks.
+Suffixes: ``N`` images of the group, ``M`` masks, ``P`` patches, ``D`` token width, ``h w`` the token grid, ``H W`` the
+size of an image's masks.
 """
 
 from __future__ import annotations

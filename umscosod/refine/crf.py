@@ -1,4 +1,4 @@
-"""What DenseCRF starts from: how likely each pixel is foreground, and what that costs as an energy.
+"""DenseCRF (Krähenbühl and Koltun, arXiv 1210.5644): what it starts from, and the mean-field steps of pydensecrf.
 
 Two labels, background 0 and foreground 1. Shape suffix ``L``: labels.
 """

@@ -1,7 +1,8 @@
 """DenseCRF over many images at once, in processes: it holds the GIL, so threads gain nothing.
 
-The input ends when `umscosod.refine.crf_pool` closes it or when the process that holds it dies, however it dies. Both
-ways travel frames: a length of 8 bytes, then arrays as ``.npz``.
+A worker reads jobs on its standard input and writes answers on its standard output. Its input ends when the pool closes
+it or when the parent process dies, however it dies; then the worker ends. Both ways travel frames: a length of 8 bytes,
+then arrays as ``.npz``.
 """
 
 from __future__ import annotations

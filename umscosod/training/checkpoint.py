@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from umscosod.config import NetworkConfig
-from umscosod.config.removed import drop_removed
+from umscosod.config.io import drop_removed
 from umscosod.config.schema import check_setting, iter_settings
 from umscosod.data.files import open_atomic, read_json, why_unreadable
 from umscosod.errors import CheckpointError, ConfigError, DataError, shorten

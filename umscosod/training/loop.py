@@ -1,6 +1,7 @@
-"""The teacher: an exponential moving average of the network that is trained.
+"""Stage 2, training: the network learns the pseudo-labels, a group a step (eq. 9, 10).
 
-Killed at any moment, a run resumes from its last checkpoint and ends with the bits it would have had (CPU).
+What predicts is the teacher, an exponential moving average of the network over its steps. Killed at any moment, a run
+resumes from its last checkpoint and ends with the bits it would have had (CPU).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umscosod.config.removed import is_as_fixed
+from umscosod.config.io import is_as_fixed
 from umscosod.data.files import open_atomic
 from umscosod.errors import CheckpointError, shorten
 from umscosod.network.model import UmsNetwork

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from umscosod.device import numpy_generator
 from umscosod.errors import DataError
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.seed import numpy_generator
 from umscosod.types import NAMES, ImageGroup, PseudoLabel
 
 

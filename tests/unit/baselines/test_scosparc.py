@@ -17,7 +17,7 @@ from umscosod.baselines.scosparc import (
     scosparc_maps,
     train_scosparc,
 )
-from umscosod.seed import derive_seed
+from umscosod.device import derive_seed
 from umscosod.types import GroupFeatures
 
 CPU = torch.device("cpu")

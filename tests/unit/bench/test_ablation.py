@@ -14,10 +14,19 @@ import pytest
 from tests.jobs import quick_config, read_tree, select
 from tests.synthetic import tiny_collection
 from umscosod.bench import ablation
-from umscosod.bench.ablation import AblationReport, Spread, format_ablation, run_ablation, save_ablation
+from umscosod.bench.ablation import (
+    LABELS,
+    MODULES,
+    AblationReport,
+    Spread,
+    Study,
+    Variant,
+    format_ablation,
+    run_ablation,
+    save_ablation,
+)
 from umscosod.bench.entries import Entry
 from umscosod.bench.run import run_bench
-from umscosod.bench.studies import LABELS, MODULES, Study, Variant
 from umscosod.bench.table import BenchReport, Cell
 from umscosod.cli import main
 from umscosod.config import PipelineConfig

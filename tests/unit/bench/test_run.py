@@ -15,9 +15,8 @@ from PIL import Image
 from tests.jobs import quick_config, read_tree
 from tests.synthetic import tiny_collection
 from umscosod.bench.entries import parse_methods
-from umscosod.bench.page import disagreement
 from umscosod.bench.run import run_bench, save_bench
-from umscosod.bench.table import BenchReport
+from umscosod.bench.table import BenchReport, disagreement
 from umscosod.cli import main
 from umscosod.config import PipelineConfig
 from umscosod.errors import Cancelled, ConfigError

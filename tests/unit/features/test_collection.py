@@ -17,11 +17,11 @@ from umscosod.config import DataConfig, FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.images import decode_image
 from umscosod.errors import CacheError, DataError
+from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import Arrays, FeatureCache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.embedded import EmbeddedBackbone
 from umscosod.features.group import Whitening
-from umscosod.features.registry import BackbonePair
 from umscosod.types import ByteArray, EncodedImage, GroupFeatures, ImageGroup
 
 SIZE = 64
@@ -168,7 +168,7 @@ def test_a_group_of_one_and_a_picture_of_one_colour(setup: Setup) -> None:
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that was read stays in memory."""
-    monkeypatch.setattr("umscosod.features.encodings._REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("umscosod.features.collection._REMEMBERED_BYTES", 0)
     monkeypatch.setattr("umscosod.features.collection._REMEMBERED_BYTES", 0)
 
 
@@ -204,7 +204,7 @@ def overwrite_when_decoded(monkeypatch: pytest.MonkeyPatch, image: Path, content
             image.write_bytes(content)
         return picture_HW3
 
-    monkeypatch.setattr("umscosod.features.encodings.decode_image", decode)
+    monkeypatch.setattr("umscosod.features.collection.decode_image", decode)
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -16,11 +16,11 @@ from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.images import decode_image
 from umscosod.errors import Cancelled, DataError
-from umscosod.features import encodings as module
+from umscosod.features import collection as module
+from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache
+from umscosod.features.collection import Encodings, Memory
 from umscosod.features.embedded import EmbeddedBackbone
-from umscosod.features.encodings import Encodings, Memory
-from umscosod.features.registry import BackbonePair
 from umscosod.progress import ignore_progress
 from umscosod.types import ByteArray, EncodedImage, ImageRef
 

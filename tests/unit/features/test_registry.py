@@ -17,8 +17,9 @@ from timm.models import VisionTransformer
 
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
-from umscosod.features import registry, weights
-from umscosod.features.registry import (
+from umscosod.features import backbone as registry
+from umscosod.features import weights
+from umscosod.features.backbone import (
     BackbonePair,
     backbone_names,
     build_backbones,

@@ -12,9 +12,9 @@ import pytest
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.device import resolve_device
+from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
-from umscosod.features.registry import build_backbones
 from umscosod.grouping.discover import check_group, check_groups
 
 DEV = Path(__file__).resolve().parents[4] / "shared" / "data" / "dev"

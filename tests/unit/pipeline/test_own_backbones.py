@@ -13,8 +13,8 @@ from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.data.images import resize_picture
 from umscosod.data.masks import read_mask
 from umscosod.errors import ConfigError
+from umscosod.features.backbone import backbone_names
 from umscosod.features.embedded import cell_means
-from umscosod.features.registry import backbone_names
 from umscosod.pipeline import label_groups, predict
 from umscosod.types import ByteArray, EncodedImage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from umscosod.config import PipelineConfig
-from umscosod.features import assembly, encodings
+from umscosod.features import assembly, collection
 from umscosod.features.cache import Arrays, FeatureCache
 from umscosod.pipeline import label_groups
 
@@ -55,7 +55,7 @@ def test_a_job_reads_each_array_once_and_sharpens_each_group_once(
 def test_without_memory_a_step_reads_the_images_it_draws(
     images: Path, config: PipelineConfig, tmp_path: Path, reads: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encodings, "_REMEMBERED_BYTES", 0)
+    monkeypatch.setattr(collection, "_REMEMBERED_BYTES", 0)
     label(images, tmp_path / "short", config, epochs=1)
     short = Counter(reads)
     reads.clear()

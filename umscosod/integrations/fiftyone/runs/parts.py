@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from umscosod.config.removed import iter_differences
+from umscosod.config.io import iter_differences
 from umscosod.data.files import (
     JOB_FILE,
     describe_damage,
