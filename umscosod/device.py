@@ -1,7 +1,7 @@
 """Devices, cores and threads that do the work, and seeds of the random numbers it draws.
 
-Small linear algebra gets one thread: more cost more than they gain, and equal bits need one. A seed is a function of the
-run's seed and of its purpose: there is no global state, so the order of work never matters.
+Small linear algebra gets one thread: more cost more than they gain, and equal bits need one. A seed is a function of
+the run's seed and of its purpose: there is no global state, so the order of work never matters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Cues: label-free measurements of a mask, an image or a group, from which its confidence is computed.
 
-Suffixes: ``N`` images of the group, ``P`` patches, ``D`` token width, ``F`` width of a description, ``H W`` network size.
+Suffixes: ``N`` images of the group, ``P`` patches, ``D`` token width, ``F`` width of a description, ``H W`` network
+size.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 The command line, the App form and the docs read this file. "spec" is the project's method specification, "eq." an
 equation of the paper; ``presets/paper.yaml`` lists where the paper's form differs from these defaults.
 
-What a person may want to change, what a preset sets and what a study leaves out is here. Other numbers of the method are
-constants beside the code that reads them; those that were settings once are listed in ``io.py``. `GroupingConfig` is no
-section of `PipelineConfig`: how groups were found decides no mask once they are given.
+What a person may want to change, what a preset sets and what a study leaves out is here. Other numbers of the method
+are constants beside the code that reads them; those that were settings once are listed in ``io.py``. `GroupingConfig`
+is no section of `PipelineConfig`: how groups were found decides no mask once they are given.
 """
 
 from __future__ import annotations

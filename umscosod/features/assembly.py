@@ -1,6 +1,7 @@
 """The features of a group: stacked, whitened and sharpened encodings, each array made when a step first asks for it.
 
-A step of the method looks at some arrays only: the judgement of a mask at the saliency, training at the images it draws.
+A step of the method looks at some arrays only: the judgement of a mask at the saliency, training at the images it
+draws.
 
 Legend: ``N`` images, ``P`` patches, ``D`` token width; ``F`` is D or another feature width.
 """

@@ -3,8 +3,8 @@
 All similarities are cosines of unit vectors, so that means over pairs follow from sums of vectors: nothing but the
 sample's distances grows with the square of the collection.
 
-Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` width of a vector, ``K`` groups. Labels are
-``0 .. K - 1``, and -1 for left over.
+Legend: ``N`` images of the collection, ``P`` patches, ``D`` token width, ``E`` width of a vector, ``K`` groups.
+Labels are ``0 .. K - 1``, and -1 for left over.
 """
 
 from __future__ import annotations

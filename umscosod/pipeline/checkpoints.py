@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from umscosod.baselines.choose import BASELINES
+from umscosod.baselines import BASELINES
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.config.io import validate_config
 from umscosod.data.files import open_atomic

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError
 
-from umscosod.baselines.choose import TRAINED, UNTRAINED, untrained_maps
+from umscosod.baselines import TRAINED, UNTRAINED, untrained_maps
 from umscosod.config import PipelineConfig
 from umscosod.data.files import GUARDED, open_atomic, real_path
 from umscosod.data.images import read_upright_size

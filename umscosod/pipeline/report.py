@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod import __version__
-from umscosod.baselines.choose import BASELINES
+from umscosod.baselines import BASELINES
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, validate_config
 from umscosod.data.files import OWN_FILES, lock_folder, open_atomic, read_json

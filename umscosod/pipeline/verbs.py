@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umscosod.baselines.choose import BASELINES
+from umscosod.baselines import BASELINES
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path

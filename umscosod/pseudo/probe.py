@@ -1,13 +1,13 @@
 """The linear probe: one classifier of patches fitted to the labels of all groups.
 
-A label errs per picture: a cluster too many, an object half taken. A linear classifier of frozen patches, fitted to the
-labels of the whole collection under a strong ridge, is too stiff to learn such faults. Every group's background is
-negative for it, so that sky and grass, common to all groups, are pushed away in each.
+A label errs per picture: a cluster too many, an object half taken. A linear classifier of frozen patches, fitted to
+the labels of the whole collection under a strong ridge, is too stiff to learn such faults. Every group's background
+is negative for it, so that sky and grass, common to all groups, are pushed away in each.
 
 Suffixes: ``M`` patches drawn, ``N`` images of a group, ``P`` patches, ``F`` width of the patch description.
 
-Its file is safetensors: ``mean`` and ``weights``, float64, (F,), ``bias`` and ``spread``, float64, (1,). The metadata has
-one entry, as the order of several is not fixed and a resumed job must end with the same bytes.
+Its file is safetensors: ``mean`` and ``weights``, float64, (F,), ``bias`` and ``spread``, float64, (1,). The metadata
+has one entry, as the order of several is not fixed and a resumed job must end with the same bytes.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ import pytest
 
 from tests.jobs import assert_same, read_results, read_tree, select
 from tests.unit.pipeline.conftest import Finished
-from umscosod.baselines import scosparc
-from umscosod.baselines.choose import BASELINES
+from umscosod.baselines import BASELINES, scosparc
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_config
 from umscosod.errors import Cancelled, ConfigError, OtherResultsError
