@@ -135,72 +135,76 @@ def _registry(base: PipelineConfig, *, hides_rare: bool) -> tyro.constructors.Co
     With `hides_rare` the help leaves out what is marked as `RARE`; it is understood all the same.
     """
     registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _path_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        if info.type is not Path:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="PATH",
-            instance_from_str=_read_path,
-            is_instance=lambda value: isinstance(value, Path),
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    @registry.primitive_rule
-    def _whole_number_rule(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        if info.type is not int:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=_read_whole_number,
-            is_instance=lambda value: type(value) is int,
-            str_from_instance=lambda value: [str(value)],
-        )
-
-    @registry.struct_rule
-    def _settings_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
-        section = info.type
-        if not isinstance(section, type) or section not in section_types() | {GroupingConfig}:
-            return None
-        default = base if section is PipelineConfig else info.default
-        hints = get_type_hints(section)
-        helps = {setting.name: f"{setting.meaning}{_bounds_text(setting.bounds)}" for setting in iter_settings(section)}
-        return tyro.constructors.StructConstructorSpec(
-            instantiate=section,
-            fields=tuple(
-                tyro.constructors.StructFieldSpec(
-                    name=field.name,
-                    type=hints[field.name],
-                    default=getattr(default, field.name),
-                    helptext=helps.get(field.name, hints[field.name].__doc__),
-                )
-                for field in dataclasses.fields(section)
-            ),
-        )
-
-    @registry.struct_rule
-    def _command_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
-        if not hides_rare or not dataclasses.is_dataclass(info.type) or info.type.__module__ not in _OF_COMMANDS:
-            return None
-        hints = get_type_hints(info.type, include_extras=True)
-        return tyro.constructors.StructConstructorSpec(
-            instantiate=info.type,
-            fields=tuple(
-                tyro.constructors.StructFieldSpec(
-                    name=field.name,
-                    type=_suppress(hints[field.name]),
-                    default=_default_of(field),
-                )
-                for field in dataclasses.fields(info.type)
-            ),
-        )
-
+    registry.primitive_rule(_path_rule)
+    registry.primitive_rule(_whole_number_rule)
+    registry.struct_rule(lambda info: _settings_rule(info, base))
+    if hides_rare:
+        registry.struct_rule(_command_rule)
     return registry
+
+
+def _path_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=_read_path,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _whole_number_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=_read_whole_number,
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _settings_rule(
+    info: tyro.constructors.StructTypeInfo, base: PipelineConfig
+) -> tyro.constructors.StructConstructorSpec | None:
+    section = info.type
+    if not isinstance(section, type) or section not in section_types() | {GroupingConfig}:
+        return None
+    default = base if section is PipelineConfig else info.default
+    hints = get_type_hints(section)
+    helps = {setting.name: f"{setting.meaning}{_bounds_text(setting.bounds)}" for setting in iter_settings(section)}
+    return tyro.constructors.StructConstructorSpec(
+        instantiate=section,
+        fields=tuple(
+            tyro.constructors.StructFieldSpec(
+                name=field.name,
+                type=hints[field.name],
+                default=getattr(default, field.name),
+                helptext=helps.get(field.name, hints[field.name].__doc__),
+            )
+            for field in dataclasses.fields(section)
+        ),
+    )
+
+
+def _command_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+    if not dataclasses.is_dataclass(info.type) or info.type.__module__ not in _OF_COMMANDS:
+        return None
+    hints = get_type_hints(info.type, include_extras=True)
+    return tyro.constructors.StructConstructorSpec(
+        instantiate=info.type,
+        fields=tuple(
+            tyro.constructors.StructFieldSpec(
+                name=field.name, type=_suppress(hints[field.name]), default=_default_of(field)
+            )
+            for field in dataclasses.fields(info.type)
+        ),
+    )
 
 
 def _suppress(hint: Any) -> Any:
