@@ -123,9 +123,11 @@ def open_form(operator: Any, inputs: Any, ctx: Any) -> tuple[Form, Outlook]:
 
 def features_in_words(config: PipelineConfig) -> str:
     """Name the features that the settings select on this machine, in words."""
+    name = config.features.backbone
+    if name not in BACKBONES:  # one that another package brings
+        return f"{name} features"
     if not first_width(config.features):
         return "weight-free features"
-    name = config.features.backbone
     return "vision transformer features" if name == "auto" else f"{BACKBONES[name].split(':')[0]} features"
 
 

@@ -238,9 +238,9 @@ def format_label_report(report: LabelReport) -> str:
     summary = ", ".join(f"{counts.get(status, 0)} {status.value}" for status in Status)
     speed = f"; {report.seconds:.1f} s, {report.seconds / total:.2f} s an image" if total else ""
     lines.append(f"{summary} of {count_of(total, 'image')}{speed}")
-    doubted = sum(row.status is Status.LABELLED and bool(row.reason) for row in report.rows)
-    if doubted:
-        lines.append(f"{doubted} labelled with low confidence: reasons in report.json and the contact sheet")
+    uncertain = sum(row.status is Status.LABELLED and bool(row.reason) for row in report.rows)
+    if uncertain:
+        lines.append(f"{uncertain} labelled with low confidence: reasons in report.json and the contact sheet")
     if not counts.get(Status.LABELLED, 0):
         lines.append("nothing was labelled")
     return "\n".join([*lines, *_list_places(report.out)])

@@ -123,7 +123,7 @@ class MaskJudgement:
     ----------
     confidence : float
         In [0, 1]: an estimate of the IoU with what a person would draw, lowered where the image is unlike its group;
-        0 for an empty mask. A doubt about the whole group is a flag of its own and leaves the order of its masks.
+        0 for an empty mask. That the group is mixed is a flag of its own and leaves the order of its masks.
     reason : str
         In words where the confidence is low or the group is mixed; else ``""``.
     is_unlike : bool

@@ -1,4 +1,4 @@
-"""Facets of the streams as unit vectors: what pseudo-label cleaning and the peers compare of a patch.
+"""Facets of the streams as unit vectors: what pseudo-label cleaning and the baselines compare of a patch.
 
 Suffixes: ``N`` images, ``P`` patches of the first stream, ``Q`` of the second, ``D K E`` widths.
 """

@@ -147,7 +147,7 @@ class MaskProposal:
     mask_hw : ndarray, bool, (h, w)
         On the token grid or at the image's own size; all masks of an image have one size.
     score : float
-        The maker's trust in it, in [0, 1]; 1 where the maker gives none.
+        The source's score of it, in [0, 1]; 1 where the source gives none.
     level : int
         0 whole, 1 part, 2 subpart.
     source : str

@@ -309,12 +309,6 @@ def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: S
     update_run(dataset, key, config, n_samples=len(ids), sample_ids_sha256=digest)
 
 
-def frozen_samples(dataset: Any, key: str) -> list[str]:
-    """Return the ids of the samples that a run has processed; empty before its first part is complete."""
-    results = dataset.load_run_results(key)
-    return [] if results is None else list(results.sample_ids)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeletedRun:
     """What `delete_run` removed, and what it kept of the run.
