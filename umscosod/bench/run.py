@@ -99,7 +99,7 @@ def run_bench(
     cells: list[Cell] = []
     encoding: dict[str, float] = {}
     pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
-    notes: list[str] = list(pair.notes)
+    notes = list(pair.notes)
     for name, root in datasets.items():
         try:
             dataset = open_dataset(root, pair, config, progress)
@@ -116,12 +116,11 @@ def run_bench(
         for entry in methods:
             if entry.network_of in failed:
                 why = f"it takes the network of {entry.network_of}: failed"
-                cell = Cell(dataset=name, method=entry.name, error=why)
+                cells.append(Cell(dataset=name, method=entry.name, error=why))
             else:
                 here = _folder_for(entry, name, alone=len(datasets) == 1)
-                cell = _run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress)
-            cells.append(cell)
-            failed |= {entry.name} if cell.error else set()
+                cells.append(_run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress))
+            failed |= {entry.name} if cells[-1].error else set()
     return BenchReport(
         out=out,
         methods=tuple(entry.name for entry in methods),

@@ -156,15 +156,10 @@ def evaluate_dataset(
         view, gt_field, problems = _unite_instances(view, instances, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
     made_of = marks_of(dataset, (pred_field, gt_field))
+    compared: dict[str, Any] = {"definition": definition, "group_field": group_field}
     with showing(progress) as shown:
-        measured = measure_pairs(
-            view,
-            map_field or pred_field,
-            gt_field,
-            definition=definition,
-            group_field=group_field,
-            report=lambda done, total: shown(done, total, "evaluate"),
-        )
+        pairs = (view, map_field or pred_field, gt_field)
+        measured = measure_pairs(*pairs, **compared, report=lambda done, total: shown(done, total, "evaluate"))
     _explain(measured, problems)
     _check_any(measured, pred_field, gt_field)
     if key in dataset.list_evaluations():
@@ -176,8 +171,7 @@ def evaluate_dataset(
         method=CoSalEvaluationConfig,
         mask_targets={BACKGROUND: BACKGROUND_NAME, FOREGROUND: _object_name(dataset, gt_field)},
         progress=False,
-        definition=definition,
-        group_field=group_field,
+        **compared,
         map_field=map_field,
         image_fields=fields,
         made_of=made_of,

@@ -153,10 +153,9 @@ def group_dataset(
     cohesion: dict[str, float] = {}
     failures: dict[str, str] = {}
     if by == "discovered":
+        settings: dict[str, Any] = {"n_groups": n_groups, "config": config, "grouping": grouping}
         with showing(progress) as shown:
-            proposal = make_proposal(
-                dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
-            )
+            proposal = make_proposal(dataset, into, samples, **settings, progress=shown)
         names = {sample_id: name for name, ids in proposal.groups.items() for sample_id in ids}
         mixed, cohesion, failures = tuple(proposal.mixed), proposal.cohesion, proposal.failures
     else:
