@@ -294,7 +294,7 @@ def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelRe
 
 
 def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:
-    prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels, None))
+    prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels))
 
 
 def _has_work(labels: dict[str, PseudoLabel]) -> bool:

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from umscosod.config import PipelineConfig
 from umscosod.device import autocast, deterministic_kernels, resolve_device
-from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError
+from umscosod.errors import Cancelled, DataError, UmscosodError
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, save_checkpoint
-from umscosod.training.resume import METRICS_FILE, take_up
+from umscosod.training.resume import METRICS_FILE, resume_training
 from umscosod.training.sampler import (
     build_targets,
     compute_fingerprint,
@@ -91,7 +91,7 @@ class TrainedNetwork:
     checkpoint : Path
         Folder of the final checkpoint.
     resumed_step : int
-        Step the run was taken up at; 0 for a run from the start.
+        Step at which the run was resumed; 0 for a run from the start.
     """
 
     model: UmsNetwork
@@ -109,7 +109,6 @@ def train_network(
     *,
     groups: Sequence[ImageGroup] | None = None,
     resume: Literal["auto", "never", "must"] = "auto",
-    start: UmsNetwork | None = None,
 ) -> TrainedNetwork:
     """Train the network on the pseudo-labels of a collection (eq. 9, 10).
 
@@ -129,9 +128,7 @@ def train_network(
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
     resume : {"auto", "never", "must"}
-        Take up the run in `run_dir` if there is one; start anew and delete it; or insist that there is one.
-    start : UmsNetwork, optional
-        Start from these weights instead of the seed's (not a resume: a new run). Left unchanged.
+        Resume the run in `run_dir` if there is one; start anew and delete it; or insist that there is one.
 
     Returns
     -------
@@ -139,8 +136,6 @@ def train_network(
 
     Raises
     ------
-    ConfigError
-        `start` is another kind of network than the configuration asks for.
     CheckpointError
         The run in `run_dir` was made with other settings, data or backbones; or there is none to resume.
     DataError
@@ -152,14 +147,14 @@ def train_network(
     groups = [one.group for one in features] if groups is None else groups
     usable = select_groups(groups, labels, config.train.label_weights)
     order = tuple(usable)
-    meta = _describe_run(features[order[0]].take((0,)), config, compute_fingerprint(groups, labels, start))
-    model = _first_network(start, meta.dims, config).to(device)
+    meta = _describe_run(features[order[0]].take((0,)), config, compute_fingerprint(groups, labels))
+    model = build_network(config.network, *meta.dims, config.seed).to(device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=config.train.learning_rate)
 
     with deterministic_kernels(device):
         teacher = Teacher(model, config.train.ema_decay)
-        resumed = step = take_up(run_dir, meta, model, teacher.model, optimizer, resume)
+        resumed = step = resume_training(run_dir, meta, model, teacher.model, optimizer, resume)
         total = len(order) * config.train.epochs
         model.train()
         checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
@@ -186,18 +181,6 @@ def train_network(
     return TrainedNetwork(
         model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
     )
-
-
-def _first_network(start: UmsNetwork | None, dims: tuple[int, int], config: PipelineConfig) -> UmsNetwork:
-    """A copy of the network to start from, or the seed's."""
-    if start is None:
-        return build_network(config.network, *dims, config.seed)
-    if start.config != config.network or (start.dim_first, start.dim_second) != dims:
-        raise ConfigError(
-            f"the network to start from has {start.config} and widths {(start.dim_first, start.dim_second)}; this run "
-            f"has {config.network} and {dims}; use the same backbones and network settings"
-        )
-    return copy.deepcopy(start)
 
 
 def _check_same_images(seen: ImageGroup, listed: ImageGroup) -> None:

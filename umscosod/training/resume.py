@@ -33,7 +33,7 @@ METRICS_FILE = "metrics.jsonl"
 _FREE_TO_CHANGE = frozenset({"train.epochs", "train.checkpoint_every", "train.keep_checkpoints"})
 
 
-def take_up(
+def resume_training(
     run_dir: Path,
     meta: CheckpointMeta,
     model: UmsNetwork,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from umscosod.device import numpy_generator
@@ -151,9 +151,7 @@ def build_targets(labels: Sequence[PseudoLabel], out_hw: tuple[int, int]) -> Ten
     return torch.stack(resized)
 
 
-def compute_fingerprint(
-    groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel], start: nn.Module | None
-) -> str:
+def compute_fingerprint(groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel]) -> str:
     """Hash all that training depends on besides the configuration and the backbones.
 
     Parameters
@@ -162,8 +160,6 @@ def compute_fingerprint(
         Order counts: it is part of the seed.
     labels : mapping of image id to PseudoLabel
         Masks and weights.
-    start : Module or None
-        Network whose weights training starts from.
 
     Returns
     -------
@@ -178,7 +174,4 @@ def compute_fingerprint(
             digest.update(f"image\x1f{image.id}\x1f{image_weight(label)!r}\x1e".encode("utf-8", NAMES))
             if label is not None:
                 digest.update(f"{label.mask_hw.shape}".encode() + np.packbits(label.mask_hw).tobytes())
-    if start is not None:
-        for name, tensor in start.state_dict().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

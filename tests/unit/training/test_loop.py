@@ -16,7 +16,7 @@ from tests.unit.training.conftest import Collection, build_collection
 from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineConfig, TrainConfig
 from umscosod.config.io import change_config
 from umscosod.config.schema import settings
-from umscosod.errors import Cancelled, CheckpointError, ConfigError, DataError, UmscosodError
+from umscosod.errors import Cancelled, CheckpointError, DataError, UmscosodError
 from umscosod.network.predict import predict_maps
 from umscosod.training.checkpoint import load_network
 from umscosod.training.loop import TrainedNetwork, train_network
@@ -174,23 +174,6 @@ def test_lazy_features_are_loaded_once_a_step(collection: Collection, config: Pi
     assert lazy.loads == 12 + 1
     with pytest.raises(DataError, match="other images"):
         train_network(lazy, collection.labels, config, tmp_path / "b", groups=groups[::-1])
-
-
-def test_starting_from_other_weights_is_a_new_run(
-    collection: Collection, config: PipelineConfig, tmp_path: Path
-) -> None:
-    shared = train_network(*collection, config, tmp_path / "shared").model
-    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
-    one = [collection.features[0]]
-    own = train_network(one, collection.labels, config, tmp_path / "own", start=shared)
-    assert own.meta.step == 4
-    assert all(torch.equal(before[name], tensor) for name, tensor in shared.state_dict().items())
-    assert all(
-        not torch.equal(before[name], own.model.state_dict()[name]) for name in ("fram.mca.rows.mix", "afmm.norm.bias")
-    )
-    wider = dataclasses.replace(config, network=NetworkConfig(decoder=DecoderConfig(channels=12)))
-    with pytest.raises(ConfigError, match="network to start from"):
-        train_network(one, collection.labels, wider, tmp_path / "wider", start=shared)
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(
