@@ -53,7 +53,7 @@ def _fifo(folder: Path) -> None:
 
 
 def _interrupted(what: str, content: Callable[[], object] | bytes) -> Case:
-    """A training taken up again whose saved state is foreign."""
+    """A resumed training whose saved state is foreign."""
 
     def make(folder: Path) -> None:
         file = _folder(folder) / "state.pt"
@@ -61,7 +61,7 @@ def _interrupted(what: str, content: Callable[[], object] | bytes) -> Case:
             file.write_bytes(content)
         else:
             torch.save(content(), file)
-        for path in (folder / "result/run/groups").iterdir():
+        for path in ((folder / "result/run/finished.json"), *(folder / "result/run/groups").iterdir()):
             path.unlink()
 
     return Case(

@@ -23,7 +23,13 @@ def _again(what: str, make: Make, *, code: int = 2, says: str = "error: ", more:
 
 
 def _job(what: str, content: bytes | str) -> Case:
-    return _again(f"job.json: {what}", write("result/run/job.json", content))
+    """An interrupted job: of a finished one the record of its end is asked first."""
+
+    def make(folder: Path) -> None:
+        (folder / "result/run/finished.json").unlink()
+        write("result/run/job.json", content)(folder)
+
+    return _again(f"job.json: {what}", make)
 
 
 def _rows(what: str, content: bytes) -> Case:

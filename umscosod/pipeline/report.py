@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -147,7 +148,7 @@ def find_finished(
         As `umscosod.pipeline.setup.prepare`.
     """
     started, out = time.monotonic(), Path(out)
-    if not (out / "run" / _FINISHED).is_file():
+    if not os.path.isfile(out / "run" / _FINISHED):  # noqa: PTH113 - unlike Path.is_file, false for a name too long
         return None
     validate_config(config)
     groups = find_groups(images, out, inputs=named_files(config))

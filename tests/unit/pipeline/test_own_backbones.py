@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.data.images import resize_picture
+from umscosod.data.images import square_picture
 from umscosod.data.masks import read_mask
 from umscosod.errors import ConfigError
 from umscosod.features.backbone import backbone_names
@@ -35,7 +35,7 @@ class Colours:
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         assert len(images) <= self.batch_size
-        return [self._encode_one(resize_picture(image, self.size_px) / 255.0) for image in images]
+        return [self._encode_one(square_picture(image, self.size_px) / 255.0) for image in images]
 
     def _encode_one(self, picture_HW3: np.ndarray) -> EncodedImage:
         mean_hw3 = cell_means(picture_HW3, self.cell_px)

@@ -250,7 +250,7 @@ def _recorded(wanted: Mapping[str, Any]) -> list[Network]:
             dataset=names[run["_dataset_id"]],
             key=run["key"],
             backbones=tuple(run["config"]["backbones"]),
-            created=run["timestamp"].isoformat(timespec="seconds"),
+            created=run["timestamp"].isoformat(timespec="milliseconds"),
             n_samples=run["config"]["n_samples"],
             checkpoint=Path(run["config"]["checkpoint"]),
         )
