@@ -55,7 +55,7 @@ class ListRuns(QuickOperator):
                 "key": run.key,
                 "method": run.method.removeprefix("umscosod/"),
                 "state": f"{run.state} at {run.stopped_at}" if run.stopped_at else run.state,
-                "created": run.created,
+                "created": run.created[:19],
                 "counts": ", ".join(f"{count} {status}" for status, count in run.counts.items()),
                 "backbones": ", ".join(run.backbones),
                 "evaluations": ", ".join(f"{each} (old)" if each in run.stale else each for each in run.evaluations),

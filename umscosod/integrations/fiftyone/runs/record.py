@@ -242,7 +242,7 @@ def get_run(dataset: Any, key: str) -> RunSummary:
         state=state,
         stopped_at=stopped_at,
         seconds=values.get("seconds", 0.0),
-        created=info.timestamp.isoformat(timespec="seconds") if info.timestamp else "",
+        created=info.timestamp.isoformat(timespec="milliseconds") if info.timestamp else "",
         folder=Path(values["folder"]),
         fields=tuple(values["fields"]),
         n_samples=values["n_samples"],
