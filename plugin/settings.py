@@ -1,6 +1,6 @@
 """Adds the settings of the method to a form, on demand: most people need none."""
 
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from fiftyone.operators import types
 from typing_extensions import Doc
@@ -57,11 +57,6 @@ def get_help(config_class: type, name: str) -> str:
     hint = get_type_hints(config_class, include_extras=True)[name]
     notes: tuple[Any, ...] = getattr(hint, "__metadata__", ())
     return next((note.documentation for note in notes if isinstance(note, Doc)), "")
-
-
-def method_names() -> tuple[str, ...]:
-    """Return the names of the library's methods."""
-    return get_args(get_type_hints(PipelineConfig)["method"])
 
 
 def is_advanced(form: Form, what: str = "") -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
-from plugin.settings import BACKBONES, METHODS, PRESETS, method_names, read_config
+from plugin.settings import BACKBONES, METHODS, PRESETS, read_config
+from umscosod.config import Method
 from umscosod.config.io import preset_names
 from umscosod.features.backbone import backbone_names
 
 
 def test_every_method_preset_and_backbone_has_words() -> None:
-    assert sorted(METHODS) == sorted(method_names())
+    assert sorted(METHODS) == sorted(get_args(Method))
     assert sorted(PRESETS) == sorted(preset_names())
     assert sorted(BACKBONES) == sorted(backbone_names())
     for words in (METHODS, PRESETS, BACKBONES):

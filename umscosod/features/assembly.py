@@ -27,7 +27,6 @@ from umscosod.features.group import (
 )
 from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup, ImageRef
 
-Array = npt.NDArray[Any]
 Makers = Mapping[str, Callable[[], Any]]
 
 
