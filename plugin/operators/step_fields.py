@@ -12,7 +12,7 @@ from ..outlook import features_used
 from ..settings import get_help
 
 CLUSTERING, COCO_FILE, FIELD = "clustering", "COCO file", "field"
-MAKERS = {
+MASK_SOURCES = {
     CLUSTERING: "Found in each image by what looks alike (default)",
     COCO_FILE: "Read from a COCO file, such as HASSOD's results",
     FIELD: "Taken from a detections field with masks",
@@ -20,11 +20,11 @@ MAKERS = {
 _ID = re.compile(r":|-v\d")  # text after the name of the features in a network's record
 
 
-def add_maker(form: Form) -> None:
+def add_mask_source(form: Form) -> None:
     """Ask for the source of the instance masks."""
     chosen = form.choice(
         "proposer",
-        MAKERS,
+        MASK_SOURCES,
         CLUSTERING,
         is_radio=True,
         label="Single objects",

@@ -23,7 +23,7 @@ from .step_fields import (
     COCO_FILE,
     FIELD,
     add_lessons,
-    add_maker,
+    add_mask_source,
     add_network_choice,
     add_source,
     add_use_reviewed,
@@ -59,7 +59,7 @@ class GeneratePseudoMasks(JobOperator):
             return
         check_settings(form)
         if is_advanced(form, "Where single objects come from. "):
-            add_maker(form)
+            add_mask_source(form)
             add_settings(form)
             add_out_dir(form, field)
 

@@ -50,7 +50,7 @@ class FeaturesConfig:
 class PseudoConfig:
     """Stage 1, CM-SPLG: pseudo-labels from attention and masks that co-occur."""
 
-    proposer: Annotated[Literal["hac", "coco-json"], Doc("Maker of instance masks (spec B).")] = "hac"
+    proposer: Annotated[Literal["hac", "coco-json"], Doc("Source of instance masks (spec B).")] = "hac"
     detections: Annotated[str, Doc("COCO-format file of masks (RLE or polygons) for proposer=coco-json.")] = ""
     detections_images: Annotated[
         str, Doc("COCO file whose images list names the ids of a bare results list; empty: ids are names or numbers.")
