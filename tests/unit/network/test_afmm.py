@@ -35,33 +35,38 @@ def test_weight_is_eq_2_by_hand() -> None:
             assert float(got[n, p, 0]) == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
+def _attend(module: SelfAttention, tokens_PD: Tensor, heads: int) -> Tensor:
+    """Self-attention of one image of four patches of width four, in loops over heads, queries and keys."""
+    stacked = tokens_PD @ module.query_key_value.weight.T + module.query_key_value.bias
+    query, key, value = stacked[:, :4], stacked[:, 4:8], stacked[:, 8:]
+    mixed, width = torch.zeros(4, 4), 4 // heads
+    for start in range(0, 4, width):
+        head = slice(start, start + width)
+        for p in range(4):
+            scores = [float(query[p, head] @ key[r, head]) / math.sqrt(width) for r in range(4)]
+            total = sum(math.exp(score) for score in scores)
+            for r in range(4):
+                mixed[p, head] += math.exp(scores[r]) / total * value[r, head]
+    return mixed @ module.output.weight.T + module.output.bias
+
+
 @torch.no_grad()
 def test_self_attention_by_hand() -> None:
     torch.manual_seed(0)
     module = SelfAttention(4, heads=2)
     tokens, _ = _streams()
-    got = module(tokens)
-    weight, bias = module.query_key_value.weight, module.query_key_value.bias
-    for n in range(2):
-        stacked = tokens[n] @ weight.T + bias
-        query, key, value = stacked[:, :4], stacked[:, 4:8], stacked[:, 8:]
-        mixed = torch.zeros(4, 4)
-        for head in (slice(0, 2), slice(2, 4)):
-            for p in range(4):
-                scores = [float(query[p, head] @ key[r, head]) / math.sqrt(2) for r in range(4)]
-                total = sum(math.exp(score) for score in scores)
-                for r in range(4):
-                    mixed[p, head] += math.exp(scores[r]) / total * value[r, head]
-        torch.testing.assert_close(got[n], mixed @ module.output.weight.T + module.output.bias, atol=1e-6, rtol=1e-5)
+    expected = torch.stack([_attend(module, tokens_PD, heads=2) for tokens_PD in tokens])
+    torch.testing.assert_close(module(tokens), expected, atol=1e-6, rtol=1e-5)
 
 
+@torch.no_grad()
 def test_output_is_the_norm_of_mix_plus_attention() -> None:
     torch.manual_seed(0)
     module = Afmm(4, AfmmConfig())
     first, second = _streams()
     weight = module.compute_weight(first, second)
     dynamic = weight * first + (1 - weight) * second
-    expected = dynamic + module.attention(dynamic)
+    expected = dynamic + torch.stack([_attend(module.attention, one_PD, heads=4) for one_PD in dynamic])
     expected = expected - expected.mean(dim=-1, keepdim=True)
     expected = expected / (expected.pow(2).mean(dim=-1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(module(first, second), expected, atol=1e-5, rtol=1e-5)
