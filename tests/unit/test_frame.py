@@ -28,6 +28,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
         ("umscosod.evaluation", ("torch", "timm", "fiftyone")),
         ("umscosod.export", ("torch", "timm", "fiftyone")),
         ("umscosod.integrations.fiftyone", ("torch", "timm", "fiftyone")),
+        ("umscosod.integrations.fiftyone.demo.__main__", ("torch", "timm", "fiftyone")),  # the database comes first
     ],
 )
 def test_import_leaves_heavy_packages_alone(module: str, heavy: tuple[str, ...]) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 
 from umscosod.errors import DataError, MissingDependencyError, UmscosodError
 from umscosod.integrations.database import configured_uri, require_database, start_mongod
-from umscosod.integrations.fiftyone.demo.dataset import build_demo
 from umscosod.integrations.plugin_link import install_plugin
 from umscosod.progress import stage_name
 
@@ -128,6 +127,8 @@ def main(given: argparse.Namespace) -> int:
             use_home(given.home)
         else:
             require_database()
+        from umscosod.integrations.fiftyone.demo.dataset import build_demo  # FiftyOne, with the database of this home
+
         last = (given.home or Path()) / _LAST
         if not given.open:
             report = build_demo(given.pictures, name=given.name, results=given.results, progress=_show_stage)
