@@ -26,6 +26,8 @@ from umscosod.pipeline import LabelReport, label_groups, refine_maps
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import Status
 
+logger = logging.getLogger(__name__)
+
 
 def save_bench(report: BenchReport, *, shown: int) -> str:
     """Write ``OUT/bench.json``, ``OUT/bench.md`` and ``OUT/index.html``; return the tables.
@@ -43,9 +45,6 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
             stream.write(data.encode("utf-8", "replace"))
     write_page(report, shown)
     return text
-
-
-logger = logging.getLogger(__name__)
 
 
 def run_bench(

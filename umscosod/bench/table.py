@@ -22,6 +22,8 @@ from umscosod.export.folder import clean_markup
 from umscosod.export.png import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import BoolArray
 
+logger = logging.getLogger(__name__)
+
 SHOWN: tuple[Measure, ...] = ("mae", "s", "f_max", "e_max", "iou")
 TITLES: Mapping[Measure, str] = {"mae": "MAE", "s": "S", "f_max": "maxF", "e_max": "maxE", "iou": "IoU"}
 
@@ -267,8 +269,6 @@ def _row(line: str, tag: str) -> str:
     name, *figures = (escape(cell.strip()) for cell in line.strip("|").split("|"))
     return f"<tr><th>{name}</th>{''.join(f'<{tag}>{figure}</{tag}>' for figure in figures)}</tr>"
 
-
-logger = logging.getLogger(__name__)
 
 _LEVEL = 128
 _COMPARED_HW = (64, 64)  # masks are compared at this size: fine enough to rank pictures

@@ -19,6 +19,8 @@ from umscosod.config import PipelineConfig
 from umscosod.config.schema import check_value, sections, settings
 from umscosod.errors import ConfigError, one_line, reason_of, shorten
 
+logger = logging.getLogger(__name__)
+
 _BY_SECTION: Mapping[str, Mapping[str, Any]] = {
     "": {"keep_margin": 0.2},
     "features.embedded": {
@@ -188,9 +190,6 @@ MAX_BYTES = 200_000
 """A file of every setting has about 10,000; PyYAML takes a second for so much, and minutes for what a slip may name."""
 _MAX_DEPTH = 20
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
-
-
-logger = logging.getLogger(__name__)
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 from umscosod.errors import DataError, reason_of
 
+logger = logging.getLogger(__name__)
+
 LONGEST = 255
 """Largest number of bytes in a name on ext4, APFS and most other file systems."""
 LONGEST_PATH = 4000
@@ -165,8 +167,6 @@ def describe_damage(error: Exception) -> str:
         return f"it lacks {error}"
     return str(error).partition("; use sys.")[0]  # Python adds it for integers of thousands of digits
 
-
-logger = logging.getLogger(__name__)
 
 _PATIENCE_S, _PAUSE_S = 0.25, 0.02
 """How long a lock is tried, and the pause between two attempts: `is_held` holds a lock for a moment."""

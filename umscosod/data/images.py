@@ -23,6 +23,8 @@ from umscosod.config import DataConfig
 from umscosod.errors import DataError, reason_of
 from umscosod.types import ByteArray
 
+logger = logging.getLogger(__name__)
+
 # Raster formats only. Pillow's EPS reader starts Ghostscript on a file of any name whose content is PostScript.
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _SUFFIXES = {
@@ -165,8 +167,6 @@ def check_regular(path: Path, what: str = "an image file") -> None:
     if status.st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); fetch it again or remove it")
 
-
-logger = logging.getLogger(__name__)
 
 _DEFAULTS = DataConfig()
 _ORIENTATION_TAG = 0x0112

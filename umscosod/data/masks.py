@@ -20,6 +20,8 @@ from umscosod.data.images import load_upright, open_picture, reading
 from umscosod.errors import DataError, shorten
 from umscosod.types import BoolArray, ByteArray
 
+logger = logging.getLogger(__name__)
+
 
 def whole_number(value: object) -> int | None:
     """Return the integer of a JSON value such as 139 or 139.0; None for all other values, also true and false.
@@ -68,8 +70,6 @@ def finite_number(value: object) -> float | None:
         return None
     return number if math.isfinite(number) else None
 
-
-logger = logging.getLogger(__name__)
 
 _MAX_PIXELS = 2**31
 _MAX_CHARACTERS = 7  # characters of one packed number: 35 bits, for differences of 32-bit runs

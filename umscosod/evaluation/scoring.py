@@ -37,6 +37,8 @@ from umscosod.evaluation.trees import Pairing, pair_trees
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray
 
+logger = logging.getLogger(__name__)
+
 
 def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definition = "cosod") -> ImageMeasures:
     """Measure one prediction against its ground truth.
@@ -177,9 +179,6 @@ def fit_to_truth(prediction: Image.Image, truth: Image.Image) -> tuple[ByteArray
     if prediction.size != truth.size:
         prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
     return np.asarray(prediction), np.asarray(truth)
-
-
-logger = logging.getLogger(__name__)
 
 
 class Suspicious:

@@ -14,6 +14,8 @@ from umscosod.data.masks import read_mask, warn_of_faint
 from umscosod.errors import DataError, count_of
 from umscosod.types import BoolArray, Labelled, Status, check_relative
 
+logger = logging.getLogger(__name__)
+
 
 class Tally:
     """Counts rows by status and by source, and averages the confidence of labelled ones.
@@ -60,8 +62,6 @@ class Tally:
             "mean_confidence": round(self._confidence / labelled, 6) if labelled else None,
         }
 
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_CATEGORY = "co-salient"
 """Name of the one category: the object has no name of its own."""

@@ -71,7 +71,7 @@ class LazyFeatures(GroupFeatures):
         first: GroupTokens,
         second: GroupTokens,
         makers: Makers,
-        take: Callable[[Sequence[int]], GroupFeatures] | None = None,
+        take: Callable[[Sequence[int]], GroupFeatures],
     ) -> LazyFeatures:
         """Make one.
 
@@ -81,8 +81,8 @@ class LazyFeatures(GroupFeatures):
             See `GroupFeatures`.
         makers : mapping of str to callable
             For ``saliency_NP``, ``pictures_NHW3`` and ``sizes_hw``.
-        take : callable, optional
-            Gives the features of some of the images; None: all arrays are made, then cut.
+        take : callable
+            Gives the features of some of the images.
         """
         made = object.__new__(cls)
         _set(made, {"group": group, "first": first, "second": second, "_makers": dict(makers), "_take": take})
@@ -95,14 +95,13 @@ class LazyFeatures(GroupFeatures):
     @property
     def size_hw(self) -> tuple[int, int]:
         """See `GroupFeatures.size_hw`; one picture is read."""
-        own = self.__dict__.get("_take")
-        pictures_NHW3 = (self if own is None else own((0,))).pictures_NHW3
+        pictures_NHW3 = self.take((0,)).pictures_NHW3
         return pictures_NHW3.shape[1], pictures_NHW3.shape[2]
 
     def take(self, indices: Sequence[int]) -> GroupFeatures:
         """See `GroupFeatures.take`; nothing is read yet, and never more than of these images."""
-        own = self.__dict__.get("_take")
-        return GroupFeatures.take(self, indices) if own is None else own(indices)
+        features: GroupFeatures = self.__dict__["_take"](indices)
+        return features
 
 
 def _set(made: object, values: Mapping[str, object]) -> None:

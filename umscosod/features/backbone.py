@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from umscosod.features.vit import LoadedVit
 
+logger = logging.getLogger(__name__)
+
 
 class Backbone(Protocol):
     """One pass over an image gives tokens, keys and self-attention (spec A0).
@@ -116,8 +118,6 @@ def blank_pair() -> BackbonePair:
     note = "backbones: none, as no setting looks at features"
     return BackbonePair(first=BlankBackbone(), second=BlankBackbone(), notes=(note,))
 
-
-logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 EMBEDDED = "embedded"

@@ -31,6 +31,8 @@ from safetensors.numpy import save
 
 from umscosod.errors import CacheError, reason_of
 
+logger = logging.getLogger(__name__)
+
 SUFFIX = ".safetensors"
 CURE = "set --config.features.cache-dir or UMSCOSOD_CACHE to another folder, or pass --config.features.no-use-cache"
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -150,8 +152,6 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise CacheError(f"feature cache: cannot list {folder} ({error.strerror}); check the folder") from error
 
-
-logger = logging.getLogger(__name__)
 
 # Part of every key: raise it whenever the meaning of a stored array changes, and old files are simply never found.
 # 2: the checksum covers the key, and what is decoded is what was hashed.

@@ -33,6 +33,8 @@ from umscosod.features.specs import (
     hash_weights,
 )
 
+logger = logging.getLogger(__name__)
+
 _OFFSET = 0.1  # patches; the authors' guard against rounding, which became part of what their models see
 
 
@@ -81,8 +83,6 @@ def square_side(length: int) -> int:
     side = math.isqrt(max(0, length))
     return side if side * side == length else 0
 
-
-logger = logging.getLogger(__name__)
 
 StateDict = dict[str, torch.Tensor]
 

@@ -64,6 +64,8 @@ from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import FloatArray, GroupFeatures, Labelled, PseudoLabel
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["LabelReport", "TrainReport", "label_groups", "make_pseudo_labels", "predict", "refine_maps", "train"]
 
 
@@ -304,9 +306,6 @@ def _has_work(labels: dict[str, PseudoLabel]) -> bool:
 def _last_loss(file: Path) -> float:
     lines = file.read_text(encoding="utf-8").splitlines()
     return float(json.loads(lines[-1])["loss"]) if lines else float("nan")
-
-
-logger = logging.getLogger(__name__)
 
 
 def refine_maps(

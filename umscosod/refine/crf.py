@@ -18,6 +18,8 @@ from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.errors import DataError, MissingDependencyError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
+logger = logging.getLogger(__name__)
+
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
 
 
@@ -104,8 +106,6 @@ def build_unary(probability_HW: FloatArray) -> FloatArray:
     flat = probability_HW.astype(np.float64, copy=False).ravel()
     return np.asarray(-np.log(np.stack([1.0 - flat, flat])), dtype=np.float32)
 
-
-logger = logging.getLogger(__name__)
 
 CURE = (
     "install it with `pip install pydensecrf2==1.1` (needs a C++ compiler and Python < 3.13; it imports as "

@@ -31,6 +31,8 @@ from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput, crf_available, refine_mask
 from umscosod.types import BoolArray
 
+logger = logging.getLogger(__name__)
+
 Frame = dict[str, np.ndarray[Any, Any]]
 _LENGTH = struct.Struct("<Q")
 
@@ -115,8 +117,6 @@ def main() -> None:
                 answer = _answer(job)
             write_frame(answers, **answer)
 
-
-logger = logging.getLogger(__name__)
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # By -c: the worker finds modules exactly where this process does, whatever its folder and however sys.path came about.

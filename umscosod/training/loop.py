@@ -38,6 +38,8 @@ from umscosod.training.sampler import (
 )
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
+logger = logging.getLogger(__name__)
+
 
 class Teacher:
     """Follows a network; what training hands back and predicts with.
@@ -73,8 +75,6 @@ class Teacher:
         for own, buffer in zip(self.model.buffers(), student.buffers(), strict=True):
             own.copy_(buffer)
 
-
-logger = logging.getLogger(__name__)
 
 KEEP_CHECKPOINTS = 2  # the latest, on disk: one more than the one that is resumed from, should that be damaged
 

@@ -17,6 +17,8 @@ from umscosod.errors import DataError
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import NAMES, ImageGroup, PseudoLabel
 
+logger = logging.getLogger(__name__)
+
 
 class Step(NamedTuple):
     """Place of a step in a run.
@@ -85,9 +87,6 @@ def draw_images(seed: int, at: Step, available: tuple[int, ...], batch_images: i
     rng = numpy_generator(seed, "train", "images", at.epoch, at.group)
     chosen = rng.choice(len(available), size=batch_images, replace=False)
     return tuple(sorted(available[index] for index in chosen))
-
-
-logger = logging.getLogger(__name__)
 
 
 def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -> float:

@@ -25,6 +25,8 @@ from umscosod.progress import ProgressFn, ignore_progress
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import RunReport
 
+logger = logging.getLogger(__name__)
+
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"
 """Workspaces."""
@@ -99,8 +101,6 @@ def _beside_grid(panels: Sequence[str]) -> Any:
         sizes=[1 - _PANEL_SHARE, _PANEL_SHARE],
     )
 
-
-logger = logging.getLogger(__name__)
 
 GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
 MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"

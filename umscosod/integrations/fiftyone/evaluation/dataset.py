@@ -30,6 +30,8 @@ from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, collapse_eval
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
 from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
 
+logger = logging.getLogger(__name__)
+
 
 def mark_of(dataset: Any, field: str) -> str:
     """Return a mark that changes when a run writes a field; ``""`` for a field that no run of ours wrote."""
@@ -82,8 +84,6 @@ __all__ = [
     "compute_metric",
     "evaluate_dataset",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate_dataset(

@@ -22,6 +22,8 @@ from umscosod.integrations.fiftyone.runs.record import Progress, list_runs, show
 from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
 
+logger = logging.getLogger(__name__)
+
 _SHOWN = 5
 
 
@@ -86,8 +88,6 @@ class GroupingReport:
             parts.append(f"saved view {self.view_name!r}")
         return "; ".join([*parts, *self.notes])
 
-
-logger = logging.getLogger(__name__)
 
 By = Literal["field", "folder", "tag", "discovered"]
 DEFAULT_FIELD = "cosal_group"

@@ -36,6 +36,8 @@ from umscosod.integrations.fiftyone.runs.fields import (
     store_values,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
     """Return the file of a sample's accepted mask: in the review folder, or in a separate folder for another field."""
@@ -110,9 +112,6 @@ def remove_reviewed(target: Path) -> None:
         target.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"cannot remove {target}: {error.strerror}; check the folder's owner") from error
-
-
-logger = logging.getLogger(__name__)
 
 
 def accept_masks(
