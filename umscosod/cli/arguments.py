@@ -85,7 +85,11 @@ class Label:
         tyro.conf.arg(metavar="DIR", help_behavior_hint=NO_HINT),
         Doc("Label with this network instead of training one."),
     ] = None
-    no_train: Annotated[bool, Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
+    train: Annotated[
+        Literal["auto", "always", "never"],
+        Doc("Train a network on the pseudo-labels: auto trains where a gain was measured, and says so."),
+    ] = "auto"
+    no_train: Annotated[bool, Switch, RARE, Doc("Short for --train never.")] = False
     method: Annotated[
         Method | None,
         tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
