@@ -1,0 +1,146 @@
+"""What a person shows of an image: its mask, a region that is not the object, points, boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from umscosod.data.resize import resize_centred
+from umscosod.errors import DataError
+from umscosod.types import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A place in an image that belongs to the object, or does not.
+
+    Attributes
+    ----------
+    x, y : float, in [0, 1]
+        From the left and from the top, as shares of the upright image's width and height.
+    is_object : bool
+    """
+
+    x: float
+    y: float
+    is_object: bool = True
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.x <= 1.0 and 0.0 <= self.y <= 1.0):
+            raise DataError(f"the point ({self.x}, {self.y}) lies outside its image; give shares of its width and height")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """The object lies in it, and nothing of it outside.
+
+    Attributes
+    ----------
+    x, y, width, height : float, in [0, 1]
+        Left, top and sides, as shares of the upright image's width and height.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        inside = 0.0 <= self.x < self.x + self.width <= 1.0 + _ROUNDING
+        if not (inside and 0.0 <= self.y < self.y + self.height <= 1.0 + _ROUNDING):
+            raise DataError(
+                f"the box ({self.x}, {self.y}, {self.width}, {self.height}) is empty or lies outside its image; give "
+                "left, top, width and height as shares of its width and height"
+            )
+
+
+_ROUNDING = 1e-6  # a box drawn to the edge may end a rounding error beyond it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """What a person shows of one image.
+
+    Attributes
+    ----------
+    mask_HW : ndarray, bool, (H, W), optional
+        The whole object and nothing else, at the image's own size; all False: it is not in this image.
+    not_HW : ndarray, bool, (H, W), optional
+        A region that is not the object.
+    points : tuple of Point
+    boxes : tuple of Box
+        Together they hold the object.
+    """
+
+    mask_HW: BoolArray | None = None
+    not_HW: BoolArray | None = None
+    points: tuple[Point, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether there is anything to learn from."""
+        return self.mask_HW is not None or self.not_HW is not None or bool(self.points or self.boxes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchTargets:
+    """An example on the token grid.
+
+    Attributes
+    ----------
+    targets_P : ndarray, float32, (P,), in [0, 1]
+    weights_P : ndarray, float32, (P,), in [0, 1]
+        0 where the example says nothing.
+    """
+
+    targets_P: FloatArray
+    weights_P: FloatArray
+
+
+def to_patches(example: Example, grid_hw: tuple[int, int], base_P: FloatArray) -> PatchTargets:
+    """Put an example on the token grid.
+
+    A mask says all patches. A region that is not the object says the patches that it covers by half. A point says its
+    patch. Boxes say that what lies outside is background, and that the patches inside belong to the object as far as
+    the map that was there says so, stretched to reach 1.
+
+    Parameters
+    ----------
+    example : Example
+    grid_hw : (int, int)
+    base_P : ndarray, float, (P,), in [0, 1]
+        The map that was there.
+
+    Returns
+    -------
+    PatchTargets
+        What is said last holds: boxes, then the mask, the region, the points.
+    """
+    height, width = grid_hw
+    targets_hw, weights_hw = np.zeros(grid_hw, np.float32), np.zeros(grid_hw, np.float32)
+    if example.boxes:
+        inside_hw = np.zeros(grid_hw, bool)
+        for box in example.boxes:
+            rows = slice(int(box.y * height), max(1, round((box.y + box.height) * height)))
+            cols = slice(int(box.x * width), max(1, round((box.x + box.width) * width)))
+            inside_hw[rows, cols] = True
+        base_hw = base_P.reshape(grid_hw)
+        highest = float(base_hw[inside_hw].max(initial=0.0))
+        targets_hw = np.where(inside_hw, base_hw / highest if highest > 0.0 else 1.0, 0.0).astype(np.float32)
+        weights_hw[:] = 1.0
+    if example.mask_HW is not None:
+        targets_hw, weights_hw = resize_centred(example.mask_HW.astype(np.float32), grid_hw), np.ones_like(weights_hw)
+    if example.not_HW is not None:
+        is_not_hw = resize_centred(example.not_HW.astype(np.float32), grid_hw) >= _COVERED
+        targets_hw, weights_hw = np.where(is_not_hw, 0.0, targets_hw), np.where(is_not_hw, 1.0, weights_hw)
+    for point in example.points:
+        cell = min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)
+        targets_hw[cell], weights_hw[cell] = float(point.is_object), 1.0
+    return PatchTargets(
+        targets_P=np.asarray(targets_hw, np.float32).ravel(), weights_P=np.asarray(weights_hw, np.float32).ravel()
+    )
+
+
+_COVERED = 0.5  # share of a patch that a region covers, from which on the patch is in it

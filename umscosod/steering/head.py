@@ -1,0 +1,234 @@
+"""A linear head for one group, fitted to what a person shows and pulled towards the collection's probe.
+
+The head is logistic regression on patches, as the probe is. Its ridge pulls the weights not to zero but to the
+probe's: one example moves them already, and twenty do not overfit. Two fits see different things:
+
+- *mixture*: the examples, and beside them, with a quarter of their weight, the maps that were there as soft labels of
+  all other patches;
+- *pure*: the examples alone.
+
+Each is blended with the maps that were there. With two masks or more, the maps that were there and both blends are
+judged on each mask by a fit to the others, and the best is taken; with fewer the mixture is.
+
+Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize
+
+from umscosod.data.blend import blend_maps, sigmoid
+from umscosod.data.resize import resize_centred, resize_mask
+from umscosod.features.vectors import describe_patches
+from umscosod.pseudo.probe import LinearProbe, ProbeSample, slope_of
+from umscosod.steering.examples import Example, to_patches
+from umscosod.types import BoolArray, FloatArray, GroupFeatures
+
+RIDGE = 0.03  # on the squared distance from the probe's weights, for patches of unit variance
+OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
+TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
+SHARE = 0.5  # of the head in the blend with the maps that were there
+MARGIN = 0.02  # IoU by which another candidate must beat the mixture
+_STEPS = 60  # of L-BFGS
+
+UNCHANGED, MIXTURE, PURE = "unchanged", "mixture", "examples alone"
+"""What a group's steered maps were made by."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SteeredMaps:
+    """Maps of a group after steering.
+
+    Attributes
+    ----------
+    maps_NHW : ndarray, float32, (N, H, W), in [0, 1]
+    choice : str
+        `UNCHANGED`, `MIXTURE` or `PURE`.
+    """
+
+    maps_NHW: FloatArray
+    choice: str
+
+
+def steer_maps(
+    features: GroupFeatures,
+    base_NHW: FloatArray,
+    examples: Mapping[str, Example],
+    probe: LinearProbe | None,
+    foreign: Sequence[ProbeSample] = (),
+) -> SteeredMaps:
+    """Correct the maps of a group by what a person shows.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+    base_NHW : ndarray, float32, (N, H, W), in [0, 1]
+        The maps that were there.
+    examples : mapping of str to Example
+        By image id; those of other images are left alone.
+    probe : LinearProbe or None
+        Of the collection: where the head starts. None: from zero.
+    foreign : sequence of ProbeSample
+        Examples of other groups, see `sample_examples`.
+
+    Returns
+    -------
+    SteeredMaps
+        The maps that were there, where nothing is shown.
+    """
+    head = _Head.of(features, base_NHW, probe)
+    own = head.sample(examples)
+    shown = [*own.values(), *foreign]
+    if not shown:
+        return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
+    masks = {
+        index: resize_mask(mask_HW, features.size_hw)
+        for index in own
+        if (mask_HW := examples[features.group.images[index].id].mask_HW) is not None
+    }
+    choice = MIXTURE
+    if len(masks) + len(foreign) > 1 and masks:
+        choice = _choose(head, own, foreign, masks)
+    return SteeredMaps(maps_NHW=head.maps(choice, shown, own), choice=choice)
+
+
+def sample_examples(features: GroupFeatures, base_NHW: FloatArray, examples: Mapping[str, Example]) -> list[ProbeSample]:
+    """Patches that a group's examples speak of, to serve another group.
+
+    Parameters
+    ----------
+    features, base_NHW, examples
+        As for `steer_maps`.
+    """
+    return list(_Head.of(features, base_NHW, None).sample(examples).values())
+
+
+def _choose(
+    head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Mapping[int, BoolArray]
+) -> str:
+    """Judge each candidate on each mask by a fit to the other examples: the mean IoU, with a margin for the mixture."""
+    gains = dict.fromkeys((MIXTURE, UNCHANGED, PURE), 0.0)
+    gains[MIXTURE] = MARGIN
+    for index, mask_HW in masks.items():
+        others = {other: sample for other, sample in own.items() if other != index}
+        for choice in gains:
+            map_HW = head.maps(choice, [*others.values(), *foreign], others)[index]
+            gains[choice] += _iou(map_HW >= 0.5, mask_HW) / len(masks)
+    return max(gains, key=gains.__getitem__)
+
+
+def _iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
+    union = np.count_nonzero(first_HW | second_HW)
+    return np.count_nonzero(first_HW & second_HW) / union if union else 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Head:
+    """What all fits of a group share.
+
+    Attributes
+    ----------
+    ids : tuple of str
+    base_NHW : ndarray, float32, (N, H, W)
+    base_NP : ndarray, float32, (N, P)
+        The same on the token grid.
+    inputs_NPF : ndarray, float32, (N, P, F)
+        Patches around the prior's mean, of unit variance on average over F.
+    grid_hw : (int, int)
+    prior_G : ndarray, float64, (F + 1,)
+        Weights and bias that the ridge pulls to.
+    """
+
+    ids: tuple[str, ...]
+    base_NHW: FloatArray
+    base_NP: FloatArray
+    inputs_NPF: FloatArray
+    grid_hw: tuple[int, int]
+    prior_G: FloatArray
+
+    @classmethod
+    def of(cls, features: GroupFeatures, base_NHW: FloatArray, probe: LinearProbe | None) -> _Head:
+        """Describe the patches of a group, and start from a probe's logits as `compute_maps` scales them."""
+        grid_hw = features.first.grid_hw
+        patches_NPF = np.concatenate(describe_patches(features, "none"), axis=2)
+        scale = float(patches_NPF.std((0, 1), dtype=np.float64).mean()) or 1.0
+        if probe is None:
+            mean_F = patches_NPF.mean((0, 1), dtype=np.float64)
+            prior_G = np.zeros(patches_NPF.shape[2] + 1)
+        else:
+            mean_F, gain = probe.mean_F, slope_of(features) / probe.spread
+            prior_G = np.append(gain * scale * probe.weights_F, gain * probe.bias)
+        patches_NPF -= mean_F.astype(np.float32)
+        patches_NPF /= np.float32(scale)
+        return cls(
+            ids=tuple(image.id for image in features.group.images),
+            base_NHW=base_NHW,
+            base_NP=np.stack([resize_centred(map_HW, grid_hw).ravel() for map_HW in base_NHW]).astype(np.float32),
+            inputs_NPF=patches_NPF,
+            grid_hw=grid_hw,
+            prior_G=prior_G,
+        )
+
+    def sample(self, examples: Mapping[str, Example]) -> dict[int, ProbeSample]:
+        """Patches that each example speaks of, by the image's place; a mask's weights sum to 1, others to `TOUCH`."""
+        samples = {}
+        for index, image_id in enumerate(self.ids):
+            if image_id not in examples:
+                continue
+            example = examples[image_id]
+            said = to_patches(example, self.grid_hw, self.base_NP[index])
+            is_said_P = said.weights_P > 0.0
+            if is_said_P.any():
+                weight = 1.0 if example.mask_HW is not None or example.boxes else TOUCH
+                weights_M = said.weights_P[is_said_P]
+                samples[index] = ProbeSample(
+                    patches_MF=self.inputs_NPF[index, is_said_P],
+                    targets_M=said.targets_P[is_said_P],
+                    weights_M=weight * weights_M / weights_M.sum(),
+                )
+        return samples
+
+    def maps(self, choice: str, shown: Sequence[ProbeSample], own: Mapping[int, ProbeSample]) -> FloatArray:
+        """Maps of a candidate, float32, (N, H, W)."""
+        if choice == UNCHANGED or not shown:
+            return self.base_NHW
+        samples = [replace(one, weights_M=one.weights_M / len(shown)) for one in shown]
+        if choice == MIXTURE:
+            samples.append(self._rest(own))
+        solution_G = _fit(samples, self.prior_G)
+        logits_NP = self.inputs_NPF @ solution_G[:-1].astype(np.float32) + np.float32(solution_G[-1])
+        size_hw = self.base_NHW.shape[1:]
+        head_NHW = np.stack([resize_centred(map_P.reshape(self.grid_hw), size_hw) for map_P in sigmoid(logits_NP)])
+        return blend_maps(self.base_NHW, head_NHW, SHARE)
+
+    def _rest(self, own: Mapping[int, ProbeSample]) -> ProbeSample:
+        """All patches of the images without an example, with the maps that were there for targets."""
+        rest = [index for index in range(len(self.ids)) if index not in own]
+        targets_M = self.base_NP[rest].ravel()
+        weights_M = np.full(len(targets_M), OTHERS / max(1, self.base_NP.size), np.float32)
+        return ProbeSample(
+            patches_MF=self.inputs_NPF[rest].reshape(len(targets_M), -1), targets_M=targets_M, weights_M=weights_M
+        )
+
+
+def _fit(samples: Sequence[ProbeSample], prior_G: FloatArray) -> FloatArray:
+    """Weights and, last, the bias that minimise cross entropy plus the ridge; the bias carries none; float64, (G,)."""
+    patches_MF = np.concatenate([one.patches_MF for one in samples])
+    targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
+    weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
+    weights_M /= weights_M.sum()
+
+    def loss_and_slope(solution_G: FloatArray) -> tuple[float, FloatArray]:
+        logits_M = (patches_MF @ solution_G[:-1].astype(np.float32)).astype(np.float64) + solution_G[-1]
+        away_F = solution_G[:-1] - prior_G[:-1]
+        entropy = float(weights_M @ (np.logaddexp(0.0, logits_M) - targets_M * logits_M))
+        error_M = weights_M * (sigmoid(logits_M) - targets_M)
+        slope_F = error_M.astype(np.float32) @ patches_MF + RIDGE * away_F
+        return entropy + 0.5 * RIDGE * float(away_F @ away_F), np.append(slope_F, error_M.sum())
+
+    found = minimize(loss_and_slope, prior_G, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
+    return np.asarray(found.x)
