@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
-from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json, write_page
+from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json, save_tables, write_page
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
@@ -18,7 +18,7 @@ from umscosod.data.folders import refuse_images_in
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.scoring import TOOLS, make_finite, score_pairs
+from umscosod.evaluation.scoring import TOOLS, score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.folder import path_inside
 from umscosod.features.backbone import build_backbones
@@ -39,10 +39,7 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
         Pictures of each data set on the page.
     """
     text = format_report(report)
-    content = json.dumps(make_finite(report_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
-    for name, data in (("bench.json", content), ("bench.md", text)):
-        with open_atomic(report.out / name) as stream:
-            stream.write(data.encode("utf-8", "replace"))
+    save_tables(report.out, "bench", report_to_json(report), text)
     write_page(report, shown)
     return text
 
@@ -111,15 +108,14 @@ def run_bench(
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
         if dataset.unreadable:
             notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
-        failed: set[str] = set()
+        alone = len(datasets) == 1
         for entry in methods:
-            if entry.network_of in failed:
+            if any(cell.error and (cell.dataset, cell.method) == (name, entry.network_of) for cell in cells):
                 why = f"it takes the network of {entry.network_of}: failed"
                 cells.append(Cell(dataset=name, method=entry.name, error=why))
-            else:
-                here = _folder_for(entry, name, alone=len(datasets) == 1)
-                cells.append(_run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress))
-            failed |= {entry.name} if cells[-1].error else set()
+                continue
+            here = _folder_for(entry, name, alone=alone)
+            cells.append(_run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress))
     return BenchReport(
         out=out,
         methods=tuple(entry.name for entry in methods),
@@ -127,18 +123,13 @@ def run_bench(
         encoding=encoding,
         pictures=pictures,
         notes=tuple(notes),
-        facts=_list_facts(config),
+        facts={
+            "definition": TOOLS["cosod"],
+            "refinement": "the same for all" if config.refine.enabled else "none",
+            "seed": str(config.seed),
+        },
         backbones=(pair.first.id, pair.second.id),
     )
-
-
-def _list_facts(config: PipelineConfig) -> dict[str, str]:
-    """What holds for all rows, for the head of the tables."""
-    return {
-        "definition": TOOLS["cosod"],
-        "refinement": "the same for all" if config.refine.enabled else "none",
-        "seed": str(config.seed),
-    }
 
 
 def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:
@@ -163,27 +154,15 @@ def _run_cell(
 
     try:
         if entry.folder is not None and as_is:
-            masks = maps = _pair_up(dataset, _find_maps(dataset, entry.folder), entry.folder)
-            seconds = None
+            seconds, predictions = None, _find_maps(dataset, entry.folder)
+            masks = maps = _score(dataset, predictions, entry.folder)
         else:
             folder = path_inside(out, f"{name}/{entry.name}")
             seconds = _label(dataset, entry, folder, config, overwrite, report_progress)
-            masks, maps = (
-                _pair_up(
-                    dataset,
-                    {image.id: folder / tree / image.output for _, image in dataset.scored},
-                    folder / tree,
-                )
-                for tree in ("masks", "maps")
-            )
-        return Cell(
-            dataset=name,
-            method=entry.name,
-            masks=_score(masks),
-            maps=_score(maps),
-            predictions={image.id: pair.pred for (_, image), pair in zip(dataset.scored, masks.pairs, strict=True)},
-            seconds=seconds,
-        )
+            predictions = _outputs(dataset, folder / "masks")
+            masks = _score(dataset, predictions, folder / "masks")
+            maps = _score(dataset, _outputs(dataset, folder / "maps"), folder / "maps")
+        return Cell(dataset=name, method=entry.name, masks=masks, maps=maps, predictions=predictions, seconds=seconds)
     except Cancelled:
         raise
     except (UmscosodError, OSError) as error:
@@ -236,7 +215,11 @@ def _find_maps(dataset: BenchDataset, folder: Path) -> dict[str, Path]:
     return {image_id: found[name] for image_id, name in names.items() if name in found}
 
 
-def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Path) -> Pairing:
+def _outputs(dataset: BenchDataset, tree: Path) -> dict[str, Path]:
+    return {image.id: tree / image.output for _, image in dataset.scored}
+
+
+def _score(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Path) -> Evaluation:
     missing = [
         image.id for _, image in dataset.scored if image.id not in predictions or not predictions[image.id].is_file()
     ]
@@ -248,8 +231,4 @@ def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: 
         Pair(name=image.id, group=group, pred=predictions[image.id], gt=dataset.benchmark.masks[image.id])
         for group, image in dataset.scored
     )
-    return Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
-
-
-def _score(pairing: Pairing) -> Evaluation:
-    return score_pairs(pairing, definition="cosod")
+    return score_pairs(Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=()))

@@ -168,13 +168,11 @@ def iter_settings(section: type, prefix: str = "") -> Iterator[Setting]:
             yield from iter_settings(hint, f"{name}.")  # type: ignore[arg-type]  # is_dataclass admits instances too
             continue
         notes = getattr(hint, "__metadata__", ())
+        limits: list[tuple[str, Any]] = [(">=", note.ge) for note in notes if isinstance(note, Ge)]
+        limits += [("<=", note.le) for note in notes if isinstance(note, Le)]
         yield Setting(
             name=name,
             kind=get_args(hint)[0] if notes else hint,
-            limits=tuple(
-                (">=", note.ge) if isinstance(note, Ge) else ("<=", note.le)
-                for note in notes
-                if isinstance(note, Ge | Le)
-            ),
+            limits=tuple(limits),
             meaning=next((note.documentation for note in notes if isinstance(note, Doc)), ""),
         )

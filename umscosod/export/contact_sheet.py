@@ -224,16 +224,20 @@ def _group_counts(tally: Tally) -> str:
     return ", ".join(parts)
 
 
+def begin_page(title: str, style: str = "") -> str:
+    """Everything up to the body of a page in our look; `style` adds to it."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_resource('sheet.css')}{style}</style></head>\n<body>\n"
+    )
+
+
 def _head(
     title: str, tally: Tally, facts: Mapping[str, str], contents: list[str], troubles: list[str]
 ) -> Iterator[str]:
     totals = tally.as_dict()
-    yield (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_resource('sheet.css')}</style></head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1>\n"
-    )
+    yield f"{begin_page(title)}<header><h1>{escape(title)}</h1>\n"
     counts = [("images", totals["images"]), ("groups", totals["groups"])]
     figures = "".join(f"<li><b>{count}</b> {name}</li>" for name, count in counts)
     figures += "".join(f'<li class="{status}"><b>{totals[status.value]}</b> {status.value}</li>' for status in Status)
