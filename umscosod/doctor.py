@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -131,10 +131,11 @@ def check_disk() -> list[Check]:
     cure = (
         "make room, work in another folder, or set UMSCOSOD_CACHE to another disk (umscosod features prune --max-gb N)"
     )
-    for name, ask in (
-        ("disk, cache", lambda: FeatureCache().free_bytes()),
-        ("disk, here", lambda: shutil.disk_usage(Path.cwd()).free),
-    ):
+    places: dict[str, Callable[[], int]] = {
+        "disk, cache": lambda: FeatureCache().free_bytes(),
+        "disk, here": lambda: shutil.disk_usage(Path.cwd()).free,
+    }
+    for name, ask in places.items():
         try:
             free = ask()
         except (UmscosodError, OSError) as error:

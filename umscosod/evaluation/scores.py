@@ -8,7 +8,7 @@ Maximum F and E of a group or a data set are maxima of the **mean curve** over i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ def check_definition(definition: str) -> Definition:
     """
     if definition not in DEFINITIONS:
         raise ConfigError(f"unknown definition {definition!r} of the measures; choose one of {', '.join(DEFINITIONS)}")
-    return cast(Definition, definition)
+    return definition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

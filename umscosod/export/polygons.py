@@ -10,7 +10,6 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from skimage.measure import label
 
-from umscosod.errors import DataError
 from umscosod.export.items import ExportItem
 from umscosod.types import BoolArray
 
@@ -115,11 +114,6 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     n_dropped : int
         Regions of one or two points, which form no polygon: single pixels and pairs.
 
-    Raises
-    ------
-    DataError
-        The array is not boolean (H, W).
-
     Examples
     --------
     >>> mask = np.zeros((5, 6), bool)
@@ -128,8 +122,6 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     >>> polygons[0].tolist(), n_dropped
     ([[1, 1], [1, 3], [4, 3], [4, 1]], 0)
     """
-    if mask_HW.dtype != np.bool_ or mask_HW.ndim != 2 or mask_HW.size == 0:
-        raise DataError(f"a mask must be boolean (H, W), got {mask_HW.dtype} {mask_HW.shape}")
     contours, hierarchy = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons: list[Points] = []
     n_dropped = 0

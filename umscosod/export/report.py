@@ -35,7 +35,6 @@ def write_report(
     config: Mapping[str, Any],
     *,
     backbones: Sequence[str] = (),
-    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the report of a run, completely or not at all.
 
@@ -52,8 +51,6 @@ def write_report(
         The resolved settings, as JSON types.
     backbones : sequence of str
         Ids of the streams used (name, weights hash, size, layer and facet).
-    versions : mapping, optional
-        By default `package_versions`.
 
     Returns
     -------
@@ -82,7 +79,7 @@ def write_report(
         "totals": totals,
         "groups": {name: _without_groups(part.as_dict()) for name, part in groups.items()},
         "backbones": list(backbones),
-        "versions": dict(sorted((package_versions() if versions is None else versions).items())),
+        "versions": dict(sorted(package_versions().items())),
         "config": config,
         "images": [_image_row(path, row) for row in ordered],
     }
