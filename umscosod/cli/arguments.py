@@ -61,7 +61,11 @@ class Label(Job):
     """Find and segment the common object of each group: features, pseudo-labels, training on these images, masks."""
 
     checkpoint: Annotated[Path | None, DIR, Doc("Label with this network instead of training one.")] = None
-    no_train: Annotated[bool, Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
+    train: Annotated[
+        Literal["auto", "always", "never"],
+        Doc("Train a network on the pseudo-labels: auto trains where a gain was measured, and says so."),
+    ] = "auto"
+    no_train: Annotated[bool, Switch, RARE, Doc("Short for --train never.")] = False
     method: Annotated[
         Method | None,
         NAME,

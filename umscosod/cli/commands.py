@@ -126,15 +126,21 @@ def run(command: Command, config: PipelineConfig) -> int:
 
 
 def _label(command: args.Label, config: PipelineConfig) -> int:
-    if command.checkpoint is not None and command.no_train:
-        raise ConfigError("--checkpoint and --no-train contradict each other: a network is used, or none is; give one")
+    choice = "never" if command.no_train else command.train
+    if command.no_train and command.train == "always":
+        raise ConfigError("--no-train and --train always contradict each other; give one")
+    if command.checkpoint is not None and choice != "auto":
+        raise ConfigError(
+            f"--checkpoint and --train {choice} contradict each other: the network of a checkpoint is used as it is; "
+            "give one"
+        )
     with ProgressBar() as progress:
         report = umscosod.label_groups(
             command.images,
             command.out,
             config,
             checkpoint=command.checkpoint,
-            train=command.checkpoint is None and not command.no_train,
+            train={"auto": None, "always": True, "never": False}[choice],
             overwrite=command.overwrite,
             progress=progress,
         )

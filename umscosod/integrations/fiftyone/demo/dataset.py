@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
 from umscosod.config import PipelineConfig
+from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError, count_of
 from umscosod.integrations.fiftyone.evaluation.comparison import Comparison
 from umscosod.integrations.fiftyone.review.listing import list_for_review
@@ -103,7 +104,7 @@ def _beside_grid(panels: Sequence[str]) -> Any:
 
 
 GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
-MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
+MAIN_RUN, PEER_RUN, PSEUDO_RUN = "cosal", "tokencut", "pseudo"
 _MARK = "umscosod_demo"  # key in the data set's info: the demo made it from these pictures
 
 
@@ -119,7 +120,7 @@ class DemoReport:
     runs : tuple of RunReport
         The main run first.
     comparison : Comparison or None
-        The main run (A) compared with the quick one (B); None without ground truth.
+        The main run (A) compared with TokenCut (B); None without ground truth.
     notes : tuple of str
         Remarks on problems.
     """
@@ -186,11 +187,11 @@ def build_demo(
     comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
     save_views(dataset, GROUP_FIELD, MAIN_RUN)
     if comparison is not None:
-        save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
+        save_comparison_views(dataset, comparison, MAIN_RUN, PEER_RUN)
     save_workspaces(dataset, has_evaluations=comparison is not None)
     if not _read_mark(dataset).get("is_dressed"):
         shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
-        order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
+        order = (MAIN_RUN, PEER_RUN, PSEUDO_RUN)
         set_appearance(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
         _mark(dataset, is_dressed=True)
     report = DemoReport(
@@ -236,10 +237,11 @@ def _open_dataset(folder: Path, name: str) -> Any:
 def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
-    """Make the run with training (or import the command line's result), the quick run, and the pseudo-labels."""
+    """Label by the method (or import the command line's result) and by TokenCut on the same tokens; pseudo-labels."""
     from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
     from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
 
+    as_peer = replace(load_config(DEFAULT_PRESET) if config is None else config, method="tokencut")
     own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
         main = label_dataset(dataset, field=MAIN_RUN, **own)
@@ -250,9 +252,9 @@ def _make_runs(
             dataset, results, MAIN_RUN, group_field=GROUP_FIELD, overwrite=is_changed, progress=progress
         )
         _mark(dataset, results=digest)
-    quick = label_dataset(dataset, field=QUICK_RUN, train=False, **own)
+    peer = label_dataset(dataset, field=PEER_RUN, **{**own, "config": as_peer})
     pseudo = pseudo_label_dataset(dataset, field=PSEUDO_RUN, **own)
-    return main, quick, pseudo
+    return main, peer, pseudo
 
 
 def _score(
@@ -275,7 +277,7 @@ def _score(
                     overwrite=True,
                     progress=progress,
                 )
-        return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{QUICK_RUN}"), ()
+        return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{PEER_RUN}"), ()
     except DataError as error:  # for example nothing was labelled: the data set is still useful
         return None, (str(error),)
 

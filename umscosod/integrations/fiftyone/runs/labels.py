@@ -26,7 +26,7 @@ def label_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     checkpoint: str | Path | None = None,
-    train: bool = True,
+    train: bool | None = None,
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
@@ -47,8 +47,9 @@ def label_dataset(
         By default the ``fast`` preset, as on the command line.
     checkpoint : path or str, optional
         Label with this network instead of training one; see `predict_dataset`.
-    train : bool
-        False stops at refined pseudo-labels unless a checkpoint is given.
+    train : bool, optional
+        Whether to train a network on the pseudo-labels, unless a checkpoint is given; False stops at refined
+        pseudo-labels. By default where it pays, see `umscosod.estimate.advise_training`.
     overwrite : bool
         Replace existing labels, but never a person's. Otherwise finished groups are skipped. In the other groups all
         samples are processed, but only unfinished ones are written.
