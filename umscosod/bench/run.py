@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
@@ -92,6 +92,7 @@ def run_bench(
     datasets, out = find_datasets([Path(path) for path in data]), Path(out)
     refuse_images_in(out, exclude=datasets.values())
     pair = build_backbones(config.features, resolve_device(config.device))
+    run = _Run(datasets=datasets, out=out, configs=configs, as_is=as_is, overwrite=overwrite, progress=progress)
     cells: list[Cell] = []
     encoding: dict[str, float] = {}
     pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
@@ -108,14 +109,7 @@ def run_bench(
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
         if dataset.unreadable:
             notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
-        alone = len(datasets) == 1
-        for entry in methods:
-            if any(cell.error and (cell.dataset, cell.method) == (name, entry.network_of) for cell in cells):
-                why = f"it takes the network of {entry.network_of}: failed"
-                cells.append(Cell(dataset=name, method=entry.name, error=why))
-                continue
-            here = _folder_for(entry, name, alone=alone)
-            cells.append(_run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress))
+        cells += _run_entries(run, name, dataset, methods)
     return BenchReport(
         out=out,
         methods=tuple(entry.name for entry in methods),
@@ -132,33 +126,44 @@ def run_bench(
     )
 
 
-def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:
-    """Where a method of another program has its maps of a data set: FOLDER/NAME, or FOLDER if there is but one."""
-    if entry.folder is None or (alone and not (entry.folder / dataset).is_dir()):
-        return entry
-    return replace(entry, folder=entry.folder / dataset)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What all cells of a bench are run with; `configs` by the name of the entry."""
+
+    datasets: Mapping[str, Path]
+    out: Path
+    configs: Mapping[str, PipelineConfig]
+    as_is: bool
+    overwrite: bool
+    progress: ProgressFn
 
 
-def _run_cell(
-    name: str,
-    dataset: BenchDataset,
-    entry: Entry,
-    out: Path,
-    config: PipelineConfig,
-    as_is: bool,
-    overwrite: bool,
-    progress: ProgressFn,
-) -> Cell:
+def _run_entries(run: _Run, name: str, dataset: BenchDataset, entries: Sequence[Entry]) -> list[Cell]:
+    cells: list[Cell] = []
+    for entry in entries:
+        if any(cell.error for cell in cells if cell.method == entry.network_of):
+            why = f"it takes the network of {entry.network_of}: failed"
+            cells.append(Cell(dataset=name, method=entry.name, error=why))
+        else:
+            cells.append(_run_entry(run, name, dataset, entry))
+    return cells
+
+
+def _run_entry(run: _Run, name: str, dataset: BenchDataset, entry: Entry) -> Cell:
+    # maps of another program are in FOLDER/NAME, or in FOLDER where there is but one data set
+    if entry.folder is not None and (len(run.datasets) > 1 or (entry.folder / name).is_dir()):
+        entry = replace(entry, folder=entry.folder / name)
+
     def report_progress(done: int, total: int, stage: str) -> None:
-        progress(done, total, f"{name} {entry.name}: {stage}")
+        run.progress(done, total, f"{name} {entry.name}: {stage}")
 
     try:
-        if entry.folder is not None and as_is:
+        if entry.folder is not None and run.as_is:
             seconds, predictions = None, _find_maps(dataset, entry.folder)
             masks = maps = _score(dataset, predictions, entry.folder)
         else:
-            folder = path_inside(out, f"{name}/{entry.name}")
-            seconds = _label(dataset, entry, folder, config, overwrite, report_progress)
+            folder = path_inside(run.out, f"{name}/{entry.name}")
+            seconds = _label(run, dataset, entry, folder, report_progress)
             predictions = _outputs(dataset, folder / "masks")
             masks = _score(dataset, predictions, folder / "masks")
             maps = _score(dataset, _outputs(dataset, folder / "maps"), folder / "maps")
@@ -170,21 +175,19 @@ def _run_cell(
         return Cell(dataset=name, method=entry.name, error=one_line(str(error)))
 
 
-def _label(
-    dataset: BenchDataset, entry: Entry, folder: Path, config: PipelineConfig, overwrite: bool, progress: ProgressFn
-) -> float | None:
+def _label(run: _Run, dataset: BenchDataset, entry: Entry, folder: Path, progress: ProgressFn) -> float | None:
     """Run an entry by its own settings; return its seconds an image, those of the run that did all the work at once."""
     record = folder.with_name(f"{folder.name}.json")
-    was_begun = (folder / "run" / "job.json").is_file() and not overwrite
-    groups = dataset.benchmark.groups
+    was_begun = (folder / "run" / "job.json").is_file() and not run.overwrite
+    groups, config = dataset.benchmark.groups, run.configs[entry.name]
     if entry.folder is None:
         network = folder.with_name(entry.network_of) if entry.network_of else None
         report = label_groups(
-            groups, folder, config, checkpoint=network, train=entry.train, overwrite=overwrite, progress=progress
+            groups, folder, config, checkpoint=network, train=entry.train, overwrite=run.overwrite, progress=progress
         )
     else:
         maps = _find_maps(dataset, entry.folder)
-        report = refine_maps(groups, maps, folder, config, overwrite=overwrite, progress=progress)
+        report = refine_maps(groups, maps, folder, config, overwrite=run.overwrite, progress=progress)
     _refuse_gaps(report, dataset)
     seconds = None if was_begun else report.seconds / max(1, len(report.rows))
     if was_begun and record.is_file():

@@ -229,11 +229,18 @@ class Suspicious:
         if pred_HW.max() == 1:
             self._found["dim"].append(pred)
 
+    def notes(self) -> list[str]:
+        """Return one line for each kind of recorded picture."""
+        return [
+            f"{len(paths)} {_SUSPICIONS[kind].format(level=GT_LEVEL, path=paths[0])}"
+            for kind, paths in self._found.items()
+            if paths
+        ]
+
     def warn(self) -> None:
-        """Log one line for each kind of recorded picture."""
-        for kind, paths in self._found.items():
-            if paths:
-                logger.warning("%d %s", len(paths), _SUSPICIONS[kind].format(level=GT_LEVEL, path=paths[0]))
+        """Log the notes."""
+        for note in self.notes():
+            logger.warning("%s", note)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
