@@ -207,8 +207,6 @@ def build_demo(
 
 def _open_dataset(folder: Path, name: str) -> Any:
     """Open or make the data set; add new pictures, and leave existing samples unchanged."""
-    import fiftyone as fo
-
     from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
 
     importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)

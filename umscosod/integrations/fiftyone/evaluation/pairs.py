@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 from PIL import Image
 
@@ -96,8 +97,6 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
 
 def _present_masks(view: Any, field: str) -> dict[str, tuple[str, str]]:
     """Return hash and file of the masks made earlier, by sample id."""
-    import fiftyone as fo
-
     if view.get_field(field) is None:
         return {}
     if getattr(view.get_field(field), "document_type", None) is not fo.Segmentation:
@@ -120,8 +119,6 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
     DataError
         An instance has no mask, or image or mask cannot be read.
     """
-    import fiftyone as fo
-
     without = sum(not one.has_mask for one in instances.detections)
     if without:
         raise DataError(f"{without} of {len(instances.detections)} instances have no mask, only a box")
@@ -158,8 +155,6 @@ def _fingerprint(instances: Any) -> str:
 
 def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
     """Store the masks made so far and clear the batch; declare the field if there is something to store."""
-    import fiftyone as fo
-
     if not made:
         return 0
     if not dataset.has_sample_field(field):
@@ -264,8 +259,6 @@ def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str |
 
 def path_attribute(view: Any, name: str) -> str:
     """Return the attribute that holds the file of a dense label: ``mask_path`` or ``map_path``."""
-    import fiftyone as fo
-
     return "map_path" if issubclass(view.get_field(name).document_type, fo.Heatmap) else "mask_path"
 
 

@@ -8,6 +8,8 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
+
 from umscosod.data.naming import assign_outputs
 from umscosod.errors import DataError
 from umscosod.export.formats import export_items
@@ -106,8 +108,6 @@ def export_dataset(
 
 
 def _check_mask_field(view: Any, field: str) -> None:
-    import fiftyone as fo
-
     masks = view.get_field_schema(embedded_doc_type=fo.Segmentation)
     if field not in masks:
         names = ", ".join(sorted(masks)) or "none"

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import fiftyone as fo
+
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.config.schema import check_section
@@ -278,8 +280,6 @@ def _look_at(
 
 def _check_into(dataset: Any, into: str, source: Any) -> None:
     """Refuse a field that is no text, that FiftyOne or a run owns, or that is the source."""
-    import fiftyone as fo
-
     if not into.isidentifier() or into.startswith("_"):
         raise DataError(f"field name {into!r} must be letters, digits and '_', starting with a letter")
     found = dataset.get_field(into)
@@ -311,8 +311,6 @@ def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], 
 def _write(
     dataset: Any, into: str, old: Mapping[str, str | None], names: Mapping[str, str], progress: ProgressFn
 ) -> None:
-    import fiftyone as fo
-
     if not dataset.has_sample_field(into):
         dataset.add_sample_field(into, fo.StringField)
     changed = [sample_id for sample_id, value in old.items() if value != names.get(sample_id)]
@@ -325,8 +323,6 @@ def _write(
 
 def _save_view(dataset: Any, into: str) -> str:
     """Save the view ``by-<into>``; if the user has a view of that name, ours gets a number."""
-    import fiftyone as fo
-
     taken = {fo.core.utils.to_slug(name): name for name in dataset.list_saved_views()}
     for number in range(1, len(taken) + 2):
         name = f"by-{into}" if number == 1 else f"by-{into}-{number}"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
+from fiftyone import ViewField
 
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import (
@@ -36,8 +38,6 @@ class ReviewRow:
 
 def check_mask_field(view: Any, field: str) -> None:
     """Refuse a field that holds no masks, and name the fields that do."""
-    import fiftyone as fo
-
     masks = view.get_field_schema(embedded_doc_type=fo.Segmentation)
     if field not in masks:
         names = ", ".join(sorted(masks)) or "none"
@@ -84,8 +84,6 @@ def _declare(dataset: Any, field: str, reviewed: str) -> None:
     DataError
         Something else uses one of the names.
     """
-    import fiftyone as fo
-
     found = dataset.get_field(reviewed)
     is_masks = found is None or getattr(found, "document_type", None) is fo.Segmentation
     if reviewed == field or reviewed in dataset.list_runs() or not is_masks:
@@ -112,8 +110,6 @@ def check_replaceable(row: ReviewRow, reviewed: str) -> None:
 
 def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, Path]) -> None:
     """Point labels to existing files; the decision is written last, so that an incomplete batch can be repeated."""
-    import fiftyone as fo
-
     if files:
         labels = {
             sample_id: fo.Segmentation(mask_path=str(path), provenance=HUMAN, run=field)
@@ -204,8 +200,6 @@ def list_for_review(
     DataError
         There is no such mask field.
     """
-    from fiftyone import ViewField
-
     view = flat_images(sample_collection)
     check_mask_field(view, field)
     confidence, state = f"{field}_confidence", review_field(field)
@@ -240,8 +234,6 @@ def next_for_review(sample_collection: Any, field: str, sample_id: str) -> str |
 
 def list_certain(view: Any, field: str, least: float) -> Any:
     """Keep the masks of a list with a confidence of at least `least`; masks without a confidence are dropped."""
-    from fiftyone import ViewField
-
     return view.match(ViewField(f"{field}_confidence") >= least)
 
 
@@ -316,8 +308,6 @@ def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
 
 def list_review_fields(dataset: Any) -> list[str]:
     """Name the mask fields that runs wrote; if there are none, all mask fields except `REVIEWED` (schema only)."""
-    import fiftyone as fo
-
     masks = sorted(set(dataset.get_field_schema(embedded_doc_type=fo.Segmentation)) - {REVIEWED})
     of_runs = [field for field in masks if dataset.get_field(f"{field}_status") is not None]
     return of_runs or masks
@@ -369,8 +359,6 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
 
 def _group_path(view: Any, field: str) -> str:
     """Return the path of the run's group field; "" for the folder, or for masks that no run of ours made."""
-    import fiftyone as fo
-
     from umscosod.integrations.fiftyone.runs.record import find_run
 
     dataset = view._dataset  # a view has no public access to its data set
@@ -383,7 +371,5 @@ def _group_path(view: Any, field: str) -> str:
 
 def _is_of_run(field: str) -> Any:
     """Match the samples of the run: they have a mask, or a status that says why not."""
-    from fiftyone import ViewField
-
     wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]
     return ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted)

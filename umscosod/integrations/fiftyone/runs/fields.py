@@ -52,8 +52,6 @@ def dataset_folder(dataset: Any) -> Path:
     Path
         ``<default_dataset_dir>/umscosod/<name>``, with FiftyOne's own setting of that folder.
     """
-    import fiftyone as fo
-
     return Path(str(fo.config.default_dataset_dir)).expanduser() / "umscosod" / safe_name(dataset.name)
 
 
@@ -340,8 +338,6 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
     """Add missing fields, name the mask's pixel value, and choose the appearance of a new run."""
-    import fiftyone as fo
-
     is_new = not dataset.has_sample_field(field)
     for name, (kind, document) in _field_types(field, has_maps).items():
         if not dataset.has_sample_field(name):
@@ -362,8 +358,6 @@ def name_pixels(dataset: Any, field: str) -> None:
 
 def show_masks(dataset: Any, field: str) -> None:
     """Name the pixel value of a mask field and make the field active in the App, which hides dense labels at first."""
-    import fiftyone as fo
-
     name_pixels(dataset, field)
     active = dataset.app_config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
     if field not in active.paths:
@@ -437,8 +431,6 @@ def _columns(
     field: str, run_key: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool
 ) -> dict[str, dict[str, Any]]:
     """Return values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
-    import fiftyone as fo
-
     columns: dict[str, dict[str, Any]] = {
         f"{field}_confidence": {item.sample_id: item.confidence for item in items},
         f"{field}_reason": {item.sample_id: item.reason for item in items},
@@ -463,8 +455,6 @@ def _columns(
 
 def _field_types(field: str, has_maps: bool) -> dict[str, tuple[Any, Any]]:
     """Return name and type of each written field: (field class, embedded class or None)."""
-    import fiftyone as fo
-
     types = {
         field: (fo.EmbeddedDocumentField, fo.Segmentation),
         f"{field}_map": (fo.EmbeddedDocumentField, fo.Heatmap),

@@ -12,6 +12,8 @@ from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
+
 from umscosod.config import PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.groups import groups_from_rows
@@ -190,8 +192,6 @@ def value_path(view: Any, group_field: str) -> str:
     DataError
         There is no such field, or it holds no single value a sample.
     """
-    import fiftyone as fo
-
     found = view.get_field(group_field)
     if found is None:
         names = ", ".join(sorted(view.get_field_schema(ftype=fo.StringField))) or "none"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.core.runs as fors
 
 from umscosod.data.files import is_held, open_atomic, read_json
@@ -101,7 +102,6 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
     if callable(progress):
         yield progress
         return
-    import fiftyone as fo
     import fiftyone.core.utils as fou
 
     if not (fo.config.show_progress_bars if progress is None else progress):

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
+from fiftyone import ViewField
+
 from umscosod.errors import CheckpointError, DataError
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 from umscosod.integrations.fiftyone.runs.jobs import flat_images, group_name, group_names_by_folder, value_path
@@ -84,8 +87,6 @@ def survey(sample_collection: Any, group_field: str | None = None) -> Survey:
 
 def group_fields(sample_collection: Any) -> list[str]:
     """Return the text and Classification fields that may name groups, without those of runs and reviews."""
-    import fiftyone as fo
-
     masks = sample_collection.get_field_schema(embedded_doc_type=fo.Segmentation)
     ours = {f"{field}{suffix}" for field in masks for suffix in _OF_RUNS}
     names = {
@@ -121,8 +122,6 @@ def _names_groups(found: Survey) -> bool:
 
 
 def _count_folders(view: Any) -> Mapping[Path, int]:
-    from fiftyone import ViewField
-
     counts: Counter[Path] = Counter()
     for folder, count in view.count_values(ViewField("filepath").rsplit(os.sep, 1)[0]).items():
         counts[Path(folder or os.sep)] += count

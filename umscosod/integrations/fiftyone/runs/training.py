@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 
 from umscosod.config import PipelineConfig
@@ -74,8 +75,6 @@ def with_detections_file(
 
 def check_detections_field(dataset: Any, field: str) -> None:
     """Refuse a field that is missing or holds no ``Detections``."""
-    import fiftyone as fo
-
     if getattr(dataset.get_field(field), "document_type", None) is not fo.Detections:
         raise DataError(f"{field!r} is no Detections field; choose one whose detections have masks")
 
