@@ -130,7 +130,7 @@ def measure(folder: Path, count: int) -> None:
         declare_fields(dataset, field)
     rss: list[int] = []
     start = time.perf_counter()
-    written = write_labels(dataset, "cosal", "cosal", iter_items(ids, folder, rss))
+    written = write_labels(dataset, "cosal", iter_items(ids, folder, rss))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     write_plainly(dataset, "plain", ids, folder)

@@ -36,9 +36,9 @@ def test_what_a_person_did_meanwhile_is_kept(
     dataset = make()
     written: list[fields.LabelItem] = []
 
-    def write_three(dataset: Any, field: str, run_key: str, items: list[fields.LabelItem], **options: Any) -> int:
+    def write_three(dataset: Any, field: str, items: list[fields.LabelItem], **options: Any) -> int:
         written.extend(items[:3])
-        fields.write_labels(dataset, field, run_key, written, **options)
+        fields.write_labels(dataset, field, written, **options)
         raise Cancelled("stop")
 
     with monkeypatch.context() as patch:

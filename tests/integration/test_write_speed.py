@@ -71,7 +71,7 @@ def test_batches_cost_little_time_and_no_memory(large: Any) -> None:
     for field in ("batched", "plain"):
         declare_fields(large, field)
     seen_bytes: list[int] = []
-    batched = count_requests(lambda: write_labels(large, "batched", "run", iter_items(ids, mask, seen_bytes)))
+    batched = count_requests(lambda: write_labels(large, "batched", iter_items(ids, mask, seen_bytes)))
     plain = count_requests(lambda: write_plainly(large, "plain", ids, mask))
     assert large.count_values("batched_status") == {"labelled": SAMPLES}
     assert large.count("batched.mask_path") == large.count("batched_map.map_path") == SAMPLES

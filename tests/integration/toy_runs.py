@@ -24,5 +24,5 @@ def add_run(dataset: Any, field: str = "cosal") -> list[str]:
         )
         for n, (sample_id, path) in enumerate(zip(ids, paths, strict=True))
     ]
-    write_labels(dataset, field, field, items, has_maps=False)
+    write_labels(dataset, field, items, has_maps=False)
     return list(ids)

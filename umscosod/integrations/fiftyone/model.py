@@ -165,7 +165,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
             known: list[tuple[str | None, str]] = [(_ALL, f"picture {index}") for index in range(len(args))]
         else:
             known = [(self._group_of(sample), sample.filepath) for sample in samples]
-        members: dict[list[int]] = {}
+        members: dict[str, list[int]] = {}
         for index, ((group, name), picture_HW3) in enumerate(zip(known, args, strict=True)):
             if group is not None and self._is_usable(picture_HW3, name):
                 members.setdefault(group, []).append(index)

@@ -11,19 +11,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 
 from umscosod.config import PipelineConfig
 from umscosod.errors import DataError, count_of
-from umscosod.integrations.fiftyone.evaluation.comparison import Comparison
+from umscosod.integrations.fiftyone.evaluation.comparison import Comparison, compare_dataset
+from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
+from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
+from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
 from umscosod.integrations.fiftyone.review.listing import list_for_review
 from umscosod.integrations.fiftyone.runs.fields import COLOURS, colour_entry, safe_name
+from umscosod.integrations.fiftyone.runs.jobs import RunReport
+from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
 from umscosod.progress import ProgressFn, ignore_progress
-
-if TYPE_CHECKING:
-    from umscosod.integrations.fiftyone.runs.jobs import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -207,8 +209,6 @@ def build_demo(
 
 def _open_dataset(folder: Path, name: str) -> Any:
     """Open or make the data set; add new pictures, and leave existing samples unchanged."""
-    from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
-
     importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)
     importer.setup()  # before the data set is made: a bad folder makes no data set
     if fo.dataset_exists(name):
@@ -235,9 +235,6 @@ def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
     """Make the run with training (or import the command line's result), the quick run, and the pseudo-labels."""
-    from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
-    from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
-
     own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
         main = label_dataset(dataset, field=MAIN_RUN, **own)
@@ -257,9 +254,6 @@ def _score(
     dataset: Any, runs: tuple[RunReport, ...], progress: ProgressFn
 ) -> tuple[Comparison | None, tuple[str, ...]]:
     """Evaluate the two runs if labels or evaluation are new, and compare them."""
-    from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset
-    from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
-
     try:
         for run in runs:
             key = f"eval_{run.key}"

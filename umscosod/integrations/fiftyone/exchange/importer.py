@@ -20,28 +20,12 @@ from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import SUFFIXES, name_some
 from umscosod.export.folder import path_inside
 from umscosod.export.report import read_report
-from umscosod.integrations.fiftyone.runs.fields import TARGETS
+from umscosod.integrations.fiftyone.runs.fields import TARGETS, check_name
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow
 from umscosod.types import Labelled, Status
 
 REPORT = "report.json"
 _LOOKED_AT = 16  # number of files, evenly spread, that decide between masks and maps
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """A sample without a prediction so far.
-
-    Attributes
-    ----------
-    id : str
-    image : Path
-    group : str
-        Value of the group field; without one the name of the image's folder.
-    """
-
-    id: str
-    image: Path
-    group: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,9 +93,8 @@ class PredictionFolder:
         self.is_ours = (folder / REPORT).is_file()
         self._by_id: dict[str, Prediction] = {}
         self._by_stem: dict[str, list[tuple[PurePosixPath, Prediction]]] = defaultdict(list)
-        predictions = _read_results(folder) if self.is_ours else _walk(folder)
         self.names: list[str] = []
-        for group, prediction in predictions:
+        for group, prediction in _read_results(folder) if self.is_ours else _walk(folder):
             self.names.append(prediction.name)
             file = PurePosixPath(prediction.name)
             stems = {file.stem}
@@ -123,7 +106,7 @@ class PredictionFolder:
         if not self.names:
             raise DataError(f"no predictions in {folder}: looked for {', '.join(sorted(SUFFIXES))} in it and below")
 
-    def match(self, samples: Iterable[Wanted]) -> Matching:
+    def match(self, samples: Iterable[SampleRow]) -> Matching:
         """Find the prediction of each sample.
 
         A file fits by its name without suffix, or by the image's whole name (``7.jpg.png``). Files of the sample's
@@ -133,16 +116,16 @@ class PredictionFolder:
         problems: dict[str, str] = {}
         for sample in samples:
             if not sample.group:
-                problems[sample.id] = f"{sample.image.name}: it has no group"
+                problems[sample.id] = f"{sample.path.name}: it has no group"
                 continue
             candidates = self._candidates(sample)
             if len(candidates) == 1:
                 found[sample.id] = candidates[0]
             elif candidates:
                 names = name_some(sorted(candidate.name for candidate in candidates))
-                problems[sample.id] = f"{sample.image.name}: several predictions fit ({names}); keep one of them"
+                problems[sample.id] = f"{sample.path.name}: several predictions fit ({names}); keep one of them"
             else:
-                problems[sample.id] = f"{sample.image.name}: no prediction {sample.group}/{sample.image.stem}"
+                problems[sample.id] = f"{sample.path.name}: no prediction {sample.group}/{sample.path.stem}"
         takers = Counter(prediction.name for prediction in found.values())
         for sample_id, prediction in list(found.items()):
             if takers[prediction.name] > 1:
@@ -151,10 +134,10 @@ class PredictionFolder:
         used = {prediction.name for prediction in found.values()}
         return Matching(found=found, problems=problems, unused=tuple(name for name in self.names if name not in used))
 
-    def _candidates(self, sample: Wanted) -> list[Prediction]:
+    def _candidates(self, sample: SampleRow) -> list[Prediction]:
         if (own := self._by_id.get(sample.id)) is not None:
             return [own]
-        image = PurePosixPath(sample.image.as_posix())
+        image = PurePosixPath(sample.path.as_posix())
         named = [entry for key in {image.stem, image.name} for entry in self._by_stem.get(key, ())]
         distinct = {prediction.name: (group, prediction) for group, prediction in named}.values()
         exact = [prediction for group, prediction in distinct if group == PurePosixPath(sample.group)]
@@ -242,6 +225,8 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
         dataset = fo.Dataset.from_importer(CoSODImporter(dataset_dir="CoSal2015"), name="cosal2015")
     """
 
+    has_sample_field_schema = True  # the fields are known before the first sample
+
     def __init__(
         self,
         dataset_dir: str | Path | None = None,
@@ -254,8 +239,7 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
         if dataset_dir is None:
             raise DataError("CoSODImporter needs dataset_dir, the folder of the benchmark or of the pictures")
         for name in (group_field, gt_field):
-            if not name.isidentifier() or name.startswith("_"):
-                raise DataError(f"field name {name!r} must be letters, digits and '_', starting with a letter")
+            check_name(name)
         if group_field == gt_field:
             raise DataError(f"group and mask cannot both be stored in the field {gt_field!r}; choose two names")
         super().__init__(dataset_dir=str(dataset_dir), shuffle=shuffle, seed=seed, max_samples=max_samples)
@@ -269,11 +253,6 @@ class CoSODImporter(foud.GenericSampleDatasetImporter):  # type: ignore[misc]  #
     def has_dataset_info(self) -> bool:
         """Whether there are masks, whose pixel value has a meaning to store."""
         return self._has_masks
-
-    @property
-    def has_sample_field_schema(self) -> bool:
-        """True: the fields are known before the first sample."""
-        return True
 
     def setup(self) -> None:
         """Search the folder; FiftyOne calls this at the start of an import."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,23 +19,15 @@ from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import name_some
 from umscosod.export.folder import path_inside
-from umscosod.integrations.fiftyone.exchange.importer import (
-    Matching,
-    Prediction,
-    PredictionFolder,
-    Wanted,
-    looks_like_masks,
-)
-from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images, read_groups, run_job
+from umscosod.integrations.fiftyone.exchange.importer import Matching, Prediction, PredictionFolder, looks_like_masks
+from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, SampleRow, flat_images, read_samples, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part
-from umscosod.integrations.fiftyone.runs.record import Progress
+from umscosod.integrations.fiftyone.runs.record import IMPORT, Progress, find_run
+from umscosod.pipeline import LabelReport
 from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray, ImageRef, Labelled, Status
 
-if TYPE_CHECKING:
-    from umscosod.pipeline import LabelReport
-
-METHOD, STAGE = "umscosod/import", "import"
+STAGE = "import"
 Kind = Literal["auto", "mask", "map"]
 _WHITE = 255
 
@@ -101,14 +93,14 @@ def import_predictions(
     source = real_path(Path(folder).expanduser())
     view = flat_images(sample_collection)
     predictions = PredictionFolder(source, by_folder=group_field is None)
-    wanted = _wanted(view, group_field)
+    wanted = read_samples(view, group_field)
     matching = predictions.match(wanted)
     if not matching.found:
         raise DataError(_nothing_fits(predictions, wanted))
     has_maps = _has_maps(view._dataset, field, predictions, matching.found, kind)
     job = Job(
         key=field,
-        method=METHOD,
+        method=IMPORT,
         group_field=group_field,
         out_dir=out_dir,
         config=PipelineConfig(),
@@ -124,20 +116,11 @@ def import_predictions(
     return _with_unmatched(report, matching, wanted)
 
 
-def _wanted(view: Any, group_field: str | None) -> list[Wanted]:
-    ids, paths = view.values(["id", "filepath"])
-    if not ids:
-        raise DataError("the view has no samples; choose another view or data set")
-    files = [Path(path) for path in paths]
-    groups = read_groups(view, files, group_field)
-    return [Wanted(id=sample, image=file, group=group) for sample, file, group in zip(ids, files, groups, strict=True)]
-
-
-def _nothing_fits(predictions: PredictionFolder, wanted: list[Wanted]) -> str:
+def _nothing_fits(predictions: PredictionFolder, wanted: list[SampleRow]) -> str:
     first = wanted[0]
     return (
         f"no prediction in {predictions.folder} fits any of the {len(wanted)} samples: it holds "
-        f"{name_some(predictions.names[:3])}, looked for {first.group}/{first.image.stem}.png and the like; "
+        f"{name_some(predictions.names[:3])}, looked for {first.group}/{first.path.stem}.png and the like; "
         "give the folder whose sub-folders are the groups, or another group field"
     )
 
@@ -146,17 +129,15 @@ def _has_maps(
     dataset: Any, field: str, predictions: PredictionFolder, found: Mapping[str, Prediction], kind: str
 ) -> bool:
     """Whether the run has soft maps; an existing import decides for ``auto``."""
-    from umscosod.integrations.fiftyone.runs.record import find_run
-
     if predictions.is_ours:
         return any(prediction.map is not None for prediction in found.values())
     present = find_run(dataset, field) if kind == "auto" else None
-    if present is not None and present.method == METHOD:
+    if present is not None and present.method == IMPORT:
         return bool(present.has_maps)
     return not looks_like_masks(found) if kind == "auto" else kind == "map"
 
 
-def _with_unmatched(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
+def _with_unmatched(report: RunReport, matching: Matching, wanted: list[SampleRow]) -> RunReport:
     """Add the samples without a prediction, and the predictions that fit no sample."""
     left = [
         Labelled(
@@ -184,11 +165,9 @@ def _do_part(
     part: Part, predictions: PredictionFolder, threshold: float, *, has_maps: bool, progress: ProgressFn
 ) -> LabelReport:
     """Copy the predictions of a part's samples, one at a time; a bad one becomes a failed row."""
-    from umscosod.pipeline import LabelReport
-
     started = time.monotonic()
     images = [(group.name, image) for group in part.groups for image in group.images]
-    matching = predictions.match(Wanted(id=image.id, image=image.path, group=group) for group, image in images)
+    matching = predictions.match(SampleRow(id=image.id, path=image.path, group=group) for group, image in images)
     rows = []
     faint: list[Path] = []
     for done, (group, image) in enumerate(images):
@@ -223,7 +202,7 @@ def _import_sample(
         return replace(row, reason=told.reason)
     size_hw, _ = read_upright_size(image.path)
     map_file = prediction.map if told is not None else prediction.picture
-    grey_HW = _read_map(map_file, size_hw) if has_maps and map_file is not None else None
+    grey_HW = _resize(open_grey(map_file), size_hw) if has_maps and map_file is not None else None
     if told is not None and prediction.mask is not None:
         mask_HW = _read_mask(prediction.mask, size_hw, faint)
     elif grey_HW is not None:
@@ -242,20 +221,15 @@ def _import_sample(
     return replace(row, status=Status.LABELLED, confidence=None, threshold=0.0 if grey_HW is None else threshold)
 
 
-def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:
-    """Read a picture as 8-bit grey at the size of its image."""
-    return np.asarray(_resize(open_grey(path), size_hw))
-
-
 def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
     """Read a mask at the size of its image, bool (H, W); another size is resized smoothly and thresholded at half."""
     mask_HW = read_mask(path, faint=faint)
     if mask_HW.shape == size_hw:
         return mask_HW
     grey = Image.fromarray(mask_HW.astype(np.uint8) * np.uint8(_WHITE))
-    return np.asarray(_resize(grey, size_hw)) > _WHITE / 2
+    return _resize(grey, size_hw) > _WHITE / 2
 
 
-def _resize(grey: Image.Image, size_hw: tuple[int, int]) -> Image.Image:
+def _resize(grey: Image.Image, size_hw: tuple[int, int]) -> ByteArray:
     size_wh = size_hw[::-1]
-    return grey if grey.size == size_wh else grey.resize(size_wh, Image.Resampling.BILINEAR)
+    return np.asarray(grey if grey.size == size_wh else grey.resize(size_wh, Image.Resampling.BILINEAR))

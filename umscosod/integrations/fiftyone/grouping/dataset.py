@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,12 @@ from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
 from umscosod.grouping import check_groups, encoded_collection
-from umscosod.integrations.fiftyone.grouping.proposals import make_proposal, read_proposal
-from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH, every_sample, store_values
-from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_groups
+from umscosod.integrations.fiftyone.grouping.proposals import Proposal, make_proposal, read_proposal
+from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH, check_name, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow, flat_images, read_samples
 from umscosod.integrations.fiftyone.runs.record import Progress, list_runs, showing
 from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
-
-logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
@@ -149,40 +147,38 @@ def group_dataset(
     view = flat_images(sample_collection)
     dataset = view._dataset  # a view has no public access to its data set
     config, grouping = _settings(config, grouping)
-    samples = _read_samples(view)
+    if by == "field" and (not isinstance(source, str) or not source):
+        raise DataError("name the field to group by: source='FIELD'")
+    rows = read_samples(view, str(source) if by == "field" else None)
+    samples = {row.id: row.path for row in rows}
     _check_into(dataset, into, source if by == "field" else None)
-    mixed: tuple[str, ...] = ()
-    cohesion: dict[str, float] = {}
-    failures: dict[str, str] = {}
+    looks: dict[str, Any] = {}
     if by == "discovered":
         settings: dict[str, Any] = {"n_groups": n_groups, "config": config, "grouping": grouping}
         with showing(progress) as shown:
             proposal = make_proposal(dataset, into, samples, **settings, progress=shown)
         names = {sample_id: name for name, ids in proposal.groups.items() for sample_id in ids}
-        mixed, cohesion, failures = tuple(proposal.mixed), proposal.cohesion, proposal.failures
+        looks = _looks_of(proposal)
     else:
-        names = _read_names(view, samples, by, source)
+        names = _read_names(view, rows, by, source)
     if not names:
         raise DataError(f"none of the {len(samples)} samples gets a group by {by}; choose another way to group them")
     old = _present_values(view, into, samples)
-    _refuse_to_replace(old, names, into, overwrite=overwrite)
+    lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
+    if lost and not overwrite:  # unchanged values are no loss, so that an interrupted call can be repeated
+        raise DataError(
+            f"{count_of(lost, 'sample has', 'samples have')} another value in the field {into!r}; "
+            f"choose another field, or overwrite"
+        )
     if check and by != "discovered":
         with showing(progress) as shown:
-            mixed, cohesion, failures = _look_at(samples, names, config, grouping, shown)
+            looks = _look_at(samples, names, config, grouping, shown)
     with showing(progress) as shown:
         _write(dataset, into, old, names, shown)
-    sizes = _sizes(names.values())
-    return GroupingReport(
-        field=into,
-        sizes=sizes,
-        small=tuple(name for name, size in sizes.items() if size < grouping.min_size),
-        mixed=mixed,
-        ungrouped=len(samples) - len(names),
-        view_name=_save_view(dataset, into),
-        cohesion=cohesion,
-        failures=failures,
-        notes=(*(_notes_on_folders(sizes) if by == "folder" else ()), *(_notes_on_check(sizes) if cohesion else ())),
-    )
+    sizes = dict(sorted(Counter(names.values()).items(), key=lambda each: natural_key(each[0])))
+    notes = _notes(sizes, is_by_folder=by == "folder", is_checked=bool(looks.get("cohesion")))
+    view_name = _save_view(dataset, into)
+    return _report(into, sizes, len(samples), grouping, view_name=view_name, notes=notes, **looks)
 
 
 def preview_groups(
@@ -206,21 +202,22 @@ def preview_groups(
     """
     view = flat_images(sample_collection)
     config, grouping = _settings(config, grouping)
-    samples = _read_samples(view)
+    samples = {row.id: row.path for row in read_samples(view, None)}
     _check_into(view._dataset, into, None)
+    settings: dict[str, Any] = {"n_groups": n_groups, "config": config, "grouping": grouping}
     with showing(progress) as shown:
-        proposal = make_proposal(
-            view._dataset, into, samples, n_groups=n_groups, config=config, grouping=grouping, progress=shown
-        )
-    return GroupingReport(
-        field=into,
-        sizes=proposal.sizes,
-        small=tuple(name for name, size in proposal.sizes.items() if size < grouping.min_size),
-        mixed=tuple(proposal.mixed),
-        ungrouped=len(samples) - sum(proposal.sizes.values()),
-        cohesion=proposal.cohesion,
-        failures=proposal.failures,
-    )
+        proposal = make_proposal(view._dataset, into, samples, **settings, progress=shown)
+    return _report(into, proposal.sizes, len(samples), grouping, **_looks_of(proposal))
+
+
+def _report(into: str, sizes: dict[str, int], n_samples: int, grouping: GroupingConfig, **more: Any) -> GroupingReport:
+    small = tuple(name for name, size in sizes.items() if size < grouping.min_size)
+    return GroupingReport(field=into, sizes=sizes, small=small, ungrouped=n_samples - sum(sizes.values()), **more)
+
+
+def _looks_of(proposal: Proposal) -> dict[str, Any]:
+    """Return what the report says of encoded pictures."""
+    return {"mixed": tuple(proposal.mixed), "cohesion": proposal.cohesion, "failures": proposal.failures}
 
 
 def stored_preview(dataset: Any, into: str = DEFAULT_FIELD) -> dict[str, int]:
@@ -236,28 +233,16 @@ def _settings(config: PipelineConfig | None, grouping: GroupingConfig | None) ->
     return config, grouping
 
 
-def _read_samples(view: Any) -> dict[str, Path]:
-    ids, paths = view.values(["id", "filepath"])
-    if not ids:
-        raise DataError("the view has no samples; choose another view or data set")
-    return {sample_id: Path(path) for sample_id, path in zip(ids, paths, strict=True)}
-
-
-def _read_names(view: Any, samples: Mapping[str, Path], by: str, source: str | Sequence[str] | None) -> dict[str, str]:
+def _read_names(view: Any, rows: Sequence[SampleRow], by: str, source: str | Sequence[str] | None) -> dict[str, str]:
     """Return the group by sample id, for samples with a group."""
+    if by not in ("field", "folder", "tag"):
+        raise DataError(f"cannot group by {by!r}; choose field, folder, tag or discovered")
+    values = [row.group for row in rows]
     if by == "tag":
         wanted = {source} if isinstance(source, str) else set(source or view.distinct("tags"))
         found = [wanted.intersection(tags or ()) for tags in view.values("tags")]
         values = [min(tags) if len(tags) == 1 else "" for tags in found]
-    elif by == "folder":
-        values = read_groups(view, list(samples.values()), None)
-    elif by == "field":
-        if not isinstance(source, str) or not source:
-            raise DataError("name the field to group by: source='FIELD'")
-        values = read_groups(view, list(samples.values()), source)
-    else:
-        raise DataError(f"cannot group by {by!r}; choose field, folder, tag or discovered")
-    names = {sample_id: value.strip() for sample_id, value in zip(samples, values, strict=True) if value.strip()}
+    names = {row.id: value.strip() for row, value in zip(rows, values, strict=True) if value.strip()}
     for name in set(names.values()):
         check_relative(name, "group name")  # groups name the folders of results
     return names
@@ -269,19 +254,19 @@ def _look_at(
     config: PipelineConfig,
     grouping: GroupingConfig,
     progress: ProgressFn,
-) -> tuple[tuple[str, ...], dict[str, float], dict[str, str]]:
+) -> dict[str, Any]:
     """Encode the grouped samples; return groups no more alike than chance, all cohesions, and unreadable pictures."""
     groups = groups_from_rows((sample_id, samples[sample_id], name) for sample_id, name in names.items())
     with encoded_collection(groups, config, progress=progress) as features:
         checks = check_groups(features, grouping, progress=progress)
     mixed = tuple(name for name, each in checks.items() if each.is_mixed)
-    return mixed, {name: each.cohesion for name, each in checks.items()}, features.failures
+    cohesion = {name: each.cohesion for name, each in checks.items()}
+    return {"mixed": mixed, "cohesion": cohesion, "failures": features.failures}
 
 
 def _check_into(dataset: Any, into: str, source: Any) -> None:
     """Refuse a field that is no text, that FiftyOne or a run owns, or that is the source."""
-    if not into.isidentifier() or into.startswith("_"):
-        raise DataError(f"field name {into!r} must be letters, digits and '_', starting with a letter")
+    check_name(into)
     found = dataset.get_field(into)
     if into in {"id", "filepath"} or not (found is None or type(found) is fo.StringField):
         raise DataError(f"field {into!r} is there and cannot hold group names; choose another field name")
@@ -296,16 +281,6 @@ def _present_values(view: Any, into: str, samples: Iterable[str]) -> dict[str, s
     if not view.has_sample_field(into):
         return dict.fromkeys(samples)
     return dict(zip(*view.values(["id", into]), strict=True))
-
-
-def _refuse_to_replace(old: Mapping[str, str | None], names: Mapping[str, str], into: str, *, overwrite: bool) -> None:
-    """Refuse to replace values; unchanged values are allowed, so that an interrupted call can be repeated."""
-    lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
-    if lost and not overwrite:
-        raise DataError(
-            f"{count_of(lost, 'sample has', 'samples have')} another value in the field {into!r}; "
-            f"choose another field, or overwrite"
-        )
 
 
 def _write(
@@ -327,34 +302,19 @@ def _save_view(dataset: Any, into: str) -> str:
     for number in range(1, len(taken) + 2):
         name = f"by-{into}" if number == 1 else f"by-{into}-{number}"
         present = taken.get(fo.core.utils.to_slug(name))
-        if present is None or _is_ours(dataset, present):
+        told = dataset.get_saved_view_info(present).get("description") if present is not None else None
+        if present is None or str(told or "").startswith(_OURS):
             break
     view = every_sample(dataset).exists(into).group_by(into)
     dataset.save_view(name, view, description=f"{_OURS}{into}", overwrite=present is not None)
     return name
 
 
-def _is_ours(dataset: Any, view_name: str) -> bool:
-    return str(dataset.get_saved_view_info(view_name).get("description") or "").startswith(_OURS)
-
-
-def _notes_on_folders(sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Return a note if the folders do not separate the images."""
-    if len(sizes) > 1:
-        return ()
-    (count,) = sizes.values()
-    return (f"all {count} images are in one folder: one group; if they show several things, try 'discovered'",)
-
-
-def _notes_on_check(sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """Name the group that the check could not judge: it compares a group with the other images."""
-    count = sum(sizes.values())
-    large = [name for name, size in sizes.items() if size > count / 2]
-    return tuple(f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large)
-
-
-def _sizes(names: Iterable[str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name in names:
-        sizes[name] = sizes.get(name, 0) + 1
-    return {name: sizes[name] for name in sorted(sizes, key=natural_key)}
+def _notes(sizes: Mapping[str, int], *, is_by_folder: bool, is_checked: bool) -> tuple[str, ...]:
+    """Return notes: folders that do not separate the images, and a group too large to compare with other images."""
+    notes, count = [], sum(sizes.values())
+    if is_by_folder and len(sizes) == 1:
+        notes.append(f"all {count} images are in one folder: one group; if they show several things, try 'discovered'")
+    large = [name for name, size in sizes.items() if is_checked and size > count / 2]
+    notes += [f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large]
+    return tuple(notes)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,9 @@ def make_proposal(
     n_groups, config, grouping, progress
         As `umscosod.grouping.discover_groups`, which also documents the errors.
     """
-    digest, settings = _digest(samples), _settings(n_groups, config, grouping)
+    rows = sorted((sample_id, str(path)) for sample_id, path in samples.items())
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    settings = _settings(n_groups, config, grouping)
     stored = read_proposal(dataset, into)
     if stored is not None and (stored.samples_sha256, stored.settings) == (digest, settings):
         logger.info("taking the groups of %s", proposal_file(dataset, into))
@@ -141,11 +143,6 @@ def make_proposal(
     with open_atomic(proposal_file(dataset, into)) as file:
         file.write(json.dumps({"schema": SCHEMA, **asdict(proposal)}, ensure_ascii=False, indent=1).encode())
     return proposal
-
-
-def _digest(samples: Mapping[str, Path]) -> str:
-    rows: Sequence[tuple[str, str]] = sorted((sample_id, str(path)) for sample_id, path in samples.items())
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _settings(n_groups: int | None, config: PipelineConfig, grouping: GroupingConfig) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 
 from umscosod.errors import DataError
-from umscosod.types import Status
+from umscosod.types import ByteArray, Status
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -108,17 +109,6 @@ class ReviewState(StrEnum):
     SENT_BACK = "sent back"
 
 
-def review_field(field: str) -> str:
-    """Return the field that holds the `ReviewState` of a run's masks.
-
-    Examples
-    --------
-    >>> review_field("cosal")
-    'cosal_review'
-    """
-    return f"{field}_review"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewReport:
     """Outcome of one decision on some samples.
@@ -149,17 +139,13 @@ class ReviewReport:
         >>> ReviewReport(field="cosal", accepted=2, skipped=(("a", "it has no mask"),)).summary
         'cosal: 2 accepted; 1 left as it was (it has no mask)'
         """
-        counts = {
-            "accepted": self.accepted,
-            "rejected": self.rejected,
-            "sent back": self.sent_back,
-            "undone": self.undone,
-        }
-        parts = [", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing changed"]
+        counts = ((self.accepted, "accepted"), (self.rejected, "rejected"), (self.sent_back, "sent back"))
+        told = [f"{count} {word}" for count, word in (*counts, (self.undone, "undone")) if count]
+        parts = [", ".join(told) or "nothing changed"]
         if self.skipped:
             reasons = Counter(reason for _, reason in self.skipped)
-            told = "; ".join(reason if len(reasons) == 1 else f"{n}: {reason}" for reason, n in reasons.most_common())
-            parts.append(f"{len(self.skipped)} left as {'it was' if len(self.skipped) == 1 else 'they were'} ({told})")
+            why = "; ".join(reason if len(reasons) == 1 else f"{n}: {reason}" for reason, n in reasons.most_common())
+            parts.append(f"{len(self.skipped)} left as {'it was' if len(self.skipped) == 1 else 'they were'} ({why})")
         return f"{self.field}: {'; '.join(parts)}"
 
     @property
@@ -171,6 +157,7 @@ class ReviewReport:
 COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
 """Colours of the runs in their order; the first two are those of A and B in the compare panel."""
 GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
+"""Endings of the fields beside a run's mask field."""
 BEFORE = "labels"
 """Sidebar group after which a run's group is placed."""
 
@@ -206,7 +193,7 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
     for kind in (fo.Segmentation, fo.Heatmap):
         hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
-    wanted = (_group_path(dataset, field), field, f"{field}_confidence")
+    wanted = (group_field_of(dataset, field), field, f"{field}_confidence")
     beside = [path for path in wanted if path and dataset.has_field(path)]
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
@@ -255,16 +242,14 @@ def _collapse(dataset: Any, name: str, paths: Iterable[str], after: str | None =
 
 
 def _other_runs(dataset: Any, field: str) -> list[str]:
-    masks = dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
-    return [name for name in masks if name != field and dataset.has_sample_field(f"{name}_status")]
+    return [name for name in mask_fields(dataset) if name != field and dataset.has_sample_field(f"{name}_status")]
 
 
-def _group_path(dataset: Any, field: str) -> str | None:
-    """Return the field that the run grouped by; None for the folder, or for masks that no run of ours made."""
+def group_field_of(dataset: Any, field: str) -> str | None:
+    """Return the field that a run grouped by; None for the folder, or for masks that no run of ours made."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
-    run = find_run(dataset, field) if field in dataset.list_runs() else None
-    name = getattr(run, "group_field", None)
+    name = getattr(find_run(dataset, field), "group_field", None)
     return str(name) if name and dataset.has_field(name) else None
 
 
@@ -277,6 +262,14 @@ MODEL, HUMAN = "model", "human"
 """Provenance of a label."""
 REVIEWED = "reviewed"
 """Field of accepted masks; no run writes it."""
+
+
+def draw_instances(detections: Iterable[Any], size_hw: tuple[int, int]) -> ByteArray:
+    """Draw the masks of detections into one 0/255 mask, uint8 (H, W)."""
+    mask_HW = np.zeros(size_hw, np.uint8)
+    for detection in detections:
+        detection.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the given mask
+    return mask_HW
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,8 +305,36 @@ def field_names(field: str, *, has_maps: bool = True) -> list[str]:
     >>> field_names("cosal")
     ['cosal', 'cosal_map', 'cosal_confidence', 'cosal_status', 'cosal_reason', 'cosal_review']
     """
-    suffixes = ("", "_map", "_confidence", "_status", "_reason", "_review")
-    return [field + suffix for suffix in suffixes if has_maps or suffix != "_map"]
+    return [field + suffix for suffix in ("", *GROUPED) if has_maps or suffix != "_map"]
+
+
+def check_name(name: str, what: str = "field name") -> None:
+    """Refuse a name that FiftyOne would refuse.
+
+    Raises
+    ------
+    DataError
+    """
+    if not name.isidentifier() or name.startswith("_"):
+        raise DataError(f"{what} {name!r} must be letters, digits and '_', starting with a letter")
+
+
+def mask_fields(view: Any) -> list[str]:
+    """Return the names of the fields that hold masks, sorted."""
+    return sorted(view.get_field_schema(embedded_doc_type=fo.Segmentation))
+
+
+def check_mask_field(view: Any, field: str, purpose: str) -> None:
+    """Refuse a field that holds no masks, and name the fields that do.
+
+    Raises
+    ------
+    DataError
+    """
+    names = mask_fields(view)
+    if field not in names:
+        there = ", ".join(names) or "none"
+        raise DataError(f"there is no mask field {field!r} to {purpose}; fields with masks here: {there}")
 
 
 def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
@@ -323,8 +344,7 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
     ------
     DataError
     """
-    if not field.isidentifier() or field.startswith("_"):
-        raise DataError(f"field name {field!r} must be letters, digits and '_', starting with a letter")
+    check_name(field)
     if field == REVIEWED:
         raise DataError(
             f"the field {REVIEWED!r} is for masks that a person accepted, no run writes it; choose another name"
@@ -369,7 +389,6 @@ def show_masks(dataset: Any, field: str) -> None:
 def write_labels(
     dataset: Any,
     field: str,
-    run_key: str,
     items: Iterable[LabelItem],
     *,
     has_maps: bool = True,
@@ -384,7 +403,8 @@ def write_labels(
     ----------
     dataset : fiftyone.core.dataset.Dataset
         With the fields that `declare_fields` adds.
-    field, run_key : str
+    field : str
+        Name of the mask field and of the run.
     items : iterable of LabelItem
         Items whose files exist. Samples that are no longer in the data set are skipped.
     has_maps : bool
@@ -408,7 +428,7 @@ def write_labels(
         due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
         if due and clear_missing:  # a status must not outlast the label that it describes
             store_values(dataset, f"{field}_status", {item.sample_id: None for item in due})
-        for name, values in _columns(field, run_key, due, has_maps, clear_missing).items():
+        for name, values in _columns(field, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
         written += len(due)
     return written
@@ -427,9 +447,7 @@ def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: s
     return provenance != HUMAN and (mask, status, confidence) != wanted
 
 
-def _columns(
-    field: str, run_key: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool
-) -> dict[str, dict[str, Any]]:
+def _columns(field: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool) -> dict[str, dict[str, Any]]:
     """Return values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
     columns: dict[str, dict[str, Any]] = {
         f"{field}_confidence": {item.sample_id: item.confidence for item in items},
@@ -444,7 +462,7 @@ def _columns(
     columns[field] = {
         item.sample_id: None
         if item.mask_path is None
-        else fo.Segmentation(mask_path=str(item.mask_path), provenance=item.provenance, run=run_key)
+        else fo.Segmentation(mask_path=str(item.mask_path), provenance=item.provenance, run=field)
         for item in items
         if item.mask_path is not None or clear_missing
     }
@@ -455,12 +473,9 @@ def _columns(
 
 def _field_types(field: str, has_maps: bool) -> dict[str, tuple[Any, Any]]:
     """Return name and type of each written field: (field class, embedded class or None)."""
-    types = {
+    special = {
         field: (fo.EmbeddedDocumentField, fo.Segmentation),
         f"{field}_map": (fo.EmbeddedDocumentField, fo.Heatmap),
         f"{field}_confidence": (fo.FloatField, None),
-        f"{field}_status": (fo.StringField, None),
-        f"{field}_reason": (fo.StringField, None),
-        f"{field}_review": (fo.StringField, None),
     }
-    return {name: types[name] for name in field_names(field, has_maps=has_maps)}
+    return {name: special.get(name, (fo.StringField, None)) for name in field_names(field, has_maps=has_maps)}

@@ -18,6 +18,7 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
+import fiftyone.core.utils as fou
 
 from umscosod.data.files import is_held, open_atomic, read_json
 from umscosod.errors import DataError, count_of
@@ -102,8 +103,6 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
     if callable(progress):
         yield progress
         return
-    import fiftyone.core.utils as fou
-
     if not (fo.config.show_progress_bars if progress is None else progress):
         yield ignore_progress
         return
@@ -230,29 +229,24 @@ def get_run(dataset: Any, key: str) -> RunSummary:
     if config is None:
         names = ", ".join(run.key for run in list_runs(dataset)) or "none"
         raise DataError(f"there is no run {key!r}; runs of this data set: {names}")
-    info = dataset.get_run_info(key)
     values = config.serialize()
     state, stopped_at = values["state"], ""
     if state == RUNNING and not is_held(Path(values["folder"])):
         left = open_part(config)
         state, stopped_at = INTERRUPTED, "" if left is None else read_note(left).text
+    created = dataset.get_run_info(key).timestamp
+    as_recorded = ("n_samples", "group_field", "checkpoint", "counts", "seed", "settings", "versions")
     return RunSummary(
         key=key,
         method=config.method,
         state=state,
-        stopped_at=stopped_at,
-        seconds=values.get("seconds", 0.0),
-        created=info.timestamp.isoformat(timespec="milliseconds") if info.timestamp else "",
+        created=created.isoformat(timespec="milliseconds") if created else "",
         folder=Path(values["folder"]),
         fields=tuple(values["fields"]),
-        n_samples=values["n_samples"],
-        group_field=values["group_field"],
-        checkpoint=values["checkpoint"],
         backbones=tuple(values["backbones"]),
-        counts=dict(values["counts"]),
-        seed=values["seed"],
-        settings=values["settings"],
-        versions=values["versions"],
+        **{name: values[name] for name in as_recorded},
+        seconds=values.get("seconds", 0.0),
+        stopped_at=stopped_at,
         evaluations=tuple(evaluations_of(dataset, key)),
         stale=stale_evaluations(dataset, key),
     )
@@ -266,29 +260,14 @@ def list_runs(dataset: Any) -> list[RunSummary]:
 
 def open_part(config: CoSalRunConfig) -> Part | None:
     """Return the part that a call is working on, or left unfinished."""
-    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    parts = list_parts(Path(config.folder), config.run_id)
     return next((part for part in parts if part.state is PartState.RUNNING), None)
 
 
-def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **record: Any) -> CoSalRunConfig:
-    """Register a run, or resume the run of that name; the record says ``running`` from now on.
-
-    Earlier fields and files stay: they are replaced sample by sample as new results come.
-    """
-    present = find_run(dataset, key)
-    if present is not None:
-        update_run(dataset, key, present, state=RUNNING, method=method, asked=asked)
-        return present
-    config = CoSalRunConfig(
-        method=method,
-        state=RUNNING,
-        counts={},
-        n_samples=0,
-        checkpoint="",
-        backbones=[],
-        asked=asked,
-        **record,
-    )
+def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunConfig:
+    """Register a run without results so far; the record says ``running``."""
+    results: dict[str, Any] = {"counts": {}, "n_samples": 0, "checkpoint": "", "backbones": []}
+    config = CoSalRunConfig(method=method, state=RUNNING, **results, **record)
     dataset.register_run(key, config)
     return config
 
@@ -382,27 +361,11 @@ def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
         remove_sidebar_group(dataset, names[0] if names else "")
-        remove_files(folder, config.run_id)
-
-
-def remove_files(folder: Path, run_id: str) -> None:
-    """Remove a run's parts; parts of other runs and other files stay.
-
-    Raises
-    ------
-    DataError
-        A file cannot be removed.
-    """
-    for part in list_parts(folder):
-        if part.run_id == run_id:
+        for part in list_parts(folder, config.run_id):
             remove_part(part)
 
 
 def evaluations_of(dataset: Any, field_name: str) -> list[str]:
     """Return the keys of the evaluations of a field."""
-    keys = []
-    for key in dataset.list_evaluations():
-        config = dataset.get_evaluation_info(key).config
-        if getattr(config, "pred_field", None) == field_name:
-            keys.append(key)
-    return keys
+    configs = {key: dataset.get_evaluation_info(key).config for key in dataset.list_evaluations()}
+    return [key for key, config in configs.items() if getattr(config, "pred_field", None) == field_name]

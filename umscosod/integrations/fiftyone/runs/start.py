@@ -17,11 +17,17 @@ from umscosod.export.report import package_versions
 from umscosod.features.specs import check_weights_file as check_weights_file
 from umscosod.integrations.fiftyone.runs.fields import every_sample, field_names, run_folder
 from umscosod.integrations.fiftyone.runs.parts import PartState, has_results, list_parts, stage_part
-from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delete_run, find_run
+from umscosod.integrations.fiftyone.runs.record import (
+    RUNNING,
+    CoSalRunConfig,
+    begin_run,
+    delete_run,
+    find_run,
+    update_run,
+)
 
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
-    from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
 
 _SHOWN = 3
 _OURS = re.compile(r"part-\d+(\.json)?")
@@ -117,7 +123,7 @@ def free_name(dataset: Any, job: Job) -> None:
     present = find_run(dataset, job.key)
     if present is None or present.state != RUNNING or not _conflict(present, job):
         return
-    parts = [part for part in list_parts(Path(present.folder)) if part.run_id == present.run_id]
+    parts = list_parts(Path(present.folder), present.run_id)
     if not any(part.state is PartState.COMPLETE or has_results(part) for part in parts):
         delete_run(dataset, job.key)
 
@@ -132,18 +138,26 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
         cannot be written.
     """
     present = find_run(dataset, job.key)
-    if present is None:
-        _refuse_foreign(dataset, job.key)
-    elif conflict := _conflict(present, job):
+    if present is not None and (conflict := _conflict(present, job)):
         raise DataError(conflict)
+    if present is None and dataset.has_field(job.key) and (count := every_sample(dataset).count(job.key)):
+        raise DataError(
+            f"the field {job.key!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
+            f"choose another field name"
+        )
     folder = folder_of(dataset, job)
     with stage_part(folder):
         pass  # the folder is writable
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    asked = {"settings": job.settings, "group_field": job.group_field, "began": began}
+    if present is not None:  # its fields and files stay: they are replaced sample by sample as new results come
+        update_run(dataset, job.key, present, state=RUNNING, method=job.method, asked=asked)
+        return present
     return begin_run(
         dataset,
         job.key,
         job.method,
-        asked={"settings": job.settings, "group_field": job.group_field, "began": _now()},
+        asked=asked,
         run_id=uuid.uuid4().hex,
         folder=str(folder),
         fields=field_names(job.key, has_maps=job.has_maps) if job.tree else [],
@@ -163,15 +177,3 @@ def _conflict(present: CoSalRunConfig, job: Job) -> str:
     if job.out_dir is not None and real_path(Path(job.out_dir).expanduser()) != Path(present.folder):
         return f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
     return ""
-
-
-def _refuse_foreign(dataset: Any, field: str) -> None:
-    if dataset.has_field(field) and (count := every_sample(dataset).count(field)):
-        raise DataError(
-            f"the field {field!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
-            f"choose another field name"
-        )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
