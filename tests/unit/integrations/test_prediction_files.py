@@ -96,7 +96,7 @@ def test_an_output_folder_is_read_by_its_report(tmp_path: Path) -> None:
     assert found["cat/8.jpg"].mask is None
     assert found["dog/5.jpg"].row == rows[3]
     assert found["cat/7.jpg"].map is None  # there is no folder of maps
-    by_id = folder.match([SampleRow(id="64a0", image=Path("/elsewhere/x.jpg"), group="moved")])
+    by_id = folder.match([SampleRow(id="64a0", path=Path("/elsewhere/x.jpg"), group="moved")])
     assert by_id.found["64a0"].row == rows[3]
 
 

@@ -7,7 +7,6 @@ above 0.
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -224,15 +223,13 @@ class Comparison:
         ConfigError
             `better` is none of the three.
         """
-        if better == "a":
-            mask_N, order_N = self.gains_N > self.tolerance, -self.gains_N
-        elif better == "b":
-            mask_N, order_N = self.gains_N < -self.tolerance, self.gains_N
-        elif better == "equal":
-            mask_N, order_N = np.abs(self.gains_N) <= self.tolerance, np.zeros(self.n)
-        else:
+        if better not in ("a", "b", "equal"):
             raise ConfigError(f"better={better!r} must be one of a, b, equal")
-        return [self.sample_ids[index] for index in np.argsort(order_N, kind="stable") if mask_N[index]]
+        if better == "equal":
+            return [id_ for id_, gain in zip(self.sample_ids, self.gains_N, strict=True) if abs(gain) <= self.tolerance]
+        lead_N = self.gains_N if better == "a" else -self.gains_N
+        order = np.argsort(-lead_N, kind="stable")
+        return [self.sample_ids[index] for index in order if lead_N[index] > self.tolerance]
 
     def ids_between(self, low: float, high: float) -> list[str]:
         """Return the images with ``low <= gain < high``, largest gain first."""
@@ -333,7 +330,7 @@ def compare_dataset(
     )
 
 
-_kept: OrderedDict[str, Evaluated] = OrderedDict()
+_kept: dict[str, Evaluated] = {}
 
 
 def load_evaluated(dataset: Any, key: str) -> Evaluated:
@@ -376,7 +373,7 @@ def load_evaluated(dataset: Any, key: str) -> Evaluated:
     )
     _kept[identity] = evaluated
     while len(_kept) > KEPT_RESULTS:
-        _kept.popitem(last=False)
+        _kept.pop(next(iter(_kept)))  # the oldest
     return evaluated
 
 
@@ -407,12 +404,11 @@ def _newest_mask(dataset: Any, field: str) -> float:
 
 
 def _measure_rows(a: Scores, b: Scores) -> tuple[MeasureRow, ...]:
-    rows = []
-    for measure, label in WORDS.items():
-        value_a, value_b = getattr(a, measure), getattr(b, measure)
-        gain = gain_of(measure, value_a, value_b)
-        rows.append(MeasureRow(measure=measure, label=label, a=value_a, b=value_b, gain=gain))
-    return tuple(rows)
+    pairs = {measure: (getattr(a, measure), getattr(b, measure)) for measure in WORDS}
+    return tuple(
+        MeasureRow(measure=measure, label=WORDS[measure], a=score_a, b=score_b, gain=gain_of(measure, score_a, score_b))
+        for measure, (score_a, score_b) in pairs.items()
+    )
 
 
 def _group_rows(a: Mapping[str, Scores], b: Mapping[str, Scores], measure: str) -> tuple[GroupRow, ...]:
