@@ -12,7 +12,7 @@ from PIL import Image
 from umscosod.errors import DataError
 from umscosod.export.png import write_mask
 from umscosod.export.report import write_report
-from umscosod.integrations.fiftyone.exchange.importer import PredictionFolder, looks_like_masks
+from umscosod.integrations.fiftyone.exchange.predictions import PredictionFolder, looks_like_masks
 from umscosod.integrations.fiftyone.runs.jobs import SampleRow
 from umscosod.types import Labelled, Status
 

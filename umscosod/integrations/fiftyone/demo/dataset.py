@@ -64,17 +64,15 @@ def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_
             dataset.delete_saved_view(name)
 
 
-def save_workspaces(dataset: Any, *, has_evaluations: bool) -> list[str]:
+def save_workspaces(dataset: Any, *, has_evaluations: bool) -> None:
     """Save the grid beside the panels: to compare two runs if there are scores, and to review masks."""
-    layouts: dict[str, tuple[tuple[str, ...], str]] = {
-        REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")
-    }
+    layouts: dict[str, tuple[tuple[str, ...], str]]
+    layouts = {REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")}
     if has_evaluations:
         layouts[COMPARE] = ((COMPARE_PANEL, EVALUATION_PANEL), "two evaluations side by side")
     for name, (panels, description) in layouts.items():
         if not dataset.has_workspace(name):
             dataset.save_workspace(name, _beside_grid(panels), description=description)
-    return list(layouts)
 
 
 def set_appearance(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
@@ -258,15 +256,8 @@ def _score(
         for run in runs:
             key = f"eval_{run.key}"
             if run.key != PSEUDO_RUN and (run.rows or key not in dataset.list_evaluations()):
-                evaluate_dataset(
-                    dataset,
-                    run.key,
-                    TRUTH_FIELD,
-                    eval_key=key,
-                    group_field=GROUP_FIELD,
-                    overwrite=True,
-                    progress=progress,
-                )
+                options: dict[str, Any] = {"eval_key": key, "group_field": GROUP_FIELD, "overwrite": True}
+                evaluate_dataset(dataset, run.key, TRUTH_FIELD, **options, progress=progress)
         return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{QUICK_RUN}"), ()
     except DataError as error:  # for example nothing was labelled: the data set is still useful
         return None, (str(error),)

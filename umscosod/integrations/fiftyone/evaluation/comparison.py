@@ -414,18 +414,10 @@ def _measure_rows(a: Scores, b: Scores) -> tuple[MeasureRow, ...]:
 def _group_rows(a: Mapping[str, Scores], b: Mapping[str, Scores], measure: str) -> tuple[GroupRow, ...]:
     rows = []
     for group in sorted({*a, *b}):
-        value_a = getattr(a[group], measure) if group in a else None
-        value_b = getattr(b[group], measure) if group in b else None
-        rows.append(
-            GroupRow(
-                group=group,
-                n_a=a[group].n if group in a else 0,
-                n_b=b[group].n if group in b else 0,
-                a=value_a,
-                b=value_b,
-                gain=None if value_a is None or value_b is None else gain_of(measure, value_a, value_b),
-            )
-        )
+        score_a, score_b = (getattr(side.get(group), measure, None) for side in (a, b))
+        n_a, n_b = (side[group].n if group in side else 0 for side in (a, b))
+        gain = None if score_a is None or score_b is None else gain_of(measure, score_a, score_b)
+        rows.append(GroupRow(group=group, n_a=n_a, n_b=n_b, a=score_a, b=score_b, gain=gain))
     return tuple(sorted(rows, key=lambda row: (row.gain is None, -(row.gain or 0.0))))
 
 
@@ -437,8 +429,7 @@ def _notes(a: Evaluated, b: Evaluated, n_both: int, *, whole: bool) -> tuple[str
     elif not (a.dataset.n == b.dataset.n == n_both):
         notes.append(
             f"A has {count_of(a.dataset.n, 'image')}, B {b.dataset.n}, both {n_both}: "
-            f"figures of data set and groups are over "
-            "different images"
+            "figures of data set and groups are over different images"
         )
     if a.gt_field != b.gt_field:
         notes.append(f"the ground truths differ: {a.gt_field!r} and {b.gt_field!r}")

@@ -94,10 +94,8 @@ def list_for_review(
     DataError
         There is no such mask field.
     """
-    view = flat_images(sample_collection)
-    check_mask_field(view, field, "review")
+    view = _masks_of_run(sample_collection, field)
     confidence, state = f"{field}_confidence", f"{field}_review"
-    view = view.match(_is_of_run(field))
     if not include_reviewed:
         view = view.match(~ViewField(state).is_in([str(each) for each in ReviewState]))
     if not view.has_sample_field(confidence):  # imported masks: all are equally uncertain
@@ -191,9 +189,7 @@ def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
     DataError
         There is no such mask field.
     """
-    view = flat_images(sample_collection)
-    check_mask_field(view, field, "review")
-    view = view.match(_is_of_run(field))
+    view = _masks_of_run(sample_collection, field)
     state = f"{field}_review"
     found = view.count_values(state) if view.has_sample_field(state) else {}
     decided = {str(each): int(found.get(str(each), 0)) for each in ReviewState}
@@ -216,13 +212,7 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
         From `list_for_review`.
     field : str
     limit : int, optional
-
-    Raises
-    ------
-    DataError
-        There is no such mask field.
     """
-    check_mask_field(view, field, "review")
     dataset = view._dataset  # a view has no public access to its data set
     group_field = group_field_of(dataset, field)
     optional = {
@@ -252,7 +242,9 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
     return items
 
 
-def _is_of_run(field: str) -> Any:
-    """Match the samples of the run: they have a mask, or a status that says why not."""
+def _masks_of_run(sample_collection: Any, field: str) -> Any:
+    """Return the samples of the run: they have a mask, or a status that says why not."""
+    view = flat_images(sample_collection)
+    check_mask_field(view, field, "review")
     wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]
-    return ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted)
+    return view.match(ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted))

@@ -18,7 +18,6 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
-from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
     MODEL,
@@ -40,10 +39,9 @@ from umscosod.integrations.fiftyone.runs.parts import (
     set_state,
 )
 from umscosod.integrations.fiftyone.runs.record import (
-    COMPLETE,
     CoSalRunConfig,
     Progress,
-    freeze_samples,
+    complete_run,
     noting,
     showing,
     update_run,
@@ -422,17 +420,12 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
     whole = [part for part in parts if part.state is PartState.COMPLETE or (last and part.file == last.file)]
     networks = [str(part.folder) for part in whole if (part.folder / "run" / "checkpoints").is_dir()]
     statuses = every_sample(dataset).count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
-    freeze_samples(dataset, job.key, config, [sample_id for part in whole for sample_id in part.sample_ids])
-    update_run(
+    complete_run(
         dataset,
-        job.key,
+        job,
         config,
-        state=COMPLETE,
+        [sample_id for part in whole for sample_id in part.sample_ids],
         counts={str(status): count for status, count in statuses.items() if status is not None},
-        settings=config_to_dict(job.config),
-        seed=job.config.seed,
-        versions=package_versions(),
-        group_field=job.group_field,
         seconds=seconds[-1] if seconds else getattr(config, "seconds", 0.0),
         backbones=_backbones(whole[-1].folder) if whole else config.backbones,
         checkpoint=networks[-1] if networks else "",

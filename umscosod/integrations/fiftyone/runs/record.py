@@ -14,17 +14,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
 import fiftyone.core.utils as fou
 
+from umscosod.config.io import config_to_dict
 from umscosod.data.files import is_held, open_atomic, read_json
 from umscosod.errors import DataError, count_of
+from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import remove_sidebar_group
 from umscosod.integrations.fiftyone.runs.parts import NOTE_FILE, Part, PartState, hold_run, list_parts, remove_part
 from umscosod.progress import ProgressFn, ignore_progress, stage_name
+
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs.jobs import Job
 
 logger = logging.getLogger(__name__)
 
@@ -279,13 +284,23 @@ def update_run(dataset: Any, key: str, config: CoSalRunConfig, **changes: Any) -
     dataset.update_run_config(key, config)
 
 
-def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: Sequence[str]) -> None:
-    """Store the ids of all samples that the run has processed, and their hash in the record."""
+def complete_run(dataset: Any, job: Job, config: CoSalRunConfig, sample_ids: Sequence[str], **results: Any) -> None:
+    """Record that a run is complete: all samples that it has processed, its settings and its results."""
     ids = sorted(set(sample_ids))
-    digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-    results = fors.RunResults(dataset, config, key, sample_ids=ids)
-    dataset.save_run_results(key, results, overwrite=True)
-    update_run(dataset, key, config, n_samples=len(ids), sample_ids_sha256=digest)
+    dataset.save_run_results(job.key, fors.RunResults(dataset, config, job.key, sample_ids=ids), overwrite=True)
+    update_run(
+        dataset,
+        job.key,
+        config,
+        state=COMPLETE,
+        n_samples=len(ids),
+        sample_ids_sha256=hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        versions=package_versions(),
+        group_field=job.group_field,
+        **results,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

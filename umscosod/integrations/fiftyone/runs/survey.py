@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.odm as foo
 from fiftyone import ViewField
 
 from umscosod.errors import CheckpointError, DataError
@@ -193,20 +194,15 @@ def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
     text = str(checkpoint)
     name, _, key = text.rpartition("/") if isinstance(checkpoint, str) else ("", "", "")
     if not name and text.isidentifier() and (run := find_run(dataset, text)) is not None:
-        return _of_run(run, text)
+        if not run.checkpoint:
+            made = f"({run.method}, {run.state})"
+            raise DataError(f"the run {text!r} {made} has no trained network; choose one that trained{_others()}")
+        return _checked(Path(run.checkpoint), text)
     if name and key.isidentifier():
         for network in _recorded({"key": key}):
             if network.dataset == name:
                 return _checked(network.checkpoint, text)
     return _in_folder(Path(checkpoint).expanduser(), text)
-
-
-def _of_run(run: CoSalRunConfig, key: str) -> Path:
-    if not run.checkpoint:
-        raise DataError(
-            f"the run {key!r} ({run.method}, {run.state}) has no trained network; choose one that trained{_others()}"
-        )
-    return _checked(Path(run.checkpoint), key)
 
 
 def _checked(checkpoint: Path, name: str) -> Path:
@@ -237,8 +233,6 @@ def _others() -> str:
 
 def _recorded(wanted: Mapping[str, Any]) -> list[Network]:
     """Read the networks from the records of our runs of all data sets, with or without files."""
-    import fiftyone.core.odm as foo
-
     database = foo.get_db_conn()
     ours = {"config.cls": f"{CoSalRunConfig.__module__}.{CoSalRunConfig.__name__}"}
     found = list(database.runs.find({**wanted, **ours, "config.checkpoint": {"$gt": ""}}))

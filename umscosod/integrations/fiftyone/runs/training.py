@@ -11,7 +11,7 @@ from typing import Any
 import fiftyone as fo
 
 from umscosod.config import PipelineConfig
-from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config
+from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.data.images import read_upright_size
@@ -30,15 +30,7 @@ from umscosod.integrations.fiftyone.runs.parts import (
     set_state,
     stage_part,
 )
-from umscosod.integrations.fiftyone.runs.record import (
-    COMPLETE,
-    Progress,
-    find_run,
-    freeze_samples,
-    noting,
-    showing,
-    update_run,
-)
+from umscosod.integrations.fiftyone.runs.record import COMPLETE, Progress, complete_run, find_run, noting, showing
 from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
 from umscosod.pipeline import train
 from umscosod.progress import ProgressFn
@@ -249,19 +241,15 @@ def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, p
     )
     # If the process is killed between two steps, the next call finds the part open and its network trained. The record
     # never names a missing network.
-    freeze_samples(dataset, job.key, record, sorted(part.writes))
-    update_run(
+    complete_run(
         dataset,
-        job.key,
+        job,
         record,
-        state=COMPLETE,
-        checkpoint=str(outcome.checkpoint),
-        backbones=list(load_meta(outcome.checkpoint).backbone_ids),
+        sorted(part.writes),
         counts={"trained on": outcome.n_labels},
-        settings=config_to_dict(job.config),
-        seed=job.config.seed,
-        group_field=job.group_field,
         seconds=outcome.seconds,
+        backbones=list(load_meta(outcome.checkpoint).backbone_ids),
+        checkpoint=str(outcome.checkpoint),
     )
     set_state(part, PartState.COMPLETE)
     for other in list_parts(folder, record.run_id):

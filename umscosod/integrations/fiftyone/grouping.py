@@ -1,8 +1,15 @@
-"""Writes the group of each sample as text: from a field, the folder, tags, or groups found in the pictures."""
+"""Writes the group of each sample as text: from a field, the folder, tags, or groups found in the pictures.
+
+Groups found in the pictures are first a proposal in a file, so that they are computed once and written later.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,20 +18,33 @@ from typing import Any, Literal
 import fiftyone as fo
 
 from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
+from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
 from umscosod.config.schema import check_section
+from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
-from umscosod.grouping import check_groups, encoded_collection
-from umscosod.integrations.fiftyone.grouping.proposals import Proposal, make_proposal, read_proposal
-from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH, check_name, every_sample, store_values
+from umscosod.grouping import check_groups, discover_groups, encoded_collection
+from umscosod.integrations.fiftyone.runs.fields import (
+    WRITE_BATCH,
+    check_name,
+    dataset_folder,
+    every_sample,
+    store_values,
+)
 from umscosod.integrations.fiftyone.runs.jobs import SampleRow, flat_images, read_samples
 from umscosod.integrations.fiftyone.runs.record import Progress, list_runs, showing
 from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
 
+logger = logging.getLogger(__name__)
+
+By = Literal["field", "folder", "tag", "discovered"]
+DEFAULT_FIELD = "cosal_group"
+_OURS = "umscosod: one tile a group of the field "
 _SHOWN = 5
+SCHEMA = 1
+_NO_EFFECT = ("batch_size", "cache_dir", "use_cache", "allow_download")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +107,6 @@ class GroupingReport:
         if self.view_name:
             parts.append(f"saved view {self.view_name!r}")
         return "; ".join([*parts, *self.notes])
-
-
-By = Literal["field", "folder", "tag", "discovered"]
-DEFAULT_FIELD = "cosal_group"
-_OURS = "umscosod: one tile a group of the field "
 
 
 def group_dataset(
@@ -318,3 +333,131 @@ def _notes(sizes: Mapping[str, int], *, is_by_folder: bool, is_checked: bool) ->
     large = [name for name, size in sizes.items() if is_checked and size > count / 2]
     notes += [f"whether {name!r} is mixed cannot be told: it has more than half of the images" for name in large]
     return tuple(notes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """Groups found among samples.
+
+    Attributes
+    ----------
+    samples_sha256 : str
+        Hash of the ids and paths of the samples.
+    settings : dict
+        All other values that determine the proposal.
+    groups : dict of str to list of str
+        Sample ids by name of group.
+    cohesion : dict of str to float
+        By name of group.
+    mixed : list of str
+        Groups no more alike than chance.
+    failures : dict of str to str
+        By sample id.
+    """
+
+    samples_sha256: str
+    settings: dict[str, Any]
+    groups: dict[str, list[str]]
+    cohesion: dict[str, float] = dataclasses.field(default_factory=dict)
+    mixed: list[str] = dataclasses.field(default_factory=list)
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of samples by name of group."""
+        return {name: len(ids) for name, ids in self.groups.items()}
+
+
+def proposal_file(dataset: Any, into: str) -> Path:
+    """Return the path of the proposal for a field; the file may not exist."""
+    return dataset_folder(dataset) / "groupings" / f"{into}.json"
+
+
+def read_proposal(dataset: Any, into: str) -> Proposal | None:
+    """Read the proposal for a field; None if there is no readable one."""
+    path = proposal_file(dataset, into)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Proposal(**content) if content.pop("schema") == SCHEMA else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        logger.warning("%s: cannot be read (%s); groups are looked for anew", path, error)
+        return None
+
+
+def preview_view(dataset: Any, into: str = DEFAULT_FIELD) -> Any:
+    """Return one sample of each group last proposed for a field, the largest group first.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    into : str
+
+    Returns
+    -------
+    fiftyone.core.view.DatasetView
+        Empty if there is no proposal.
+    """
+    proposal = read_proposal(dataset, into)
+    groups = sorted(proposal.groups.values(), key=len, reverse=True) if proposal else []
+    return dataset.select([ids[0] for ids in groups if ids], ordered=True)
+
+
+def make_proposal(
+    dataset: Any,
+    into: str,
+    samples: Mapping[str, Path],
+    *,
+    n_groups: int | None,
+    config: PipelineConfig,
+    grouping: GroupingConfig,
+    progress: ProgressFn,
+) -> Proposal:
+    """Return the stored proposal if it is for these samples and settings; else discover groups, and store them.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    into : str
+    samples : mapping of str to Path
+        File by sample id. Samples with the same file get the same group.
+    n_groups, config, grouping, progress
+        As `umscosod.grouping.discover_groups`, which also documents the errors.
+    """
+    rows = sorted((sample_id, str(path)) for sample_id, path in samples.items())
+    digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    settings = _settings_of(n_groups, config, grouping)
+    stored = read_proposal(dataset, into)
+    if stored is not None and (stored.samples_sha256, stored.settings) == (digest, settings):
+        logger.info("taking the groups of %s", proposal_file(dataset, into))
+        return stored
+    images = groups_from_rows((sample_id, path, "collection") for sample_id, path in samples.items())
+    found = discover_groups(images, n_groups=n_groups, config=config, grouping=grouping, progress=progress)
+    group_of = {image.path: group.name for group in found.groups for image in group.images}
+    groups: dict[str, list[str]] = {group.name: [] for group in found.groups}
+    for sample_id, path in samples.items():
+        if (name := group_of.get(Path(os.path.abspath(path)))) is not None:  # noqa: PTH100 - as groups_from_rows does
+            groups[name].append(sample_id)
+    by_name = list(zip(groups, found.checks, strict=True))
+    proposal = Proposal(
+        samples_sha256=digest,
+        settings=settings,
+        groups=groups,
+        cohesion={name: check.cohesion for name, check in by_name},
+        mixed=[name for name, check in by_name if check.is_mixed],
+        failures=found.failures,
+    )
+    content = {"schema": SCHEMA, **dataclasses.asdict(proposal)}
+    with open_atomic(proposal_file(dataset, into)) as file:
+        file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+    return proposal
+
+
+def _settings_of(n_groups: int | None, config: PipelineConfig, grouping: GroupingConfig) -> dict[str, Any]:
+    """Return everything that determines a proposal, as JSON restores it."""
+    plain = config_to_dict(config)
+    features = {name: value for name, value in plain["features"].items() if name not in _NO_EFFECT}
+    chosen = {"n_groups": n_groups, "seed": config.seed, "data": plain["data"], "features": features}
+    settings: dict[str, Any] = json.loads(json.dumps({**chosen, "grouping": dataclasses.asdict(grouping)}))
+    return settings
