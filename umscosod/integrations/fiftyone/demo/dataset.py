@@ -29,6 +29,8 @@ from umscosod.progress import ProgressFn, ignore_progress
 
 logger = logging.getLogger(__name__)
 
+GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
+MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"
 """Workspaces."""
@@ -41,20 +43,20 @@ _WORD_COLOUR = "#57606a"
 _OPACITY = 0.6
 
 
-def save_views(dataset: Any, group_field: str, run: str) -> None:
-    """Save a view with one tile a group, and one of a run's masks, lowest confidence first."""
+def save_views(dataset: Any) -> None:
+    """Save a view with one tile a group, and one of the main run's masks, lowest confidence first."""
     views = {
-        GROUPS_VIEW: (dataset.group_by(group_field), "one tile a group; open it to page through its pictures"),
-        WORST_VIEW: (list_for_review(dataset, run), f"masks of {run} that nobody decided about"),
+        GROUPS_VIEW: (dataset.group_by(GROUP_FIELD), "one tile a group; open it to page through its pictures"),
+        WORST_VIEW: (list_for_review(dataset, MAIN_RUN), f"masks of {MAIN_RUN} that nobody decided about"),
     }
     for name, (view, description) in views.items():
         if not dataset.has_saved_view(name):
             dataset.save_view(name, view, description=description)
 
 
-def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_b: str) -> None:
+def save_comparison_views(dataset: Any, comparison: Comparison) -> None:
     """Save the images where one run is better than the other, largest difference first; no view without such images."""
-    for side, better, other in (("a", run_a, run_b), ("b", run_b, run_a)):
+    for side, better, other in (("a", MAIN_RUN, QUICK_RUN), ("b", QUICK_RUN, MAIN_RUN)):
         name = f"{better}-beats-{other}".replace("_", "-")
         ids = comparison.ids_where("a" if side == "a" else "b")
         if ids:
@@ -75,15 +77,16 @@ def save_workspaces(dataset: Any, *, has_evaluations: bool) -> None:
             dataset.save_workspace(name, _beside_grid(panels), description=description)
 
 
-def set_appearance(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
+def set_appearance(dataset: Any, *, has_truth: bool) -> None:
     """Choose the drawn fields, and a colour for each field, so that runs can be distinguished."""
     config = dataset.app_config
-    config.active_fields = fo.ActiveFields(paths=list(shown))
-    colours = dict(zip(runs, COLOURS, strict=False))
+    shown = [GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence"]
+    config.active_fields = fo.ActiveFields(paths=shown)
+    colours = dict(zip((MAIN_RUN, QUICK_RUN, PSEUDO_RUN), COLOURS, strict=False))
     colours |= {f"{run}_map": colour for run, colour in colours.items()}
     colours |= {path: _WORD_COLOUR for path in shown if path not in colours}
-    if truth:
-        colours[truth] = _TRUTH_COLOUR
+    if has_truth:
+        colours[TRUTH_FIELD] = _TRUTH_COLOUR
     fields = [colour_entry(path, colour) for path, colour in colours.items()]
     config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=_OPACITY)
     dataset.save()
@@ -102,8 +105,6 @@ def _beside_grid(panels: Sequence[str]) -> Any:
     )
 
 
-GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
-MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
 _MARK = "umscosod_demo"  # key in the data set's info: the demo made it from these pictures
 
 
@@ -184,14 +185,12 @@ def build_demo(
     runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), config, progress)
     has_truth = dataset.has_field(TRUTH_FIELD) and dataset.count(TRUTH_FIELD) > 0
     comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
-    save_views(dataset, GROUP_FIELD, MAIN_RUN)
+    save_views(dataset)
     if comparison is not None:
-        save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
+        save_comparison_views(dataset, comparison)
     save_workspaces(dataset, has_evaluations=comparison is not None)
     if not _read_mark(dataset).get("is_dressed"):
-        shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
-        order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
-        set_appearance(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
+        set_appearance(dataset, has_truth=has_truth)
         _mark(dataset, is_dressed=True)
     report = DemoReport(
         name=dataset.name,

@@ -22,7 +22,7 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     check_any,
     measure_fields,
 )
-from umscosod.integrations.fiftyone.evaluation.pairs import make_mask_field, measure_pairs
+from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
 from umscosod.integrations.fiftyone.runs.fields import (
     FOREGROUND,
     check_name,
@@ -144,8 +144,8 @@ def evaluate_dataset(
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
     made_of = {field: mark for field in (pred_field, gt_field) if (mark := mark_of(dataset, field))}
     compared: dict[str, Any] = {"definition": definition, "group_field": group_field}
+    pairs = (view, map_field or pred_field, gt_field)
     with showing(progress) as shown:
-        pairs = (view, map_field or pred_field, gt_field)
         measured = measure_pairs(*pairs, **compared, report=lambda done, total: shown(done, total, "evaluate"))
     measured.left_out = [  # a reason why no ground truth was made replaces "no ground truth"
         dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
@@ -167,17 +167,24 @@ def evaluate_dataset(
         measured=measured,
     )
     collapse_evaluation(dataset, key)
+    notes += measured.suspicious.notes()
+    return _report(key, pred_field, gt_field, results, measured, tuple(notes))
+
+
+def _report(
+    key: str, pred_field: str, gt_field: str, results: Any, measured: Measured, notes: tuple[str, ...]
+) -> EvaluationReport:
     report = EvaluationReport(
         eval_key=key,
         pred_field=pred_field,
         gt_field=gt_field,
-        definition=definition,
+        definition=measured.definition,
         dataset=results.dataset_scores,
         groups=results.group_scores,
         n=len(measured.images),
         missing=len(measured.left_out),
         missing_reasons=tuple(measured.left_out),
-        notes=(*notes, *measured.suspicious.notes()),
+        notes=notes,
     )
     logger.info(report.summary)
     return report

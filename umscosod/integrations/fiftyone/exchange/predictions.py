@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -230,6 +230,8 @@ class Prediction:
     ----------
     name : str
         Relative POSIX path of the picture, or of the image in a report.
+    group : PurePosixPath
+        Folder of the picture, or group in a report.
     picture : Path or None
         Mask or map of another method.
     mask, map : Path or None
@@ -239,6 +241,7 @@ class Prediction:
     """
 
     name: str
+    group: PurePosixPath
     picture: Path | None = None
     mask: Path | None = None
     map: Path | None = None
@@ -286,9 +289,9 @@ class PredictionFolder:
         self.folder, self._by_folder = folder, by_folder
         self.is_ours = (folder / REPORT).is_file()
         self._by_id: dict[str, Prediction] = {}
-        self._by_stem: dict[str, list[tuple[PurePosixPath, Prediction]]] = defaultdict(list)
+        self._by_stem: dict[str, list[Prediction]] = defaultdict(list)
         self.names: list[str] = []
-        for group, prediction in _read_results(folder) if self.is_ours else _walk(folder):
+        for prediction in _read_results(folder) if self.is_ours else _walk(folder):
             self.names.append(prediction.name)
             file = PurePosixPath(prediction.name)
             stems = {file.stem}
@@ -296,7 +299,7 @@ class PredictionFolder:
                 self._by_id[prediction.row.image_id] = prediction
                 stems |= {file.name, PurePosixPath(prediction.row.output).stem}
             for stem in stems:
-                self._by_stem[stem].append((group, prediction))
+                self._by_stem[stem].append(prediction)
         if not self.names:
             raise DataError(f"no predictions in {folder}: looked for {', '.join(sorted(SUFFIXES))} in it and below")
 
@@ -332,17 +335,17 @@ class PredictionFolder:
         if (own := self._by_id.get(sample.id)) is not None:
             return [own]
         image = PurePosixPath(sample.path.as_posix())
-        named = [entry for key in {image.stem, image.name} for entry in self._by_stem.get(key, ())]
-        distinct = {prediction.name: (group, prediction) for group, prediction in named}.values()
-        exact = [prediction for group, prediction in distinct if group == PurePosixPath(sample.group)]
+        named = [one for key in {image.stem, image.name} for one in self._by_stem.get(key, ())]
+        distinct = {one.name: one for one in named}.values()
+        exact = [one for one in distinct if one.group == PurePosixPath(sample.group)]
         if exact:  # a report has the image's whole name, which distinguishes 7.jpg from 7.bmp
             return [one for one in exact if one.row and PurePosixPath(one.name).name == image.name] or exact
         if self._by_folder:
             folders = image.parent.parts
-            near = [one for group, one in distinct if group.parts and folders[-len(group.parts) :] == group.parts]
+            near = [one for one in distinct if one.group.parts and folders[-len(one.group.parts) :] == one.group.parts]
             if near:
                 return near
-        return [prediction for group, prediction in distinct if not group.parts]
+        return [one for one in distinct if not one.group.parts]
 
 
 def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
@@ -358,24 +361,22 @@ def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
     return True
 
 
-def _walk(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
+def _walk(folder: Path) -> Iterator[Prediction]:
     for path in walk_files(folder):
         if path.suffix.lower() in SUFFIXES:
             relative = path.relative_to(folder).as_posix()
-            yield PurePosixPath(relative).parent, Prediction(name=relative, picture=path)
+            yield Prediction(name=relative, group=PurePosixPath(relative).parent, picture=path)
 
 
-def _read_results(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:
+def _read_results(folder: Path) -> Iterator[Prediction]:
     """Return the rows of a report with their files; each file is looked for when it is needed."""
-    masks = folder / ("masks" if (folder / "masks").is_dir() else "pseudo")
+    masks, maps = folder / ("masks" if (folder / "masks").is_dir() else "pseudo"), folder / "maps"
     for row in read_report(folder / REPORT):
         is_there = row.status is not Status.FAILED
-        yield (
-            PurePosixPath(row.group),
-            Prediction(
-                name=row.image_id,
-                mask=path_inside(masks, row.output) if is_there else None,
-                map=path_inside(folder / "maps", row.output) if is_there and (folder / "maps").is_dir() else None,
-                row=row,
-            ),
+        yield Prediction(
+            name=row.image_id,
+            group=PurePosixPath(row.group),
+            mask=path_inside(masks, row.output) if is_there else None,
+            map=path_inside(maps, row.output) if is_there and maps.is_dir() else None,
+            row=row,
         )

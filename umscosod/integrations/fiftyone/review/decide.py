@@ -100,12 +100,6 @@ def check_size(mask_path: Path, image_path: Path) -> None:
         )
 
 
-def write_reviewed(target: Path, content: bytes) -> None:
-    """Write an accepted mask, completely or not at all."""
-    with open_atomic(target) as stream:
-        stream.write(content)
-
-
 def holds(target: Path, content: bytes) -> bool:
     """Whether a file exists with exactly this content."""
     return target.is_file() and target.stat().st_size == len(content) and target.read_bytes() == content
@@ -243,7 +237,8 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
         raise DataError(f"this sample cannot be corrected: {skipped[0][1]}")
     check_replaceable(rows[0], reviewed)
     target = reviewed_file(dataset, reviewed, sample.id)
-    write_reviewed(target, content)
+    with open_atomic(target) as stream:
+        stream.write(content)
     write_accepted(dataset, field, reviewed, {sample.id: target})
     return target
 
@@ -327,7 +322,8 @@ def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overw
         if not overwrite:
             other = "another mask" if row.reviewed_run == field else f"the mask of {row.reviewed_run!r}"
             raise DataError(f"{other} was accepted before; overwrite to replace it")
-    write_reviewed(target, content)
+    with open_atomic(target) as stream:
+        stream.write(content)
 
 
 def _decide(

@@ -38,19 +38,13 @@ from umscosod.integrations.fiftyone.runs.parts import (
     resume_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.runs.record import (
-    CoSalRunConfig,
-    Progress,
-    complete_run,
-    noting,
-    showing,
-    update_run,
-)
+from umscosod.integrations.fiftyone.runs.record import Progress, complete_run, noting, showing, update_run
 from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
     from umscosod.pipeline import LabelReport
 
 logger = logging.getLogger(__name__)
@@ -433,11 +427,11 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
     if last is not None:
         set_state(last, PartState.COMPLETE)
     if dataset.has_field(job.key):
-        used = {
-            Path(path).parts for path in every_sample(dataset).exists(job.key).values(f"{job.key}.mask_path") if path
-        }
+        masks = every_sample(dataset).exists(job.key).values(f"{job.key}.mask_path")
+        folders = {Path(mask).parent for mask in masks if mask}
+        used = folders.union(*(folder.parents for folder in folders))
         for part in parts:
-            if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
+            if part.folder not in used:
                 remove_part(part)
 
 

@@ -57,8 +57,7 @@ class Note:
     progress: ProgressFn = ignore_progress
     text: str = ""
     seconds: float = 0.0
-    _since_s: float = 0.0
-    _written_s: float = float("-inf")
+    _written_s: float = 0.0
     _stage: str = ""
 
     def __call__(self, done: int, total: int, stage: str) -> None:
@@ -73,8 +72,8 @@ class Note:
     def write(self) -> None:
         """Write the note to disk."""
         now_s = time.monotonic()
-        self.seconds += now_s - self._since_s
-        self._since_s = self._written_s = now_s
+        self.seconds += now_s - self._written_s
+        self._written_s = now_s
         with open_atomic(self.part.folder / NOTE_FILE) as stream:
             stream.write(json.dumps({"text": self.text, "seconds": round(self.seconds, 3)}).encode())
 
@@ -92,7 +91,7 @@ def read_note(part: Part) -> Note:
 def noting(part: Part, progress: ProgressFn) -> Iterator[Note]:
     """Store the progress of the work in this block; the last state too, unless the process is killed."""
     note = read_note(part)
-    note.progress, note._since_s = progress, time.monotonic()
+    note.progress, note._written_s = progress, time.monotonic()
     try:
         yield note
     finally:
@@ -269,10 +268,17 @@ def open_part(config: CoSalRunConfig) -> Part | None:
     return next((part for part in parts if part.state is PartState.RUNNING), None)
 
 
-def begin_run(dataset: Any, key: str, method: str, **record: Any) -> CoSalRunConfig:
-    """Register a run without results so far; the record says ``running``."""
+def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **record: Any) -> CoSalRunConfig:
+    """Register a run, or resume the run of that name; the record says ``running`` from now on.
+
+    Earlier fields and files stay: they are replaced sample by sample as new results come.
+    """
+    present = find_run(dataset, key)
+    if present is not None:
+        update_run(dataset, key, present, state=RUNNING, method=method, asked=asked)
+        return present
     results: dict[str, Any] = {"counts": {}, "n_samples": 0, "checkpoint": "", "backbones": []}
-    config = CoSalRunConfig(method=method, state=RUNNING, **results, **record)
+    config = CoSalRunConfig(method=method, state=RUNNING, asked=asked, **results, **record)
     dataset.register_run(key, config)
     return config
 

@@ -17,17 +17,11 @@ from umscosod.export.report import package_versions
 from umscosod.features.specs import check_weights_file as check_weights_file
 from umscosod.integrations.fiftyone.runs.fields import every_sample, field_names, run_folder
 from umscosod.integrations.fiftyone.runs.parts import PartState, has_results, list_parts, stage_part
-from umscosod.integrations.fiftyone.runs.record import (
-    RUNNING,
-    CoSalRunConfig,
-    begin_run,
-    delete_run,
-    find_run,
-    update_run,
-)
+from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delete_run, find_run
 
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
+    from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
 
 _SHOWN = 3
 _OURS = re.compile(r"part-\d+(\.json)?")
@@ -150,9 +144,6 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
         pass  # the folder is writable
     began = datetime.now(UTC).isoformat(timespec="seconds")
     asked = {"settings": job.settings, "group_field": job.group_field, "began": began}
-    if present is not None:  # its fields and files stay: they are replaced sample by sample as new results come
-        update_run(dataset, job.key, present, state=RUNNING, method=job.method, asked=asked)
-        return present
     return begin_run(
         dataset,
         job.key,
