@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from umscosod.integrations.fiftyone.runs.fields import (
     every_sample,
     store_values,
 )
-from umscosod.integrations.fiftyone.runs.jobs import SampleRow, flat_images, read_samples
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow, flat_images, read_column, read_samples
 from umscosod.integrations.fiftyone.runs.record import Progress, list_runs, showing
 from umscosod.progress import ProgressFn
 from umscosod.types import check_relative
@@ -178,7 +178,7 @@ def group_dataset(
         names = _read_names(view, rows, by, source)
     if not names:
         raise DataError(f"none of the {len(samples)} samples gets a group by {by}; choose another way to group them")
-    old = _present_values(view, into, samples)
+    old = dict(zip(samples, read_column(view, into, len(samples)), strict=True))
     lost = sum(value is not None and value != names.get(sample_id) for sample_id, value in old.items())
     if lost and not overwrite:  # unchanged values are no loss, so that an interrupted call can be repeated
         raise DataError(
@@ -290,12 +290,6 @@ def _check_into(dataset: Any, into: str, source: Any) -> None:
     for run in list_runs(dataset):
         if into in run.fields:
             raise DataError(f"field {into!r} belongs to the run {run.key!r}; choose another field name")
-
-
-def _present_values(view: Any, into: str, samples: Iterable[str]) -> dict[str, str | None]:
-    if not view.has_sample_field(into):
-        return dict.fromkeys(samples)
-    return dict(zip(*view.values(["id", into]), strict=True))
 
 
 def _write(

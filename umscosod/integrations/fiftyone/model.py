@@ -19,13 +19,12 @@ from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.png import map_to_bytes
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, MODEL
-from umscosod.pipeline.predictor import CoSalPredictor, GroupPrediction, check_picture, load_model
+from umscosod.pipeline.predictor import GroupPrediction, check_picture, load_model
 from umscosod.types import ByteArray
 
 logger = logging.getLogger(__name__)
 
 OUTPUTS = ("segmentation", "heatmap")
-_ALL = "all"
 _GROUP_FIELD = "group_field"
 _CURE = (
     "apply the model to dataset.sort_by(GROUP_FIELD) with batch_size at least the size of the largest group, or to one "
@@ -64,11 +63,6 @@ class CoSalModelConfig(foc.Config):  # type: ignore[misc]  # untyped base
         self.group_field: str | None = d.get("group_field") or None
         if self.output not in OUTPUTS:
             raise ConfigError(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
-
-    def load(self) -> CoSalPredictor:
-        """Load the model that these settings describe; raises what `umscosod.load_model` raises."""
-        file = None if self.config_file is None else Path(self.config_file)
-        return load_model(self.checkpoint, load_config(self.preset, file, self.settings))
 
 
 class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped bases
@@ -111,7 +105,8 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
     def __init__(self, config: CoSalModelConfig) -> None:
         fom.SamplesMixin.__init__(self)
         self.config = config
-        self.predictor = config.load()
+        file = None if config.config_file is None else Path(config.config_file)
+        self.predictor = load_model(config.checkpoint, load_config(config.preset, file, config.settings))
         self._seen: set[str] = set()
         self._has_warned = False
 
@@ -162,7 +157,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
             The group field does not exist or holds several values a sample.
         """
         if samples is None:
-            known: list[tuple[str | None, str]] = [(_ALL, f"picture {index}") for index in range(len(args))]
+            known: list[tuple[str | None, str]] = [("all", f"picture {index}") for index in range(len(args))]
         else:
             known = [(self._group_of(sample), sample.filepath) for sample in samples]
         members: dict[str, list[int]] = {}

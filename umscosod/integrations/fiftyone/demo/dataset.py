@@ -34,13 +34,9 @@ MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"
 """Workspaces."""
-SAMPLES_PANEL = "Samples"
 COMPARE_PANEL, REVIEW_PANEL = "compare_models", "review_masks"
-EVALUATION_PANEL = "model_evaluation_panel_builtin"
-_PANEL_SHARE = 0.45  # of the window's width, beside the grid
 _TRUTH_COLOUR = "#2ea043"
 _WORD_COLOUR = "#57606a"
-_OPACITY = 0.6
 
 
 def save_views(dataset: Any) -> None:
@@ -71,7 +67,7 @@ def save_workspaces(dataset: Any, *, has_evaluations: bool) -> None:
     layouts: dict[str, tuple[tuple[str, ...], str]]
     layouts = {REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")}
     if has_evaluations:
-        layouts[COMPARE] = ((COMPARE_PANEL, EVALUATION_PANEL), "two evaluations side by side")
+        layouts[COMPARE] = ((COMPARE_PANEL, "model_evaluation_panel_builtin"), "two evaluations side by side")
     for name, (panels, description) in layouts.items():
         if not dataset.has_workspace(name):
             dataset.save_workspace(name, _beside_grid(panels), description=description)
@@ -88,12 +84,12 @@ def set_appearance(dataset: Any, *, has_truth: bool) -> None:
     if has_truth:
         colours[TRUTH_FIELD] = _TRUTH_COLOUR
     fields = [colour_entry(path, colour) for path, colour in colours.items()]
-    config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=_OPACITY)
+    config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=0.6)
     dataset.save()
 
 
 def _beside_grid(panels: Sequence[str]) -> Any:
-    grid = fo.Panel(type=SAMPLES_PANEL, pinned=True)
+    grid = fo.Panel(type="Samples", pinned=True)
     tabs = [fo.Panel(type=name) for name in panels]
     return fo.Space(
         orientation="horizontal",
@@ -101,7 +97,7 @@ def _beside_grid(panels: Sequence[str]) -> Any:
             fo.Space(children=[grid], active_child=grid.component_id),
             fo.Space(children=tabs, active_child=tabs[0].component_id),
         ],
-        sizes=[1 - _PANEL_SHARE, _PANEL_SHARE],
+        sizes=[0.55, 0.45],  # of the window's width
     )
 
 

@@ -309,8 +309,7 @@ def compare_dataset(
     sample_ids = collection.values("id")
     columns = (_image_values(collection, sample_ids, one, measure) for one in (a, b))
     both = [row for row in zip(sample_ids, *columns, strict=True) if row[1] is not None and row[2] is not None]
-    values_a_N = np.array([row[1] for row in both], dtype=np.float64)
-    values_b_N = np.array([row[2] for row in both], dtype=np.float64)
+    values_a_N, values_b_N = (np.array([row[side] for row in both], dtype=np.float64) for side in (1, 2))
     sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
     return Comparison(
         eval_a=eval_a,

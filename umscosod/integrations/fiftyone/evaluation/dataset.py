@@ -31,18 +31,15 @@ from umscosod.integrations.fiftyone.runs.fields import (
     store_values,
 )
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
-from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
+from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig, Progress, showing
 
 logger = logging.getLogger(__name__)
 
 
 def mark_of(dataset: Any, field: str) -> str:
     """Return a mark that changes when a run writes a field; ``""`` for a field that no run of ours wrote."""
-    try:
-        run = find_run(dataset, field)
-    except DataError:
-        run = None
-    return "" if run is None else f"{run.run_id}/{getattr(run, 'changed', '')}"
+    run = dataset.get_run_info(field).config if field in dataset.list_runs() else None
+    return f"{run.run_id}/{getattr(run, 'changed', '')}" if isinstance(run, CoSalRunConfig) else ""
 
 
 def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, str]:

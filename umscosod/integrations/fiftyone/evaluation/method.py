@@ -239,23 +239,17 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
         DataError
             There is no sample with both prediction and ground truth.
         """
-        measured = self.config._measured or self._measure(samples, progress)
-        check_any(measured, self.config.pred_field, self.config.gt_field)
+        config, measured = self.config, self.config._measured
+        if measured is None:
+            view = samples.view()
+            pairs = (view, config.map_field or config.pred_field, config.gt_field)
+            compared = {"definition": config.definition, "group_field": config.group_field}
+            with fou.ProgressBar(total=len(view), progress=progress) as bar:
+                measured = measure_pairs(*pairs, **compared, report=lambda done, total: bar.set_iteration(done))
+        check_any(measured, config.pred_field, config.gt_field)
         if eval_key:
-            _store(samples._dataset, eval_key, measured, self.config.measures)
+            _store(samples._dataset, eval_key, measured, config.measures)
         return build_results(samples, self, eval_key, measured, mask_targets)
-
-    def _measure(self, samples: Any, progress: Any) -> Measured:
-        view, config = samples.view(), self.config
-        with fou.ProgressBar(total=len(view), progress=progress) as bar:
-            return measure_pairs(
-                view,
-                config.map_field or config.pred_field,
-                config.gt_field,
-                definition=config.definition,
-                group_field=config.group_field,
-                report=lambda done, total: bar.set_iteration(done),
-            )
 
     def get_fields(self, samples: Any, eval_key: str, include_custom_metrics: bool = True) -> list[str]:
         """Return all fields of an evaluation, for renaming and for the sidebar."""

@@ -109,7 +109,6 @@ def import_predictions(
     has_maps = _has_maps(view._dataset, field, predictions, matching.found, kind)
     job = Job(
         key=field,
-        method=IMPORT,
         group_field=group_field,
         out_dir=out_dir,
         config=PipelineConfig(),

@@ -16,11 +16,8 @@ from umscosod.integrations.fiftyone.runs.fields import (
     group_field_of,
     mask_fields,
 )
-from umscosod.integrations.fiftyone.runs.jobs import flat_images, value_path
+from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_column, value_path
 from umscosod.types import Status
-
-OPEN = "open"
-"""Key of `review_counts` for masks without a decision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +135,7 @@ def undecided_quantile(sample_collection: Any, field: str, share: float) -> floa
         There is no such mask field.
     """
     view = list_for_review(sample_collection, field)
-    path = f"{field}_confidence"
-    found = [value for value in view.values(path) if value is not None] if view.has_sample_field(path) else []
+    found = [value for value in read_column(view, f"{field}_confidence", 0) if value is not None]
     return float(np.quantile(found, share)) if found else 1.0
 
 
@@ -193,7 +189,7 @@ def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
     state = f"{field}_review"
     found = view.count_values(state) if view.has_sample_field(state) else {}
     decided = {str(each): int(found.get(str(each), 0)) for each in ReviewState}
-    return {OPEN: len(view) - sum(decided.values()), **decided}
+    return {"open": len(view) - sum(decided.values()), **decided}
 
 
 def list_review_fields(dataset: Any) -> list[str]:

@@ -20,9 +20,7 @@ import fiftyone as fo
 import numpy as np
 
 from umscosod.errors import DataError
-from umscosod.types import ByteArray, Status
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+from umscosod.types import ByteArray, Labelled
 
 
 def safe_name(name: str) -> str:
@@ -35,7 +33,7 @@ def safe_name(name: str) -> str:
     >>> safe_name("birds of Chile") != safe_name("birds/of/Chile")
     True
     """
-    plain = _UNSAFE.sub("-", name).strip(".-")
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
     if plain == name:
         return name
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
@@ -278,23 +276,15 @@ class LabelItem:
 
     Attributes
     ----------
-    sample_id : str
+    row : Labelled
+        Its image's id is the sample's.
     mask_path, map_path : Path or None
         Absolute; None leaves the label unchanged (or clears it, see `write_labels`).
-    confidence : float or None
-        None: nothing is known.
-    status : Status
-    reason : str
-    provenance : {"model", "human"}
     """
 
-    sample_id: str
+    row: Labelled
     mask_path: Path | None
     map_path: Path | None
-    confidence: float | None
-    status: Status
-    reason: str
-    provenance: str = MODEL
 
 
 def field_names(field: str, *, has_maps: bool = True) -> list[str]:
@@ -424,10 +414,14 @@ def write_labels(
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
-        stored = _read_stored(dataset, field, [item.sample_id for item in batch])
-        due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
-        if due and clear_missing:  # a status must not outlast the label that it describes
-            store_values(dataset, f"{field}_status", {item.sample_id: None for item in due})
+        stored = _read_stored(dataset, field, [item.row.image_id for item in batch])
+        due = {
+            item.row.image_id: item
+            for item in batch
+            if item.row.image_id in stored and _is_due(item, *stored[item.row.image_id])
+        }
+        if clear_missing:  # a status must not outlast the label that it describes
+            store_values(dataset, f"{field}_status", dict.fromkeys(due))
         for name, values in _columns(field, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
         written += len(due)
@@ -443,32 +437,31 @@ def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[st
 
 def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:
     """Whether a label must be written; the status is written last, so that with it everything else is stored."""
-    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), item.confidence)
+    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.row.status), item.row.confidence)
     return provenance != HUMAN and (mask, status, confidence) != wanted
 
 
-def _columns(field: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool) -> dict[str, dict[str, Any]]:
+def _columns(
+    field: str, items: Mapping[str, LabelItem], has_maps: bool, clear_missing: bool
+) -> dict[str, dict[str, Any]]:
     """Return values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
-    columns: dict[str, dict[str, Any]] = {
-        f"{field}_confidence": {item.sample_id: item.confidence for item in items},
-        f"{field}_reason": {item.sample_id: item.reason for item in items},
+    masks: dict[str, Any] = dict.fromkeys(items) if clear_missing else {}
+    maps = dict(masks)
+    confidences = {id_: item.row.confidence for id_, item in items.items()}
+    for id_, item in items.items():
+        if item.mask_path is not None:
+            provenance = HUMAN if item.row.source == HUMAN else MODEL
+            masks[id_] = fo.Segmentation(mask_path=str(item.mask_path), provenance=provenance, run=field)
+        if item.map_path is not None:
+            maps[id_] = fo.Heatmap(map_path=str(item.map_path))
+    return {
+        f"{field}_confidence": {id_: None if value is None else float(value) for id_, value in confidences.items()},
+        f"{field}_reason": {id_: item.row.reason for id_, item in items.items()},
+        **({f"{field}_map": maps} if has_maps else {}),
+        field: masks,
+        f"{field}_review": dict.fromkeys(items),
+        f"{field}_status": {id_: str(item.row.status) for id_, item in items.items()},
     }
-    if has_maps:
-        columns[f"{field}_map"] = {
-            item.sample_id: None if item.map_path is None else fo.Heatmap(map_path=str(item.map_path))
-            for item in items
-            if item.map_path is not None or clear_missing
-        }
-    columns[field] = {
-        item.sample_id: None
-        if item.mask_path is None
-        else fo.Segmentation(mask_path=str(item.mask_path), provenance=item.provenance, run=field)
-        for item in items
-        if item.mask_path is not None or clear_missing
-    }
-    columns[f"{field}_review"] = {item.sample_id: None for item in items}
-    columns[f"{field}_status"] = {item.sample_id: str(item.status) for item in items}
-    return columns
 
 
 def _field_types(field: str, has_maps: bool) -> dict[str, tuple[Any, Any]]:

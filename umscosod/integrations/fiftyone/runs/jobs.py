@@ -20,7 +20,6 @@ from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
-    MODEL,
     LabelItem,
     ReviewState,
     check_field,
@@ -272,7 +271,7 @@ class Job:
 
     Attributes
     ----------
-    key, method : str
+    key : str
     group_field : str or None
     out_dir : path or None
     config : PipelineConfig
@@ -284,7 +283,6 @@ class Job:
     """
 
     key: str
-    method: str
     group_field: str | None
     out_dir: str | Path | None
     config: PipelineConfig
@@ -292,6 +290,11 @@ class Job:
     overwrite: bool
     has_maps: bool = True
     tree: str = "masks"
+
+    @property
+    def method(self) -> str:
+        """The name in lists of runs: that of the verb; with a given network a run only predicts."""
+        return f"umscosod/{'predict' if self.verb.get('checkpoint') else self.verb['verb']}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -381,17 +384,8 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     for row in rows:
         mask, soft = part.folder / tree / row.output, part.folder / "maps" / row.output
         is_there = row.status in (Status.LABELLED, Status.EMPTY) and mask.is_file()
-        items.append(
-            LabelItem(
-                sample_id=row.image_id,
-                mask_path=mask if is_there else None,
-                map_path=soft if is_there and has_maps and soft.is_file() else None,  # an import may have masks alone
-                confidence=None if row.confidence is None else float(row.confidence),
-                status=row.status,
-                reason=row.reason,
-                provenance=HUMAN if row.source == HUMAN else MODEL,
-            )
-        )
+        has_map = is_there and has_maps and soft.is_file()  # an import may have masks alone
+        items.append(LabelItem(row=row, mask_path=mask if is_there else None, map_path=soft if has_map else None))
     return items
 
 

@@ -73,7 +73,6 @@ def label_dataset(
     folder = None if checkpoint is None else checkpoint_of(sample_collection, checkpoint)
     job = Job(
         key=field,
-        method="umscosod/label" if folder is None else "umscosod/predict",
         group_field=group_field,
         out_dir=out_dir,
         config=config,
@@ -149,11 +148,11 @@ def pseudo_label_dataset(
         Read the instance masks from this ``Detections`` field instead of making them by clustering.
     """
     config = config or load_config(DEFAULT_PRESET)
+    dataset = sample_collection._dataset
     if detections_field is not None:
-        check_detections_field(sample_collection._dataset, detections_field)
+        check_detections_field(dataset, detections_field)
     job = Job(
         key=field,
-        method="umscosod/pseudo",
         group_field=group_field,
         out_dir=out_dir,
         config=config,
@@ -164,7 +163,7 @@ def pseudo_label_dataset(
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
-        chosen = with_detections_file(sample_collection, detections_field, part, config)
+        chosen = with_detections_file(dataset, detections_field, part, config) if detections_field else config
         return make_pseudo_labels(part.groups, part.folder, chosen, progress=progress)
 
     return run_job(sample_collection, job, work, progress)
@@ -212,7 +211,6 @@ def refine_dataset(
     files = dict(zip(*with_maps.values(["id", f"{maps_field}.map_path"]), strict=True))
     job = Job(
         key=field,
-        method="umscosod/refine",
         group_field=run.group_field,
         out_dir=out_dir,
         config=config,
@@ -229,8 +227,7 @@ def refine_dataset(
 
 def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:
     """Return the settings of a run, with its features, and the requested refinement."""
-    record = find_run(dataset, source)
-    assert record is not None, "get_run found it"
+    record: Any = find_run(dataset, source)
     if record.method == IMPORT:
         return config or load_config(DEFAULT_PRESET)
     own = load_stored(record.settings, f"run {source!r}")

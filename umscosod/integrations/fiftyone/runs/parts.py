@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-_NAME = re.compile(r"part-(\d+)\.json")
+_NAME = re.compile(r"part-\d+\.json")
 NOTE_FILE = "progress.json"
 """File in a part's folder: the progress of its work; see `umscosod.integrations.fiftyone.runs.record`."""
 _RESULTS = ("groups/*", "maps/*", "pseudo-done", "checkpoints/*", "round-*/checkpoints/*")
@@ -301,8 +301,7 @@ def _remove_tree(path: Path) -> None:
 
 
 def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    return int(found.group(1)) if found else 0
+    return int(path.stem.removeprefix("part-"))
 
 
 def _write(part: Part) -> None:

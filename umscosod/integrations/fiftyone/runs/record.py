@@ -364,8 +364,7 @@ def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedR
     """
     dataset.reload()  # another process may have begun the run since the data set was loaded here
     run = get_run(dataset, key)
-    config = find_run(dataset, key)
-    assert config is not None, "get_run found it"
+    config: Any = find_run(dataset, key)
     _remove(dataset, run.fields, config)  # here, since FiftyOne's own clean-up turns errors into warnings
     for name in run.evaluations if evaluations else ():
         dataset.delete_evaluation(name)

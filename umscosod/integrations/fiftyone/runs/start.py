@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
     from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
 
-_SHOWN = 3
-_OURS = re.compile(r"part-\d+(\.json)?")
-
 
 def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
     """Refuse a folder that cannot hold a run's files.
@@ -70,7 +67,7 @@ def foreign_files(out_dir: str) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return [name for name in names if _OURS.fullmatch(name) is None][:_SHOWN]
+    return [name for name in names if re.fullmatch(r"part-\d+(\.json)?", name) is None][:3]
 
 
 def check_start(job: Job) -> None:

@@ -39,35 +39,28 @@ from umscosod.training.checkpoint import load_meta
 from umscosod.types import NAMES, ImageGroup
 
 
-def with_detections_file(
-    sample_collection: Any, detections_field: str | None, part: Part, config: PipelineConfig
-) -> PipelineConfig:
+def with_detections_file(dataset: Any, detections_field: str, part: Part, config: PipelineConfig) -> PipelineConfig:
     """Write the instance masks of a part's samples to ``PART/detections.json`` and point the configuration there.
-
-    If the configuration names a COCO file, the pipeline reads it and finds images by the paths of their files.
 
     Parameters
     ----------
-    sample_collection : fiftyone.core.collections.SampleCollection
-    detections_field : str or None
-        ``Detections`` field whose detections have masks; None: the configuration decides.
+    dataset : fiftyone.core.dataset.Dataset
+    detections_field : str
+        ``Detections`` field whose detections have masks.
     part : Part
     config : PipelineConfig
 
     Returns
     -------
     PipelineConfig
-        Unchanged without a field.
 
     Raises
     ------
     DataError
         A detection has no mask.
     """
-    if detections_field is None:
-        return config
     target = part.folder / "detections.json"
-    annotations = _read_instances(sample_collection._dataset, detections_field, part)
+    annotations = _read_instances(dataset, detections_field, part)
     images = [{"id": id_, "file_name": id_} for id_ in part.sample_ids]
     with open_atomic(target) as stream:
         stream.write(json.dumps({"images": images, "annotations": annotations}).encode())
@@ -190,7 +183,6 @@ def train_dataset(
         raise DataError(f"{key!r} is a field of this data set; give the network another name")
     job = Job(
         key=key,
-        method="umscosod/train",
         group_field=group_field,
         out_dir=out_dir,
         config=config,
