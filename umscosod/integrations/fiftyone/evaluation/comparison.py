@@ -385,21 +385,17 @@ def _image_values(collection: Any, sample_ids: list[str], evaluated: Evaluated, 
 
 
 def _notes_on_age(dataset: Any, pair: tuple[Evaluated, ...]) -> tuple[str, ...]:
-    """Name the evaluations that are older than their fields, as far as runs and files show it."""
+    """Name the evaluations that are older than their fields, as far as runs and mask files show it."""
     notes = []
     for one in pair:
-        told = stale_evaluations(dataset, one.pred_field).get(one.key, "")
-        if not told and dataset.has_field(one.pred_field) and _newest_mask(dataset, one.pred_field) > one.made:
-            told = f"{one.key} was made before masks of {one.pred_field} were replaced; evaluate again"
-        notes += [told] if told else []
+        field = one.pred_field
+        masks = every_sample(dataset).values(f"{field}.mask_path") if dataset.has_field(field) else []
+        times = (Path(mask).stat().st_mtime for mask in masks if mask and Path(mask).is_file())
+        if told := stale_evaluations(dataset, field).get(one.key):
+            notes.append(told)
+        elif max(times, default=0.0) > one.made:
+            notes.append(f"{one.key} was made before masks of {field} were replaced; evaluate again")
     return tuple(notes)
-
-
-def _newest_mask(dataset: Any, field: str) -> float:
-    """Return the time of the newest mask file of a field, in seconds since the epoch."""
-    paths = every_sample(dataset).exists(field).values(f"{field}.mask_path")
-    times = [Path(path).stat().st_mtime for path in paths if path and Path(path).is_file()]
-    return max(times, default=0.0)
 
 
 def _measure_rows(a: Scores, b: Scores) -> tuple[MeasureRow, ...]:

@@ -125,8 +125,6 @@ def evaluate_dataset(
         Unknown definition or measure.
     """
     check_definition(definition)
-    if unknown := [name for name in fields if name not in MEASURES]:
-        raise ConfigError(f"unknown measure {unknown[0]!r}; choose among {', '.join(MEASURES)}")
     view = flat_images(sample_collection)
     dataset = view._dataset
     key = eval_key or f"eval_{pred_field}"
@@ -218,14 +216,8 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
     config = results.config
     measured = getattr(results, "_umscosod_measured", None)
     if measured is None:
-        measured = measure_pairs(
-            samples.view(),
-            config.pred_field,
-            config.gt_field,
-            definition="cosod",
-            group_field=None,
-            report=lambda done, total: None,
-        )
+        pairs = (samples.view(), config.pred_field, config.gt_field)
+        measured = measure_pairs(*pairs, definition="cosod", group_field=None, report=lambda done, total: None)
         check_any(measured, config.pred_field, config.gt_field)
         results._umscosod_measured = measured  # private: not stored with the results
     if field:
@@ -272,7 +264,9 @@ def _names(view: Any, kind: Any) -> str:
 
 
 def _check_key(dataset: Any, key: str, fields: Sequence[Measure], overwrite: bool) -> None:
-    """Refuse a used key, or a key whose fields belong to something else."""
+    """Refuse a used key, a key whose fields belong to something else, and an unknown measure."""
+    if unknown := [name for name in fields if name not in MEASURES]:
+        raise ConfigError(f"unknown measure {unknown[0]!r}; choose among {', '.join(MEASURES)}")
     check_name(key, "evaluation key")
     is_there = key in dataset.list_evaluations()
     if is_there and not overwrite:

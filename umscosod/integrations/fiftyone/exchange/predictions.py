@@ -311,11 +311,10 @@ class PredictionFolder:
         found: dict[str, Prediction] = {}
         problems: dict[str, str] = {}
         for sample in samples:
+            candidates = self._candidates(sample)
             if not sample.group:
                 problems[sample.id] = f"{sample.path.name}: it has no group"
-                continue
-            candidates = self._candidates(sample)
-            if len(candidates) == 1:
+            elif len(candidates) == 1:
                 found[sample.id] = candidates[0]
             elif candidates:
                 names = name_some(sorted(candidate.name for candidate in candidates))

@@ -11,7 +11,6 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.odm as foo
-from fiftyone import ViewField
 
 from umscosod.errors import CheckpointError, DataError
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
@@ -124,7 +123,7 @@ def _names_groups(found: Survey) -> bool:
 
 def _count_folders(view: Any) -> Mapping[Path, int]:
     counts: Counter[Path] = Counter()
-    for folder, count in view.count_values(ViewField("filepath").rsplit(os.sep, 1)[0]).items():
+    for folder, count in view.count_values(fo.ViewField("filepath").rsplit(os.sep, 1)[0]).items():
         counts[Path(folder or os.sep)] += count
     return counts
 
