@@ -235,8 +235,8 @@ def measure_pairs(
     paths = (f"{pred_field}.id", f"{gt_field}.id", f"{pred_field}.{attribute}", f"{gt_field}.mask_path")
     rows = zip(samples, *view.values(paths), strict=True)
     for done, (sample, pred_id, gt_id, pred_path, gt_path) in enumerate(rows, start=1):
-        pred = Label(what="prediction", field=pred_field, id=pred_id, path=pred_path and Path(pred_path))
-        gt = Label(what="ground truth", field=gt_field, id=gt_id, path=gt_path and Path(gt_path))
+        pred = Label(what="prediction", field=pred_field, id=pred_id, path=Path(pred_path) if pred_path else None)
+        gt = Label(what="ground truth", field=gt_field, id=gt_id, path=Path(gt_path) if gt_path else None)
         try:
             pred_HW, gt_HW = _load(view, sample.id, pred, gt, measured.suspicious)
         except DataError as error:
