@@ -45,7 +45,7 @@ def test_what_a_person_did_meanwhile_is_kept(
         patch.setattr("umscosod.integrations.fiftyone.runs.jobs.write_labels", write_three)
         with pytest.raises(Cancelled):
             label(dataset, config, train=False)
-    drawn, accepted, left = (dataset[item.sample_id] for item in written)
+    drawn, accepted, left = (dataset[item.row.image_id] for item in written)
     own = tmp_path / "own.png"
     own.write_bytes(Path(drawn["cosal"].mask_path).read_bytes())
     drawn["cosal"]["mask_path"], drawn["cosal"]["provenance"] = str(own), "human"
