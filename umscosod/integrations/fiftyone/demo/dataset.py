@@ -228,7 +228,7 @@ def _open_dataset(folder: Path, name: str) -> Any:
 def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
-    """Make the run with training (or import the command line's result), the quick run, and the pseudo-labels."""
+    """Label by the method (or import the command line's result) and by TokenCut on the same tokens; pseudo-labels."""
     own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
         main = label_dataset(dataset, field=MAIN_RUN, **own)
@@ -239,6 +239,7 @@ def _make_runs(
             dataset, results, MAIN_RUN, group_field=GROUP_FIELD, overwrite=is_changed, progress=progress
         )
         _mark(dataset, results=digest)
+    as_peer = replace(load_config(DEFAULT_PRESET) if config is None else config, method="tokencut")
     peer = label_dataset(dataset, field=PEER_RUN, **{**own, "config": as_peer})
     pseudo = pseudo_label_dataset(dataset, field=PSEUDO_RUN, **own)
     return main, peer, pseudo
