@@ -9,13 +9,14 @@ Legend: ``N`` images, ``P`` patches, ``D`` token width; ``F`` is D or another fe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from umscosod.data.images import square_picture
 from umscosod.features.backbone import Backbone, BackbonePair
 from umscosod.features.group import (
     KEY_SALIENCY,
@@ -27,70 +28,46 @@ from umscosod.features.group import (
 )
 from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, GroupTokens, ImageGroup, ImageRef
 
-Makers = Mapping[str, Callable[[], Any]]
+STREAMS = ("first", "second")
+PICTURE = "picture"
+
+Arrays = dict[str, npt.NDArray[Any]]
+Read = Callable[[ImageRef, str, str], npt.NDArray[Any]]
+"""Gives an array of an image by part and name: part `PICTURE` as `picture_arrays` says, a stream as `stream_arrays`."""
 
 
-class LazyTokens(GroupTokens):
-    """Tokens of a group by functions that make its arrays, each called once at most."""
+def picture_arrays(picture_HW3: ByteArray, size_px: int) -> Arrays:
+    """Name what is kept of a picture: ``picture``, square at network size, and ``size``, its own height and width."""
+    return {"picture": square_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
 
-    @classmethod
-    def of(cls, makers: Makers, *, grid_hw: tuple[int, int], backbone_id: str, **traits: bool) -> LazyTokens:
-        """Make one.
 
-        Parameters
-        ----------
-        makers : mapping of str to callable
-            For ``tokens_NPD``, ``keys_NPK`` and ``attn_NAP``.
-        grid_hw, backbone_id
-            See `GroupTokens`.
-        **traits : bool
-            The truth values of `GroupTokens`, all of them.
-        """
-        made = object.__new__(cls)
-        _set(made, {"grid_hw": grid_hw, "backbone_id": backbone_id, **traits, "_makers": dict(makers)})
-        return made
+def stream_arrays(encoded: EncodedImage) -> Arrays:
+    """Name what is kept of an encoding: ``tokens``, ``keys`` and ``attn``."""
+    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
 
-    @classmethod
-    def like(cls, tokens: GroupTokens, makers: Makers) -> LazyTokens:
-        """Make one with other arrays than those of `tokens`, and all else the same."""
-        traits = {name: getattr(tokens, name) for name in ("is_centred", "is_whitened", "has_attention")}
-        return cls.of(makers, grid_hw=tokens.grid_hw, backbone_id=tokens.backbone_id, **traits)
+
+class _Lazy:
+    """A record with fields that functions make, once, when they are first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]] | None = None, **fields: Any) -> None:
+        for name, value in {**fields, "_makers": dict(makers or {})}.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
 
     def __getattr__(self, name: str) -> Any:
-        """Make an array; called for a field that is not there yet."""
-        return _make(self, name)
+        """Make a field; called for one that is not there yet."""
+        makers = self.__dict__.get("_makers", {})
+        if name not in makers:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        object.__setattr__(self, name, makers.pop(name)())
+        return getattr(self, name)
 
 
-class LazyFeatures(GroupFeatures):
-    """Features of a group by functions that make its arrays, each called once at most."""
+class LazyTokens(_Lazy, GroupTokens):
+    """Tokens of a group, with lazy arrays."""
 
-    @classmethod
-    def of(
-        cls,
-        group: ImageGroup,
-        first: GroupTokens,
-        second: GroupTokens,
-        makers: Makers,
-        take: Callable[[Sequence[int]], GroupFeatures],
-    ) -> LazyFeatures:
-        """Make one.
 
-        Parameters
-        ----------
-        group, first, second
-            See `GroupFeatures`.
-        makers : mapping of str to callable
-            For ``saliency_NP``, ``pictures_NHW3`` and ``sizes_hw``.
-        take : callable
-            Gives the features of some of the images.
-        """
-        made = object.__new__(cls)
-        _set(made, {"group": group, "first": first, "second": second, "_makers": dict(makers), "_take": take})
-        return made
-
-    def __getattr__(self, name: str) -> Any:
-        """Make an array; called for a field that is not there yet."""
-        return _make(self, name)
+class LazyFeatures(_Lazy, GroupFeatures):
+    """Features of a group: saliency, pictures and sizes are lazy, and so are the arrays of the streams."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -100,172 +77,83 @@ class LazyFeatures(GroupFeatures):
 
     def take(self, indices: Sequence[int]) -> GroupFeatures:
         """See `GroupFeatures.take`; nothing is read yet, and never more than of these images."""
-        features: GroupFeatures = self.__dict__["_take"](indices)
+        features: GroupFeatures = self._take(indices)
         return features
 
 
-def _set(made: object, values: Mapping[str, object]) -> None:
-    for name, value in values.items():
-        object.__setattr__(made, name, value)  # the classes are frozen for everybody else
-
-
-def _make(made: object, name: str) -> Any:
-    makers = made.__dict__.get("_makers", {})
-    if name not in makers:
-        raise AttributeError(f"{type(made).__name__!r} object has no attribute {name!r}")
-    value = makers.pop(name)()
-    object.__setattr__(made, name, value)
-    return value
-
-
-STREAMS = ("first", "second")
-PICTURE = "picture"
-
-Read = Callable[[ImageRef, str, str], npt.NDArray[Any]]
-"""Gives an array of an image: ``picture`` or ``size`` of `PICTURE`; ``tokens``, ``keys`` or ``attn`` of a stream."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedPicture:
-    """One image, encoded by both backbones.
-
-    Attributes
-    ----------
-    picture_HW3 : ndarray, uint8, (size_px, size_px, 3)
-    size_hw : (int, int)
-        Own height and width of the image.
-    streams : (EncodedImage, EncodedImage)
-    """
-
-    picture_HW3: ByteArray
-    size_hw: tuple[int, int]
-    streams: tuple[EncodedImage, EncodedImage]
-
-    def array(self, part: str, name: str) -> npt.NDArray[Any]:
-        """See `Read`."""
-        if part == PICTURE:
-            return self.picture_HW3 if name == "picture" else np.asarray(self.size_hw)
-        stream = self.streams[STREAMS.index(part)]
-        return {"tokens": stream.tokens_PD, "keys": stream.keys_PK, "attn": stream.attn_AP}[name]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assembler:
-    """Puts groups together.
-
-    Attributes
-    ----------
-    pair : BackbonePair
-        Made the encodings.
-    whitenings : mapping of str to Whitening
-        By stream, `STREAMS`.
-    """
-
-    pair: BackbonePair
-    whitenings: Mapping[str, Whitening]
-
-    def assemble(
-        self,
-        group: ImageGroup,
-        read: Read,
-        keep: Callable[[Callable[[], FloatArray]], FloatArray] = lambda make: make(),
-    ) -> GroupFeatures:
-        """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
-
-        Parameters
-        ----------
-        group : ImageGroup
-        read : Read
-        keep : callable
-            Gives what the function that it gets makes; it may remember this group's saliency, which is the work of
-            seconds for a large group.
-
-        Returns
-        -------
-        GroupFeatures
-            ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); of a backbone without
-            attention the map its group agrees on, which becomes a channel of tokens and keys. An array is read when it
-            is asked for; `GroupFeatures.take` reads no other images, but for a saliency that the whole group agrees on.
-        """
-        return self._assemble(group, read, partial(keep, lambda: self._saliency(group, read)))
-
-    def _assemble(self, group: ImageGroup, read: Read, saliency: Callable[[], FloatArray]) -> GroupFeatures:
-        saliency = cache(saliency)  # what is made below refers to this, never to the features: they are freed at once
-
-        def take(indices: Sequence[int]) -> GroupFeatures:
-            part = replace(group, images=tuple(group.images[index] for index in indices))
-            if not self.pair.first.has_attention:
-                return self._assemble(part, read, lambda: saliency()[list(indices)])
-            return self._assemble(part, read, lambda: self._saliency(part, read))
-
-        first, second = self._streams(group, read)
-        if not self.pair.first.has_attention:
-            first = _with_map(first, saliency)
-        makers: dict[str, Callable[[], Any]] = {
-            "saliency_NP": saliency,
-            "pictures_NHW3": lambda: _stack(group, read, PICTURE, "picture"),
-            "sizes_hw": lambda: tuple((int(h), int(w)) for h, w in _stack(group, read, PICTURE, "size")),
-        }
-        return LazyFeatures.of(group, first, second, makers, take)
-
-    def _saliency(self, group: ImageGroup, read: Read) -> FloatArray:
-        first, _ = self._streams(group, read)
-        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in first.attn_NAP])
-        if not self.pair.first.has_attention:
-            return sharpen_saliency(first.tokens_NPD, saliency_NP, first.grid_hw)
-        return saliency_NP
-
-    def _streams(self, group: ImageGroup, read: Read) -> tuple[GroupTokens, GroupTokens]:
-        return self._stream(group, read, "first", self.pair.first), self._stream(
-            group, read, "second", self.pair.second
-        )
-
-    def _stream(self, group: ImageGroup, read: Read, name: str, backbone: Backbone) -> GroupTokens:
-        whitening = self.whitenings.get(name)
-
-        def tokens() -> FloatArray:
-            tokens_NPD = _stack(group, read, name, "tokens")
-            return tokens_NPD if whitening is None else whitening.apply(tokens_NPD)
-
-        return LazyTokens.of(
-            {
-                "tokens_NPD": tokens,
-                "keys_NPK": lambda: _stack(group, read, name, "keys"),
-                "attn_NAP": lambda: _stack(group, read, name, "attn"),
-            },
-            grid_hw=backbone.grid_hw,
-            backbone_id=backbone.id,
-            is_centred=whitening is not None or backbone.is_centred,
-            is_whitened=whitening is not None,
-            has_attention=backbone.has_attention,
-        )
-
-
-def assemble_group(group: ImageGroup, encoded: Sequence[EncodedPicture], assembler: Assembler) -> GroupFeatures:
-    """Assemble a group of encodings in memory; see `Assembler.assemble`.
+def assemble_group(
+    group: ImageGroup,
+    read: Read,
+    pair: BackbonePair,
+    whitenings: Mapping[str, Whitening],
+    keep: Callable[[Callable[[], FloatArray]], FloatArray] = lambda make: make(),
+) -> GroupFeatures:
+    """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
 
     Parameters
     ----------
     group : ImageGroup
-    encoded : sequence of EncodedPicture
-        One per image of the group, in its order.
-    assembler : Assembler
+    read : Read
+    pair : BackbonePair
+        Made the encodings.
+    whitenings : mapping of str to Whitening
+        By stream, `STREAMS`.
+    keep : callable
+        Gives what the function that it gets makes; it may remember this group's saliency, which is the work of
+        seconds for a large group.
+
+    Returns
+    -------
+    GroupFeatures
+        ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); of a backbone without
+        attention the map its group agrees on, which becomes a channel of tokens and keys. An array is read when it
+        is asked for; `GroupFeatures.take` reads no other images, but for a saliency that the whole group agrees on.
     """
-    by_id = {image.id: one for image, one in zip(group.images, encoded, strict=True)}
-    return assembler.assemble(group, lambda image, part, name: by_id[image.id].array(part, name))
+    is_sharpened = not pair.first.has_attention
 
+    def stack(part: str, name: str) -> npt.NDArray[Any]:
+        return np.stack([read(image, part, name) for image in group.images])
 
-def _with_map(tokens: GroupTokens, saliency: Callable[[], FloatArray]) -> GroupTokens:
-    """Add a map as one more channel of tokens and keys."""
-    return LazyTokens.like(
-        tokens,
-        {
-            "tokens_NPD": lambda: append_map(tokens.tokens_NPD, saliency(), TOKEN_SALIENCY),
-            "keys_NPK": lambda: append_map(tokens.keys_NPK, saliency(), KEY_SALIENCY),
-            "attn_NAP": lambda: tokens.attn_NAP,
-        },
-    )
+    def whitened(stream: str) -> FloatArray:
+        tokens_NPD = stack(stream, "tokens")
+        return whitenings[stream].apply(tokens_NPD) if stream in whitenings else tokens_NPD
 
+    def make_saliency() -> FloatArray:
+        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in stack("first", "attn")])
+        return sharpen_saliency(whitened("first"), saliency_NP, pair.first.grid_hw) if is_sharpened else saliency_NP
 
-def _stack(group: ImageGroup, read: Read, part: str, name: str) -> npt.NDArray[Any]:
-    return np.stack([read(image, part, name) for image in group.images])
+    @cache  # lazy fields refer to this function, never to the features: those are freed at once
+    def saliency() -> FloatArray:
+        return keep(make_saliency)
+
+    def with_map(stack_NPF: FloatArray, stream: str, weight: float) -> FloatArray:
+        is_wanted = is_sharpened and stream == "first"
+        return append_map(stack_NPF, saliency(), weight) if is_wanted else stack_NPF
+
+    def tokens_of(stream: str, backbone: Backbone) -> GroupTokens:
+        return LazyTokens(
+            {
+                "tokens_NPD": lambda: with_map(whitened(stream), stream, TOKEN_SALIENCY),
+                "keys_NPK": lambda: with_map(stack(stream, "keys"), stream, KEY_SALIENCY),
+                "attn_NAP": lambda: stack(stream, "attn"),
+            },
+            grid_hw=backbone.grid_hw,
+            backbone_id=backbone.id,
+            is_centred=stream in whitenings or backbone.is_centred,
+            is_whitened=stream in whitenings,
+            has_attention=backbone.has_attention,
+        )
+
+    def take(indices: Sequence[int]) -> GroupFeatures:
+        part = replace(group, images=tuple(group.images[index] for index in indices))
+        if is_sharpened:  # by the whole group
+            return assemble_group(part, read, pair, whitenings, lambda _: saliency()[list(indices)])
+        return assemble_group(part, read, pair, whitenings)
+
+    first, second = map(tokens_of, STREAMS, pair.both)
+    makers: dict[str, Callable[[], Any]] = {
+        "saliency_NP": saliency,
+        "pictures_NHW3": lambda: stack(PICTURE, "picture"),
+        "sizes_hw": lambda: tuple((int(height), int(width)) for height, width in stack(PICTURE, "size")),
+    }
+    return LazyFeatures(makers, group=group, first=first, second=second, _take=take)

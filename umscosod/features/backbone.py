@@ -145,6 +145,11 @@ class BackbonePair:
     second: Backbone
     notes: tuple[str, ...] = ()
 
+    @property
+    def both(self) -> tuple[Backbone, Backbone]:
+        """First and second."""
+        return self.first, self.second
+
 
 def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:
     """Pair backbones of one's own.

@@ -249,9 +249,4 @@ def saliency_from_attention(attn_AP: FloatArray) -> FloatArray:
     """
     if attn_AP.ndim != 2 or attn_AP.size == 0 or not np.isfinite(attn_AP).all():
         raise DataError(f"attention must be finite and (heads, patches), got shape {attn_AP.shape}")
-    mean_P = np.asarray(attn_AP, dtype=np.float64).mean(axis=0)
-    low, high = float(mean_P.min()), float(mean_P.max())
-    if high <= low:
-        return np.zeros(mean_P.shape, dtype=np.float32)
-    saliency_P: FloatArray = ((mean_P - low) / (high - low)).astype(np.float32)
-    return saliency_P
+    return minmax(np.asarray(attn_AP, dtype=np.float64).mean(axis=0)).astype(np.float32)

@@ -12,11 +12,10 @@ import numpy as np
 
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.data.images import square_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.assembly import STREAMS, Assembler, EncodedPicture, assemble_group
+from umscosod.features.assembly import PICTURE, STREAMS, assemble_group, picture_arrays, stream_arrays
 from umscosod.features.backbone import BackbonePair, build_backbones
 from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
 from umscosod.network.model import UmsNetwork
@@ -130,28 +129,18 @@ class CoSalPredictor:
         ]
 
     def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
-        first, second = (backbone.encode(pictures) for backbone in (self.pair.first, self.pair.second))
-        encoded = [
-            EncodedPicture(
-                picture_HW3=square_picture(picture_HW3, self.config.features.size_px),
-                size_hw=(picture_HW3.shape[0], picture_HW3.shape[1]),
-                streams=(one, other),
-            )
-            for picture_HW3, one, other in zip(pictures, first, second, strict=True)
-        ]
+        parts = {PICTURE: [picture_arrays(picture_HW3, self.config.features.size_px) for picture_HW3 in pictures]}
+        whitenings: dict[str, Whitening] = {}
+        for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
+            parts[stream] = [stream_arrays(encoded) for encoded in backbone.encode(pictures)]
+            if backbone.needs_whitening:  # the checkpoint's, or statistics of the group at hand where there are none
+                whitenings[stream] = self._whitenings.get(stream) or fit_whitening(
+                    (arrays["tokens"] for arrays in parts[stream]), SHRINKAGE
+                )
         names = [f"{index:06}" for index in range(len(pictures))]
         images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
-        assembler = Assembler(pair=self.pair, whitenings=self._whitenings_of(encoded))
-        return assemble_group(ImageGroup(name="group", images=images), encoded, assembler)
-
-    def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
-        """The checkpoint's, or statistics of the group at hand where there are none."""
-        return {
-            stream: self._whitenings.get(stream)
-            or fit_whitening((one.streams[index].tokens_PD for one in encoded), SHRINKAGE)
-            for index, (stream, backbone) in enumerate(zip(STREAMS, (self.pair.first, self.pair.second), strict=True))
-            if backbone.needs_whitening
-        }
+        group = ImageGroup(name="group", images=images)
+        return assemble_group(group, lambda image, part, name: parts[part][int(image.id)][name], self.pair, whitenings)
 
     def _sources_of(self, features: GroupFeatures) -> tuple[Source, ...]:
         if self._network is None:
