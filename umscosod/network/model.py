@@ -6,8 +6,6 @@ Shapes: ``N`` images of a group, ``P = h * w`` patches of the first stream's gri
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -18,21 +16,6 @@ from umscosod.network.afmm import HEADS, Afmm
 from umscosod.network.cfmm import Cfmm
 from umscosod.network.decoder import Decoder, resize_maps
 from umscosod.network.fram import Fram
-
-
-class NetworkOutput(NamedTuple):
-    """What the network says of a group.
-
-    Attributes
-    ----------
-    logits : tuple of Tensor, (N, 1, H, W)
-        Three supervised maps, coarse to fine; the last is the prediction.
-    fused_NPD : Tensor, (N, P, C)
-        Output of AFMM.
-    """
-
-    logits: tuple[Tensor, ...]
-    fused_NPD: Tensor
 
 
 def common_width(dim_first: int, dim_second: int) -> int:
@@ -118,7 +101,7 @@ class UmsNetwork(nn.Module):
         second_grid_hw: tuple[int, int],
         out_hw: tuple[int, int],
         pictures_NHW3: Tensor | None = None,
-    ) -> NetworkOutput:
+    ) -> tuple[Tensor, ...]:
         """Predict co-saliency logits of one group.
 
         Parameters
@@ -134,11 +117,12 @@ class UmsNetwork(nn.Module):
 
         Returns
         -------
-        NetworkOutput
+        tuple of Tensor, (N, 1, H, W)
+            Three supervised logit maps, coarse to fine; the last is the prediction.
         """
         fused_NPC = self.fuse(first_NPD, second_NQE, grid_hw, second_grid_hw)
         merged_NPC = self.cfmm(fused_NPC, saliency_NP)
-        return NetworkOutput(self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3), fused_NPC)
+        return self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3)
 
     def _check_streams(
         self, first_NPD: Tensor, second_NQE: Tensor, grid_hw: tuple[int, int], second_grid_hw: tuple[int, int]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -20,14 +21,12 @@ from umscosod.refine.threshold import adaptive_threshold, binarize, check_map, e
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 logger = logging.getLogger(__name__)
-_warned: set[str] = set()
 
 
+@cache
 def _warn_once(message: str) -> None:
     """A run over thousands of groups must not drown its log."""
-    if message not in _warned:
-        _warned.add(message)
-        logger.warning("%s", message)
+    logger.warning("%s", message)
 
 
 def _check_group(

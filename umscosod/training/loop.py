@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -108,9 +108,8 @@ def train_network(
     progress: ProgressFn = ignore_progress,
     *,
     groups: Sequence[ImageGroup] | None = None,
-    resume: Literal["auto", "never", "must"] = "auto",
 ) -> TrainedNetwork:
-    """Train the network on the pseudo-labels of a collection (eq. 9, 10).
+    """Train the network on the pseudo-labels of a collection (eq. 9, 10), or resume the run that `run_dir` holds.
 
     Parameters
     ----------
@@ -127,8 +126,6 @@ def train_network(
         run is saved where it stands and the exception goes on; resuming continues from that very step.
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
-    resume : {"auto", "never", "must"}
-        Resume the run in `run_dir` if there is one; start anew and delete it; or insist that there is one.
 
     Returns
     -------
@@ -137,7 +134,7 @@ def train_network(
     Raises
     ------
     CheckpointError
-        The run in `run_dir` was made with other settings, data or backbones; or there is none to resume.
+        The run in `run_dir` was made with other settings, data or backbones.
     DataError
         Nothing to train on, or streams that do not fit each other.
     UmscosodError
@@ -154,7 +151,7 @@ def train_network(
 
     with deterministic_kernels(device):
         teacher = Teacher(model, config.train.ema_decay)
-        resumed = step = resume_training(run_dir, meta, model, teacher.model, optimizer, resume)
+        resumed = step = resume_training(run_dir, meta, model, teacher.model, optimizer)
         total = len(order) * config.train.epochs
         model.train()
         checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
@@ -164,7 +161,10 @@ def train_network(
                 index = order[at.group]
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
                 seen = features[index]
-                _check_same_images(seen.group, groups[index])
+                if seen.group.images != groups[index].images:
+                    raise DataError(
+                        f"group {groups[index].name!r}: its features hold other images than the list of groups says"
+                    )
                 loss = _train_step(model, optimizer, seen.take(chosen), labels, config, device)
                 step += 1
                 teacher.follow(model, step)
@@ -181,11 +181,6 @@ def train_network(
     return TrainedNetwork(
         model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
     )
-
-
-def _check_same_images(seen: ImageGroup, listed: ImageGroup) -> None:
-    if seen.images != listed.images:
-        raise DataError(f"group {listed.name!r}: its features hold other images than the list of groups says")
 
 
 def _train_step(
@@ -206,7 +201,7 @@ def _train_step(
         return torch.from_numpy(array).to(device=device, dtype=dtype)
 
     with autocast(device):
-        output = model(
+        logits = model(
             tensor(features.first.tokens_NPD),
             tensor(features.second.tokens_NPD),
             tensor(features.saliency_NP),
@@ -216,7 +211,7 @@ def _train_step(
             tensor(features.pictures_NHW3, torch.uint8) if config.network.decoder.picture else None,
         )
     loss = compute_loss(
-        output.logits,
+        logits,
         target_NHW.to(device),
         torch.tensor([image_weight(label, config.train.label_weights) for label in targets], device=device),
         label_smoothing=config.train.label_smoothing,
@@ -233,11 +228,10 @@ def _train_step(
 
 
 def _describe_run(sample: GroupFeatures, config: PipelineConfig, fingerprint: str) -> CheckpointMeta:
-    streams = (sample.first, sample.second)
     return CheckpointMeta(
         config=json.loads(json.dumps(dataclasses.asdict(config))),
-        backbone_ids=(streams[0].backbone_id, streams[1].backbone_id),
-        dims=(streams[0].tokens_NPD.shape[2], streams[1].tokens_NPD.shape[2]),
+        backbone_ids=(sample.first.backbone_id, sample.second.backbone_id),
+        dims=(sample.first.tokens_NPD.shape[2], sample.second.tokens_NPD.shape[2]),
         fingerprint=fingerprint,
         step=0,
         epoch=0,

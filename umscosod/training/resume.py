@@ -39,7 +39,6 @@ def resume_training(
     model: UmsNetwork,
     teacher: UmsNetwork,
     optimizer: torch.optim.Optimizer,
-    resume: str,
 ) -> int:
     """Restore the last checkpoint, or clear the ground for a new run.
 
@@ -51,8 +50,6 @@ def resume_training(
     model, teacher, optimizer
         Get the checkpoint's weights and state. A checkpoint's model is the teacher; where that is not the network
         itself, the network's weights are part of the state.
-    resume : {"auto", "never", "must"}
-        See `umscosod.training.loop.train_network`.
 
     Returns
     -------
@@ -62,33 +59,33 @@ def resume_training(
     Raises
     ------
     CheckpointError
-        The checkpoint was made with other settings, data or backbones, is damaged, or is missing where it must be.
+        The checkpoint was made with other settings, data or backbones, or is damaged.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     remove_leftovers(run_dir / "checkpoints")
-    if resume != "never":
-        try:
-            checkpoint = find_checkpoint(run_dir / "checkpoints")
-        except CheckpointError:
-            if resume == "must":
-                raise
-        else:
-            saved = load_meta(checkpoint)
-            _check_same_run(saved, meta, checkpoint)
-            load_network_weights(teacher, checkpoint)
-            try:
-                _restore(load_state(checkpoint), saved.step, model, teacher, optimizer)
-            except _ForeignStateError as error:
-                raise CheckpointError(
-                    f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use "
-                    "the one before"
-                ) from None
-            _cut_metrics(run_dir / METRICS_FILE, saved.step)
-            logger.info("training resumes from %s", checkpoint)
-            return saved.step
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-    (run_dir / METRICS_FILE).unlink(missing_ok=True)
-    return 0
+    metrics = run_dir / METRICS_FILE
+    try:
+        checkpoint = find_checkpoint(run_dir / "checkpoints")
+    except CheckpointError:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        metrics.unlink(missing_ok=True)
+        return 0
+    saved = load_meta(checkpoint)
+    _check_same_run(saved, meta, checkpoint)
+    load_network_weights(teacher, checkpoint)
+    try:
+        _restore(load_state(checkpoint), saved.step, model, teacher, optimizer)
+    except _ForeignStateError as error:
+        raise CheckpointError(
+            f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use the one "
+            "before"
+        ) from None
+    if metrics.is_file():  # the rows after that step will come again; a torn last row is among them
+        rows = metrics.read_text(encoding="utf-8").splitlines(keepends=True)[: saved.step]
+        with open_atomic(metrics) as stream:
+            stream.write("".join(rows).encode())
+    logger.info("training resumes from %s", checkpoint)
+    return saved.step
 
 
 class _ForeignStateError(Exception):
@@ -132,16 +129,13 @@ def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> 
     if not isinstance(found, dict) or found.keys() != expected.keys():
         names = sorted(map(str, found)) if isinstance(found, dict) else found
         raise _ForeignStateError(f"{what} holds {shorten(names)}, expected {shorten(sorted(expected))}")
-    for name, tensor in expected.items():
-        _check_tensor(f"{what}: {name}", found[name], tensor)
-
-
-def _check_tensor(what: str, found: object, expected: Tensor) -> None:
-    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (expected.shape, expected.dtype):
-        got = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else shorten(found)
-        raise _ForeignStateError(f"{what} is {got}, expected {tuple(expected.shape)} {expected.dtype}")
-    if found.is_floating_point() and not torch.isfinite(found).all():
-        raise _ForeignStateError(f"{what} holds NaN or infinity")
+    for name, wanted in expected.items():
+        held = found[name]
+        if not isinstance(held, Tensor) or (held.shape, held.dtype) != (wanted.shape, wanted.dtype):
+            got = f"{tuple(held.shape)} {held.dtype}" if isinstance(held, Tensor) else shorten(held)
+            raise _ForeignStateError(f"{what}: {name} is {got}, expected {tuple(wanted.shape)} {wanted.dtype}")
+        if held.is_floating_point() and not torch.isfinite(held).all():
+            raise _ForeignStateError(f"{what}: {name} holds NaN or infinity")
 
 
 def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path) -> None:
@@ -174,11 +168,3 @@ def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path
             f"cannot resume {checkpoint}, it was made with other settings:\n" + "\n".join(lines) + "\n"
             "Restore them, choose another output folder, or start anew (--overwrite)."
         )
-
-
-def _cut_metrics(file: Path, step: int) -> None:
-    """Drop the rows after a step, which will be done again; a torn last row is among them."""
-    if file.is_file():
-        rows = file.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        with open_atomic(file) as stream:
-            stream.write("".join(rows).encode())
