@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from umscosod.config import PipelineConfig, PseudoConfig
-from umscosod.data.resize import resize_centred
+from umscosod.data.resize import mask_share
 from umscosod.features.group import minmax
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
 
 CLEAN_GAIN = 4.0  # steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled
 CLEAN_ROUNDS = 2  # prototypes of what the labels cover, then of what the maps before cover
@@ -59,7 +59,7 @@ def clean_labels(
     facets, grid_hw = describe_patches(features, "group"), features.first.grid_hw
     chosen = [i for i, image in enumerate(features.group.images) if image.id in own]
     kept = [own[features.group.images[i].id] for i in chosen]
-    label_NP = cover_NP = np.stack([_on_grid(label, grid_hw) for label in kept])
+    label_NP = cover_NP = np.stack([mask_share(label.mask_hw, grid_hw).ravel() for label in kept])
     is_human_N1 = np.array([[label.source == HUMAN_SOURCE] for label in kept])
     if not 0.0 < cover_NP.mean() < 1.0:
         return own
@@ -99,7 +99,9 @@ def token_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArr
     >>> token_contrast(tokens, (3, 3)).reshape(3, 3).tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    border_NBD = tokens_NPD[:, _is_border(grid_hw)]
+    is_border_hw = np.ones(grid_hw, bool)
+    is_border_hw[1:-1, 1:-1] = False
+    border_NBD = tokens_NPD[:, is_border_hw.ravel()]
     # the mean of cosines is the cosine sum with the mean: P x B is never made
     return minmax(1.0 - np.einsum("npd,nd->np", tokens_NPD, border_NBD.mean(1), dtype=np.float64))
 
@@ -125,16 +127,6 @@ def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_N
     front_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, weights))
     back_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, 1.0 - weights))
     return minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
-
-
-def _on_grid(label: PseudoLabel, grid_hw: tuple[int, int]) -> FloatArray:
-    return resize_centred(label.mask_hw.astype(np.float32), grid_hw).ravel()
-
-
-def _is_border(grid_hw: tuple[int, int]) -> BoolArray:
-    is_border_hw = np.ones(grid_hw, bool)
-    is_border_hw[1:-1, 1:-1] = False
-    return is_border_hw.ravel()
 
 
 def _unit(vector_D: FloatArray) -> FloatArray:

@@ -21,7 +21,7 @@ from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect
 from umscosod.errors import DataError, count_of
 from umscosod.pseudo.coco_file import Annotation, Tally, match_entries, read_coco_file
 from umscosod.pseudo.regions import LabelMap, decode_segmentation, merge_patches, read_stated_size
-from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageRef
+from umscosod.types import BoolArray, GroupFeatures, ImageRef
 
 MAX_AREA_SHARE = 0.8  # largest mask, as a share of the image
 MAX_CORNERS = 2  # masks that hold more corners of the image than this are background
@@ -44,35 +44,6 @@ def compute_overlap(mask_HW: BoolArray, attention_HW: BoolArray) -> float:
     """
     union = int(np.count_nonzero(mask_HW | attention_HW))
     return int(np.count_nonzero(mask_HW & attention_HW)) / union if union else 0.0
-
-
-def pool_to_grid(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
-    """Compute the share of every grid cell that a mask covers: float32, (h, w), in [0, 1].
-
-    Exact for any two sizes; nothing vanishes, however small.
-
-    Examples
-    --------
-    >>> pool_to_grid(np.array([[True, False, False]]), (1, 2)).round(2).astype(str).tolist()
-    [['0.67', '0.0']]
-    """
-    height, width = mask_HW.shape
-    if (height, width) == grid_hw:
-        return mask_HW.astype(np.float32)
-    rows_hH = _cell_shares(height, grid_hw[0])
-    cols_wW = _cell_shares(width, grid_hw[1])
-    pooled_hw: FloatArray = (rows_hH @ mask_HW.astype(np.float32) @ cols_wW.T).clip(0.0, 1.0)
-    return pooled_hw
-
-
-def _cell_shares(pixels: int, cells: int) -> FloatArray:
-    """Share of each cell that each pixel fills along one axis: float32, (cells, pixels), rows sum to 1."""
-    starts = np.arange(cells)[:, None] * (pixels / cells)
-    ends = starts + pixels / cells
-    pixel = np.arange(pixels)[None, :]
-    shared = np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)
-    shares: FloatArray = (np.maximum(shared, 0.0) * (cells / pixels)).astype(np.float32)
-    return shares
 
 
 def merge_rles(rles: Sequence[RunLengths]) -> BoolArray:

@@ -70,7 +70,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
     **{"size": list, "confidence": (int, float), "is_weak": bool, "label": dict},
 }
-_OWN_KEYS = frozenset(_KINDS)
 
 
 class UnfitMaskError(DataError):
@@ -173,7 +172,6 @@ def load_pseudo_labels(
     out: Path,
     groups: Iterable[ImageGroup],
     *,
-    with_candidates: bool = False,
     max_side_px: int | None = None,
     unfit: dict[str, str] | None = None,
 ) -> dict[str, PseudoLabel]:
@@ -184,8 +182,6 @@ def load_pseudo_labels(
     out : Path
         Folder that a `PseudoLabelStore` wrote; or any folder of masks named like the images.
     groups : iterable of ImageGroup
-    with_candidates : bool
-        Whether ``details`` shall hold the candidate masks too (large).
     max_side_px : int, optional
         Larger masks of a person are shrunk to this longest side: thousands at a camera's size would fill the memory.
     unfit : dict, optional
@@ -218,7 +214,7 @@ def load_pseudo_labels(
                 why = "its PNG was removed" if row else "it was never labelled"
                 _log.warning("%s (group %s) is left out of the pseudo-labels: %s: %s", image.id, group.name, path, why)
             elif row is not None and present == row["png_sha256"]:
-                labels[image.id] = _from_row(out / MANIFEST_NAME, row, with_candidates)
+                labels[image.id] = _from_row(out / MANIFEST_NAME, row)
             else:
                 labels[image.id] = person.read(path, image, row)
         except UnfitMaskError as error:
@@ -248,7 +244,7 @@ def _row(
     }
 
 
-def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
+def _from_row(file: Path, row: dict[str, Any]) -> PseudoLabel:
     try:
         label_hw = read_rle_size(row["label"])
         if list(label_hw) != row["size"] and max(label_hw) > _MAX_GRID:
@@ -258,7 +254,6 @@ def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoL
         raise DataError(
             f"{file}: the label of {row['image']!r} is damaged ({error}); make the pseudo-labels again"
         ) from error
-    skipped = _OWN_KEYS if with_candidates else _OWN_KEYS | {"candidates"}
     return PseudoLabel(
         image_id=row["image"],
         map_hw=mask_hw.astype(np.float32),
@@ -266,7 +261,8 @@ def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoL
         confidence=float(row["confidence"]),
         source=row["source"],
         is_weak=row["is_weak"],
-        details={key: value for key, value in row.items() if key not in skipped},
+        # the candidates are large, and nobody asks for them
+        details={key: value for key, value in row.items() if key not in _KINDS and key != "candidates"},
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umscosod.config.io import is_as_fixed
+from umscosod.config.io import iter_differences
 from umscosod.data.files import open_atomic
 from umscosod.errors import CheckpointError, shorten
 from umscosod.network.model import UmsNetwork
@@ -141,27 +141,15 @@ def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> 
 def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path) -> None:
     """Refuse to resume a run with other settings: the result would be neither run's."""
 
-    def flatten(value: object, key: str) -> dict[str, object]:
-        if isinstance(value, dict):
-            parts = [flatten(inner, f"{key}.{name}" if key else name) for name, inner in value.items()]
-            return {name: leaf for part in parts for name, leaf in part.items()}
-        return {key: value}
-
-    def relevant(meta: CheckpointMeta) -> dict[str, object]:
-        settings = flatten({name: meta.config.get(name) for name in ("seed", "network", "train")}, "")
-        settings = {
-            name: value
-            for name, value in settings.items()
-            if name not in _FREE_TO_CHANGE and not is_as_fixed(name, value)
-        }
+    def facts(meta: CheckpointMeta) -> dict[str, Any]:
+        settings = {name: meta.config.get(name) for name in ("seed", "network", "train")}
         streams = {"first backbone": meta.backbone_ids[0], "second backbone": meta.backbone_ids[1]}
-        return {**settings, **streams, "images and pseudo-labels": meta.fingerprint[:12]}
+        return {"config": settings, **streams, "images and pseudo-labels": meta.fingerprint[:12]}
 
-    old, new = relevant(saved), relevant(now)
     lines = [
-        f"  {name}: {shorten(old.get(name))} then, {shorten(new.get(name))} now"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        f"  {name.removeprefix('config.')}: {shorten(then)} then, {shorten(today)} now"
+        for name, then, today in iter_differences(facts(saved), facts(now))
+        if name.removeprefix("config.") not in _FREE_TO_CHANGE
     ]
     if lines:
         raise CheckpointError(
