@@ -12,9 +12,9 @@ from torch import Tensor
 
 from umscosod.config import AfmmConfig, CfmmConfig, DecoderConfig, FramConfig, NetworkConfig
 from umscosod.errors import DataError
-from umscosod.network import cfmm, predict
-from umscosod.network.model import UmsNetwork, build_network, common_width, resize_tokens
-from umscosod.network.predict import predict_maps
+from umscosod.network import cfmm
+from umscosod.network import model as model_module
+from umscosod.network.model import UmsNetwork, build_network, common_width, predict_maps, resize_tokens
 from umscosod.types import GroupFeatures
 
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_predict_group_equals_forward(
     changes: dict[str, object],
     block: int,
 ) -> None:
-    for module in (predict, cfmm):
+    for module in (model_module, cfmm):
         monkeypatch.setattr(module, "BLOCK_IMAGES", block)
     features = make_features(count, dim_second=6)
     model = build_network(_config(**changes), 8, 6, 3)

@@ -17,7 +17,7 @@ from umscosod.config import DecoderConfig, FramConfig, NetworkConfig, PipelineCo
 from umscosod.config.io import change_config
 from umscosod.config.schema import settings
 from umscosod.errors import Cancelled, CheckpointError, DataError, UmscosodError
-from umscosod.network.predict import predict_maps
+from umscosod.network.model import predict_maps
 from umscosod.training.checkpoint import load_network
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.types import GroupFeatures

@@ -14,7 +14,8 @@ from umscosod.config.schema import check_section
 from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
-from umscosod.grouping import check_groups, encoded_collection
+from umscosod.grouping.cluster import encoded_collection
+from umscosod.grouping.discover import check_groups
 from umscosod.integrations.fiftyone.grouping.proposals import make_proposal, read_proposal
 from umscosod.integrations.fiftyone.runs.fields import WRITE_BATCH, every_sample, store_values
 from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_groups

@@ -15,7 +15,7 @@ from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
-from umscosod.grouping import discover_groups
+from umscosod.grouping.discover import discover_groups
 from umscosod.integrations.fiftyone.runs.fields import dataset_folder
 from umscosod.progress import ProgressFn
 
@@ -115,7 +115,7 @@ def make_proposal(
     samples : mapping of str to Path
         File by sample id. Samples with the same file get the same group.
     n_groups, config, grouping, progress
-        As `umscosod.grouping.discover_groups`, which also documents the errors.
+        As `umscosod.grouping.discover.discover_groups`, which also documents the errors.
     """
     digest, settings = _digest(samples), _settings(n_groups, config, grouping)
     stored = read_proposal(dataset, into)
