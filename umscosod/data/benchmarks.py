@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken, walk_files
+from umscosod.data.folders import Found, Layout, is_image_name, iter_images, log_untaken, walk_files
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
@@ -115,7 +115,7 @@ def _index_masks(mask_dir: Path) -> dict[str, Path]:
     return folded | exact
 
 
-def _find_mask(image: FoundImage, indices: dict[Layout, dict[str, Path]]) -> Path | None:
+def _find_mask(image: Found, indices: dict[Layout, dict[str, Path]]) -> Path | None:
     if image.layout is None:
         return None
     inside = PurePosixPath(image.name).relative_to(image.layout.prefix or ".").with_suffix("").as_posix()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.files import LONGEST
-from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
+from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.errors import DataError, shorten
@@ -60,7 +60,7 @@ def groups_from_folder(
     return groups_of(found, root)
 
 
-def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
+def groups_of(found: Sequence[Found], root: Path) -> list[ImageGroup]:
     """Make one group per folder of the images found below `root`."""
     folders = {str(PurePosixPath(image.name).parent) for image in found}
     top = root.resolve().name.replace("\\", "_") or "images"
