@@ -68,13 +68,6 @@ class GroupEvidence:
     prototype_NF: FloatArray
     is_whitened: bool
 
-    def __post_init__(self) -> None:
-        if self.masks_NHW.shape != self.pictures_NHW3.shape[:3]:
-            raise DataError(
-                f"confidence: masks {self.masks_NHW.shape} and pictures {self.pictures_NHW3.shape} must be of the same "
-                "images, at one size"
-            )
-
 
 def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> GroupEvidence:
     """Bring a group's masks, pictures and tokens to one form.

@@ -247,11 +247,12 @@ def _judge_mask(
         return MaskJudgement(confidence=0.0)
     confidence = mask_model.estimate(cues)
     is_unlike = "knn_distance" in cues and config.absent != "off" and image_model.estimate(cues) < config.absent_level
-    if is_unlike:
-        confidence = _cap(confidence, config)
+    if is_unlike:  # below the level of low ones; the order of those capped stays
+        confidence = min(confidence, config.low * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * confidence))
     words = [UNLIKE] if is_unlike else []
     if confidence < config.low:
-        words += _weakest(mask_model.contributions(cues))
+        against = sorted((value, name) for name, value in mask_model.contributions(cues).items() if value < 0.0)
+        words += [_WORDS[name] for _, name in against[:_NAMED]]  # those that lower it most
     return MaskJudgement(
         confidence=confidence,
         reason="; ".join(words),
@@ -268,14 +269,3 @@ def _flag_mixed(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgemen
         reason="; ".join(words),
         is_withdrawn=judged.is_withdrawn or config.mixed == "empty",
     )
-
-
-def _cap(confidence: float, config: ConfidenceConfig) -> float:
-    """Bring a confidence below the level of low ones; the order of those capped stays."""
-    return min(confidence, config.low * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * confidence))
-
-
-def _weakest(contributions: Mapping[str, float]) -> list[str]:
-    """Words for the cues that lower a confidence most."""
-    against = sorted((value, name) for name, value in contributions.items() if value < 0.0)
-    return [_WORDS[name] for _, name in against[:_NAMED]]

@@ -305,15 +305,11 @@ def real_path(path: str | os.PathLike[str]) -> Path:
         return Path(os.path.abspath(path))  # noqa: PTH100 - without a look at the disk
 
 
-def is_results(folder: Path) -> bool:
-    """Whether a folder holds results of this program, and so is not searched for images: see `kind_of_results`."""
-    return bool(kind_of_results(folder))
-
-
 def kind_of_results(folder: Path) -> str:
     """Return the kind of this program's results: ``"job"``, finished or not, ``"export"``, ``"bench"``; else ``""``.
 
-    A damaged ``run/job.json`` counts too; a file that clearly belongs to another program does not.
+    A folder of results is not searched for images. A damaged ``run/job.json`` counts too; a file that
+    clearly belongs to another program does not.
     """
     names = _names_in(folder)
     if names >= _COMPLETE or ("run" in names and _is_job(folder / JOB_FILE)):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import is_results, real_path
+from umscosod.data.files import kind_of_results, real_path
 from umscosod.data.images import PICTURE_SUFFIXES, readable_suffixes
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, reason_of
@@ -225,7 +225,7 @@ def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--
     DataError
         There is an image in the folder, or below it.
     """
-    if out.is_dir() and not is_results(out):
+    if out.is_dir() and not kind_of_results(out):
         found = next(iter_images(out, exclude=exclude, level=logging.DEBUG), None)
         if found is not None:
             raise DataError(
@@ -358,7 +358,7 @@ def _list_once(here: Found, walk: _Walk) -> list[os.DirEntry[str]] | None:
         if here.name.count("/") >= _DEEPEST:
             logger.log(walk.level, "%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
             return None
-        if is_results(folder):
+        if kind_of_results(folder):
             if not here.name and here.layout is None:
                 raise DataError(f"{folder}: holds results of this program; give the folder that holds the images")
             logger.log(walk.level, "%s: looks like the results of an earlier run; not searched for images", folder)

@@ -19,10 +19,18 @@ from umscosod.config import PipelineConfig
 from umscosod.data.images import decode_image, image_sha256, read_upright_size
 from umscosod.device import count_cores
 from umscosod.errors import DataError
-from umscosod.features.assembly import PICTURE, STREAMS, assemble_group, picture_arrays, stream_arrays
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache, format_bytes
-from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
+from umscosod.features.group import (
+    PICTURE,
+    SHRINKAGE,
+    STREAMS,
+    Whitening,
+    assemble_group,
+    fit_whitening,
+    picture_arrays,
+    stream_arrays,
+)
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
@@ -89,10 +97,6 @@ class Encodings:
         self._keys: dict[str, dict[str, str]] = {}  # of the cache, by image id and part
         self._memory = Memory(_REMEMBERED_BYTES)
 
-    def __contains__(self, image_id: object) -> bool:
-        """Whether an image of this id can be used."""
-        return image_id in self._keys
-
     def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
         """Find every image's entries and make those that are missing, after a look at the disk.
 
@@ -131,7 +135,7 @@ class Encodings:
             progress(told, len(images), "features")
 
     def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
-        """Read an array of a usable image, see `umscosod.features.assembly.Read`.
+        """Read an array of a usable image, see `umscosod.features.group.Read`.
 
         An entry that was pruned or damaged since it was written is made again. What is read is remembered within a
         limit.
@@ -364,7 +368,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            See `umscosod.features.assembly.assemble_group`.
+            See `umscosod.features.group.assemble_group`.
 
         Raises
         ------

@@ -231,7 +231,7 @@ class EmbeddedBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.assembly` applies the collection's statistics and the group's, after the
+    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and the group's, after the
     cache.
     """
 

@@ -77,7 +77,16 @@ class UmsNetwork(nn.Module):
         DataError
             Widths, patch counts or image counts do not fit this network.
         """
-        self._check_streams(first_NPD, second_NQE, grid_hw, second_grid_hw)
+        expected = (
+            (first_NPD.shape[0], grid_hw[0] * grid_hw[1], self.dim_first),
+            (first_NPD.shape[0], second_grid_hw[0] * second_grid_hw[1], self.dim_second),
+        )
+        got = (tuple(first_NPD.shape), tuple(second_NQE.shape))
+        if got != expected:
+            raise DataError(
+                f"token streams of shape {got} do not fit this network, which expects {expected} "
+                f"(images, patches, width); were they made by the backbones it was trained on?"
+            )
         # A projection commutes with the resize and is cheaper on the coarser grid.
         second_NPC = resize_tokens(self.project_second(second_NQE), second_grid_hw, grid_hw)
         fused_NPC: Tensor = self.afmm(self.project_first(first_NPD), second_NPC)
@@ -128,20 +137,6 @@ class UmsNetwork(nn.Module):
         fused_NPC = self.fuse(first_NPD, second_NQE, grid_hw, second_grid_hw)
         merged_NPC = self.cfmm(fused_NPC, saliency_NP)
         return self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3)
-
-    def _check_streams(
-        self, first_NPD: Tensor, second_NQE: Tensor, grid_hw: tuple[int, int], second_grid_hw: tuple[int, int]
-    ) -> None:
-        expected = (
-            (first_NPD.shape[0], grid_hw[0] * grid_hw[1], self.dim_first),
-            (first_NPD.shape[0], second_grid_hw[0] * second_grid_hw[1], self.dim_second),
-        )
-        got = (tuple(first_NPD.shape), tuple(second_NQE.shape))
-        if got != expected:
-            raise DataError(
-                f"token streams of shape {got} do not fit this network, which expects {expected} "
-                f"(images, patches, width); were they made by the backbones it was trained on?"
-            )
 
 
 def build_network(config: NetworkConfig, dim_first: int, dim_second: int, seed: int) -> UmsNetwork:

@@ -15,9 +15,17 @@ from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.assembly import PICTURE, STREAMS, assemble_group, picture_arrays, stream_arrays
 from umscosod.features.backbone import BackbonePair, build_backbones
-from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
+from umscosod.features.group import (
+    PICTURE,
+    SHRINKAGE,
+    STREAMS,
+    Whitening,
+    assemble_group,
+    fit_whitening,
+    picture_arrays,
+    stream_arrays,
+)
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps
@@ -152,7 +160,7 @@ class CoSalPredictor:
         made = choose_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
-            labels = clean_collection([features], labels, self.config).labels
+            labels, _ = clean_collection([features], labels, self.config)
         return label_maps(features, labels, self.config)
 
 

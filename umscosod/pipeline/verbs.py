@@ -130,15 +130,14 @@ def label_groups(
     ) as prepared:
         if prepared.config.method in BASELINES:
             return _label_by_baseline(prepared, started, progress)
-        cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
-        labels = cleaned.labels
+        labels, probe = clean_stage(prepared, pseudo_stage(prepared, progress))
         _bind_labels(prepared, labels)
         if (rows := finished_rows(prepared)) is not None:
             return _finish(prepared, rows, started)
         network = pseudo = None
         if train and _has_work(labels):
             trained = training_stage(prepared, labels, progress)
-            b_bar = calibrate(prepared, trained, cleaned.probe, progress)
+            b_bar = calibrate(prepared, trained, probe, progress)
             network = stored_source(prepared, NETWORK, b_bar)
         if network is None or config.keep != "network":
             pseudo = label_source(prepared, labels)
@@ -275,11 +274,10 @@ def train(
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
     mode = {"verb": "train"}
     with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, inputs=[folder]) as prepared:
-        labels = read_labels(prepared, folder)
-        cleaned = clean_stage(prepared, labels)
-        _bind_labels(prepared, cleaned.labels)
-        trained = training_stage(prepared, cleaned.labels, progress)
-        calibrate(prepared, trained, cleaned.probe, progress)
+        labels, probe = clean_stage(prepared, read_labels(prepared, folder))
+        _bind_labels(prepared, labels)
+        trained = training_stage(prepared, labels, progress)
+        calibrate(prepared, trained, probe, progress)
         prepared.job.finish()
         return TrainReport(
             checkpoint=trained.checkpoint,

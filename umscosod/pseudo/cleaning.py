@@ -11,7 +11,7 @@ Suffixes: ``N`` images of the group, ``P`` patches, ``B`` patches on the border,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -134,25 +134,9 @@ def _unit(vector_D: FloatArray) -> FloatArray:
     return vector_D / length if length > 0 else vector_D
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CleanedLabels:
-    """Pseudo-labels of a collection after cleaning.
-
-    Attributes
-    ----------
-    labels : dict of str to PseudoLabel
-        By image id.
-    probe : LinearProbe or None
-        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
-    """
-
-    labels: dict[str, PseudoLabel]
-    probe: LinearProbe | None = None
-
-
 def clean_collection(
     collection: Sequence[GroupFeatures], labels: Mapping[str, PseudoLabel], config: PipelineConfig
-) -> CleanedLabels:
+) -> tuple[dict[str, PseudoLabel], LinearProbe | None]:
     """Clean the pseudo-labels of all groups, as ``pseudo.clean`` and ``pseudo.probe`` say.
 
     Parameters
@@ -166,8 +150,10 @@ def clean_collection(
 
     Returns
     -------
-    CleanedLabels
-        See `umscosod.pseudo.cleaning.clean_labels` and `umscosod.pseudo.probe.apply_probe`.
+    labels : dict of str to PseudoLabel
+        By image id; see `umscosod.pseudo.cleaning.clean_labels` and `umscosod.pseudo.probe.apply_probe`.
+    probe : LinearProbe or None
+        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
 
     Notes
     -----
@@ -187,8 +173,8 @@ def clean_collection(
             samples += [] if sample is None else [sample]
     probe = fit_probe(samples)
     if probe is None:
-        return CleanedLabels(labels=cleaned)
+        return cleaned, None
     probed: dict[str, PseudoLabel] = {}
     for features in collection:
         probed |= apply_probe(features, cleaned, probe)
-    return CleanedLabels(labels=probed, probe=probe)
+    return probed, probe

@@ -202,13 +202,6 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     ndarray, float32, (N, h, w), in [0, 1]
         On the first stream's token grid: sigmoid(slope * logit / spread), of the slope `SLOPE` or `SLOPE_WHITENED`.
     """
-    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
-    maps_NP = _sigmoid(slope / probe.spread * _compute_logits(features, probe)).astype(np.float32)
-    return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
-
-
-def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
-    """Logits of all patches, float64, (N, P)."""
     offset = probe.bias - float(probe.mean_F @ probe.weights_F)
     logits_NP, start = np.full(features.first.tokens_NPD.shape[:2], offset), 0
     facets = describe_patches(features, "none")
@@ -222,7 +215,9 @@ def _compute_logits(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
         end = start + facet.shape[2]
         logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
         start = end
-    return logits_NP
+    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
+    maps_NP = _sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
+    return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
 
 def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:

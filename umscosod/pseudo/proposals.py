@@ -130,10 +130,6 @@ class MaskProposal:
     level: int
     source: str
 
-    def __post_init__(self) -> None:
-        if self.mask_hw.ndim != 2 or self.mask_hw.dtype != np.bool_:
-            raise DataError(f"a proposal needs a 2-D bool mask, got {self.mask_hw.dtype} {self.mask_hw.shape}")
-
 
 class MaskProposer(Protocol):
     """Anything that finds masks in an image of a group."""
@@ -259,19 +255,11 @@ class CocoProposer:
                 f"{file} names {named}, and none of the collection, such as {images[0].id!r} ({len(images)}); give the "
                 "file of these images"
             )
-        self.sha256 = content.sha256
-        self.missed = matching.missed
-        self._count = len(images)
-        self._keys = matching.found
-        self._entries = len(content.names)
-        self._unused = [content.names[key] for key in matching.unused]
-        # a file of all of COCO is large: only what is asked for stays in memory
+        self.sha256, self.missed = content.sha256, matching.missed
+        self._count, self._matching = len(images), matching
+        # a file of all of COCO is large: of its annotations only what is asked for stays in memory
         used = set(matching.found.values())
-        self._rows = {key: rows for key, rows in content.annotations.items() if key in used}
-        self._sizes = {key: size for key, size in content.sizes.items() if key in used}
-        self._note = content.note
-        self._by_number = [f"{image_id!r} for {content.names[self._keys[image_id]]}" for image_id in matching.by_number]
-        self._bad_images, self._bad_annotations = content.bad_images, content.bad_annotations
+        self._content = replace(content, annotations={key: content.annotations.get(key, []) for key in used})
         self._rescaled, self._crowded, self._above = Tally(), Tally(), Tally()
 
     def propose(self, features: GroupFeatures, index: int) -> list[MaskProposal]:
@@ -286,7 +274,7 @@ class CocoProposer:
             taken, as many as fit into memory. Empty for an image without an entry.
         """
         image_id, size_hw = features.group.images[index].id, features.sizes_hw[index]
-        key = self._keys.get(image_id)
+        key = self._matching.found.get(image_id)
         if key is None:
             return []
         found: list[tuple[Annotation, MaskProposal]] = []
@@ -302,13 +290,13 @@ class CocoProposer:
             try:
                 level = _read_level(annotation)
                 segmentation = annotation.row.get("segmentation")
-                stated_hw = read_stated_size(segmentation, self._sizes.get(key))
+                stated_hw = read_stated_size(segmentation, self._content.sizes.get(key))
                 if stated_hw is not None and not _fits(segmentation, stated_hw, size_hw):
                     misfits.append(f"{where} is made for {_by(stated_hw)} pixels, the upright image has {_by(size_hw)}")
                     continue
                 mask_hw = decode_segmentation(segmentation, stated_hw, size_hw)
             except DataError as error:
-                self._bad_annotations.add(f"{where}: {error}")
+                self._content.bad_annotations.add(f"{where}: {error}")
                 continue
             if stated_hw is not None and stated_hw != size_hw:
                 rescaled = rescaled or f"{where} from {_by(stated_hw)} to {_by(size_hw)} pixels"
@@ -319,7 +307,7 @@ class CocoProposer:
             self.missed[image_id] = misfits[0] if misfits else self._explain(key)
         else:
             for misfit in misfits:
-                self._bad_annotations.add(misfit)
+                self._content.bad_annotations.add(misfit)
         if rescaled:
             self._rescaled.add(rescaled)
         has_levels = all("hier_level" in annotation.row for annotation, _ in found)
@@ -328,12 +316,12 @@ class CocoProposer:
     def _rank(self, key: str, image_id: str) -> list[tuple[float, Annotation]]:
         """Annotations of an entry with their scores, best first, those of too low a score left out."""
         ranked = []
-        for annotation in self._rows.get(key, []):
+        for annotation in self._content.annotations[key]:
             where = f"annotation {annotation.name} of image {image_id!r}"
-            try:
-                score = _read_score(annotation)
-            except DataError as error:
-                self._bad_annotations.add(f"{where}: {error}")
+            given = annotation.row.get("score", 1.0)
+            score = finite_number(given)
+            if score is None:
+                self._content.bad_annotations.add(f"{where}: its score is {describe_value(given)}, not a finite number")
                 continue
             if score > 1.0:
                 self._above.add(f"{where}: {score:g}")
@@ -343,7 +331,7 @@ class CocoProposer:
 
     def _explain(self, key: str) -> str:
         """Why nothing of an entry is used."""
-        count = len(self._rows.get(key, []))
+        count = len(self._content.annotations[key])
         if not count:
             return "no annotation of it"
         return (
@@ -360,25 +348,27 @@ class CocoProposer:
 
         Complete after `propose` for all images; matches and misses by name are known from the start.
         """
-        lines = [self._note] if self._note else []
+        content, matching = self._content, self._matching
+        lines = [content.note] if content.note else []
         if self.missed:
             image_id, reason = next(iter(self.missed.items()))
             lines.append(
                 f"images without masks from it: {len(self.missed)} of {self._count}, such as {image_id!r}: {reason}"
             )
-        if self._by_number:
+        if matching.by_number:
+            image_id = matching.by_number[0]
             lines.append(
-                f"images found by a number in their name alone: {len(self._by_number)}, such as {self._by_number[0]}; "
-                "if it is another's, give pseudo.detections_images"
+                f"images found by a number in their name alone: {len(matching.by_number)}, such as {image_id!r} for "
+                f"{content.names[matching.found[image_id]]}; if it is another's, give pseudo.detections_images"
             )
-        if self._unused:
+        if matching.unused:
             lines.append(
-                f"images it names that are not in the collection: {len(self._unused)} of {self._entries}, such as "
-                f"{describe_value(self._unused[0])}; their masks are not used"
+                f"images it names that are not in the collection: {len(matching.unused)} of {len(content.names)}, such "
+                f"as {describe_value(content.names[matching.unused[0]])}; their masks are not used"
             )
         for tally, what in (
-            (self._bad_images, "rows of images left out"),
-            (self._bad_annotations, "annotations left out"),
+            (content.bad_images, "rows of images left out"),
+            (content.bad_annotations, "annotations left out"),
             (self._crowded, "images with more masks than are used"),
             (self._above, "scores above 1, which count as 1"),
             (self._rescaled, "images whose masks were made for another size and rescaled"),
@@ -386,14 +376,6 @@ class CocoProposer:
             if tally.count:
                 lines.append(f"{what}: {tally.count}, such as {tally.example}")
         return [f"{self.file}: {line}" for line in lines]
-
-
-def _read_score(annotation: Annotation) -> float:
-    given = annotation.row.get("score", 1.0)
-    score = finite_number(given)
-    if score is None:
-        raise DataError(f"its score is {describe_value(given)}, not a finite number")
-    return score
 
 
 def _read_level(annotation: Annotation) -> int:

@@ -23,18 +23,6 @@ logger = logging.getLogger(__name__)
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
 
 
-def _shift_to_half(map_HW: FloatArray, threshold: float) -> FloatArray:
-    """Compute sigmoid(logit M - logit th): float64, (H, W); exactly 0.5 where M equals th, at 0 and 1 too.
-
-    Written without logarithms, M (1 - th) / (M (1 - th) + th (1 - M)), which is finite for every M and th in [0, 1].
-    """
-    values = map_HW.astype(np.float64, copy=False)
-    level = min(max(threshold, 0.0), 1.0)
-    for_HW, against_HW = values * (1.0 - level), level * (1.0 - values)
-    total_HW = for_HW + against_HW
-    return np.asarray(np.divide(for_HW, total_HW, out=np.full_like(values, _UNDECIDED), where=total_HW > 0.0))
-
-
 def foreground_probability(
     map_HW: FloatArray, mask_HW: BoolArray, threshold: float, size_hw: tuple[int, int], config: CrfConfig
 ) -> FloatArray:
@@ -80,9 +68,14 @@ def foreground_probability(
     low, high = 1.0 - config.confidence, config.confidence
     if config.unary == "hard":
         return np.where(resize_mask(mask_HW, size_hw), high, low)
-    is_dropped_HW = (map_HW.astype(np.float64, copy=False) >= threshold) & ~mask_HW
-    soft_HW = np.clip(_shift_to_half(map_HW, threshold), low, high)
-    return resize_centred(np.where(is_dropped_HW, low, soft_HW), size_hw)
+    values = map_HW.astype(np.float64, copy=False)
+    is_dropped_HW = (values >= threshold) & ~mask_HW
+    # without logarithms M (1 - th) / (M (1 - th) + th (1 - M)), which is finite for every M and th in [0, 1]
+    level = min(max(threshold, 0.0), 1.0)
+    for_HW, against_HW = values * (1.0 - level), level * (1.0 - values)
+    total_HW = for_HW + against_HW
+    soft_HW = np.divide(for_HW, total_HW, out=np.full_like(values, _UNDECIDED), where=total_HW > 0.0)
+    return resize_centred(np.where(is_dropped_HW, low, np.clip(soft_HW, low, high)), size_hw)
 
 
 def build_unary(probability_HW: FloatArray) -> FloatArray:

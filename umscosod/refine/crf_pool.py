@@ -147,7 +147,9 @@ class CrfPool:
                 except _WorkerDiedError as death:
                     if self._is_stopped:
                         raise
-                    worker, ended = self._replace(worker), str(death)
+                    worker.close()
+                    place, ended = self._workers.index(worker), str(death)
+                    self._workers[place] = worker = _Worker()
                     logger.warning("a DenseCRF worker died (%s): %s", ended, what)
                     continue
                 if isinstance(answer, DataError):
@@ -162,12 +164,6 @@ class CrfPool:
         self._is_stopped = True
         for worker in self._workers:
             worker.close()
-
-    def _replace(self, dead: _Worker) -> _Worker:
-        dead.close()
-        fresh = _Worker()
-        self._workers[self._workers.index(dead)] = fresh
-        return fresh
 
 
 @contextlib.contextmanager
