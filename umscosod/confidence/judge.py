@@ -197,7 +197,10 @@ def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJu
     masks = []
     for found in cues:
         judged = _judge_mask(found, models[f"mask-{kind}"], models[f"image-{kind}"], config)
-        masks.append(_flag_mixed(judged, config) if is_mixed and found else judged)
+        if is_mixed and found:
+            reason = "; ".join(filter(None, (MIXED, judged.reason)))
+            judged = replace(judged, reason=reason, is_withdrawn=judged.is_withdrawn or config.mixed == "empty")
+        masks.append(judged)
     return GroupJudgement(is_mixed=is_mixed, cues=shared, masks=tuple(masks))
 
 
@@ -259,13 +262,4 @@ def _judge_mask(
         is_unlike=is_unlike,
         is_withdrawn=is_unlike and config.absent == "empty",
         cues=cues,
-    )
-
-
-def _flag_mixed(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgement:
-    words = [MIXED, *([judged.reason] if judged.reason else [])]
-    return replace(
-        judged,
-        reason="; ".join(words),
-        is_withdrawn=judged.is_withdrawn or config.mixed == "empty",
     )

@@ -104,15 +104,14 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
 
 def _index_masks(mask_dir: Path) -> dict[str, Path]:
     """Return the masks below a folder by relative path without extension, exact and case-folded."""
-    exact: dict[str, Path] = {}
-    folded: dict[str, Path] = {}
-    usable = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
-    usable = [path for path in usable if _mask_rank(path.name) < len(_MASK_EXTENSIONS)]
+    index: dict[str, Path] = {}
+    named = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
+    usable = [path for path in named if _mask_rank(path.name) < len(_MASK_EXTENSIONS)]
     for path in sorted(usable, key=lambda path: (str(path.parent), _mask_rank(path.name), natural_key(path.name))):
         key = path.relative_to(mask_dir).with_suffix("").as_posix()
-        exact.setdefault(key, path)
-        folded.setdefault(_folded(key), path)
-    return folded | exact
+        index.setdefault(key, path)
+        index.setdefault(_folded(key), path)
+    return index
 
 
 def _find_mask(image: Found, indices: dict[Layout, dict[str, Path]]) -> Path | None:

@@ -228,7 +228,11 @@ def _acquire(folder: Path) -> int | None:
         logger.warning("folders cannot be locked on Windows; never start two jobs on %s", folder)
         return None
     while True:
-        descriptor = _open(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)  # not inherited by the programs that a job starts
+        except OSError as error:
+            raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
         try:
             is_locked = _lock(descriptor, folder)
             if is_locked and _is_still(descriptor, folder):
@@ -240,14 +244,6 @@ def _acquire(folder: Path) -> int | None:
         if not is_locked:
             return None
         # removed between opening and locking, and perhaps created again: lock the new one
-
-
-def _open(folder: Path) -> int:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder, os.O_RDONLY)  # not inherited by the programs that a job starts
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
 
 
 def _lock(descriptor: int, folder: Path) -> bool:

@@ -209,7 +209,13 @@ def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePai
     WeightsError
         Weights that were asked for by name or by file are missing or do not fit.
     """
-    return _Builder(config, device).build()
+    builder = _Builder(config, device)
+    first, second = builder.plan()
+    builder.tell_of_unused_files((first, second))
+    pair = pair_backbones(builder.build(first), builder.build(second))
+    for note in pair.notes:
+        builder.note(note)
+    return replace(pair, notes=tuple(builder.notes))
 
 
 def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
@@ -222,7 +228,12 @@ def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
     WeightsError
         Weights that were asked for by name or by file are missing.
     """
-    _Builder(config, device, is_quiet=True).check()
+    builder = _Builder(config, device, is_quiet=True)
+    streams = builder.plan()
+    builder.tell_of_unused_files(streams)
+    for stream in streams:
+        if stream.name in VIT_SPECS:
+            builder.obtain(stream)
 
 
 def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -233,7 +244,9 @@ def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tu
     ConfigError, WeightsError
         As `build_backbones`.
     """
-    return _Builder(config, device, is_quiet=True).identify()
+    builder = _Builder(config, device, is_quiet=True)
+    first, second = builder.plan()
+    return (first.name, builder.identify(first)), (second.name, builder.identify(second))
 
 
 class _Stream(NamedTuple):
@@ -256,26 +269,7 @@ class _Builder:
     notes: list[str] = field(default_factory=list)
     loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
 
-    def check(self) -> None:
-        streams = self._plan()
-        self._tell_of_unused_files(streams)
-        for stream in streams:
-            if stream.name in VIT_SPECS:
-                self._obtain(stream)
-
-    def identify(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        first, second = self._plan()
-        return (first.name, self._id(first)), (second.name, self._id(second))
-
-    def build(self) -> BackbonePair:
-        first, second = self._plan()
-        self._tell_of_unused_files((first, second))
-        pair = pair_backbones(self._build(first), self._build(second))
-        for note in pair.notes:
-            self._note(note)
-        return replace(pair, notes=tuple(self.notes))
-
-    def _plan(self) -> tuple[_Stream, _Stream]:
+    def plan(self) -> tuple[_Stream, _Stream]:
         first, second = self._names()
         size_px = self.config.size_px
         patch_px = VIT_SPECS[first].patch_px if first in VIT_SPECS else _CELL_PX
@@ -309,13 +303,13 @@ class _Builder:
         if self.config.weights:
             spec = _recognised(self.config.weights, "--weights")
             # shapes tell the architecture only: a fine-tuned file must not pass for the original in a report
-            self._note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
+            self.note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
             return spec.name
         needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
         missing = [message for spec in needed if (message := self._why_missing(spec))]
         if not missing:
             return PAPER_FIRST.name
-        self._note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
+        self.note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
         return EMBEDDED
 
     def _default_second(self, first: str) -> str:
@@ -323,7 +317,7 @@ class _Builder:
         if partner and not (message := self._why_missing(VIT_SPECS[partner])):
             return partner
         if partner:
-            self._note(f"second stream: a second granularity of {first}, without its partner. {message}")
+            self.note(f"second stream: a second granularity of {first}, without its partner. {message}")
         return first
 
     def _why_missing(self, spec: VitSpec) -> str:
@@ -334,36 +328,36 @@ class _Builder:
             return str(error)
         return ""
 
-    def _tell_of_unused_files(self, streams: tuple[_Stream, _Stream]) -> None:
+    def tell_of_unused_files(self, streams: tuple[_Stream, _Stream]) -> None:
         """A file that is given in vain is said; one that is not there was never meant so."""
         for file, option in dict.fromkeys((one.file, one.option) for one in streams if one.name == EMBEDDED):
             if file:
                 check_regular_file(expand_user(file), cure=f"check {option}")
-                self._note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
+                self.note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
 
-    def _id(self, stream: _Stream) -> str:
+    def identify(self, stream: _Stream) -> str:
         if stream.name not in VIT_SPECS:
             return _embedded(self.config, stream.cell_px).id
-        return vit_id(VIT_SPECS[stream.name], hash_weights(self._obtain(stream)), stream.size_px)
+        return vit_id(VIT_SPECS[stream.name], hash_weights(self.obtain(stream)), stream.size_px)
 
-    def _build(self, stream: _Stream) -> Backbone:
+    def build(self, stream: _Stream) -> Backbone:
         if stream.name == EMBEDDED:
             return _embedded(self.config, stream.cell_px)
         if stream.name not in VIT_SPECS:
             return _installed(stream.name, self.config, stream.cell_px, self.device)
         from umscosod.features.vit import VitBackbone, load_vit
 
-        key = stream.name, self._obtain(stream)
+        key = stream.name, self.obtain(stream)
         if key not in self.loaded:
             self.loaded[key] = load_vit(VIT_SPECS[stream.name], key[1], self.device)
         batch_size = self.config.batch_size
         return VitBackbone(self.loaded[key], size_px=stream.size_px, device=self.device, batch_size=batch_size)
 
-    def _obtain(self, stream: _Stream) -> Path:
+    def obtain(self, stream: _Stream) -> Path:
         allow_download = self.config.allow_download
         return obtain_weights(VIT_SPECS[stream.name], stream.file, allow_download=allow_download, option=stream.option)
 
-    def _note(self, text: str, level: int = logging.INFO) -> None:
+    def note(self, text: str, level: int = logging.INFO) -> None:
         if not self.is_quiet:
             logger.log(level, text)
         self.notes.append(text)

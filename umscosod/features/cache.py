@@ -291,7 +291,10 @@ class FeatureCache:
             return None
         except (SafetensorError, ValueError) as error:
             logger.warning("feature cache: %s is damaged (%s); removed, to be encoded again", path, error)
-            _remove(path)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as refusal:
+                logger.warning("feature cache: cannot remove the damaged %s: %s", path, refusal)
             return None
         except OSError as error:
             raise CacheError(f"feature cache: cannot read {path} ({reason_of(error)}); {CURE}") from error
@@ -451,10 +454,3 @@ def _read(path: Path, key: str, names: Collection[str] | None) -> Arrays:
         if actual != expected:
             raise ValueError(f"checksum {actual} instead of {expected}")
     return arrays
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("feature cache: cannot remove the damaged %s: %s", path, error)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Generator, Hashable, Iterator,
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
-from typing import Any, overload
+from typing import Any
 
 import numpy.typing as npt
 
@@ -127,12 +127,11 @@ class Encodings:
                 self._encode(batch)
                 place = batch[-1][0]
                 is_checked = is_checked or self._check_disk(images[place], sum(at > place for at in lacking))
-                while told <= place:
-                    told += 1
-                    progress(told, len(images), "features")
-        while told < len(images):
-            told += 1
-            progress(told, len(images), "features")
+                for at in range(told, place + 1):
+                    progress(at + 1, len(images), "features")
+                told = place + 1
+        for at in range(told, len(images)):
+            progress(at + 1, len(images), "features")
 
     def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
         """Read an array of a usable image, see `umscosod.features.group.Read`.
@@ -209,7 +208,11 @@ class Encodings:
         batch: list[int] = []
         pixels = 0
         for at in places:
-            size = _count_pixels(images[at])
+            try:
+                (height, width), _ = read_upright_size(images[at].path)
+            except DataError:  # which decoding will say
+                height = width = 0
+            size = height * width
             if batch and (batch[0] == places[0] or len(batch) == most or pixels + size > _MOST_PIXELS):
                 yield batch
                 batch, pixels = [], 0
@@ -266,15 +269,6 @@ class Encodings:
             wanted = lacking(stream)
             for key, encoded in zip(wanted, backbone.encode(list(wanted.values())) if wanted else (), strict=True):
                 self.cache.put(key, stream_arrays(encoded), {"backbone": backbone.id})
-
-
-def _count_pixels(image: ImageRef) -> int:
-    """Pixels of an image by its header; 0 where that cannot be read, which decoding will say."""
-    try:
-        (height, width), _ = read_upright_size(image.path)
-    except DataError:
-        return 0
-    return height * width
 
 
 _SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
@@ -336,17 +330,10 @@ class FeatureCollection(Sequence[GroupFeatures]):
         """Count the groups."""
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> GroupFeatures: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[GroupFeatures]: ...
-
-    def __getitem__(self, index: int | slice) -> GroupFeatures | list[GroupFeatures]:
+    def __getitem__(self, index: Any) -> Any:
         """Load one group from the cache; a slice loads all of its groups at once."""
-        if isinstance(index, slice):
-            return [self.load(group) for group in self.groups[index]]
-        return self.load(self.groups[index])
+        found = self.groups[index]
+        return [self.load(group) for group in found] if isinstance(index, slice) else self.load(found)
 
     def leave_out(self, reasons: Mapping[str, str]) -> None:
         """Count images as failures, by id with the reason, and take them out of `groups`; whitenings stay."""

@@ -172,7 +172,8 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
     prior_P = centre_prior(grid_hw) ** CENTRE_POWER
     current_NP = minmax(saliency_NP.astype(np.float64))
     for _ in range(SHARPEN_ROUNDS):
-        foreground_NP = np.stack([map_P > _otsu(map_P) for map_P in current_NP])
+        levels = [threshold_otsu(map_P) if np.ptp(map_P) > 0 else map_P.max() for map_P in current_NP]
+        foreground_NP = current_NP > np.array(levels)[:, None]
         score_NP = _standardise(_discriminant(tokens_NPD, foreground_NP, GROUP_RIDGE))
         own_NP = np.stack(
             [
@@ -208,10 +209,6 @@ def minmax(maps_NP: FloatArray) -> FloatArray:
     low_N1 = maps_NP.min(-1, keepdims=True)
     span_N1 = maps_NP.max(-1, keepdims=True) - low_N1
     return np.asarray((maps_NP - low_N1) / np.where(span_N1 > 0, span_N1, 1.0))
-
-
-def _otsu(map_P: FloatArray) -> float:
-    return float(threshold_otsu(map_P)) if np.ptp(map_P) > 0 else float(map_P.max())
 
 
 def _discriminant(tokens_NPF: FloatArray, foreground_NP: BoolArray, ridge: float) -> FloatArray:

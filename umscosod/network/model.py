@@ -188,8 +188,8 @@ def _predict_blocks(model: UmsNetwork, features: GroupFeatures, device: torch.de
 
     tokens: list[Tensor] = []
     for block in blocks:
-        first_NPD = _to_device(first.tokens_NPD[block], device)
-        second_NQE = _to_device(second.tokens_NPD[block], device)
+        first_NPD = to_device(first.tokens_NPD[block], device)
+        second_NQE = to_device(second.tokens_NPD[block], device)
         fused_NPC = model.fuse(first_NPD, second_NQE, first.grid_hw, second.grid_hw)
         tokens.append(model.cfmm.compute_residual(fused_NPC) if model.config.cfmm.enabled else fused_NPC)
 
@@ -197,7 +197,7 @@ def _predict_blocks(model: UmsNetwork, features: GroupFeatures, device: torch.de
     consensus_C: Tensor | None = None
     if model.config.cfmm.enabled:
         residual_NPC = torch.cat(tokens)
-        saliency_NP = _to_device(features.saliency_NP, device)
+        saliency_NP = to_device(features.saliency_NP, device)
         seeds_N = model.cfmm.compute_seeds(residual_NPC, saliency_NP)
         key_points_KC = model.cfmm.compute_key_points(residual_NPC, seeds_N)
         tokens = [residual_NPC[block] for block in blocks]
@@ -218,6 +218,6 @@ def _predict_blocks(model: UmsNetwork, features: GroupFeatures, device: torch.de
     return maps_NHW
 
 
-def _to_device(array: FloatArray, device: torch.device) -> Tensor:
-    # A copy, since cached features may be read-only memory maps, which tensors must not share.
+def to_device(array: FloatArray, device: torch.device) -> Tensor:
+    """Make a float32 tensor: a copy, since cached features may be read-only, and tensors must not share such."""
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C")).to(device)

@@ -25,7 +25,7 @@ from umscosod.export.png import read_map
 from umscosod.network.model import predict_maps
 from umscosod.pipeline.setup import Prepared, hash_file
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.probe import LinearProbe, compute_maps
+from umscosod.pseudo.cleaning import LinearProbe, compute_maps
 from umscosod.pseudo.store import label_map
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, PseudoLabel
 

@@ -25,13 +25,12 @@ from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_ma
 from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import clean_collection
-from umscosod.pseudo.probe import LinearProbe
+from umscosod.pseudo.cleaning import LinearProbe, clean_collection
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
 

@@ -59,7 +59,7 @@ from umscosod.pipeline.stages import (
     training_stage,
 )
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import FloatArray, GroupFeatures, Labelled, PseudoLabel

@@ -342,11 +342,8 @@ def match_entries(images: Iterable[ImageRef], names: Mapping[str, str], *, has_n
 def _is_guess(entry: _Entry, file: _File) -> bool:
     """Whether the two share no more than a number within a name: ``1`` and ``IMG_9 (1).jpg``."""
     stem = _bare(file.path)[-1]
-    return stem != _bare(entry.path)[-1] and _last_number(file.path) == entry.number != "" and not _is_number(stem)
-
-
-def _is_number(stem: str) -> bool:
-    return bool(_COCO_STEM.fullmatch(stem)) or (stem.isascii() and stem.isdigit())
+    is_number = bool(_COCO_STEM.fullmatch(stem)) or (stem.isascii() and stem.isdigit())
+    return not is_number and stem != _bare(entry.path)[-1] and _last_number(file.path) == entry.number != ""
 
 
 def _explain(files: Sequence[_File], pairs: Mapping[_File, _Entry], entries: Sequence[_Entry]) -> dict[str, str]:

@@ -62,8 +62,7 @@ def intersections(rles: Sequence[RunLengths]) -> npt.NDArray[np.int64]:
     areas_M = np.array([coco.area(rle) for rle in rles], dtype=np.float64)
     # with every mask declared a crowd, pycocotools divides the intersection by the first mask's own area
     shares_MM = np.asarray(coco.iou(list(rles), list(rles), [1] * len(rles)), dtype=np.float64)
-    shared_MM: npt.NDArray[np.int64] = np.rint(np.nan_to_num(shares_MM) * areas_M[:, None]).astype(np.int64)
-    return shared_MM
+    return np.asarray(np.rint(np.nan_to_num(shares_MM) * areas_M[:, None]), dtype=np.int64)
 
 
 def suppress_duplicates(shared_MM: npt.NDArray[np.int64]) -> list[int]:

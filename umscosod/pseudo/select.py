@@ -72,8 +72,7 @@ def largest_component(mask_hw: BoolArray) -> BoolArray:
     if count == 0:
         return np.zeros(mask_hw.shape, dtype=bool)
     areas = np.bincount(labels_hw.ravel())[1:]
-    kept_hw: BoolArray = labels_hw == 1 + int(np.argmax(areas))
-    return kept_hw
+    return np.asarray(labels_hw == 1 + int(np.argmax(areas)))
 
 
 # Means and distances are compared after rounding to this many digits, so that values that differ by the order of a
@@ -163,8 +162,7 @@ def cluster_embeddings(embeddings_MD: FloatArray, max_distance: float) -> npt.ND
     _, first, inverse = np.unique(flat_M, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
-    clusters_M: npt.NDArray[np.int64] = number[inverse]
-    return clusters_M
+    return np.asarray(number[inverse])
 
 
 def order_categories(categories: Sequence[Category]) -> list[Category]:

@@ -135,7 +135,7 @@ def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> Fl
     Parameters
     ----------
     unary_LP : ndarray, float32, (L, H * W)
-        Energies, -log p; row-major pixels.
+        Energies, from `build_unary`.
     picture_HW3 : ndarray, uint8, (H, W, 3)
         Red, green, blue.
     config : CrfConfig
@@ -150,7 +150,7 @@ def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> Fl
     MissingDependencyError
         pydensecrf is not installed, or was built against another numpy.
     DataError
-        The unary is not float32 or not (L, H * W), or the picture is not uint8 (H, W, 3).
+        The picture is not uint8 (H, W, 3).
 
     Notes
     -----
@@ -170,11 +170,6 @@ def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> Fl
             "decode it as RGB, in 0-255"
         )
     height, width = picture_HW3.shape[:2]
-    if unary_LP.dtype != np.float32 or unary_LP.ndim != 2 or unary_LP.shape[1] != height * width:
-        raise DataError(
-            f"DenseCRF needs a float32 unary (labels, {height * width}) for a picture of {picture_HW3.shape[:2]}, "
-            f"got {unary_LP.dtype} {unary_LP.shape}; build it with build_unary"
-        )
     # Its sides are (width, height), its memory row-major: transposing anything here scrambles the picture.
     crf = backend.DenseCRF2D(width, height, len(unary_LP))
     crf.setUnaryEnergy(np.ascontiguousarray(unary_LP))

@@ -109,35 +109,6 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2
 
 
-def read_meta(file: Path) -> CheckpointMeta:
-    """Read and check a ``meta.json``.
-
-    Raises
-    ------
-    CheckpointError
-        It is damaged, a field is missing or of another kind than it must be, or another version wrote it.
-    """
-    content = read_part(file)
-    cure = "use an earlier checkpoint or train anew"
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is damaged: it holds {shorten(content)} where fields by name belong; {cure}")
-    if _is_count(content.get("schema")) and content["schema"] != SCHEMA:
-        raise CheckpointError(
-            f"{file} has schema {content['schema']}, this version reads {SCHEMA}; install the version that wrote it"
-        )
-    missing = sorted(_FIELDS.keys() - content.keys() - {"calibration"})
-    unknown = sorted(content.keys() - _FIELDS.keys())
-    if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{shorten(unknown[0])} is no field of it"
-        raise CheckpointError(f"{file} is damaged: {what}; {cure}")
-    for name, value in content.items():
-        wanted, holds = _FIELDS[name]
-        if not holds(value):
-            raise CheckpointError(f"{file} is damaged: {name} must be {wanted}, got {shorten(value)}; {cure}")
-    pairs = {key: tuple(content[key]) for key in ("backbone_ids", "dims")}
-    return CheckpointMeta(**{**content, **pairs})
-
-
 def read_part(file: Path) -> Any:
     """Read a JSON file of a checkpoint.
 
@@ -302,9 +273,29 @@ def load_meta(path: Path) -> CheckpointMeta:
     Raises
     ------
     CheckpointError
-        There is no checkpoint, its ``meta.json`` is damaged, or another version wrote it; field and value are named.
+        There is no checkpoint, its ``meta.json`` is damaged, a field is missing or of another kind than it must be, or
+        another version wrote it; field and value are named.
     """
-    return read_meta(find_checkpoint(path) / META_FILE)
+    file = find_checkpoint(path) / META_FILE
+    content = read_part(file)
+    cure = "use an earlier checkpoint or train anew"
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is damaged: it holds {shorten(content)} where fields by name belong; {cure}")
+    if _is_count(content.get("schema")) and content["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{file} has schema {content['schema']}, this version reads {SCHEMA}; install the version that wrote it"
+        )
+    missing = sorted(_FIELDS.keys() - content.keys() - {"calibration"})
+    unknown = sorted(content.keys() - _FIELDS.keys())
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{shorten(unknown[0])} is no field of it"
+        raise CheckpointError(f"{file} is damaged: {what}; {cure}")
+    for name, value in content.items():
+        wanted, holds = _FIELDS[name]
+        if not holds(value):
+            raise CheckpointError(f"{file} is damaged: {name} must be {wanted}, got {shorten(value)}; {cure}")
+    pairs = {key: tuple(content[key]) for key in ("backbone_ids", "dims")}
+    return CheckpointMeta(**{**content, **pairs})
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

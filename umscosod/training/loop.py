@@ -354,7 +354,7 @@ def _restore(
 def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
     """Adam's moments, one set for each parameter that had a gradient."""
     moments = saved.get("state") if isinstance(saved, dict) else None
-    if not isinstance(moments, dict):
+    if not isinstance(moments, dict) or not moments:
         raise _ForeignStateError("optimizer has no state")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, held in moments.items():
@@ -362,8 +362,6 @@ def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[in
             raise _ForeignStateError(f"optimizer: there is no parameter {shorten(index)}")
         like = {"step": torch.tensor(0.0), "exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
         _check_tensors(f"optimizer: parameter {index}", held, like)
-    if not moments:
-        raise _ForeignStateError("optimizer has no state")
     return moments
 
 

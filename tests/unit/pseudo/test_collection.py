@@ -13,8 +13,7 @@ import pytest
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.pseudo import cleaning as module
-from umscosod.pseudo.cleaning import clean_collection, clean_labels
-from umscosod.pseudo.probe import ProbeSample, compute_maps
+from umscosod.pseudo.cleaning import ProbeSample, clean_collection, clean_labels, compute_maps
 from umscosod.types import GroupFeatures, PseudoLabel
 
 GRID = 8

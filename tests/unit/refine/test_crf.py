@@ -111,13 +111,11 @@ def test_pictures_that_are_not_contiguous_are_copied():
     )
 
 
-def test_float32_is_enforced():
+def test_numbers_are_float32():
     picture, mask, _ = disc(0)
     unary = hard(mask, 0.995)
     assert unary.dtype == np.float32
     assert unary.flags.c_contiguous
-    with pytest.raises(DataError, match="float32 unary"):
-        infer(unary.astype(np.float64), picture, SMALL_KERNELS)
     assert infer(unary, picture, SMALL_KERNELS).dtype == np.float32
 
 
@@ -127,8 +125,6 @@ def test_pictures_that_are_not_uint8_rgb_are_refused():
     for wrong in (picture / 255.0, picture[..., 0], np.dstack([picture, picture[..., :1]])):
         with pytest.raises(DataError, match="uint8 RGB"):
             infer(unary, wrong, SMALL_KERNELS)
-    with pytest.raises(DataError, match="float32 unary"):
-        infer(unary[:, :-1], picture, SMALL_KERNELS)
 
 
 @pytest.mark.parametrize("value", [False, True])

@@ -9,8 +9,7 @@ from umscosod.config import CrfConfig, RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.rrbe import _warn_once, refine_group
-from umscosod.refine.threshold import adaptive_threshold, binarize, mean_uncertainty
+from umscosod.refine.rrbe import _warn_once, adaptive_threshold, binarize, mean_uncertainty, refine_group
 
 NO_CRF = CrfConfig(enabled=False)
 CRF = CrfConfig(size_px=32, gaussian_xy_px=2, gaussian_compat=1, bilateral_xy_px=4, bilateral_rgb=10)
