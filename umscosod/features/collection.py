@@ -21,16 +21,7 @@ from umscosod.device import count_cores
 from umscosod.errors import DataError
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache, format_bytes
-from umscosod.features.group import (
-    PICTURE,
-    SHRINKAGE,
-    STREAMS,
-    Whitening,
-    assemble_group,
-    fit_whitening,
-    picture_arrays,
-    stream_arrays,
-)
+from umscosod.features.group import PICTURE, STREAMS, Whitening, assemble, fit_whitening, picture_arrays, stream_arrays
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
@@ -324,7 +315,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
             if whitenings and stream in whitenings:
                 self.whitenings[stream] = whitenings[stream]
             elif self.groups:
-                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream), SHRINKAGE)
+                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream))
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -355,7 +346,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            See `umscosod.features.group.assemble_group`.
+            See `umscosod.features.group.assemble`.
 
         Raises
         ------
@@ -364,7 +355,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         """
         ids = tuple(image.id for image in group.images)
         read, keep = self._encodings.read, lambda make: self._saliencies.get(ids, make)
-        return assemble_group(group, read, self.pair, self.whitenings, keep)
+        return assemble(group, read, self.pair, self.whitenings, keep)
 
     def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
         for group in self.groups:

@@ -106,7 +106,7 @@ def _as_numbers(values: object) -> FloatArray:
     return array.astype(np.float64)
 
 
-def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float) -> Whitening:
+def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float = SHRINKAGE) -> Whitening:
     """Fit a whitening to a stream of token arrays.
 
     Parameters
@@ -315,7 +315,7 @@ class LazyFeatures(_Lazy, GroupFeatures):
         return features
 
 
-def assemble_group(
+def assemble(
     group: ImageGroup,
     read: Read,
     pair: BackbonePair,
@@ -381,8 +381,8 @@ def assemble_group(
     def take(indices: Sequence[int]) -> GroupFeatures:
         part = replace(group, images=tuple(group.images[index] for index in indices))
         if is_sharpened:  # by the whole group
-            return assemble_group(part, read, pair, whitenings, lambda _: saliency()[list(indices)])
-        return assemble_group(part, read, pair, whitenings)
+            return assemble(part, read, pair, whitenings, lambda _: saliency()[list(indices)])
+        return assemble(part, read, pair, whitenings)
 
     first, second = map(tokens_of, STREAMS, pair.both)
     makers: dict[str, Callable[[], Any]] = {

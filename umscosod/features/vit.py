@@ -21,11 +21,9 @@ from torch import nn
 
 from umscosod.device import autocast
 from umscosod.errors import DataError
-from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec, vit_id
+from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
-
-__all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,16 +16,7 @@ from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.backbone import BackbonePair, build_backbones
-from umscosod.features.group import (
-    PICTURE,
-    SHRINKAGE,
-    STREAMS,
-    Whitening,
-    assemble_group,
-    fit_whitening,
-    picture_arrays,
-    stream_arrays,
-)
+from umscosod.features.group import PICTURE, STREAMS, Whitening, assemble, fit_whitening, picture_arrays, stream_arrays
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps
@@ -142,13 +133,12 @@ class CoSalPredictor:
         for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
             parts[stream] = [stream_arrays(encoded) for encoded in backbone.encode(pictures)]
             if backbone.needs_whitening:  # the checkpoint's, or statistics of the group at hand where there are none
-                whitenings[stream] = self._whitenings.get(stream) or fit_whitening(
-                    (arrays["tokens"] for arrays in parts[stream]), SHRINKAGE
-                )
+                tokens = (arrays["tokens"] for arrays in parts[stream])
+                whitenings[stream] = self._whitenings.get(stream) or fit_whitening(tokens)
         names = [f"{index:06}" for index in range(len(pictures))]
         images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
         group = ImageGroup(name="group", images=images)
-        return assemble_group(group, lambda image, part, name: parts[part][int(image.id)][name], self.pair, whitenings)
+        return assemble(group, lambda image, part, name: parts[part][int(image.id)][name], self.pair, whitenings)
 
     def _sources_of(self, features: GroupFeatures) -> tuple[Source, ...]:
         if self._network is None:
