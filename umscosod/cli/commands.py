@@ -33,8 +33,7 @@ _LISTED = 20
 def discover(command: args.Discover, config: PipelineConfig) -> int:
     """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
     from umscosod.data.groups import groups_from_images
-    from umscosod.grouping import discover_groups, write_groups_csv
-    from umscosod.grouping.discover import check_listable
+    from umscosod.grouping.discover import check_listable, discover_groups, write_groups_csv
 
     if command.out.suffix.lower() != ".csv":
         raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")

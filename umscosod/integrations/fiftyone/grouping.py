@@ -24,7 +24,8 @@ from umscosod.data.files import open_atomic
 from umscosod.data.groups import groups_from_rows
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
-from umscosod.grouping import check_groups, discover_groups, encoded_collection
+from umscosod.grouping.cluster import encoded_collection
+from umscosod.grouping.discover import check_groups, discover_groups
 from umscosod.integrations.fiftyone.runs.fields import (
     WRITE_BATCH,
     check_name,
@@ -417,7 +418,7 @@ def make_proposal(
     samples : mapping of str to Path
         File by sample id. Samples with the same file get the same group.
     n_groups, config, grouping, progress
-        As `umscosod.grouping.discover_groups`, which also documents the errors.
+        As `umscosod.grouping.discover.discover_groups`, which also documents the errors.
     """
     rows = sorted((sample_id, str(path)) for sample_id, path in samples.items())
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
