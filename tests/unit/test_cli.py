@@ -447,7 +447,7 @@ def test_log_messages_are_one_line_on_standard_error(capsys: pytest.CaptureFixtu
     record = logging.LogRecord("umscosod.x", logging.WARNING, "f", 1, "two\n  lines %d", (7,), None)
     LineHandler().emit(record)
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "two lines 7\n")
+    assert (out, err) == ("", "warning: two lines 7\n")
 
 
 def test_warnings_are_said_and_information_only_on_request() -> None:

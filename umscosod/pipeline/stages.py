@@ -25,12 +25,12 @@ from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_ma
 from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
+from umscosod.pseudo.cleaning import LinearProbe, clean_collection
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
 
@@ -86,13 +86,13 @@ def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
     return labels
 
 
-def clean_stage(prepared: Prepared, labels: Labels) -> CleanedLabels:
+def clean_stage(prepared: Prepared, labels: Labels) -> tuple[dict[str, PseudoLabel], LinearProbe | None]:
     """Between stage 1 and 2: labels cleaned by their group and by a probe over all groups; nothing is written.
 
     As ``pseudo.clean`` and ``pseudo.probe`` say. The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
     """
     if prepared.config.method == "pseudo":
-        return CleanedLabels(labels=dict(labels))
+        return dict(labels), None
     return clean_collection(prepared.features, labels, prepared.config)
 
 

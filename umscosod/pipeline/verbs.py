@@ -61,7 +61,7 @@ from umscosod.pipeline.stages import (
     training_stage,
 )
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel
@@ -163,15 +163,14 @@ def _run(
 
 
 def _label_by_method(prepared: Prepared, progress: ProgressFn) -> list[Labelled]:
-    cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
-    labels = cleaned.labels
+    labels, probe = clean_stage(prepared, pseudo_stage(prepared, progress))
     _bind_labels(prepared, labels)
     if (rows := finished_rows(prepared)) is not None:
         return rows
     network = pseudo = None
     if prepared.spec.mode["train"] and any(label.mask_hw.any() for label in labels.values()):
         trained = training_stage(prepared, labels, progress)
-        b_bar = calibrate(prepared, trained, cleaned.probe, progress)
+        b_bar = calibrate(prepared, trained, probe, progress)
         network = stored_source(prepared, NETWORK, b_bar)
     if network is None or prepared.config.keep != "network":
         pseudo = label_source(prepared, labels)
@@ -295,11 +294,10 @@ def train(
     spec = specify(out, config, "train")
     groups = find_groups(images, spec.out, inputs=[folder, *named_files(spec.config)])
     with prepare(groups, spec, overwrite=overwrite, progress=progress) as prepared:
-        labels = read_labels(prepared, folder)
-        cleaned = clean_stage(prepared, labels)
-        _bind_labels(prepared, cleaned.labels)
-        trained = training_stage(prepared, cleaned.labels, progress)
-        calibrate(prepared, trained, cleaned.probe, progress)
+        labels, probe = clean_stage(prepared, read_labels(prepared, folder))
+        _bind_labels(prepared, labels)
+        trained = training_stage(prepared, labels, progress)
+        calibrate(prepared, trained, probe, progress)
         prepared.job.finish()
         return TrainReport(
             checkpoint=trained.checkpoint,
