@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -58,6 +58,7 @@ def write_contact_sheet(
     title: str = "Co-salient objects",
     facts: Mapping[str, str] | None = None,
     max_pixels: int | None = None,
+    changed: Collection[str] | None = None,
 ) -> Path:
     """Write ``OUT/index.html`` and its small pictures under ``OUT/thumbs/``.
 
@@ -74,6 +75,8 @@ def write_contact_sheet(
         Shown at the top, such as ``{"backbone": "dino_vits8"}``.
     max_pixels : int, optional
         Limit of `umscosod.data.images.decode_image`.
+    changed : collection of str, optional
+        Ids of the images to paint; the small pictures of the others are kept. By default all are painted.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def write_contact_sheet(
             for row in members:
                 tally.add(row.labelled)
                 part.add(row.labelled)
-                articles.append(_article(row, number, _paint(row, out_dir, max_pixels)))
+                articles.append(_article(row, number, _find_or_paint(row, out_dir, max_pixels, changed)))
                 if row.labelled.status is not Status.LABELLED:
                     troubles.append(_trouble(row.labelled, number))
                 number += 1
@@ -129,6 +132,20 @@ def _open_waiting(page: Path) -> Iterator[BinaryIO]:
         raise DataError(f"cannot write {page}: {reason_of(error)}; check the folder and the disk") from error
 
 
+def _find_or_paint(
+    row: SheetRow, out_dir: Path, max_pixels: int | None, changed: Collection[str] | None
+) -> dict[str, str]:
+    """Relative paths of the thumbnails of a row by tile, painted unless the row is unchanged and they are there."""
+    names = {tile: _thumb_name(row, tile) for tile, _ in _TILES}
+    there = {tile: name for tile, name in names.items() if path_inside(out_dir, name).is_file()}
+    is_kept = changed is not None and row.labelled.image_id not in changed
+    return there if is_kept and "image" in there else _paint(row, out_dir, max_pixels)
+
+
+def _thumb_name(row: SheetRow, tile: str) -> str:
+    return PurePosixPath("thumbs", tile, row.labelled.output).with_suffix(".jpg").as_posix()
+
+
 def _paint(row: SheetRow, out_dir: Path, max_pixels: int | None) -> dict[str, str]:
     """Write the thumbnails of a row; return their relative paths by tile. A tile that could not be made is absent."""
     files = {"pseudo": row.pseudo, "map": row.map, "mask": row.mask}
@@ -146,7 +163,7 @@ def _paint(row: SheetRow, out_dir: Path, max_pixels: int | None) -> dict[str, st
             logger.warning("contact sheet, %s: %s", row.labelled.image_id, error)
             continue
         made[tile] = paint_mask(picture, grey_HW >= 128) if tile == "mask" else grey_HW
-    names = {tile: PurePosixPath("thumbs", tile, row.labelled.output).with_suffix(".jpg").as_posix() for tile in made}
+    names = {tile: _thumb_name(row, tile) for tile in made}
     for tile, name in names.items():
         write_jpeg(path_inside(out_dir, name), made[tile])
     return names

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from umscosod.data.files import (
     OWN_FILES,
     OWN_FOLDERS,
     is_job_record,
+    describe_damage,
     is_leftover,
     open_atomic,
     read_json,
@@ -42,10 +43,37 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
+from umscosod.features.group import Whitening
+from umscosod.pseudo.cleaning import LinearProbe, load_probe, save_probe
+from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
-_OUTPUTS = "outputs.json"
+FINISHED = "finished.json"
+"""In ``run``: all rows of a finished job, and what they were made from."""
+_OUTPUTS, _COLLECTION, _PROBE = "outputs.json", "collection.json", "probe.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collection:
+    """What all groups of a job share.
+
+    Attributes
+    ----------
+    groups : tuple of ImageGroup
+        As asked for, unusable images included.
+    whitenings : mapping of str to Whitening
+        By stream.
+    probe : LinearProbe or None
+    b_bar : float
+        Mean uncertainty of the maps (eq. 6).
+    backbone_ids : (str, str)
+    """
+
+    groups: tuple[ImageGroup, ...]
+    whitenings: Mapping[str, Whitening]
+    probe: LinearProbe | None
+    b_bar: float
+    backbone_ids: tuple[str, str]
 
 
 class JobFolder:
@@ -65,6 +93,20 @@ class JobFolder:
     DataError
         The folder cannot be made, holds somebody else's files under our names, or results of other settings.
     """
+
+    @classmethod
+    def reopen(cls, out: Path) -> JobFolder:
+        """Open a job with the settings that it has.
+
+        Raises
+        ------
+        DataError
+            There is none.
+        """
+        if not is_job_record(content := read_json(out / JOB_FILE)):
+            raise DataError(f"{out / JOB_FILE} is no job of this program; give an output folder of 'umscosod label'")
+        settings = {name: value for name, value in content["settings"].items() if name != "schema"}
+        return cls(out, settings, overwrite=False)
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
         self.out, self.run = out, out / "run"
@@ -145,6 +187,11 @@ class JobFolder:
             return None
         return rows if are_whole(self.out, group.images) else None
 
+    def drop_rows(self, group: ImageGroup) -> None:
+        """Mark a group as unfinished: its files are about to change."""
+        self._rows_file(group).unlink(missing_ok=True)
+        (self.run / FINISHED).unlink(missing_ok=True)
+
     def save_rows(self, group: ImageGroup, rows: Sequence[Labelled]) -> None:
         """Mark a group as finished; call it after its files are written."""
         with open_atomic(self._rows_file(group)) as stream:
@@ -178,6 +225,51 @@ class JobFolder:
         with open_atomic(self._maps_file(group)) as stream:
             stream.write(save({"maps": stored_NHW}))
         return stored_NHW.astype(np.float32)
+
+    def save_collection(self, collection: Collection) -> None:
+        """Keep what steering needs, so that it need not look at the other groups."""
+        if collection.probe is not None:
+            save_probe(self.run / _PROBE, collection.probe, collection.backbone_ids)
+        content = {
+            "b_bar": collection.b_bar,
+            "backbones": list(collection.backbone_ids),
+            "whitenings": {stream: one.to_json() for stream, one in collection.whitenings.items()},
+            "images": [
+                [group.name, image.id, os.fspath(image.path), image.output]
+                for group in collection.groups
+                for image in group.images
+            ],
+        }
+        with open_atomic(self.run / _COLLECTION) as stream:
+            stream.write(json.dumps(content).encode("utf-8", NAMES))
+
+    def load_collection(self) -> Collection:
+        """Read what `save_collection` kept.
+
+        Raises
+        ------
+        DataError
+            The job is of an earlier version, or a file is damaged.
+        """
+        file = self.run / _COLLECTION
+        again = "label again with --overwrite"
+        if not file.is_file():
+            raise DataError(f"{self.out} holds no {file.name}: its job is not finished, or of an earlier version; {again}")
+        try:
+            content = json.loads(file.read_bytes().decode("utf-8", NAMES))
+            groups: dict[str, list[ImageRef]] = {}
+            for name, image_id, path, output in content["images"]:
+                groups.setdefault(name, []).append(ImageRef(id=image_id, path=Path(path), output=output))
+            first, second = (str(one) for one in content["backbones"])
+            return Collection(
+                groups=tuple(ImageGroup(name=name, images=tuple(images)) for name, images in groups.items()),
+                whitenings={stream: Whitening.from_json(one) for stream, one in content["whitenings"].items()},
+                probe=load_probe(self.run / _PROBE, (first, second)),
+                b_bar=float(content["b_bar"]),
+                backbone_ids=(first, second),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{file} is damaged ({describe_damage(error)}); {again}") from error
 
     def finish(self) -> None:
         """Drop what only a killed job would need."""

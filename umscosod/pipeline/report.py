@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from umscosod.errors import DataError, count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import build_row, write_report
 from umscosod.features.backbone import identify_backbones
-from umscosod.pipeline.job import are_whole
+from umscosod.pipeline.job import FINISHED, are_whole
 from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import (
     JobSpec,
@@ -110,9 +110,6 @@ def _mixed_notes(rows: Sequence[Labelled]) -> list[str]:
     ]
 
 
-_FINISHED = "finished.json"
-
-
 def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport | None:
     """Take the report of a job that is finished; nothing is built, encoded or written.
 
@@ -128,7 +125,7 @@ def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport 
         As `umscosod.pipeline.setup.prepare`.
     """
     started, out, config = time.monotonic(), spec.out, spec.config
-    if not (out / "run" / _FINISHED).is_file():
+    if not (out / "run" / FINISHED).is_file():
         return None
     if spec.pair is None:
         (first, first_id), (second, second_id) = identify_backbones(config.features, resolve_device(config.device))
@@ -141,7 +138,7 @@ def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport 
     hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
     with lock_folder(out):
         try:
-            record = read_json(out / "run" / _FINISHED)
+            record = read_json(out / "run" / FINISHED)
             rows = tuple(build_row(row) for row in record["rows"])
             notes = tuple(str(note) for note in record["notes"])
             is_same = record["job"] == _identify_job(groups, spec, (first_id, second_id), hashes)
@@ -225,14 +222,10 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
     # no place on this machine and nothing that only speeds up: those are in run/config.yaml
     settings = {**deciding_settings(config), **facts}
-    shared = _without_places(prepared, by_id)
+    shared = _without_places(out, prepared.groups, by_id, prepared.spec.stored)
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
-    write_contact_sheet(
-        out,
-        _sheet_rows(prepared, shared),
-        facts=facts,
-        max_pixels=config.data.max_pixels,
-    )
+    sheet = _sheet_rows(out, prepared.groups, shared)
+    write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels)
     with open_atomic(prepared.job.run / "config.yaml") as stream:
         stream.write(dump_config(config).encode())
     seconds = time.monotonic() - started
@@ -243,34 +236,65 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
         spec = replace(prepared.spec, config=config)
         job = _identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
         record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": notes}
-        with open_atomic(prepared.job.run / _FINISHED) as stream:
+        with open_atomic(prepared.job.run / FINISHED) as stream:
             stream.write(json.dumps(record).encode())
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 
-def _without_places(prepared: Prepared, by_id: Mapping[str, Labelled]) -> dict[str, Labelled]:
+def update_report(
+    out: Path, groups: Sequence[ImageGroup], rows: Sequence[Labelled], changed: Collection[str], max_pixels: int
+) -> None:
+    """Write ``report.json`` and ``index.html`` of a finished job anew, with other rows.
+
+    Parameters
+    ----------
+    out : Path
+    groups : sequence of ImageGroup
+        All of the job.
+    rows : sequence of Labelled
+        Of all images.
+    changed : collection of str
+        Ids of the images whose pictures on the page are painted anew.
+    max_pixels : int
+        See `umscosod.export.contact_sheet.write_contact_sheet`.
+    """
+    old = read_json(out / "report.json")
+    facts = {name: old["config"][name] for name in _FACTS if name in old["config"]}
+    shared = _without_places(out, groups, {row.image_id: row for row in rows}, {})
+    write_report(out / "report.json", shared.values(), old["config"], backbones=old["backbones"])
+    sheet = _sheet_rows(out, groups, shared)
+    write_contact_sheet(out, sheet, facts=facts, max_pixels=max_pixels, changed=changed)
+    finished = out / "run" / FINISHED
+    if finished.is_file():  # an equal job is answered with the new rows
+        record = {**read_json(finished), "rows": [asdict(row) for row in rows]}
+        with open_atomic(finished) as stream:
+            stream.write(json.dumps(record).encode())
+
+
+_FACTS = ("backbones", "device", "detections", "DenseCRF")
+
+
+def _without_places(
+    out: Path, groups: Sequence[ImageGroup], by_id: Mapping[str, Labelled], stored: Mapping[str, Path]
+) -> dict[str, Labelled]:
     """Rows whose reasons call an image by its id, and other files by what tells them apart."""
-    shared, stored = {}, prepared.spec.stored
-    for image in (image for group in prepared.groups for image in group.images):
+    shared = {}
+    for image in (image for group in groups for image in group.images):
         reason = by_id[image.id].reason.replace(str(image.path), image.id)
         if image.id in stored:
             reason = reason.replace(str(stored[image.id]), f"maps/{image.output}")
-        if prepared.job.out.is_absolute():
-            reason = reason.replace(f"{prepared.job.out}/", "")
+        if out.is_absolute():
+            reason = reason.replace(f"{out}/", "")
         shared[image.id] = replace(by_id[image.id], reason=reason)
     return shared
 
 
-def _sheet_rows(prepared: Prepared, by_id: Mapping[str, Labelled]) -> Iterator[SheetRow]:
-    out = prepared.job.out
-    for group in prepared.groups:
-        for image in group.images:
-            row = by_id[image.id]
-            is_failed = row.status is Status.FAILED
-            tiles = {tree: None if is_failed else _existing(out, f"{tree}/{image.output}") for tree in _TREES}
-            yield SheetRow(
-                labelled=row, image=image.path, pseudo=tiles["pseudo"], map=tiles["maps"], mask=tiles["masks"]
-            )
+def _sheet_rows(out: Path, groups: Sequence[ImageGroup], by_id: Mapping[str, Labelled]) -> Iterator[SheetRow]:
+    for image in (image for group in groups for image in group.images):
+        row = by_id[image.id]
+        is_failed = row.status is Status.FAILED
+        tiles = {tree: None if is_failed else _existing(out, f"{tree}/{image.output}") for tree in _TREES}
+        yield SheetRow(labelled=row, image=image.path, pseudo=tiles["pseudo"], map=tiles["maps"], mask=tiles["masks"])
 
 
 _TREES = ("pseudo", "maps", "masks")

@@ -13,7 +13,8 @@ import numpy as np
 
 from umscosod.confidence.judge import GroupJudgement, judge_group
 from umscosod.config import PipelineConfig
-from umscosod.pipeline.maps import MEAN, Source, blend_maps
+from umscosod.data.blend import blend_maps
+from umscosod.pipeline.maps import MEAN, Source
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.refine.crf_pool import CrfPool
 from umscosod.refine.rrbe import refine_group
@@ -113,9 +114,15 @@ def _mix(features: GroupFeatures, sources: Sequence[Source], share: float) -> tu
     maps = [source.make_maps(features) for source in sources]
     if len(sources) == 1:
         return sources[0].name, maps[0], sources[0].b_bar
+    return MEAN, blend_maps(maps[1], maps[0], share), mixed_b_bar(sources, share)
+
+
+def mixed_b_bar(sources: Sequence[Source], share: float) -> float:
+    """Mean uncertainty of the maps of a collection: of the only source; or of both, weighted as their maps are."""
+    if len(sources) == 1:
+        return sources[0].b_bar
     network, other = sources
-    b_bar = share * network.b_bar + (1.0 - share) * other.b_bar
-    return MEAN, blend_maps(maps[1], maps[0], share), b_bar
+    return share * network.b_bar + (1.0 - share) * other.b_bar
 
 
 def _why_empty(source: str, threshold: float) -> str:

@@ -20,9 +20,9 @@ from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
-from umscosod.pipeline.job import JobFolder
+from umscosod.pipeline.job import Collection, JobFolder
 from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_maps, network_maps
-from umscosod.pipeline.segment import Segment, segment_group
+from umscosod.pipeline.segment import Segment, mixed_b_bar, segment_group
 from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, clean_collection
@@ -160,6 +160,7 @@ def segment_stage(
     progress: ProgressFn,
     *,
     labels: Labels = _NO_LABELS,
+    probe: LinearProbe | None = None,
 ) -> list[Labelled]:
     """Stage 3, RRBE: write the masks and maps of every group; finished groups are left alone.
 
@@ -171,7 +172,19 @@ def segment_stage(
     progress : callable
     labels : mapping of str to PseudoLabel
         Those that a person made become the final masks.
+    probe : LinearProbe, optional
+        Kept with the job, so that examples can steer its groups later.
     """
+    pair, share = prepared.features.pair, prepared.config.mean_network_share
+    prepared.job.save_collection(
+        Collection(
+            groups=prepared.groups,
+            whitenings=prepared.features.whitenings,
+            probe=probe,
+            b_bar=mixed_b_bar(sources, share),
+            backbone_ids=(pair.first.id, pair.second.id),
+        )
+    )
     job, groups = prepared.job, prepared.features.groups
     rows: list[Labelled] = []
     # groups are done one by one: more processes than the largest has images would idle
@@ -184,7 +197,7 @@ def segment_stage(
                 features = prepared.features.load(group)
                 own_masks = _read_own_masks(prepared, features, labels)
                 segments, judged = segment_group(features, sources, prepared.config, own_masks=own_masks, pool=pool)
-                done = _write_group(job, features, segments, judged, prepared.spec.stored)
+                done = write_group(job, features, segments, judged, prepared.spec.stored)
                 job.save_rows(group, done)
             rows += done
     progress(len(groups), len(groups), "refinement")
@@ -201,13 +214,14 @@ def _read_own_masks(prepared: Prepared, features: GroupFeatures, labels: Labels)
     return found
 
 
-def _write_group(
+def write_group(
     job: JobFolder,
     features: GroupFeatures,
     segments: Sequence[Segment],
     judged: GroupJudgement,
     stored: Mapping[str, Path],
 ) -> list[Labelled]:
+    """Write the masks and maps of a group, and the cues of its confidences; give its rows."""
     job.save_cues(features, judged)
     rows = []
     for image, one, size_hw in zip(features.group.images, segments, features.sizes_hw, strict=True):

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from umscosod.config import PipelineConfig, PseudoConfig
+from umscosod.data.blend import sigmoid
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import mask_share, resize_centred
 from umscosod.device import numpy_generator
@@ -331,9 +332,13 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
         end = start + facet.shape[2]
         logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
         start = end
-    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
-    maps_NP = _sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
+    maps_NP = sigmoid(probe_slope(features) / probe.spread * logits_NP).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
+
+
+def probe_slope(features: GroupFeatures) -> float:
+    """Steepness of the probe's maps, per standard deviation of its logits."""
+    return SLOPE_WHITENED if features.first.is_whitened else SLOPE
 
 
 def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
@@ -343,7 +348,7 @@ def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray,
     penalty_G[-1] = 0.0
     solution_G = np.zeros(inputs_MG.shape[1])
     for _ in range(_NEWTON_STEPS):
-        chance_M = _sigmoid(inputs_MG @ solution_G)
+        chance_M = sigmoid(inputs_MG @ solution_G)
         slope_G = (share_M * (chance_M - targets_M)) @ inputs_MG + penalty_G * solution_G
         root_M1 = np.sqrt(share_M * np.maximum(chance_M * (1.0 - chance_M), _FLAT))[:, None].astype(np.float32)
         bent_MG = inputs_MG * root_M1
@@ -358,10 +363,6 @@ def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray,
             _NEWTON_STEPS,
         )
     return solution_G
-
-
-def _sigmoid(logits: FloatArray) -> FloatArray:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
 
 
 _NAMES = ("mean", "weights", "bias", "spread")

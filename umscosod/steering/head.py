@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from umscosod.data.blend import blend_maps, sigmoid
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.features.vectors import describe_patches
-from umscosod.pseudo.probe import LinearProbe, ProbeSample, slope_of
+from umscosod.pseudo.cleaning import LinearProbe, ProbeSample, probe_slope
 from umscosod.steering.examples import Example, to_patches
 from umscosod.types import BoolArray, FloatArray, GroupFeatures
 
@@ -160,7 +160,7 @@ class _Head:
             mean_F = patches_NPF.mean((0, 1), dtype=np.float64)
             prior_G = np.zeros(patches_NPF.shape[2] + 1)
         else:
-            mean_F, gain = probe.mean_F, slope_of(features) / probe.spread
+            mean_F, gain = probe.mean_F, probe_slope(features) / probe.spread
             prior_G = np.append(gain * scale * probe.weights_F, gain * probe.bias)
         patches_NPF -= mean_F.astype(np.float32)
         patches_NPF /= np.float32(scale)

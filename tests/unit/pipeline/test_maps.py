@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from umscosod.pipeline.maps import blend_maps
+from umscosod.data.blend import blend_maps
 
 RNG = np.random.default_rng(0)
 OWN = RNG.uniform(0.3, 0.7, (3, 8, 8)).astype(np.float32)
