@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from umscosod.config.io import load_config
     from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
-    from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, train
+    from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, relabel, train, undo_relabel
     from umscosod.pipeline.predictor import load_model
 
 __version__ = "0.1.0"
@@ -31,7 +31,9 @@ __all__ = [
     "make_pseudo_labels",
     "predict",
     "refine_maps",
+    "relabel",
     "train",
+    "undo_relabel",
 ]
 
 _HOMES = {
@@ -46,7 +48,9 @@ _HOMES = {
     "make_pseudo_labels": "umscosod.pipeline",
     "predict": "umscosod.pipeline",
     "refine_maps": "umscosod.pipeline",
+    "relabel": "umscosod.pipeline",
     "train": "umscosod.pipeline",
+    "undo_relabel": "umscosod.pipeline",
 }
 
 

@@ -20,6 +20,9 @@ Data = Annotated[
 ]
 
 
+_EXAMPLES = "Folder of examples: masks GROUP/NAME.png, NAME.not.png for what is not the object, NAME.json for points."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench(Configured):
     """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
@@ -65,12 +68,32 @@ class Label(Job):
         Literal["auto", "always", "never"],
         Doc("Train a network on the pseudo-labels: auto trains where a gain was measured, and says so."),
     ] = "auto"
+    examples: Annotated[Path | None, DIR, Doc(_EXAMPLES)] = None
     no_train: Annotated[bool, Switch, RARE, Doc("Short for --train never.")] = False
     method: Annotated[
         Method | None,
         NAME,
         Doc("ums, pseudo, or a method of others: attention, tokencut, dvfdvd, scosparc. Short for --config.method."),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(Command):
+    """Correct the masks of a finished result by examples: masks, points or boxes of a few images. Takes seconds."""
+
+    results: Annotated[
+        Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT"), Doc("Output folder of 'umscosod label' or 'predict'.")
+    ]
+    examples: Annotated[Path | None, DIR, Doc(_EXAMPLES)] = None
+    groups: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="NAMES", help_behavior_hint=""),
+        Doc("Groups to relabel, separated by commas; by default those with examples."),
+    ] = None
+    examples_for: Annotated[
+        Literal["group", "all"], Doc("Whether examples serve their own group, or all groups: 'find this in these'.")
+    ] = "group"
+    undo: Annotated[bool, Switch, Doc("Take the last relabelling back, to the byte.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

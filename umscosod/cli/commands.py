@@ -140,10 +140,29 @@ def _label(command: args.Label, config: PipelineConfig) -> int:
             config,
             checkpoint=command.checkpoint,
             train={"auto": None, "always": True, "never": False}[choice],
+            examples=command.examples,
             overwrite=command.overwrite,
             progress=progress,
         )
     return _finish(report)
+
+
+def _steer(command: args.Steer, config: PipelineConfig) -> int:
+    if command.undo == (command.examples is not None):
+        raise ConfigError("give either --examples, or --undo to take the last relabelling back")
+    if command.examples is None:
+        report = umscosod.undo_relabel(command.results)
+        say(f"taken back: {count_of(len(report.changed), 'mask')} changed, {report.seconds:.1f} s")
+        return 0
+    names = None if command.groups is None else [name.strip() for name in command.groups.split(",")]
+    with ProgressBar() as progress:
+        report = umscosod.relabel(
+            command.results, command.examples, groups=names, examples_for=command.examples_for, progress=progress
+        )
+    for note in report.notes:
+        say(note)
+    say(f"{count_of(len(report.choices), 'group')} relabelled, {report.seconds:.1f} s; see {report.out / 'index.html'}")
+    return 0
 
 
 def _pseudo(command: args.Pseudo, config: PipelineConfig) -> int:
@@ -338,6 +357,7 @@ def _plugin_info(_: args.PluginInfo, __: PipelineConfig) -> int:
 
 _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Label: _label,
+    args.Steer: _steer,
     args.Pseudo: _pseudo,
     args.Train: _train,
     args.Predict: _predict,

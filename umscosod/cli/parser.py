@@ -40,6 +40,7 @@ _PLUGIN: Any = (
 )
 _COMMANDS: Any = (
     args.Label
+    | args.Steer
     | args.Pseudo
     | args.Train
     | args.Predict

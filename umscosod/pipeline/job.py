@@ -30,8 +30,8 @@ from umscosod.data.files import (
     JOB_FILE,
     OWN_FILES,
     OWN_FOLDERS,
-    is_job_record,
     describe_damage,
+    is_job_record,
     is_leftover,
     open_atomic,
     read_json,
@@ -44,13 +44,12 @@ from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
 from umscosod.features.group import Whitening
-from umscosod.pseudo.cleaning import LinearProbe, load_probe, save_probe
 from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
 FINISHED = "finished.json"
 """In ``run``: all rows of a finished job, and what they were made from."""
-_OUTPUTS, _COLLECTION, _PROBE = "outputs.json", "collection.json", "probe.safetensors"
+_OUTPUTS, _COLLECTION = "outputs.json", "collection.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +62,6 @@ class Collection:
         As asked for, unusable images included.
     whitenings : mapping of str to Whitening
         By stream.
-    probe : LinearProbe or None
     b_bar : float
         Mean uncertainty of the maps (eq. 6).
     backbone_ids : (str, str)
@@ -71,7 +69,6 @@ class Collection:
 
     groups: tuple[ImageGroup, ...]
     whitenings: Mapping[str, Whitening]
-    probe: LinearProbe | None
     b_bar: float
     backbone_ids: tuple[str, str]
 
@@ -228,8 +225,6 @@ class JobFolder:
 
     def save_collection(self, collection: Collection) -> None:
         """Keep what steering needs, so that it need not look at the other groups."""
-        if collection.probe is not None:
-            save_probe(self.run / _PROBE, collection.probe, collection.backbone_ids)
         content = {
             "b_bar": collection.b_bar,
             "backbones": list(collection.backbone_ids),
@@ -254,7 +249,9 @@ class JobFolder:
         file = self.run / _COLLECTION
         again = "label again with --overwrite"
         if not file.is_file():
-            raise DataError(f"{self.out} holds no {file.name}: its job is not finished, or of an earlier version; {again}")
+            raise DataError(
+                f"{self.out} holds no {file.name}: its job is not finished, or of an earlier version; {again}"
+            )
         try:
             content = json.loads(file.read_bytes().decode("utf-8", NAMES))
             groups: dict[str, list[ImageRef]] = {}
@@ -264,7 +261,6 @@ class JobFolder:
             return Collection(
                 groups=tuple(ImageGroup(name=name, images=tuple(images)) for name, images in groups.items()),
                 whitenings={stream: Whitening.from_json(one) for stream, one in content["whitenings"].items()},
-                probe=load_probe(self.run / _PROBE, (first, second)),
                 b_bar=float(content["b_bar"]),
                 backbone_ids=(first, second),
             )

@@ -160,7 +160,6 @@ def segment_stage(
     progress: ProgressFn,
     *,
     labels: Labels = _NO_LABELS,
-    probe: LinearProbe | None = None,
 ) -> list[Labelled]:
     """Stage 3, RRBE: write the masks and maps of every group; finished groups are left alone.
 
@@ -172,15 +171,12 @@ def segment_stage(
     progress : callable
     labels : mapping of str to PseudoLabel
         Those that a person made become the final masks.
-    probe : LinearProbe, optional
-        Kept with the job, so that examples can steer its groups later.
     """
     pair, share = prepared.features.pair, prepared.config.mean_network_share
     prepared.job.save_collection(
         Collection(
             groups=prepared.groups,
             whitenings=prepared.features.whitenings,
-            probe=probe,
             b_bar=mixed_b_bar(sources, share),
             backbone_ids=(pair.first.id, pair.second.id),
         )

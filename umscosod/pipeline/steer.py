@@ -13,16 +13,17 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from umscosod.config import PipelineConfig
-from umscosod.config.io import load_stored_config
+from umscosod.config.io import load_stored, parse_yaml, read_settings_file
 from umscosod.data.files import check_place, lock_folder, open_atomic, read_json
+from umscosod.data.images import read_upright_size
 from umscosod.data.masks import read_mask
 from umscosod.device import resolve_device
 from umscosod.errors import DataError, WeightsError, count_of
@@ -38,11 +39,11 @@ from umscosod.pipeline.segment import segment_group
 from umscosod.pipeline.stages import write_group
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.rrbe import mean_uncertainty
-from umscosod.steering.examples import Example, hash_example
+from umscosod.steering.examples import Example, hash_example, read_examples
 from umscosod.steering.head import SteeredMaps, sample_examples, steer_maps
-from umscosod.types import BoolArray, GroupFeatures, ImageGroup, Labelled
+from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class SteerReport:
 
 def relabel(
     out: str | Path,
-    examples: Mapping[str, Example | BoolArray],
+    examples: str | Path | Mapping[str, Example | BoolArray],
     *,
     groups: Sequence[str] | None = None,
     examples_for: str = "group",
@@ -92,8 +93,8 @@ def relabel(
     ----------
     out : path
         Output folder of a finished `umscosod.label_groups` or `umscosod.predict`.
-    examples : mapping of str to Example or ndarray, bool, (H, W)
-        All of them, by image id; an array is a whole mask at the image's own size. The examples of an earlier call do
+    examples : path or mapping of str to Example or ndarray, bool, (H, W)
+        All of them: a folder, see `umscosod.steering.examples`, or by image id; an array is a whole mask at the image's own size. The examples of an earlier call do
         not count any more in the groups of this one.
     groups : sequence of str, optional
         Groups to relabel. By default those with examples. One without any gets back the masks that it had at first.
@@ -122,6 +123,8 @@ def relabel(
     out = Path(out)
     check_place(out, "job")
     with _open(out) as job:
+        if isinstance(examples, str | Path):
+            examples = read_examples(Path(examples), job.collection.groups)
         shown = _check_examples(job.collection, examples)
         chosen = _choose_groups(job.collection, shown, groups, examples_for)
         digests = {group.name: _digest(group, shown, examples_for) for group in chosen}
@@ -176,7 +179,7 @@ class _Job:
     def __init__(self, out: Path) -> None:
         self.folder = JobFolder.reopen(out)
         self.collection = self.folder.load_collection()
-        self.config: PipelineConfig = load_stored_config(self.folder.run / "config.yaml")
+        self.config: PipelineConfig = _read_config(self.folder.run / "config.yaml")
         self.rows = {row.image_id: row for row in read_report(out / "report.json")}
         self.steps = _Steps(self.folder.run / "steps", out)
 
@@ -202,11 +205,227 @@ class _Job:
         return restored, changed
 
 
+def _read_config(file: Path) -> PipelineConfig:
+    return load_stored(parse_yaml(read_settings_file(file)), str(file))
+
+
 @contextmanager
-def _open(out: Path):  # type: ignore[no-untyped-def]
+def _open(out: Path) -> Iterator[_Job]:
     with lock_folder(out):
         job = _Job(out)
-        if (torn := job.steps.torn()) is not None:
+        if (torn := job.steps.torn) is not None:
             logger.warning("%s: a relabelling was interrupted; it is taken back first", out)
             job.restore(torn)
         yield job
+
+
+class _Steps:
+    """The relabellings of a job: what was there before each."""
+
+    def __init__(self, folder: Path, out: Path) -> None:
+        self.folder, self.out = folder, out
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]" * 4)) if self.folder.is_dir() else []
+
+    @property
+    def last(self) -> Path | None:
+        """The last step."""
+        return next(reversed(self._all()), None)
+
+    @property
+    def torn(self) -> Path | None:
+        """The last step, if it was killed."""
+        return self.last if self.last is not None and not (self.last / _DONE).is_file() else None
+
+    def digest_of(self, group: str) -> str:
+        """What a group was relabelled by last; ``""`` if it never was."""
+        found = (read_json(step / "step.json")["digests"].get(group) for step in reversed(self._all()))
+        return next(filter(None, found), "")
+
+    def begin(self, groups: Sequence[ImageGroup], digests: Mapping[str, str], rows: Mapping[str, Labelled]) -> Path:
+        """Keep copies of the masks, maps and rows of some groups; whole or not at all."""
+        self.folder.mkdir(exist_ok=True)
+        number = 1 + max((int(step.name) for step in self._all()), default=0)
+        step, draft = self.folder / f"{number:04}", self.folder / f".{number:04}.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        for image in (image for group in groups for image in group.images):
+            for tree in _TREES:
+                source, target = path_inside(self.out, f"{tree}/{image.output}"), draft / tree / image.output
+                if source.is_file():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target)
+        kept = {group.name: [asdict(rows[image.id]) for image in group.images] for group in groups}
+        content = {"digests": {group.name: digests[group.name] for group in groups}, "rows": kept}
+        with open_atomic(draft / "step.json") as stream:
+            stream.write(json.dumps(content).encode("utf-8", NAMES))
+        draft.rename(step)
+        return step
+
+    def end(self, step: Path) -> None:
+        """Mark a step as complete."""
+        with open_atomic(step / _DONE):
+            pass
+
+    def rows_of(self, step: Path) -> dict[str, list[Labelled]]:
+        """Rows that a step keeps, by group."""
+        content = read_json(step / "step.json")
+        return {name: [build_row(row) for row in rows] for name, rows in content["rows"].items()}
+
+    def first_of(self, group: str) -> Path | None:
+        """The oldest step that keeps a group: it was not steered then."""
+        return next((step for step in self._all() if group in read_json(step / "step.json")["rows"]), None)
+
+    def put_back(self, step: Path, group: ImageGroup) -> list[str]:
+        """Restore the masks and maps of a group; give the ids of the images whose masks differed."""
+        differ = []
+        for image in group.images:
+            for tree in _TREES:
+                kept, target = step / tree / image.output, path_inside(self.out, f"{tree}/{image.output}")
+                if not kept.is_file():
+                    continue
+                content = kept.read_bytes()
+                if tree == "masks" and _read(target) != content:
+                    differ.append(image.id)
+                with open_atomic(target) as stream:
+                    stream.write(content)
+        return differ
+
+
+def _read(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
+
+
+def _check_examples(collection: Collection, examples: Mapping[str, Example | BoolArray]) -> dict[str, Example]:
+    """Refuse examples of images that the job does not have, and masks of another size than their image."""
+    images = {image.id: image for group in collection.groups for image in group.images}
+    checked = {}
+    for image_id, given in examples.items():
+        if image_id not in images:
+            raise DataError(f"there is an example of {image_id!r}, which is no image of this job")
+        example = given if isinstance(given, Example) else Example(mask_HW=given)
+        size_hw, _ = read_upright_size(images[image_id].path)
+        for mask_HW in (example.mask_HW, example.not_HW):
+            if mask_HW is not None and (mask_HW.dtype != np.bool_ or mask_HW.shape != size_hw):
+                raise DataError(
+                    f"the example of {image_id} is {mask_HW.dtype} of {mask_HW.shape}; its image needs bool of {size_hw}"
+                )
+        if example.says_anything:
+            checked[image_id] = example
+    return checked
+
+
+def _choose_groups(
+    collection: Collection, shown: Mapping[str, Example], names: Sequence[str] | None, examples_for: str
+) -> list[ImageGroup]:
+    if examples_for not in ("group", "all"):
+        raise DataError(f"examples_for is {examples_for!r}; use group or all")
+    if names is not None:
+        known = {group.name for group in collection.groups}
+        if unknown := [name for name in names if name not in known]:
+            raise DataError(f"there is no group {unknown[0]!r}; groups here: {', '.join(sorted(known)[:8])}")
+        return [group for group in collection.groups if group.name in set(names)]
+    if examples_for == "all":
+        return list(collection.groups)
+    return [group for group in collection.groups if any(image.id in shown for image in group.images)]
+
+
+def _digest(group: ImageGroup, shown: Mapping[str, Example], examples_for: str) -> str:
+    """Hash what a group is relabelled by."""
+    counts = sorted(shown) if examples_for == "all" else [image.id for image in group.images if image.id in shown]
+    parts = [f"{image_id}:{hash_example(shown[image_id])}" for image_id in counts]
+    return hashlib.sha256("\n".join([examples_for, *parts]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _steer(
+    job: _Job,
+    groups: Sequence[ImageGroup],
+    shown: Mapping[str, Example],
+    examples_for: str,
+    backbones: tuple[Backbone, Backbone] | None,
+    progress: ProgressFn,
+) -> Iterator[tuple[ImageGroup, str, list[Labelled], list[str]]]:
+    """Relabel groups one by one; give each with what its maps were made by, its rows, and the masks that changed."""
+    config, collection = job.config, job.collection
+    device = resolve_device(config.device)
+    pair = pair_backbones(*backbones) if backbones is not None else build_backbones(config.features, device)
+    if (pair.first.id, pair.second.id) != collection.backbone_ids:
+        raise WeightsError(
+            f"the job was done with {' and '.join(collection.backbone_ids)}, at hand are {pair.first.id} and "
+            f"{pair.second.id}; give the weights of then, or label again"
+        )
+    wanted = list(groups)
+    if examples_for == "all":
+        wanted += [
+            group
+            for group in collection.groups
+            if group not in groups and any(image.id in shown for image in group.images)
+        ]
+    largest = max(len(group.images) for group in groups)
+    with (
+        open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache,
+        open_pool(config.refine.crf, largest) as pool,
+    ):
+        features = FeatureCollection(wanted, pair, config, cache, whitenings=collection.whitenings)
+        usable = {group.name: group for group in features.groups}
+        foreign = {}
+        if examples_for == "all":
+            for group in features.groups:
+                loaded = features.load(group)
+                foreign[group.name] = sample_examples(loaded, _base_maps(job, loaded), shown)
+        for number, group in enumerate(groups):
+            progress(number, len(groups), "steering")
+            if group.name not in usable:
+                continue
+            loaded = features.load(usable[group.name])
+            others = [one for name, samples in foreign.items() if name != group.name for one in samples]
+            base_NHW = _base_maps(job, loaded)
+            steered = steer_maps(loaded, base_NHW, shown, others)
+            rows, differ = _refine(job, group, loaded, base_NHW, steered, shown, pool)
+            yield group, steered.choice, rows, differ
+        progress(len(groups), len(groups), "steering")
+
+
+def _base_maps(job: _Job, features: GroupFeatures) -> FloatArray:
+    """The maps of a group as they were before it was steered, float32, (N, H, W), at network size."""
+    step = job.steps.first_of(features.group.name)
+    root = job.folder.out if step is None else step
+    files = [path_inside(root, f"maps/{image.output}") for image in features.group.images]
+    return np.stack([read_stored(file, features.size_hw) for file in files])
+
+
+def _refine(
+    job: _Job,
+    group: ImageGroup,
+    features: GroupFeatures,
+    base_NHW: FloatArray,
+    steered: SteeredMaps,
+    shown: Mapping[str, Example],
+    pool: CrfPool | None,
+) -> tuple[list[Labelled], list[str]]:
+    """Stage 3 on steered maps; writes the group, whose copy has been kept."""
+    first = job.steps.first_of(group.name)
+    assert first is not None, "the step keeps it"
+    before = {row.image_id: row for row in job.steps.rows_of(first)[group.name]}
+    own_masks = {}
+    for image in features.group.images:
+        if image.id in shown and (mask_HW := shown[image.id].mask_HW) is not None:
+            own_masks[image.id] = mask_HW
+        elif before[image.id].source == HUMAN_SOURCE:
+            own_masks[image.id] = read_mask(first / "masks" / image.output, faint=[])
+    # the centre of eq. 6 moves with the maps: steering makes them surer, not their pixels fewer
+    b_bar = job.collection.b_bar + mean_uncertainty(steered.maps_NHW) - mean_uncertainty(base_NHW)
+    source = Source(name=STEERED, b_bar=b_bar, make_maps=lambda _: steered.maps_NHW)
+    segments, judged = segment_group(features, [source], job.config, own_masks=own_masks, pool=pool)
+    files = [path_inside(job.folder.out, f"masks/{image.output}") for image in features.group.images]
+    old = [_read(file) for file in files]
+    job.folder.drop_rows(group)
+    rows = {row.image_id: row for row in write_group(job.folder, features, segments, judged, {})}
+    everything = [rows.get(image.id, job.rows[image.id]) for image in group.images]
+    job.folder.save_rows(group, everything)
+    differ = [
+        image.id
+        for image, file, content in zip(features.group.images, files, old, strict=True)
+        if _read(file) != content
+    ]
+    return everything, differ

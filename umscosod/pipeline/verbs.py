@@ -60,11 +60,13 @@ from umscosod.pipeline.stages import (
     stored_source,
     training_stage,
 )
+from umscosod.pipeline.steer import relabel
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.rrbe import mean_uncertainty
+from umscosod.steering.examples import Example
 from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel
+from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ def label_groups(
     *,
     checkpoint: str | Path | None = None,
     train: bool | None = None,
+    examples: str | Path | Mapping[str, Example | BoolArray] | None = None,
     backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
@@ -97,6 +100,9 @@ def label_groups(
     train : bool, optional
         Whether to train the network on the pseudo-labels; off, the masks are refined pseudo-labels. By default where
         it pays, see `umscosod.estimate.advise_training`; a note says so. Only the method ``ums`` trains.
+    examples : path or mapping, optional
+        What a person shows of some images, which then corrects their groups: a folder, see
+        `umscosod.steering.examples`, or as for `umscosod.relabel`.
     backbones : (Backbone, Backbone), optional
         Of one's own, in the place of those that ``features`` names; see `umscosod.features.backbone.Backbone`.
     overwrite : bool
@@ -118,6 +124,18 @@ def label_groups(
     -----
     Killed at any moment, the same call resumes the job where it stopped and ends with the same files.
     """
+    if examples is not None:
+        report = label_groups(
+            images,
+            out,
+            config,
+            checkpoint=checkpoint,
+            train=train,
+            backbones=backbones,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        return _with_examples(report, examples, backbones, progress)
     if checkpoint is not None:
         return predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
     spec = specify(out, config, "label", backbones=backbones)
@@ -131,6 +149,23 @@ def label_groups(
         return _label_by_method(prepared, progress)
 
     return _run(groups, spec, work, overwrite=overwrite, progress=progress, wants_masks=not is_baseline)
+
+
+def _with_examples(
+    report: LabelReport,
+    examples: str | Path | Mapping[str, Example | BoolArray],
+    backbones: tuple[Backbone, Backbone] | None,
+    progress: ProgressFn,
+) -> LabelReport:
+    """Steer the groups of a finished job."""
+    steered = relabel(report.out, examples, backbones=backbones, progress=progress)
+    rows = {row.image_id: row for row in steered.rows}
+    return replace(
+        report,
+        rows=tuple(rows.get(row.image_id, row) for row in report.rows),
+        notes=(*report.notes, *steered.notes),
+        seconds=report.seconds + steered.seconds,
+    )
 
 
 def _decide_training(spec: JobSpec, train: bool | None, n_images: int) -> JobSpec:

@@ -332,13 +332,9 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
         end = start + facet.shape[2]
         logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
         start = end
-    maps_NP = sigmoid(probe_slope(features) / probe.spread * logits_NP).astype(np.float32)
+    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
+    maps_NP = sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
-
-
-def probe_slope(features: GroupFeatures) -> float:
-    """Steepness of the probe's maps, per standard deviation of its logits."""
-    return SLOPE_WHITENED if features.first.is_whitened else SLOPE
 
 
 def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:

@@ -1,14 +1,29 @@
-"""What a person shows of an image: its mask, a region that is not the object, points, boxes."""
+"""What a person shows of an image: its mask, a region that is not the object, points, boxes.
+
+In a folder of examples, ``GROUP/NAME.png`` is a mask of the whole object, ``GROUP/NAME.not.png`` a region that is not
+it, and ``GROUP/NAME.json`` holds points and boxes: ``{"points": [[x, y, true], ...], "boxes": [[x, y, width, height],
+...]}``, in shares of the upright image's width and height.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
-from umscosod.data.resize import resize_centred
+from umscosod.data.files import read_json
+from umscosod.data.images import read_upright_size
+from umscosod.data.masks import encode_rle, read_mask
+from umscosod.data.resize import is_same_aspect, mask_share, resize_mask
 from umscosod.errors import DataError
-from umscosod.types import BoolArray, FloatArray
+from umscosod.types import BoolArray, FloatArray, ImageGroup, ImageRef
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +43,9 @@ class Point:
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.x <= 1.0 and 0.0 <= self.y <= 1.0):
-            raise DataError(f"the point ({self.x}, {self.y}) lies outside its image; give shares of its width and height")
+            raise DataError(
+                f"the point ({self.x}, {self.y}) lies outside its image; give shares of its width and height"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,9 +148,9 @@ def to_patches(example: Example, grid_hw: tuple[int, int], base_P: FloatArray) -
         targets_hw = np.where(inside_hw, base_hw / highest if highest > 0.0 else 1.0, 0.0).astype(np.float32)
         weights_hw[:] = 1.0
     if example.mask_HW is not None:
-        targets_hw, weights_hw = resize_centred(example.mask_HW.astype(np.float32), grid_hw), np.ones_like(weights_hw)
+        targets_hw, weights_hw = mask_share(example.mask_HW, grid_hw), np.ones_like(weights_hw)
     if example.not_HW is not None:
-        is_not_hw = resize_centred(example.not_HW.astype(np.float32), grid_hw) >= _COVERED
+        is_not_hw = mask_share(example.not_HW, grid_hw) >= _COVERED
         targets_hw, weights_hw = np.where(is_not_hw, 0.0, targets_hw), np.where(is_not_hw, 1.0, weights_hw)
     for point in example.points:
         cell = min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)
@@ -144,3 +161,83 @@ def to_patches(example: Example, grid_hw: tuple[int, int], base_P: FloatArray) -
 
 
 _COVERED = 0.5  # share of a patch that a region covers, from which on the patch is in it
+
+
+def hash_example(example: Example) -> str:
+    """Hash all that an example says."""
+    content = {
+        "masks": [None if mask_HW is None else encode_rle(mask_HW) for mask_HW in (example.mask_HW, example.not_HW)],
+        "points": [asdict(point) for point in example.points],
+        "boxes": [asdict(box) for box in example.boxes],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_examples(folder: Path, groups: Iterable[ImageGroup]) -> dict[str, Example]:
+    """Read a folder of examples; see the head of this module.
+
+    Parameters
+    ----------
+    folder : Path
+    groups : iterable of ImageGroup
+
+    Returns
+    -------
+    dict of str to Example
+        By image id.
+
+    Raises
+    ------
+    DataError
+        The folder is missing or holds no example of these images; a mask cannot be read or has another aspect than its
+        image; a file of points is damaged.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder of examples; make it with masks named GROUP/NAME.png")
+    examples, used = {}, set()
+    for image in (image for group in groups for image in group.images):
+        base = folder / image.output
+        files = {"mask": base, "not": base.with_suffix(".not.png"), "points": base.with_suffix(".json")}
+        there = {what: file for what, file in files.items() if file.is_file()}
+        if there:
+            examples[image.id] = _read_example(image, there)
+            used.update(there.values())
+    if not examples:
+        raise DataError(f"{folder} holds no example of these images; name them like the results: GROUP/NAME.png")
+    unused = sorted({*folder.rglob("*.png"), *folder.rglob("*.json")} - used)
+    if unused:
+        logger.warning("%d files in %s are of no image here (%s is one)", len(unused), folder, unused[0])
+    return examples
+
+
+def _read_example(image: ImageRef, files: dict[str, Path]) -> Example:
+    masks = {what: _read_mask(files[what], image) for what in ("mask", "not") if what in files}
+    points, boxes = _read_places(files["points"]) if "points" in files else ((), ())
+    return Example(mask_HW=masks.get("mask"), not_HW=masks.get("not"), points=points, boxes=boxes)
+
+
+def _read_mask(file: Path, image: ImageRef) -> BoolArray:
+    mask_HW, (size_hw, _) = read_mask(file), read_upright_size(image.path)
+    if mask_HW.shape == size_hw:
+        return mask_HW
+    if not is_same_aspect(mask_HW.shape, size_hw):
+        raise DataError(
+            f"{file} has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {size_hw[1]} x {size_hw[0]}; save it "
+            "at the size of the image"
+        )
+    return resize_mask(mask_HW, size_hw)
+
+
+def _read_places(file: Path) -> tuple[tuple[Point, ...], tuple[Box, ...]]:
+    content = read_json(file)
+    try:
+        points = tuple(Point(x=float(x), y=float(y), is_object=bool(on)) for x, y, on in content.get("points", []))
+        boxes = tuple(
+            Box(x=float(x), y=float(y), width=float(w), height=float(h)) for x, y, w, h in content.get("boxes", [])
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f'{file} holds no points and boxes ({error}); write {{"points": [[x, y, true]], "boxes": [[x, y, width, '
+            "height]]}, in shares of the image"
+        ) from None
+    return points, boxes

@@ -1,7 +1,6 @@
-"""A linear head for one group, fitted to what a person shows and pulled towards the collection's probe.
+"""A linear head for one group, fitted to what a person shows.
 
-The head is logistic regression on patches, as the probe is. Its ridge pulls the weights not to zero but to the
-probe's: one example moves them already, and twenty do not overfit. Two fits see different things:
+The head is logistic regression on patches under a ridge, as the collection's probe is. Two fits see different things:
 
 - *mixture*: the examples, and beside them, with a quarter of their weight, the maps that were there as soft labels of
   all other patches;
@@ -15,7 +14,7 @@ Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,11 +23,11 @@ from scipy.optimize import minimize
 from umscosod.data.blend import blend_maps, sigmoid
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.features.vectors import describe_patches
-from umscosod.pseudo.cleaning import LinearProbe, ProbeSample, probe_slope
+from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.steering.examples import Example, to_patches
 from umscosod.types import BoolArray, FloatArray, GroupFeatures
 
-RIDGE = 0.03  # on the squared distance from the probe's weights, for patches of unit variance
+RIDGE = 0.03  # on the squared weights, for patches of unit variance
 OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
 SHARE = 0.5  # of the head in the blend with the maps that were there
@@ -58,7 +57,6 @@ def steer_maps(
     features: GroupFeatures,
     base_NHW: FloatArray,
     examples: Mapping[str, Example],
-    probe: LinearProbe | None,
     foreign: Sequence[ProbeSample] = (),
 ) -> SteeredMaps:
     """Correct the maps of a group by what a person shows.
@@ -70,8 +68,6 @@ def steer_maps(
         The maps that were there.
     examples : mapping of str to Example
         By image id; those of other images are left alone.
-    probe : LinearProbe or None
-        Of the collection: where the head starts. None: from zero.
     foreign : sequence of ProbeSample
         Examples of other groups, see `sample_examples`.
 
@@ -80,7 +76,7 @@ def steer_maps(
     SteeredMaps
         The maps that were there, where nothing is shown.
     """
-    head = _Head.of(features, base_NHW, probe)
+    head = _Head.of(features, base_NHW)
     own = head.sample(examples)
     shown = [*own.values(), *foreign]
     if not shown:
@@ -93,10 +89,12 @@ def steer_maps(
     choice = MIXTURE
     if len(masks) + len(foreign) > 1 and masks:
         choice = _choose(head, own, foreign, masks)
-    return SteeredMaps(maps_NHW=head.maps(choice, shown, own), choice=choice)
+    return SteeredMaps(maps_NHW=head.maps(choice, shown, masks), choice=choice)
 
 
-def sample_examples(features: GroupFeatures, base_NHW: FloatArray, examples: Mapping[str, Example]) -> list[ProbeSample]:
+def sample_examples(
+    features: GroupFeatures, base_NHW: FloatArray, examples: Mapping[str, Example]
+) -> list[ProbeSample]:
     """Patches that a group's examples speak of, to serve another group.
 
     Parameters
@@ -104,7 +102,7 @@ def sample_examples(features: GroupFeatures, base_NHW: FloatArray, examples: Map
     features, base_NHW, examples
         As for `steer_maps`.
     """
-    return list(_Head.of(features, base_NHW, None).sample(examples).values())
+    return list(_Head.of(features, base_NHW).sample(examples).values())
 
 
 def _choose(
@@ -116,7 +114,7 @@ def _choose(
     for index, mask_HW in masks.items():
         others = {other: sample for other, sample in own.items() if other != index}
         for choice in gains:
-            map_HW = head.maps(choice, [*others.values(), *foreign], others)[index]
+            map_HW = head.maps(choice, [*others.values(), *foreign], masks.keys() - {index})[index]
             gains[choice] += _iou(map_HW >= 0.5, mask_HW) / len(masks)
     return max(gains, key=gains.__getitem__)
 
@@ -137,10 +135,8 @@ class _Head:
     base_NP : ndarray, float32, (N, P)
         The same on the token grid.
     inputs_NPF : ndarray, float32, (N, P, F)
-        Patches around the prior's mean, of unit variance on average over F.
+        Patches around the group's mean, of unit variance on average over F.
     grid_hw : (int, int)
-    prior_G : ndarray, float64, (F + 1,)
-        Weights and bias that the ridge pulls to.
     """
 
     ids: tuple[str, ...]
@@ -148,21 +144,14 @@ class _Head:
     base_NP: FloatArray
     inputs_NPF: FloatArray
     grid_hw: tuple[int, int]
-    prior_G: FloatArray
 
     @classmethod
-    def of(cls, features: GroupFeatures, base_NHW: FloatArray, probe: LinearProbe | None) -> _Head:
-        """Describe the patches of a group, and start from a probe's logits as `compute_maps` scales them."""
+    def of(cls, features: GroupFeatures, base_NHW: FloatArray) -> _Head:
+        """Describe the patches of a group."""
         grid_hw = features.first.grid_hw
         patches_NPF = np.concatenate(describe_patches(features, "none"), axis=2)
         scale = float(patches_NPF.std((0, 1), dtype=np.float64).mean()) or 1.0
-        if probe is None:
-            mean_F = patches_NPF.mean((0, 1), dtype=np.float64)
-            prior_G = np.zeros(patches_NPF.shape[2] + 1)
-        else:
-            mean_F, gain = probe.mean_F, probe_slope(features) / probe.spread
-            prior_G = np.append(gain * scale * probe.weights_F, gain * probe.bias)
-        patches_NPF -= mean_F.astype(np.float32)
+        patches_NPF -= patches_NPF.mean((0, 1), dtype=np.float64).astype(np.float32)
         patches_NPF /= np.float32(scale)
         return cls(
             ids=tuple(image.id for image in features.group.images),
@@ -170,7 +159,6 @@ class _Head:
             base_NP=np.stack([resize_centred(map_HW, grid_hw).ravel() for map_HW in base_NHW]).astype(np.float32),
             inputs_NPF=patches_NPF,
             grid_hw=grid_hw,
-            prior_G=prior_G,
         )
 
     def sample(self, examples: Mapping[str, Example]) -> dict[int, ProbeSample]:
@@ -192,22 +180,22 @@ class _Head:
                 )
         return samples
 
-    def maps(self, choice: str, shown: Sequence[ProbeSample], own: Mapping[int, ProbeSample]) -> FloatArray:
-        """Maps of a candidate, float32, (N, H, W)."""
+    def maps(self, choice: str, shown: Sequence[ProbeSample], whole: Collection[int]) -> FloatArray:
+        """Maps of a candidate, float32, (N, H, W); `whole`: places of the images whose masks are shown."""
         if choice == UNCHANGED or not shown:
             return self.base_NHW
         samples = [replace(one, weights_M=one.weights_M / len(shown)) for one in shown]
         if choice == MIXTURE:
-            samples.append(self._rest(own))
-        solution_G = _fit(samples, self.prior_G)
+            samples.append(self._rest(whole))
+        solution_G = _fit(samples)
         logits_NP = self.inputs_NPF @ solution_G[:-1].astype(np.float32) + np.float32(solution_G[-1])
         size_hw = self.base_NHW.shape[1:]
         head_NHW = np.stack([resize_centred(map_P.reshape(self.grid_hw), size_hw) for map_P in sigmoid(logits_NP)])
         return blend_maps(self.base_NHW, head_NHW, SHARE)
 
-    def _rest(self, own: Mapping[int, ProbeSample]) -> ProbeSample:
-        """All patches of the images without an example, with the maps that were there for targets."""
-        rest = [index for index in range(len(self.ids)) if index not in own]
+    def _rest(self, whole: Collection[int]) -> ProbeSample:
+        """All patches of the images without a mask, with the maps that were there for targets."""
+        rest = [index for index in range(len(self.ids)) if index not in whole]
         targets_M = self.base_NP[rest].ravel()
         weights_M = np.full(len(targets_M), OTHERS / max(1, self.base_NP.size), np.float32)
         return ProbeSample(
@@ -215,7 +203,7 @@ class _Head:
         )
 
 
-def _fit(samples: Sequence[ProbeSample], prior_G: FloatArray) -> FloatArray:
+def _fit(samples: Sequence[ProbeSample]) -> FloatArray:
     """Weights and, last, the bias that minimise cross entropy plus the ridge; the bias carries none; float64, (G,)."""
     patches_MF = np.concatenate([one.patches_MF for one in samples])
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
@@ -224,11 +212,13 @@ def _fit(samples: Sequence[ProbeSample], prior_G: FloatArray) -> FloatArray:
 
     def loss_and_slope(solution_G: FloatArray) -> tuple[float, FloatArray]:
         logits_M = (patches_MF @ solution_G[:-1].astype(np.float32)).astype(np.float64) + solution_G[-1]
-        away_F = solution_G[:-1] - prior_G[:-1]
+        weights_F = solution_G[:-1]
         entropy = float(weights_M @ (np.logaddexp(0.0, logits_M) - targets_M * logits_M))
         error_M = weights_M * (sigmoid(logits_M) - targets_M)
-        slope_F = error_M.astype(np.float32) @ patches_MF + RIDGE * away_F
-        return entropy + 0.5 * RIDGE * float(away_F @ away_F), np.append(slope_F, error_M.sum())
+        slope_F = error_M.astype(np.float32) @ patches_MF + RIDGE * weights_F
+        return entropy + 0.5 * RIDGE * float(weights_F @ weights_F), np.append(slope_F, error_M.sum())
 
-    found = minimize(loss_and_slope, prior_G, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
+    found = minimize(
+        loss_and_slope, np.zeros(patches_MF.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
+    )
     return np.asarray(found.x)
