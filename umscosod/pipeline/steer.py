@@ -94,8 +94,8 @@ def relabel(
     out : path
         Output folder of a finished `umscosod.label_groups` or `umscosod.predict`.
     examples : path or mapping of str to Example or ndarray, bool, (H, W)
-        All of them: a folder, see `umscosod.steering.examples`, or by image id; an array is a whole mask at the image's own size. The examples of an earlier call do
-        not count any more in the groups of this one.
+        All of them: a folder, see `umscosod.steering.examples`, or by image id; an array is a whole mask at the
+        image's own size. The examples of an earlier call do not count any more in the groups of this one.
     groups : sequence of str, optional
         Groups to relabel. By default those with examples. One without any gets back the masks that it had at first.
     examples_for : {"group", "all"}
@@ -308,7 +308,7 @@ def _check_examples(collection: Collection, examples: Mapping[str, Example | Boo
         for mask_HW in (example.mask_HW, example.not_HW):
             if mask_HW is not None and (mask_HW.dtype != np.bool_ or mask_HW.shape != size_hw):
                 raise DataError(
-                    f"the example of {image_id} is {mask_HW.dtype} of {mask_HW.shape}; its image needs bool of {size_hw}"
+                    f"the example of {image_id} is {mask_HW.dtype} of {mask_HW.shape}; its image needs {size_hw}"
                 )
         if example.says_anything:
             checked[image_id] = example

@@ -194,7 +194,8 @@ def read_examples(folder: Path, groups: Iterable[ImageGroup]) -> dict[str, Examp
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of examples; make it with masks named GROUP/NAME.png")
-    examples, used = {}, set()
+    examples: dict[str, Example] = {}
+    used: set[Path] = set()
     for image in (image for group in groups for image in group.images):
         base = folder / image.output
         files = {"mask": base, "not": base.with_suffix(".not.png"), "points": base.with_suffix(".json")}
@@ -222,8 +223,8 @@ def _read_mask(file: Path, image: ImageRef) -> BoolArray:
         return mask_HW
     if not is_same_aspect(mask_HW.shape, size_hw):
         raise DataError(
-            f"{file} has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {size_hw[1]} x {size_hw[0]}; save it "
-            "at the size of the image"
+            f"{file} has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {size_hw[1]} x {size_hw[0]}; save "
+            "it at the size of the image"
         )
     return resize_mask(mask_HW, size_hw)
 

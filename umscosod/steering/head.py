@@ -1,12 +1,13 @@
-"""A linear head for one group, fitted to what a person shows.
+"""A head for one group, fitted to what a person shows.
 
-The head is logistic regression on patches under a ridge, as the collection's probe is. Two fits see different things:
+Two classifiers of patches, whose logits are averaged at equal size: logistic regression under a ridge, and where masks
+are shown a vote of their patches, weighted by exp(cosine / temperature). Two fits of the first see different things:
 
 - *mixture*: the examples, and beside them, with a quarter of their weight, the maps that were there as soft labels of
   all other patches;
-- *pure*: the examples alone.
+- *examples alone*.
 
-Each is blended with the maps that were there. With two masks or more, the maps that were there and both blends are
+The head is blended with the maps that were there. With two masks or more, the maps that were there and both blends are
 judged on each mask by a fit to the others, and the best is taken; with fewer the mixture is.
 
 Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize
 
-from umscosod.data.blend import blend_maps, sigmoid
+from umscosod.data.blend import blend_maps, logit, sigmoid
 from umscosod.data.resize import resize_centred, resize_mask
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.cleaning import ProbeSample
@@ -32,6 +33,8 @@ OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for a
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
 SHARE = 0.5  # of the head in the blend with the maps that were there
 MARGIN = 0.02  # IoU by which another candidate must beat the mixture
+TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
+_VOTERS = 2000  # most patches that vote
 _STEPS = 60  # of L-BFGS
 
 UNCHANGED, MIXTURE, PURE = "unchanged", "mixture", "examples alone"
@@ -189,9 +192,26 @@ class _Head:
             samples.append(self._rest(whole))
         solution_G = _fit(samples)
         logits_NP = self.inputs_NPF @ solution_G[:-1].astype(np.float32) + np.float32(solution_G[-1])
+        masks = [one for one in shown if len(one.targets_M) == self.base_NP.shape[1]]
+        if masks:
+            nearest_NP = self._vote(masks)
+            logits_NP = logits_NP / _size(logits_NP) + nearest_NP / _size(nearest_NP)
         size_hw = self.base_NHW.shape[1:]
         head_NHW = np.stack([resize_centred(map_P.reshape(self.grid_hw), size_hw) for map_P in sigmoid(logits_NP)])
         return blend_maps(self.base_NHW, head_NHW, SHARE)
+
+    def _vote(self, masks: Sequence[ProbeSample]) -> FloatArray:
+        """Logits of the shares that the patches of the masks most like each patch have; float32, (N, P)."""
+        patches_MF = np.concatenate([one.patches_MF for one in masks])
+        targets_M = np.concatenate([one.targets_M for one in masks])
+        step = -(-len(targets_M) // _VOTERS)
+        voters_MF, targets_M = _unit(patches_MF[::step]), targets_M[::step]
+        votes = []
+        for patches_PF in self.inputs_NPF:
+            cosine_PM = _unit(patches_PF) @ voters_MF.T
+            weights_PM = np.exp((cosine_PM - cosine_PM.max(1, keepdims=True)) / TEMPERATURE)
+            votes.append(weights_PM @ targets_M / weights_PM.sum(1))
+        return logit(np.stack(votes)).astype(np.float32)
 
     def _rest(self, whole: Collection[int]) -> ProbeSample:
         """All patches of the images without a mask, with the maps that were there for targets."""
@@ -201,6 +221,16 @@ class _Head:
         return ProbeSample(
             patches_MF=self.inputs_NPF[rest].reshape(len(targets_M), -1), targets_M=targets_M, weights_M=weights_M
         )
+
+
+def _unit(patches_MF: FloatArray) -> FloatArray:
+    length_M1 = np.linalg.norm(patches_MF, axis=1, keepdims=True)
+    return np.asarray(patches_MF / np.where(length_M1 > 0.0, length_M1, 1.0))
+
+
+def _size(logits_NP: FloatArray) -> float:
+    """Root mean square; 1 where all are 0."""
+    return float(np.sqrt((logits_NP.astype(np.float64) ** 2).mean())) or 1.0
 
 
 def _fit(samples: Sequence[ProbeSample]) -> FloatArray:
