@@ -37,6 +37,14 @@ class Bench(Configured):
             "another program."
         ),
     ] = "all"
+    examples: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="K", help_behavior_hint=""),
+        Doc(
+            "In place of the methods: a simulated curator who shows up to K true masks a group, points, what it is not."
+        ),
+    ] = None
+    seeds: Annotated[int, Doc("Draws of the images that the curator shows.")] = 3
     as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False

@@ -70,6 +70,8 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
 
     if command.shown < 0:
         raise ConfigError(f"--shown must be >= 0, got {command.shown}")
+    if command.examples is not None:
+        return _bench_examples(command, config, command.examples)
     methods = parse_methods(command.methods)
     with ProgressBar() as progress:
         report = run_bench(
@@ -84,6 +86,17 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
     say(save_bench(report, shown=command.shown), end="")
     say(f"\ntables and pictures: {command.out / 'index.html'}")
     return report.exit_code
+
+
+def _bench_examples(command: args.Bench, config: PipelineConfig, most: int) -> int:
+    from umscosod.bench.curator import run_curator, save_curator
+
+    if most < 1 or command.seeds < 1:
+        raise ConfigError(f"--examples and --seeds must be >= 1, got {most} and {command.seeds}")
+    with ProgressBar() as progress:
+        report = run_curator(command.data, command.out, config, most=most, seeds=command.seeds, progress=progress)
+    say(save_curator(report), end="")
+    return 0
 
 
 def ablate(command: args.Ablate, config: PipelineConfig) -> int:

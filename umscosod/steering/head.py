@@ -118,11 +118,12 @@ def _choose(
         others = {other: sample for other, sample in own.items() if other != index}
         for choice in gains:
             map_HW = head.maps(choice, [*others.values(), *foreign], masks.keys() - {index})[index]
-            gains[choice] += _iou(map_HW >= 0.5, mask_HW) / len(masks)
+            gains[choice] += mask_iou(map_HW >= 0.5, mask_HW) / len(masks)
     return max(gains, key=gains.__getitem__)
 
 
-def _iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
+def mask_iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
+    """Intersection over union of two masks; 1 where both are empty."""
     union = np.count_nonzero(first_HW | second_HW)
     return np.count_nonzero(first_HW & second_HW) / union if union else 1.0
 
