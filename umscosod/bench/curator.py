@@ -192,7 +192,7 @@ def _look(steering: Steering, features: GroupFeatures, benchmark: Benchmark) -> 
         names = sorted(truth)
         return [names[place] for place in numpy_generator(seed, features.group.name).permutation(len(names))[:count]]
 
-    confidence = {name: rows[name].confidence for name in truth}
+    confidence = {name: rows[name].confidence or 0.0 for name in truth}
     return _Scene(features=features, truth=truth, found=found, confidence=confidence, draw=draw)
 
 
