@@ -15,6 +15,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
 from umscosod.data.folders import refuse_images_in
+from umscosod.data.mask_rules import MaskValue
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
@@ -55,6 +56,7 @@ def run_bench(
     *,
     as_is: bool = False,
     overwrite: bool = False,
+    mask_value: MaskValue | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> BenchReport:
     """Label every data set by every method with one refinement for all, and score the masks.
@@ -73,6 +75,8 @@ def run_bench(
         Score the maps of other programs as they are; else they are refined like all others.
     overwrite : bool
         Replace results of other settings or images.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground; see `umscosod.evaluate`.
     progress : callable
 
     Returns
@@ -101,7 +105,7 @@ def run_bench(
     notes = list(pair.notes)
     for name, root in datasets.items():
         try:
-            dataset = open_dataset(root, pair, config, progress)
+            dataset = open_dataset(root, pair, config, progress, mask_value)
         except Cancelled:
             raise
         except (UmscosodError, OSError) as error:
@@ -179,8 +183,8 @@ def _run_cell(
         return Cell(
             dataset=name,
             method=entry.name,
-            masks=_score(masks),
-            maps=_score(maps),
+            masks=_score(masks, dataset),
+            maps=_score(maps, dataset),
             predictions={image.id: pair.pred for (_, image), pair in zip(dataset.scored, masks.pairs, strict=True)},
             seconds=seconds,
         )
@@ -251,5 +255,5 @@ def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: 
     return Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
 
 
-def _score(pairing: Pairing) -> Evaluation:
-    return score_pairs(pairing, definition="cosod")
+def _score(pairing: Pairing, dataset: BenchDataset) -> Evaluation:
+    return score_pairs(pairing, definition="cosod", truth_rule=dataset.truth_rule)

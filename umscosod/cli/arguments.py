@@ -32,6 +32,13 @@ Data = Annotated[
 ]
 
 
+MaskValue = Annotated[
+    str | None,
+    tyro.conf.arg(metavar="IDS", help_behavior_hint=NO_HINT),
+    Doc("Ids that are foreground in the ground truths: 15, 1,2 or 1-20, or a colour, '#ff0000'; 255 is then ignored."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
@@ -47,6 +54,7 @@ class Bench:
         ),
     ] = "all"
     as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
+    mask_value: MaskValue = None
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False
     settings: Flat = field(default_factory=Settings)
@@ -175,6 +183,7 @@ class Evaluate:
         Literal["cosod", "sod"],
         Doc("What the figures mean: eval-co-sod's arithmetic (that of the papers' tables) or PySODMetrics'."),
     ] = "cosod"
+    mask_value: MaskValue = None
     worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
     console: Talk = field(default_factory=Console)
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.files import describe_damage, open_atomic
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, read_rle_size, warn_of_faint
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_rle_size
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError, shorten
 from umscosod.pseudo.select import attention_threshold
@@ -275,13 +276,13 @@ class _PersonsMasks:
 
     def __init__(self, max_side_px: int | None) -> None:
         self._max_side_px = max_side_px
-        self._faint: list[Path] = []
+        self._reader = MaskReader()
         self._rescaled: list[Path] = []
 
     def read(self, path: Path, image: ImageRef, row: dict[str, Any] | None) -> PseudoLabel:
         """Take a mask as the label of its image; UnfitMaskError where it cannot be."""
         try:
-            mask_HW = read_mask(path, faint=self._faint)
+            mask_HW = self._reader.read(path).foreground
             size_hw, _ = read_upright_size(image.path)
         except DataError as error:
             raise UnfitMaskError(str(error)) from error
@@ -307,7 +308,7 @@ class _PersonsMasks:
 
     def warn(self) -> None:
         """Log one line for each kind met."""
-        warn_of_faint(self._faint)
+        self._reader.warn()
         if self._rescaled:
             _log.warning(
                 "%d masks made by hand have the aspect of their images and another size (%s is one): they are rescaled",

@@ -14,13 +14,16 @@ from PIL import Image
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import read_upright_size
+from umscosod.data.mask_rules import MaskValue
+from umscosod.data.mask_values import RawMask, open_mask, read_array
 from umscosod.errors import DataError, count_of
+from umscosod.evaluation.reading import Readers, decide_truth_rule, open_readers
 from umscosod.evaluation.scores import Definition
-from umscosod.evaluation.scoring import Suspicious, Tally, fit_to_truth, open_grey, read_pair
+from umscosod.evaluation.scoring import Pictures, Tally, fit_to_truth, open_prediction
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH, dataset_folder, store_values
 from umscosod.integrations.fiftyone.runs.jobs import read_rows
 from umscosod.progress import ProgressFn
-from umscosod.types import ByteArray
+from umscosod.types import BoolArray, ByteArray
 
 logger = logging.getLogger(__name__)
 
@@ -224,11 +227,20 @@ class Measured(Tally):
     counts : list of (int, int, int, int)
         Pixels of each pair: background right, false object, missed object, object right.
     left_out : list of LeftOut
+    readers : Readers
     """
 
+    readers: Readers
     labels: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[int, int, int, int]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of the pictures, a line each."""
+        notes = [f"ground truths: {self.readers.sentence}"] if self.readers.sentence else []
+        if ignored := self.readers.truth.n_ignored:
+            notes.append(f"{ignored / self.n_pixels:.2%} of the pixels are ignored, in no measure")
+        return [*notes, *self.suspicious.notes(), *self.readers.notes()]
 
 
 def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str | None) -> list[PairRow]:
@@ -277,6 +289,7 @@ def measure_pairs(
     definition: Definition,
     group_field: str | None,
     report: Callable[[int, int], None],
+    mask_value: MaskValue | None = None,
 ) -> Measured:
     """Measure each pair of a flat view; one pair is in memory at a time.
 
@@ -288,35 +301,51 @@ def measure_pairs(
     definition : {"cosod", "sod"}
     report : callable
         Called as ``(done, total)`` after each pair.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground.
 
     Returns
     -------
     Measured
         It omits and names samples without a prediction or a ground truth, or with an unreadable one.
+
+    Raises
+    ------
+    DataError
+        The ground truths hold several ids and no `mask_value` is given, or every ground truth is empty.
+    ConfigError
+        The mask value is none.
     """
-    measured = Measured(definition=definition)
     rows = read_pair_rows(view, pred_field, gt_field, group_field)
+    truths = [row for row in rows if row.gt_id is not None]
+    where = f"field {gt_field!r}"
+    rule = decide_truth_rule(truths, where, mask_value, look=lambda row: _open_truth(view, row, gt_field).look)
+    readers = open_readers(rule, [Path(row.pred_path) for row in rows if row.pred_path])
+    measured = Measured(definition=definition, readers=readers)
     for done, row in enumerate(rows, start=1):
         try:
-            pred_HW, gt_HW = _load(view, row, pred_field, gt_field, measured.suspicious)
+            _add(measured, row, _load(view, row, pred_field, gt_field, measured))
         except DataError as error:
             measured.left_out.append(LeftOut(sample_id=row.sample_id, image=row.image, reason=str(error)))
-        else:
-            _add(measured, row, pred_HW, gt_HW)
         report(done, len(rows))
+    if measured.images:
+        readers.truth.check_any(where)
     measured.suspicious.warn()
+    readers.warn()
     return measured
 
 
-def _add(measured: Measured, row: PairRow, pred_HW: ByteArray, gt_HW: ByteArray) -> None:
+def _add(measured: Measured, row: PairRow, pictures: Pictures) -> None:
     pred, gt = Path(row.pred_path or row.image), Path(row.gt_path or row.image)
-    measured.add(row.sample_id, row.group, pred_HW, gt_HW, pred=pred, gt=gt)
+    measured.add(row.sample_id, row.group, pictures, pred=pred, gt=gt)
     measured.labels.append((str(row.gt_id), str(row.pred_id)))
-    measured.counts.append(count_pixels(pred_HW, gt_HW))
+    measured.counts.append(count_pixels(pictures.pred_HW, pictures.gt_HW, pictures.ignored_HW))
 
 
-def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, int]:
-    """Count the pixels that are background right, false object, missed object, object right.
+def count_pixels(
+    pred_HW: ByteArray, gt_HW: ByteArray, ignored_HW: BoolArray | None = None
+) -> tuple[int, int, int, int]:
+    """Count the pixels that are background right, false object, missed object, object right; ignored ones are none.
 
     Examples
     --------
@@ -324,13 +353,12 @@ def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, i
     (2, 1, 0, 1)
     """
     code_HW = 2 * (gt_HW >= OBJECT_LEVEL).astype(np.uint8) + (pred_HW >= OBJECT_LEVEL)
-    background, false_object, missed, right = np.bincount(code_HW.ravel(), minlength=4).tolist()
+    codes = code_HW.ravel() if ignored_HW is None else code_HW[~ignored_HW]
+    background, false_object, missed, right = np.bincount(codes, minlength=4).tolist()
     return background, false_object, missed, right
 
 
-def _load(
-    view: Any, row: PairRow, pred_field: str, gt_field: str, suspicious: Suspicious
-) -> tuple[ByteArray, ByteArray]:
+def _load(view: Any, row: PairRow, pred_field: str, gt_field: str, measured: Measured) -> Pictures:
     """Read both pictures of a sample, at the size of the ground truth.
 
     Raises
@@ -341,20 +369,29 @@ def _load(
     for what, name, label in (("prediction", pred_field, row.pred_id), ("ground truth", gt_field, row.gt_id)):
         if label is None:
             raise DataError(f"no {what}: the field {name!r} is empty")
-    if row.pred_path and row.gt_path:
-        return read_pair(Path(row.pred_path), Path(row.gt_path), suspicious)
-    prediction = open_grey(Path(row.pred_path), suspicious) if row.pred_path else _from_database(view, row, pred_field)
-    truth = open_grey(Path(row.gt_path), suspicious) if row.gt_path else _from_database(view, row, gt_field)
-    return fit_to_truth(prediction, truth)
+    suspicious = measured.suspicious
+    raw = _open_truth(view, row, gt_field)
+    truth = measured.readers.truth.apply(raw, row.gt_path or row.image)
+    if row.pred_path:
+        prediction = open_prediction(Path(row.pred_path), measured.readers, suspicious)
+    else:
+        prediction = Image.fromarray(to_bytes(_from_database(view, row, pred_field), pred_field)).convert("L")
+    return fit_to_truth(prediction, truth, suspicious, Path(row.pred_path or row.image))
 
 
-def _from_database(view: Any, row: PairRow, name: str) -> Image.Image:
-    """Return a picture stored in the sample itself, as 8-bit grey."""
+def _open_truth(view: Any, row: PairRow, gt_field: str) -> RawMask:
+    if row.gt_path:
+        return open_mask(Path(row.gt_path))
+    return read_array(_from_database(view, row, gt_field), gt_field)
+
+
+def _from_database(view: Any, row: PairRow, name: str) -> np.ndarray[Any, Any]:
+    """Return a picture stored in the sample itself."""
     label = view.select(row.sample_id).first()[name]
     values = label.get_map() if hasattr(label, "get_map") else label.get_mask()
     if values is None:
         raise DataError(f"the label in {name!r} has neither a file nor a picture of its own; make it again")
-    return Image.fromarray(to_bytes(np.asarray(values), name)).convert("L")
+    return np.asarray(values)
 
 
 def to_bytes(values: np.ndarray[Any, Any], name: str) -> ByteArray:

@@ -10,13 +10,12 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.utils.data as foud
-import numpy as np
 
 from umscosod.data.benchmarks import open_benchmark
 from umscosod.data.folders import iter_images, walk_files
 from umscosod.data.groups import groups_from_folder
+from umscosod.data.mask_rules import decide_rule
 from umscosod.errors import DataError
-from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import SUFFIXES, name_some
 from umscosod.export.folder import path_inside
 from umscosod.export.report import read_report
@@ -24,7 +23,6 @@ from umscosod.integrations.fiftyone.runs.fields import TARGETS
 from umscosod.types import Labelled, Status
 
 REPORT = "report.json"
-_LOOKED_AT = 16  # number of files, evenly spread, that decide between masks and maps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,16 +167,9 @@ class PredictionFolder:
 
 
 def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
-    """Whether pictures hold only two values, 0 and 255 or 0 and 1; an evenly spread sample of them is read."""
-    pictures = [one.picture for one in predictions.values() if one.picture is not None]
-    for path in pictures[:: max(1, len(pictures) // _LOOKED_AT)]:
-        try:
-            values = np.unique(np.asarray(open_grey(path)))
-        except DataError:  # reported when it is imported
-            continue
-        if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
-            return False
-    return True
+    """Whether pictures hold but one value beside 0, or ids, indices or colours; an evenly spread sample is read."""
+    rule = decide_rule([one.picture for one in predictions.values() if one.picture is not None])
+    return rule.kind != "half" or set(rule.found) <= {0, rule.white}
 
 
 def _walk(folder: Path) -> Iterable[tuple[PurePosixPath, Prediction]]:

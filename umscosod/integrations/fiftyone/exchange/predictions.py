@@ -13,8 +13,10 @@ from PIL import Image
 
 from umscosod.config import PipelineConfig
 from umscosod.data.files import real_path
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import read_mask, warn_of_faint, write_png_atomic
+from umscosod.data.mask_rules import MaskRule, decide_rule
+from umscosod.data.masks import write_png_atomic
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import name_some
@@ -106,6 +108,8 @@ def import_predictions(
     if not matching.found:
         raise DataError(_nothing_fits(predictions, wanted))
     has_maps = _has_maps(view._dataset, field, predictions, matching.found, kind)
+    rule = _rule_of(matching.found, has_maps=has_maps)
+    rule.check_clear(str(source))
     job = Job(
         key=field,
         method=METHOD,
@@ -118,7 +122,7 @@ def import_predictions(
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
-        return _do_part(part, predictions, threshold, has_maps=has_maps, progress=progress)
+        return _do_part(part, predictions, threshold, rule, has_maps=has_maps, progress=progress)
 
     report = run_job(view.select(list(matching.found)), job, work, progress)
     return _with_unmatched(report, matching, wanted)
@@ -156,6 +160,12 @@ def _has_maps(
     return not looks_like_masks(found) if kind == "auto" else kind == "map"
 
 
+def _rule_of(found: Mapping[str, Prediction], *, has_maps: bool) -> MaskRule:
+    """Decide how the masks are read; masks that are made of maps need no rule."""
+    masks = [one.mask or (None if has_maps else one.picture) for one in found.values()]
+    return decide_rule([path for path in masks if path is not None])
+
+
 def _with_unmatched(report: RunReport, matching: Matching, wanted: list[Wanted]) -> RunReport:
     """Add the samples without a prediction, and the predictions that fit no sample."""
     left = [
@@ -181,7 +191,13 @@ def _with_unmatched(report: RunReport, matching: Matching, wanted: list[Wanted])
 
 
 def _do_part(
-    part: Part, predictions: PredictionFolder, threshold: float, *, has_maps: bool, progress: ProgressFn
+    part: Part,
+    predictions: PredictionFolder,
+    threshold: float,
+    rule: MaskRule,
+    *,
+    has_maps: bool,
+    progress: ProgressFn,
 ) -> LabelReport:
     """Copy the predictions of a part's samples, one at a time; a bad one becomes a failed row."""
     from umscosod.pipeline import LabelReport
@@ -190,7 +206,7 @@ def _do_part(
     images = [(group.name, image) for group in part.groups for image in group.images]
     matching = predictions.match(Wanted(id=image.id, image=image.path, group=group) for group, image in images)
     rows = []
-    faint: list[Path] = []
+    reader = MaskReader(rule)
     for done, (group, image) in enumerate(images):
         progress(done, len(images), STAGE)
         row = Labelled(image_id=image.id, group=group, output=image.output, status=Status.FAILED)
@@ -199,10 +215,10 @@ def _do_part(
             rows.append(replace(row, reason=matching.problems[image.id]))
             continue
         try:
-            rows.append(_import_sample(part, image, row, prediction, threshold, faint, has_maps=has_maps))
+            rows.append(_import_sample(part, image, row, prediction, threshold, reader, has_maps=has_maps))
         except DataError as error:
             rows.append(replace(row, reason=str(error)))
-    warn_of_faint(faint)
+    reader.warn()
     progress(len(images), len(images), STAGE)
     return LabelReport(rows=tuple(rows), out=part.folder, seconds=time.monotonic() - started)
 
@@ -213,7 +229,7 @@ def _import_sample(
     row: Labelled,
     prediction: Prediction,
     threshold: float,
-    faint: list[Path],
+    reader: MaskReader,
     *,
     has_maps: bool,
 ) -> Labelled:
@@ -225,12 +241,12 @@ def _import_sample(
     map_file = prediction.map if told is not None else prediction.picture
     grey_HW = _read_map(map_file, size_hw) if has_maps and map_file is not None else None
     if told is not None and prediction.mask is not None:
-        mask_HW = _read_mask(prediction.mask, size_hw, faint)
+        mask_HW = _read_mask(prediction.mask, size_hw, reader)
     elif grey_HW is not None:
         mask_HW = grey_HW >= threshold * _WHITE
     else:
         assert prediction.picture is not None, "a prediction is a row of a report or a picture"
-        mask_HW = _read_mask(prediction.picture, size_hw, faint)
+        mask_HW = _read_mask(prediction.picture, size_hw, reader)
     if grey_HW is not None:
         write_png_atomic(path_inside(part.folder, f"maps/{image.output}"), grey_HW)
     write_png_atomic(path_inside(part.folder, f"masks/{image.output}"), mask_HW.astype(np.uint8) * np.uint8(_WHITE))
@@ -247,9 +263,9 @@ def _read_map(path: Path, size_hw: tuple[int, int]) -> ByteArray:
     return np.asarray(_resize(open_grey(path), size_hw))
 
 
-def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
+def _read_mask(path: Path, size_hw: tuple[int, int], reader: MaskReader) -> Any:
     """Read a mask at the size of its image, bool (H, W); another size is resized smoothly and thresholded at half."""
-    mask_HW = read_mask(path, faint=faint)
+    mask_HW = reader.read(path).foreground
     if mask_HW.shape == size_hw:
         return mask_HW
     grey = Image.fromarray(mask_HW.astype(np.uint8) * np.uint8(_WHITE))

@@ -17,7 +17,8 @@ import numpy as np
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import check_regular, open_picture, read_upright_size, reading
-from umscosod.data.masks import encode_png, flatten_alpha
+from umscosod.data.mask_values import flatten_alpha
+from umscosod.data.masks import encode_png
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.review.listing import (
     ReviewRow,
