@@ -113,6 +113,8 @@ def run_bench(
             continue
         encoding[name] = dataset.encoding_s
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
+        if not dataset.truth_rule.is_plain:
+            notes.append(f"{name}: ground truths of {dataset.truth_rule.sentence}")
         if dataset.unreadable:
             notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
         failed: set[str] = set()

@@ -299,7 +299,8 @@ def _number_rule(looks: Sequence[Look]) -> MaskRule:
     if not ids:
         if form == "index":
             return _values_rule(form, (BYTE,), None, found)
-        return replace(soft, sentence=f"0 and {white:g}")
+        depth = " in more than 8 bits" if soft.is_wide and white == BYTE else ""
+        return replace(soft, sentence=f"0 and {white:g}{depth}")
     if form == "number" and not _are_ids(looks, ids):
         return soft
     both = [look for look in with_white if set(look.values) & ids]

@@ -97,7 +97,7 @@ def _prediction_reader(paths: Sequence[Path]) -> MaskReader | None:
         )
     if not _is_mask(rule):
         return None
-    logger.info("predictions: %s; scored as 0 and 255", rule.sentence)
+    logger.warning("predictions are masks of %s; they are scored as 0 and 255 (%s is one)", rule.sentence, paths[0])
     return MaskReader(rule)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from umscosod.cli import main
 from umscosod.data.foreign import MaskReader
-from umscosod.data.mask_rules import decide_rule
+from umscosod.data.mask_rules import decide_rule, parse_mask_value
+from umscosod.data.mask_values import read_array
+from umscosod.data.masks import read_mask
 from umscosod.errors import ConfigError, DataError
+from umscosod.evaluation import compute_measures, evaluate
 
 MASK = np.zeros((12, 16), bool)
 MASK[3:9, 4:12] = True
@@ -42,13 +47,6 @@ def painted(colour: Sequence[int], ground: Sequence[int] = (0, 0, 0), where: np.
 def soft(top: int) -> np.ndarray:
     column = np.linspace(0, top, MASK.shape[1]).astype(np.uint8)
     return np.tile(column, (MASK.shape[0], 1)) * 1 + np.arange(12, dtype=np.uint8)[:, None] // 6
-
-
-def turned(image: Image.Image) -> Image.Image:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image.info["exif"] = exif.tobytes()
-    return image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,3 +218,179 @@ def test_a_foreign_mask_is_read_as_what_it_is_or_not_without_a_word(tmp_path: Pa
 def assert_found(pattern: str, text: str) -> None:
     with pytest.raises(ValueError, match=pattern):
         raise ValueError(text)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.mask_value and len(case.files) == 1])
+def test_a_single_file_is_a_folder_of_its_own(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    case = CASES[name]
+    (path,) = write(tmp_path, case.files)
+    if case.error:
+        with pytest.raises(DataError, match=r"0\.png: holds the .* save the object as 255 and all else as 0"):
+            read_mask(path)
+        return
+    np.testing.assert_array_equal(read_mask(path), case.masks[0])
+    if case.ignored is not None:
+        assert "hold 255 beside their ids" in caplog.text
+    else:
+        assert bool(caplog.records) == bool(case.warns)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.uint16, np.float32, np.float64])
+def test_a_mask_in_a_database_is_read_alike(dtype: type) -> None:
+    raw = read_array(MASK.astype(dtype), "gt")
+    np.testing.assert_array_equal(MaskReader().apply(raw, "a").foreground, MASK)
+    with pytest.raises(DataError, match="numbers"):
+        read_array(np.zeros((2, 2, 2, 2), dtype), "gt")
+
+
+def test_an_orientation_is_applied_to_colours_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(np.rot90(painted((255, 0, 0)))).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), MASK)
+
+
+@pytest.mark.parametrize("given", ["", "x", "1,,2", "-3", "#12345", 0, [], True, "1-x"])
+def test_what_is_no_mask_value_is_refused(given: object) -> None:
+    with pytest.raises(ConfigError):
+        parse_mask_value(given)  # type: ignore[arg-type]
+
+
+# Tried as a new user would: each of these scored IoU 0 for a perfect prediction.
+SCORED_ZERO: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | Image.Image]] = {
+    "0 and 1": lambda mask, rim: mask.astype(np.uint8),
+    "palette index 1": lambda mask, rim: palette(mask, VOC),
+    "ids up to 127": lambda mask, rim: mask.astype(np.uint8) * np.uint8(127),
+    "red on black": lambda mask, rim: painted((255, 0, 0), where=mask),
+    "a rim of 255": lambda mask, rim: mask.astype(np.uint8) + rim.astype(np.uint8) * np.uint8(255),
+}
+
+
+def make_folders(root: Path, make: Callable[[np.ndarray, np.ndarray], np.ndarray | Image.Image]) -> tuple[str, str]:
+    for number, shift in enumerate((0, 1, 2)):
+        mask, rim = np.roll(MASK, shift, 1), np.roll(RIM, shift, 1)
+        write(root / "gt" / f"group{number}", [make(mask, rim)])
+        write(root / "pred" / f"group{number}", [mask.astype(np.uint8) * np.uint8(255)])
+    return str(root / "pred"), str(root / "gt")
+
+
+@pytest.mark.parametrize("name", SCORED_ZERO)
+@pytest.mark.parametrize("definition", ["cosod", "sod"])
+def test_a_perfect_prediction_scores_one_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, definition: str
+) -> None:
+    folders = make_folders(tmp_path, SCORED_ZERO[name])
+    assert main(["evaluate", *folders, "--json", "--definition", definition]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["dataset"]["mae"], result["dataset"]["iou"]) == (0, 1)
+    assert result["dataset"]["s"] == pytest.approx(1, abs=1e-6)
+    assert result["dataset"]["f_max"] == pytest.approx(1, abs=1e-6)
+    assert result["dataset"]["e_max"] == pytest.approx(1, abs=0.01)
+    assert "is foreground" in result["mask_rule"]
+    assert (result["ignored_share"] > 0) == (name == "a rim of 255")
+    assert main(["evaluate", *folders]) == 0
+    table = capsys.readouterr().out
+    assert "masks: " in table
+    assert ("of the pixels, in no measure" in table) == (name == "a rim of 255")
+
+
+def test_ids_ask_on_the_command_line_and_the_flag_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = make_folders(tmp_path, lambda mask, rim: mask.astype(np.uint8) + rim.astype(np.uint8) * np.uint8(2))
+    assert main(["evaluate", *folders]) == 2
+    assert "holds the values 0, 1, 2, so several could be the object" in capsys.readouterr().err
+    assert main(["evaluate", *folders, "--json", "--mask-value", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"]["iou"] == 1
+    assert main(["evaluate", *folders, "--json", "--mask-value", "1,2"]) == 0
+    assert 0.4 < json.loads(capsys.readouterr().out)["dataset"]["iou"] < 1
+    assert main(["evaluate", *folders, "--mask-value", "9"]) == 2
+    assert "no mask holds the mask value 9; they hold 0, 1, 2" in capsys.readouterr().err
+
+
+def test_a_folder_of_empty_masks_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = make_folders(tmp_path, lambda mask, rim: FINE // 2)
+    assert main(["evaluate", *folders]) == 2
+    assert "3 masks, and every one is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["0 and 1", "palette index 1", "red on black"])
+def test_predictions_that_grey_would_darken_are_scaled_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    gt, pred = make_folders(tmp_path, SCORED_ZERO[name])  # exchanged
+    result = evaluate(pred, gt)
+    assert (result.dataset.mae, result.dataset.iou) == (0, 1)
+    assert "predictions are masks of" in caplog.text
+
+
+@pytest.mark.parametrize("definition", ["cosod", "sod"])
+def test_no_value_at_an_ignored_pixel_changes_a_score(definition: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        gt = (rng.random((30, 40)) < 0.3).astype(np.uint8) * np.uint8(255)
+        pred = rng.integers(20, 200, gt.shape).astype(np.uint8)
+        ignored = rng.random(gt.shape) < 0.2
+        wanted = compute_measures(pred, gt, definition, ignored_HW=ignored)  # type: ignore[arg-type]
+        for _ in range(3):
+            noise = rng.integers(0, 256, (2, *gt.shape)).astype(np.uint8)
+            got = compute_measures(
+                np.where(ignored, noise[0], pred),
+                np.where(ignored, noise[1] // 128 * np.uint8(255), gt),
+                definition,  # type: ignore[arg-type]
+                ignored_HW=ignored,
+            )
+            assert_equal(got, wanted)
+
+
+@pytest.mark.parametrize("definition", ["cosod", "sod"])
+def test_an_ignored_border_scores_like_a_picture_without_it(definition: str) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        gt = np.zeros((30, 40), np.uint8)
+        gt[4:18, 6:25] = 255
+        pred = rng.integers(0, 256, gt.shape).astype(np.uint8)
+        ignored = np.zeros(gt.shape, bool)
+        ignored[24:], ignored[:, 33:] = True, True
+        got = compute_measures(pred, gt, definition, ignored_HW=ignored)  # type: ignore[arg-type]
+        cut = (np.ascontiguousarray(picture[:24, :33]) for picture in (pred, gt))
+        assert_equal(got, compute_measures(*cut, definition))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("definition", ["cosod", "sod"])
+def test_a_perfect_prediction_of_the_kept_pixels_scores_one(definition: str) -> None:
+    rng = np.random.default_rng(2)
+    gt = M8 * np.uint8(255)
+    for ignored in (RIM, rng.random(gt.shape) < 0.5, LEFT | RIM):
+        pred = np.where(ignored, rng.integers(0, 256, gt.shape).astype(np.uint8), gt)
+        got = compute_measures(pred, gt, definition, ignored_HW=ignored)  # type: ignore[arg-type]
+        n = int((~ignored).sum())
+        assert (got.mae, got.iou, got.f_adaptive) == (0, 1, pytest.approx(1))
+        assert got.s == pytest.approx(1)
+        assert got.curves.f_T.max() == pytest.approx(1)
+        assert got.curves.e_T.max() == pytest.approx(n / (n - 1))
+        assert got.e_adaptive == pytest.approx(n / (n - 1))
+
+
+def test_ignored_pixels_must_fit_and_leave_some(tmp_path: Path) -> None:
+    gt = M8 * np.uint8(255)
+    with pytest.raises(DataError, match="nothing is left to score"):
+        compute_measures(gt, gt, ignored_HW=MASK | True)
+    with pytest.raises(DataError, match="ignored pixels must be bool"):
+        compute_measures(gt, gt, ignored_HW=gt)  # type: ignore[arg-type]
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)  # as many levels as there can be
+    ignored = levels > 253
+    assert compute_measures(levels, levels, ignored_HW=ignored).mae == 0
+    write(tmp_path / "gt", [M8, M8 * 0 + 255])
+    write(tmp_path / "pred", [gt, gt])
+    with pytest.raises(DataError, match=r"1\.png"):
+        evaluate(tmp_path / "pred", tmp_path / "gt", mask_value=1)
+
+
+def assert_equal(got: object, wanted: object) -> None:
+    for name in ("mae", "f_adaptive", "e_adaptive", "s", "iou", "is_s_undefined"):
+        assert getattr(got, name) == getattr(wanted, name), name
+    for name in ("precision_T", "recall_T", "f_T", "e_T"):
+        np.testing.assert_array_equal(
+            getattr(got.curves, name),  # type: ignore[attr-defined]
+            getattr(wanted.curves, name),  # type: ignore[attr-defined]
+        )

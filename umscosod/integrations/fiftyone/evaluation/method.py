@@ -17,8 +17,8 @@ import fiftyone.core.utils as fou
 import fiftyone.utils.eval.segmentation as fous
 import numpy as np
 
-from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.data.mask_rules import MaskValue
+from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
 from umscosod.evaluation.scoring import MEASURES, Measure
 from umscosod.integrations.fiftyone.evaluation.pairs import LeftOut, Measured, measure_pairs
