@@ -18,7 +18,7 @@ from pathlib import Path
 from umscosod import PipelineConfig, load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.demo.compose import make_groups
-from umscosod.grouping import Grouping, discover_groups
+from umscosod.grouping.discover import Grouping, discover_groups
 
 
 def purity(pairs: list[tuple[str, str]]) -> float:

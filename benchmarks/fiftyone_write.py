@@ -73,20 +73,14 @@ def iter_items(ids: list[str], folder: Path, rss: list[int]) -> Iterator[Any]:
     import psutil
 
     from umscosod.integrations.fiftyone.runs.fields import LabelItem
-    from umscosod.types import Status
+    from umscosod.types import Labelled, Status
 
     process = psutil.Process()
     for number, sample_id in enumerate(ids):
         if number % 64 == 0:
             rss.append(process.memory_info().rss)
-        yield LabelItem(
-            sample_id=sample_id,
-            mask_path=folder / "mask.png",
-            map_path=folder / "map.png",
-            confidence=0.5,
-            status=Status.LABELLED,
-            reason="",
-        )
+        row = Labelled(image_id=sample_id, group="", output="", status=Status.LABELLED, confidence=0.5)
+        yield LabelItem(row=row, mask_path=folder / "mask.png", map_path=folder / "map.png")
     rss.append(process.memory_info().rss)
 
 
@@ -130,7 +124,7 @@ def measure(folder: Path, count: int) -> None:
         declare_fields(dataset, field)
     rss: list[int] = []
     start = time.perf_counter()
-    written = write_labels(dataset, "cosal", "cosal", iter_items(ids, folder, rss))
+    written = write_labels(dataset, "cosal", iter_items(ids, folder, rss))
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     write_plainly(dataset, "plain", ids, folder)

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from umscosod.config.io import load_config
-from umscosod.network.model import build_network
-from umscosod.network.predict import predict_maps
+from umscosod.network.model import build_network, predict_maps
 from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef
 
 GRIDS, DIMS, SIZE = (28, 14), (37, 36), 224

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import platform
 import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 
 from umscosod.errors import UmscosodError, count_of, one_line
 
-OLDEST_PYTHON = (3, 11)
 LOW_DISK_BYTES = 1_000_000_000
 _OPENCV = ("opencv-python", "opencv-python-headless")
 _GB = 1e9
@@ -50,7 +47,7 @@ def run_checks() -> list[Check]:
     list of Check
         What is required first, then what is optional.
     """
-    checks = [
+    return [
         check_python(),
         check_torch(),
         check_opencv(),
@@ -62,7 +59,6 @@ def run_checks() -> list[Check]:
         check_database(),
         check_plugin(),
     ]
-    return checks
 
 
 def format_checks(checks: Sequence[Check]) -> str:
@@ -80,16 +76,22 @@ def format_checks(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
+def _fine(name: str, message: str) -> Check:
+    return Check(name=name, ok=True, message=message)
+
+
+def _broken(name: str, message: str, cure: str) -> Check:
+    return Check(name=name, ok=False, message=message, cure=cure)
+
+
+def _missing(name: str, message: str, cure: str) -> Check:
+    return Check(name=name, ok=None, message=message, cure=cure)
+
+
 def check_python() -> Check:
-    """Python itself, and this package."""
-    version = platform.python_version()
-    is_new_enough = sys.version_info >= OLDEST_PYTHON
-    return Check(
-        name="python",
-        ok=is_new_enough,
-        message=f"Python {version}, umscosod {_version('umscosod') or 'from a checkout, not installed'}",
-        cure="" if is_new_enough else "install Python 3.11 or 3.12 and make a new environment with it",
-    )
+    """Python itself, and this package; an older Python than it needs cannot import it."""
+    package = _version("umscosod") or "from a checkout, not installed"
+    return _fine("python", f"Python {platform.python_version()}, umscosod {package}")
 
 
 def check_torch() -> Check:
@@ -98,8 +100,8 @@ def check_torch() -> Check:
     versions = ", ".join(f"{name} {_version(name) or 'missing'}" for name in names)
     if problem := _import_problem(*names):
         cure = "pip install --upgrade torch torchvision timm, all three in one command so that their versions match"
-        return Check(name="torch", ok=False, message=f"{versions}: {problem}", cure=cure)
-    return Check(name="torch", ok=True, message=versions)
+        return _broken("torch", f"{versions}: {problem}", cure)
+    return _fine("torch", versions)
 
 
 def check_opencv() -> Check:
@@ -108,38 +110,39 @@ def check_opencv() -> Check:
     versions = ", ".join(f"{name} {version or 'missing'}" for name, version in found.items())
     installed = [version for version in found.values() if version]
     if not installed:
-        return Check(name="opencv", ok=False, message=versions, cure="pip install 'opencv-python>=4.10,<5'")
-    cure = _opencv_cure(installed[0])
+        return _broken("opencv", versions, "pip install 'opencv-python>=4.10,<5'")
+    both = " ".join(f"{name}=={installed[0]}" for name in _OPENCV)
+    cure = f"pip uninstall -y {' '.join(_OPENCV)} && pip install {both}"
     if problem := _import_problem("cv2"):
         cure = f"{cure}; Debian and Ubuntu may also need: apt-get install libgl1 libglib2.0-0"
-        return Check(name="opencv", ok=False, message=f"{versions}: {problem}", cure=cure)
+        return _broken("opencv", f"{versions}: {problem}", cure)
     cv2: Any = importlib.import_module("cv2")
     loaded = str(cv2.__version__)
     if len(set(installed)) > 1 or not installed[0].startswith(loaded):
-        return Check(
-            name="opencv", ok=False, message=f"{versions}; cv2 says {loaded}: they overwrite each other", cure=cure
-        )
-    return Check(name="opencv", ok=True, message=f"{versions}; cv2 {loaded}")
+        return _broken("opencv", f"{versions}; cv2 says {loaded}: they overwrite each other", cure)
+    return _fine("opencv", f"{versions}; cv2 {loaded}")
 
 
 def check_disk() -> list[Check]:
     """Free space for the feature cache and for the working folder."""
+    from umscosod.features.cache import FeatureCache
+
     checks = []
     cure = (
         "make room, work in another folder, or set UMSCOSOD_CACHE to another disk (umscosod features prune --max-gb N)"
     )
-    for name, ask in (
-        ("disk, cache", _free_for_cache),
-        ("disk, here", _free_here),
-    ):
+    places: dict[str, Callable[[], int]] = {
+        "disk, cache": lambda: FeatureCache().free_bytes(),
+        "disk, here": lambda: shutil.disk_usage(Path.cwd()).free,
+    }
+    for name, ask in places.items():
         try:
             free = ask()
         except (UmscosodError, OSError) as error:
-            checks.append(Check(name=name, ok=False, message=str(error), cure=cure))
+            checks.append(_broken(name, str(error), cure))
             continue
-        is_enough = free >= LOW_DISK_BYTES
         message = f"{free / _GB:.1f} GB free"
-        checks.append(Check(name=name, ok=is_enough, message=message, cure="" if is_enough else cure))
+        checks.append(_fine(name, message) if free >= LOW_DISK_BYTES else _broken(name, message, cure))
     return checks
 
 
@@ -147,15 +150,12 @@ def check_cache() -> Check:
     """Size of the feature cache."""
     from umscosod.features.cache import FeatureCache, format_bytes
 
+    name = "feature cache"
     try:
         stats = FeatureCache().stats()
     except (UmscosodError, OSError) as error:
-        return Check(name="feature cache", ok=False, message=str(error), cure="set UMSCOSOD_CACHE to a folder of yours")
-    return Check(
-        name="feature cache",
-        ok=True,
-        message=f"{stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}",
-    )
+        return _broken(name, str(error), "set UMSCOSOD_CACHE to a folder of yours")
+    return _fine(name, f"{stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}")
 
 
 def check_crf() -> Check:
@@ -163,41 +163,36 @@ def check_crf() -> Check:
     from umscosod.refine.crf import CURE
 
     if problem := _import_problem("pydensecrf.densecrf"):
-        return Check(name="dense CRF", ok=None, message=f"{problem}; masks are refined without it", cure=CURE)
-    return Check(name="dense CRF", ok=True, message=f"pydensecrf2 {_version('pydensecrf2') or 'of unknown version'}")
+        return _missing("dense CRF", f"{problem}; masks are refined without it", CURE)
+    return _fine("dense CRF", f"pydensecrf2 {_version('pydensecrf2') or 'of unknown version'}")
 
 
 def check_gpu() -> Check:
     """Whether torch sees an accelerator."""
     if problem := _import_problem("torch"):
-        return Check(name="GPU", ok=None, message=f"unknown: {problem}", cure="mend torch first")
+        return _missing("GPU", f"unknown: {problem}", "mend torch first")
     import torch
 
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        return Check(name="GPU", ok=True, message=f"CUDA {torch.version.cuda}: {names}")
+        return _fine("GPU", f"CUDA {torch.version.cuda}: {names}")
     if torch.backends.mps.is_available():
-        return Check(name="GPU", ok=True, message="MPS")
+        return _fine("GPU", "MPS")
     cure = "none needed: everything runs on the CPU; with an NVIDIA card, install its driver and a CUDA build of torch"
-    return Check(name="GPU", ok=None, message="torch sees no CUDA or MPS device", cure=cure)
+    return _missing("GPU", "torch sees no CUDA or MPS device", cure)
 
 
 def check_weights() -> list[Check]:
     """Whether weights of each vision transformer are at hand."""
-    from umscosod.features.specs import VIT_SPECS
-
     if problem := _import_problem("torch", "timm"):
-        return [Check(name="weights", ok=None, message=f"unknown: {problem}", cure="mend torch first")]
-    from umscosod.features.specs import find_weights
+        return [_missing("weights", f"unknown: {problem}", "mend torch first")]
+    from umscosod.features.specs import VIT_SPECS, find_weights
 
     checks = []
     for spec in VIT_SPECS.values():
         name, path = f"weights {spec.name}", find_weights(spec)
-        if path is not None:
-            checks.append(Check(name=name, ok=True, message=str(path)))
-            continue
         cure = f"pass --weights FILE ({spec.original_file}), or allow a download: --config.features.allow-download"
-        checks.append(Check(name=name, ok=None, message="not on this machine", cure=cure))
+        checks.append(_fine(name, str(path)) if path is not None else _missing(name, "not on this machine", cure))
     return checks
 
 
@@ -205,16 +200,13 @@ def check_database() -> Check:
     """Whether FiftyOne has a database, told without importing it; only the plugin needs one."""
     from umscosod.integrations.database import configured_uri, find_mongod, require_database
 
-    name = "FiftyOne"
     try:
         require_database()
     except (UmscosodError, OSError) as error:
         what, _, cure = str(error).partition(" Run: ")
-        return Check(name=name, ok=None, message=what, cure=f"only the plugin needs it: {cure}")
-    version = _version("fiftyone") or "of unknown version"
-    if configured_uri():
-        return Check(name=name, ok=True, message=f"fiftyone {version}, database address is set (not tried)")
-    return Check(name=name, ok=True, message=f"fiftyone {version}, {find_mongod()}")
+        return _missing("FiftyOne", what, f"only the plugin needs it: {cure}")
+    database = "database address is set (not tried)" if configured_uri() else find_mongod()
+    return _fine("FiftyOne", f"fiftyone {_version('fiftyone') or 'of unknown version'}, {database}")
 
 
 def check_plugin() -> Check:
@@ -225,32 +217,15 @@ def check_plugin() -> Check:
     try:
         source, is_linked = find_plugin_source(), is_installed()
     except (UmscosodError, OSError) as error:
-        return Check(name=name, ok=None, message=str(error), cure="install umscosod anew, or run it from a checkout")
+        return _missing(name, str(error), "install umscosod anew, or run it from a checkout")
     if is_linked:
-        return Check(name=name, ok=True, message=f"{link} -> {source}")
+        return _fine(name, f"{link} -> {source}")
     if link.is_symlink():
         message = f"{link} leads to {link.readlink()}, not to {source}"
-        return Check(name=name, ok=None, message=message, cure="umscosod plugin install --overwrite")
+        return _missing(name, message, "umscosod plugin install --overwrite")
     if link.exists():
-        message = f"{link} is there and is not a link"
-        return Check(name=name, ok=None, message=message, cure="move it away, then: umscosod plugin install")
-    message = f"not linked into {link.parent}"
-    return Check(name=name, ok=None, message=message, cure="only for use in the App: umscosod plugin install")
-
-
-def _free_for_cache() -> int:
-    from umscosod.features.cache import FeatureCache
-
-    return FeatureCache().free_bytes()
-
-
-def _free_here() -> int:
-    return shutil.disk_usage(Path.cwd()).free
-
-
-def _opencv_cure(version: str) -> str:
-    both = " ".join(f"{name}=={version}" for name in _OPENCV)
-    return f"pip uninstall -y {' '.join(_OPENCV)} && pip install {both}"
+        return _missing(name, f"{link} is there and is not a link", "move it away, then: umscosod plugin install")
+    return _missing(name, f"not linked into {link.parent}", "only for use in the App: umscosod plugin install")
 
 
 def _version(distribution: str) -> str:

@@ -1,4 +1,4 @@
-"""Fill the settings page from ``umscosod/config/settings.py``, so that no setting is described twice."""
+"""Fill the settings page from ``umscosod/config/__init__.py``, so that no setting is described twice."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from umscosod.estimate import first_width, training_pays
+from umscosod.estimate import advise_training, first_width
 
 from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field
 from ..interrupted import add_interrupted
@@ -46,28 +46,28 @@ class Label(JobOperator):
         return {
             "group_field": read_group_field(ctx),
             "config": read_config(ctx),
-            "train": read_flag(ctx, "train", True),
+            "train": _read_train(ctx),
         }
 
     def next_steps(self, ctx: Any) -> tuple[NextStep, ...]:
         """Offer to review the worst masks, evaluate and export; also to train, if the job did not."""
         steps = super().next_steps(ctx)
-        if read_flag(ctx, "train", True):
+        if _read_train(ctx):
             return steps
         again = {**ctx.params, "train": True, "field": f"{self.name_of(ctx)}_trained", "overwrite": False}
         return (*steps, NextStep(label="Train for better masks", operator=self.NAME, params=again))
 
 
+def _read_train(ctx: Any) -> bool | None:
+    """Whether to train; None, where nobody chose, leaves it to `label_dataset`."""
+    value = ctx.params.get("train")
+    return value if isinstance(value, bool) else None
+
+
 def _advise_training(ctx: Any, outlook: Outlook) -> tuple[bool, str]:
     """Return whether to train by default, and the reason."""
     config = config_or_none(ctx)
-    if config is None or training_pays(outlook.n_images, config):
-        return True, "A network learns from the masks found so far and may better them. Off: much faster"
-    if not first_width(config.features):
-        return False, (
-            "Off by default here: with weight-free features training adds nothing measurable "
-            "(mean IoU .646 with it, .651 without). You can train later"
-        )
-    return False, (
-        f"Off by default below 100 images, a guess of ours; these are {outlook.n_images}. You can train later"
-    )
+    if config is None:
+        return True, "Off: much faster"
+    pays, why = advise_training(outlook.n_images, first_width(config.features))
+    return pays, f"{why[0].upper()}{why[1:]}. {'Off: much faster' if pays else 'You can train later'}"

@@ -167,7 +167,7 @@ if __name__ == "__main__":
     import umscosod.bench.run
     import umscosod.cli.commands
     import umscosod.export.formats
-    import umscosod.grouping
+    import umscosod.grouping.discover
     import umscosod.pipeline  # noqa: F401 - imported once, before the first fork
 
     sys.exit(main())

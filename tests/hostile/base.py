@@ -30,7 +30,8 @@ def make_base(base: Path) -> None:
     (base / "all" / "gt").rename(base / "gt")
     for verb in ("label", "pseudo"):
         out = base / ("result" if verb == "label" else "pseudo")
-        code = main([verb, str(base / "photos"), "--out", str(out), "--preset", "smoke"])
+        train = ["--train", "always"] if verb == "label" else []
+        code = main([verb, str(base / "photos"), "--out", str(out), "--preset", "smoke", *train])
         assert code == 0, f"the base could not be made: umscosod {verb} ended with {code}"
 
 

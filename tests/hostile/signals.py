@@ -87,7 +87,18 @@ class _Job:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.out = folder / name
-        line = ["label", folder / "image", "--out", self.out, "--preset", "smoke", "--device", "cpu"]
+        line = [
+            "label",
+            folder / "image",
+            "--out",
+            self.out,
+            "--preset",
+            "smoke",
+            "--train",
+            "always",
+            "--device",
+            "cpu",
+        ]
         # two workers whatever the machine, and steps enough for them to be met at work
         settings = ["--config.refine.crf.workers", 2, "--config.refine.crf.iterations", 100, "--config.train.epochs", 3]
         settings += ["--config.features.cache-dir", folder / f"{name}-cache"]

@@ -93,7 +93,7 @@ def stop_at(stage: str) -> Callable[[int, int, str], None]:
 
 
 def label(dataset: Any, config: PipelineConfig, **options: Any) -> Any:
-    return ours.label_dataset(dataset, group_field="cls", config=config, **options)
+    return ours.label_dataset(dataset, **{"group_field": "cls", "config": config, "train": True, **options})
 
 
 def pseudo(dataset: Any, config: PipelineConfig, **options: Any) -> Any:

@@ -91,7 +91,7 @@ def main(cache: Path) -> None:
     os.dup2(2, 1)  # nothing but answers where the test reads
     with tempfile.TemporaryDirectory() as scratch, os.fdopen(answers, "w", encoding="utf-8") as stream:
         tiny_collection(Path(scratch), groups=1, images=2, size=64)
-        label_groups(Path(scratch) / "image", Path(scratch) / "out", quick_config(cache))
+        label_groups(Path(scratch) / "image", Path(scratch) / "out", quick_config(cache), train=True)
         for line in sys.stdin:
             stream.write(json.dumps(do(json.loads(line), cache, Path(scratch) / "log")) + "\n")
             stream.flush()

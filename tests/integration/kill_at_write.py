@@ -99,13 +99,13 @@ def kill_before(out: Path, number: int, work: Callable[[], None]) -> int:
 def main(images: Path, work: Path, cache: Path, count: int, mode: str) -> None:
     """Run the drill and print what came of it."""
     config = quick_config(cache)
-    label_groups(images, work / "warm", config)  # loads what is loaded late, once for all forks
+    label_groups(images, work / "warm", config, train=True)  # loads what is loaded late, once for all forks
     old = work / "old"
     if mode == "overwrite":
         assert fork(lambda: void(label_groups(images, old, replace(config, seed=99), train=False))) == 0
 
     def start(out: Path, *, overwrite: bool) -> Callable[[], None]:
-        return lambda: void(label_groups(images, out, config, overwrite=overwrite))
+        return lambda: void(label_groups(images, out, config, overwrite=overwrite, train=True))
 
     def fresh(name: str) -> Path:
         if mode == "overwrite":

@@ -53,7 +53,7 @@ def results(pictures: Path) -> Path:
 def state(dataset: Any) -> dict[str, Any]:
     """What a second call must leave as it is."""
     return {
-        "masks": [dataset.values(f"{run}.mask_path") for run in ("cosal", "cosal_quick", "pseudo")],
+        "masks": [dataset.values(f"{run}.mask_path") for run in ("cosal", "tokencut", "pseudo")],
         "ids": dataset.values("id"),
         "evaluations": {key: dataset.get_evaluation_info(key).timestamp for key in dataset.list_evaluations()},
         "runs": dataset.list_runs(),
@@ -72,7 +72,7 @@ def test_made_complete_and_left_alone_afterwards(pictures: Path, results: Path) 
     assert report.comparison.n == 7
     assert "A eval_cosal" in report.summary
     assert dataset.count("ground_truth") == 8
-    assert dataset.count("cosal") == dataset.count("cosal_map") == dataset.count("cosal_quick") == 7
+    assert dataset.count("cosal") == dataset.count("cosal_map") == dataset.count("tokencut") == 7
     assert len(dataset.load_saved_view("by-group")) == 2
     assert dataset.load_saved_view("least-certain-first").first().filepath.endswith(BROKEN)
     compare = dataset.load_workspace("compare")

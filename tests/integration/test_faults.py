@@ -58,13 +58,13 @@ def whole(
 ) -> dict[str, bytes]:
     """Results of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    label_groups(images, out, config, progress=lambda *report: calls.append(report))
+    label_groups(images, out, config, progress=lambda *report: calls.append(report), train=True)
     return read_results(out)
 
 
 def command(images: Path, out: Path, cache: Path, *more: str) -> list[str]:
     """The command that `quick_config` is the settings of."""
-    line = ["label", images, "--out", out, "--preset", "smoke", "--device", "cpu"]
+    line = ["label", images, "--out", out, "--preset", "smoke", "--train", "always", "--device", "cpu"]
     settings = ["--config.train.epochs", 3, "--config.features.cache-dir", cache]
     return [sys.executable, "-m", "umscosod.cli", *map(str, [*line, *settings]), *more]
 
@@ -194,9 +194,9 @@ def test_a_run_stopped_in_any_stage_is_taken_up(
     # first with nothing of the stage done, then, on what that left, with some of it done
     for done in (reports[0][0], reports[0][1] // 2 + 1):
         with pytest.raises(type(error)):
-            label_groups(images, tmp_path / "out", config, progress=stop_at(stage, done, error))
+            label_groups(images, tmp_path / "out", config, progress=stop_at(stage, done, error), train=True)
         assert not (tmp_path / "out" / "report.json").exists()
-    label_groups(images, tmp_path / "out", config)
+    label_groups(images, tmp_path / "out", config, train=True)
     assert_taken_up(tmp_path / "out", whole)
 
 
@@ -207,7 +207,7 @@ import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
 from umscosod.refine import crf_pool as worker
 answer = worker._answer
-worker._answer = lambda job: os.abort() if job["picture"][:9, :9].mean() > 250 else answer(job)
+worker._answer = lambda job, how: os.abort() if job.picture_HW3[:9, :9].mean() > 250 else answer(job, how)
 worker.main()
 """
 
@@ -298,6 +298,6 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_the_run_is_taken_up(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
         with pytest.raises(UmscosodError, match=r"cannot write .*No space left on device.*disk"):
-            label_groups(images, tmp_path / "out", config)
-    label_groups(images, tmp_path / "out", config)
+            label_groups(images, tmp_path / "out", config, train=True)
+    label_groups(images, tmp_path / "out", config, train=True)
     assert_taken_up(tmp_path / "out", whole)

@@ -143,10 +143,10 @@ def test_a_folder_with_other_files_is_said(toy_dataset: Any, tmp_path: Path) -> 
 def test_training_is_off_where_it_does_not_pay(toy_dataset: Any) -> None:
     form = form_of("label", toy_dataset)
     assert form["train"].default is False
-    assert "weight-free" in form["train"].view.description
+    assert "without weights" in form["train"].view.description
     form = form_of("label", toy_dataset, {"backbone": "dino_vits8"})
     assert form["train"].default is False
-    assert "below 100 images" in form["train"].view.description
+    assert "below 100 no gain" in form["train"].view.description
     toy_dataset.add_samples([fo.Sample(filepath=f"/pictures/{n}.jpg", cls=f"k{n % 4}") for n in range(100)])
     assert form_of("label", toy_dataset, {"backbone": "dino_vits8"})["train"].default is True
     assert form_of("label", toy_dataset)["train"].default is False

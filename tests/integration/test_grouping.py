@@ -12,10 +12,13 @@ from umscosod.config import FeaturesConfig, GroupingConfig, PipelineConfig
 from umscosod.errors import ConfigError, DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone.grouping import dataset as grouping  # noqa: E402
-from umscosod.integrations.fiftyone.grouping import proposals as group_proposals  # noqa: E402
-from umscosod.integrations.fiftyone.grouping.dataset import group_dataset, preview_groups, stored_preview  # noqa: E402
-from umscosod.integrations.fiftyone.grouping.proposals import proposal_file  # noqa: E402
+from umscosod.integrations.fiftyone import grouping  # noqa: E402
+from umscosod.integrations.fiftyone.grouping import (  # noqa: E402
+    group_dataset,
+    preview_groups,
+    proposal_file,
+    stored_preview,
+)
 
 pytestmark = pytest.mark.mongod
 
@@ -154,7 +157,7 @@ def test_proposed_then_written_as_proposed(kinds: Any, monkeypatch: pytest.Monke
     assert stored_preview(kinds) == proposed.sizes
     assert stored_preview(kinds, "another") == stored_preview(kinds, "../x") == {}
 
-    monkeypatch.setattr(group_proposals, "discover_groups", no_discovery)
+    monkeypatch.setattr(grouping, "discover_groups", no_discovery)
     written = group_dataset(kinds, by="discovered", n_groups=3, config=QUICK)
     assert written.sizes == proposed.sizes
     assert written.cohesion == proposed.cohesion
@@ -175,10 +178,8 @@ def test_a_proposal_for_something_else_is_made_anew(kinds: Any, monkeypatch: pyt
     else:
         proposal_file(kinds, "cosal_group").write_text('{"schema": 1, "groups"', encoding="utf-8")
     asked: list[Any] = []
-    real = group_proposals.discover_groups
-    monkeypatch.setattr(
-        group_proposals, "discover_groups", lambda *args, **given: asked.append(1) or real(*args, **given)
-    )
+    real = grouping.discover_groups
+    monkeypatch.setattr(grouping, "discover_groups", lambda *args, **given: asked.append(1) or real(*args, **given))
     preview_groups(view, **options)
     preview_groups(view, **options)
     assert asked == [1]

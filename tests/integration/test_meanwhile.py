@@ -36,16 +36,16 @@ def test_what_a_person_did_meanwhile_is_kept(
     dataset = make()
     written: list[fields.LabelItem] = []
 
-    def write_three(dataset: Any, field: str, run_key: str, items: list[fields.LabelItem], **options: Any) -> int:
+    def write_three(dataset: Any, field: str, items: list[fields.LabelItem], **options: Any) -> int:
         written.extend(items[:3])
-        fields.write_labels(dataset, field, run_key, written, **options)
+        fields.write_labels(dataset, field, written, **options)
         raise Cancelled("stop")
 
     with monkeypatch.context() as patch:
         patch.setattr("umscosod.integrations.fiftyone.runs.jobs.write_labels", write_three)
         with pytest.raises(Cancelled):
             label(dataset, config, train=False)
-    drawn, accepted, left = (dataset[item.sample_id] for item in written)
+    drawn, accepted, left = (dataset[item.row.image_id] for item in written)
     own = tmp_path / "own.png"
     own.write_bytes(Path(drawn["cosal"].mask_path).read_bytes())
     drawn["cosal"]["mask_path"], drawn["cosal"]["provenance"] = str(own), "human"

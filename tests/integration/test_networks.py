@@ -30,7 +30,7 @@ def test_networks_of_all_data_sets_by_name_and_by_folder(
     options = {"group_field": "cls", "config": config}
     ours.pseudo_label_dataset(second, **options)
     outcome = ours.train_dataset(first, labels="ground_truth", **options)
-    labelled = ours.label_dataset(second, **options)
+    labelled = ours.label_dataset(second, train=True, **options)
     networks = [network for network in ours.list_networks() if network.dataset in (first.name, second.name)]
     assert [(network.key, network.name) for network in networks] == [
         ("cosal", "birds of Chile/2024/cosal"),

@@ -74,8 +74,8 @@ def test_the_readme_gives_the_scores_of_the_command_line(photos: Path, capsys: p
     masks = names["dataset"].values("cosal.mask_path")
     exec(compile(read_code(), "README.md", "exec"), names)  # as whoever runs a script again: nothing is done anew
     assert names["dataset"].values("cosal.mask_path") == masks
-    assert "quick-beats-cosal" in names["dataset"].list_saved_views()
-    for field, flags in (("cosal", ()), ("quick", ("--no-train",))):
+    assert "tokencut-beats-cosal" in names["dataset"].list_saved_views()
+    for field, flags in (("cosal", ()), ("tokencut", ("--method", "tokencut"))):
         told = scores_of_command_line(photos, field, *flags, capsys=capsys)
         results = names["dataset"].load_evaluation_results(f"eval_{field}")
         assert results.dataset_scores.n == told["dataset"]["n"] == 2 * IMAGES_PER_GROUP

@@ -12,7 +12,7 @@ from PIL import Image
 from umscosod.errors import DataError
 
 fo = pytest.importorskip("fiftyone")
-from umscosod.integrations.fiftyone.review import decide, listing  # noqa: E402
+from umscosod.integrations.fiftyone.review import decide  # noqa: E402
 from umscosod.integrations.fiftyone.review.decide import (  # noqa: E402
     accept_masks,
     reject_masks,
@@ -259,7 +259,7 @@ def test_stopped_between_file_and_field_no_label_lacks_its_file(
 def test_a_large_review_is_written_in_batches(
     toy_dataset: Any, run_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "WRITE_BATCH", 2)
+    monkeypatch.setattr(decide, "WRITE_BATCH", 2)
     written = []
     real = decide.write_accepted
 

@@ -38,7 +38,7 @@ def mask_paths(dataset: Any, field: str = "cosal") -> list[str]:
 
 
 def test_labels_are_files_at_native_size_with_provenance(toy_dataset: Any, config: PipelineConfig) -> None:
-    report = ours.label_dataset(toy_dataset, group_field="cls", config=config)
+    report = ours.label_dataset(toy_dataset, group_field="cls", config=config, train=True)
     assert report.is_success
     assert report.summary == "cosal: 8 labelled"
     for sample in toy_dataset:

@@ -12,15 +12,14 @@ fo = pytest.importorskip("fiftyone")
 
 from umscosod.errors import DataError  # noqa: E402
 from umscosod.integrations.fiftyone import group_fields, likely_group_field, survey  # noqa: E402
-from umscosod.integrations.fiftyone.runs.jobs import read_groups  # noqa: E402
+from umscosod.integrations.fiftyone.runs.jobs import read_samples  # noqa: E402
 
 pytestmark = pytest.mark.mongod
 
 
 def formed(view: Any, group_field: str | None) -> dict[str, int]:
     """Sizes of the groups that a run forms of the same samples."""
-    names = read_groups(view, [Path(path) for path in view.values("filepath")], group_field)
-    return dict(Counter(names))
+    return dict(Counter(row.group for row in read_samples(view, group_field)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.toys import DatasetFactory
 from umscosod.integrations.fiftyone.runs.fields import LabelItem, declare_fields, write_labels
-from umscosod.types import Status
+from umscosod.types import Labelled, Status
 
 fo = pytest.importorskip("fiftyone")
 
@@ -37,9 +37,8 @@ def iter_items(ids: list[str], mask: Path, seen_bytes: list[int]) -> Iterator[La
     for number, sample_id in enumerate(ids):
         if number % 64 == 0:
             seen_bytes.append(process.memory_info().rss)
-        yield LabelItem(
-            sample_id=sample_id, mask_path=mask, map_path=mask, confidence=0.5, status=Status.LABELLED, reason=""
-        )
+        row = Labelled(image_id=sample_id, group="", output="", status=Status.LABELLED, confidence=0.5)
+        yield LabelItem(row=row, mask_path=mask, map_path=mask)
     seen_bytes.append(process.memory_info().rss)
 
 
@@ -71,7 +70,7 @@ def test_batches_cost_little_time_and_no_memory(large: Any) -> None:
     for field in ("batched", "plain"):
         declare_fields(large, field)
     seen_bytes: list[int] = []
-    batched = count_requests(lambda: write_labels(large, "batched", "run", iter_items(ids, mask, seen_bytes)))
+    batched = count_requests(lambda: write_labels(large, "batched", iter_items(ids, mask, seen_bytes)))
     plain = count_requests(lambda: write_plainly(large, "plain", ids, mask))
     assert large.count_values("batched_status") == {"labelled": SAMPLES}
     assert large.count("batched.mask_path") == large.count("batched_map.map_path") == SAMPLES

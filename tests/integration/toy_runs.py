@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from umscosod.integrations.fiftyone.runs.fields import LabelItem, declare_fields, write_labels
-from umscosod.types import Status
+from umscosod.types import Labelled, Status
 
 
 def add_run(dataset: Any, field: str = "cosal") -> list[str]:
@@ -15,14 +15,11 @@ def add_run(dataset: Any, field: str = "cosal") -> list[str]:
     ids, paths = dataset.values(["id", "ground_truth.mask_path"])
     items = [
         LabelItem(
-            sample_id=sample_id,
+            row=Labelled(image_id=id_, group="", output="", status=Status.LABELLED, confidence=(n + 1) / len(ids)),
             mask_path=Path(path),
             map_path=None,
-            confidence=(n + 1) / len(ids),
-            status=Status.LABELLED,
-            reason="",
         )
-        for n, (sample_id, path) in enumerate(zip(ids, paths, strict=True))
+        for n, (id_, path) in enumerate(zip(ids, paths, strict=True))
     ]
-    write_labels(dataset, field, field, items, has_maps=False)
+    write_labels(dataset, field, items, has_maps=False)
     return list(ids)

@@ -12,7 +12,7 @@ from fiftyone.operators import types  # noqa: E402
 
 import umscosod.integrations.fiftyone as integration  # noqa: E402
 from tests.plugin.test_contract import MANIFEST, form_of, make_context  # noqa: E402
-from umscosod.integrations.fiftyone.grouping.dataset import GroupingReport  # noqa: E402
+from umscosod.integrations.fiftyone.grouping import GroupingReport  # noqa: E402
 
 JUNK = [None, "", 7, [1, "a"], {"a": 1}, "two words"]
 

@@ -30,7 +30,7 @@ def _group(seed: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _predict(model: UmsNetwork, group: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     with torch.no_grad():
-        out: Tensor = model(*group, GRID, (2, 2), (12, 12)).logits[-1].sigmoid()
+        out: Tensor = model(*group, GRID, (2, 2), (12, 12))[-1].sigmoid()
     return out
 
 

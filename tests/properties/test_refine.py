@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from umscosod.config import CrfConfig, RefineConfig
 from umscosod.refine.regions import filter_regions, group_prototype, pool_regions
-from umscosod.refine.rrbe import refine_group
-from umscosod.refine.threshold import adaptive_threshold, binarize, map_confidence
+from umscosod.refine.rrbe import adaptive_threshold, binarize, map_confidence, refine_group
 
 SETTINGS = settings(max_examples=25, deadline=None, derandomize=True)
 CRF = CrfConfig(size_px=32)

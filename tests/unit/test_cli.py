@@ -101,17 +101,20 @@ def test_label_passes_everything_on(pipeline: Pipeline) -> None:
     images, out, config = args
     assert (name, images, out) == ("label_groups", Path("photos"), Path("result"))
     assert (config.seed, config.refine.crf.iterations) == (5, 3)
-    assert kwargs == {"checkpoint": None, "train": True, "overwrite": True}
+    assert kwargs == {"checkpoint": None, "train": None, "overwrite": True}
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
+        (["--train", "auto"], {"checkpoint": None, "train": None, "overwrite": False}),
+        (["--train", "always"], {"checkpoint": None, "train": True, "overwrite": False}),
+        (["--train", "never"], {"checkpoint": None, "train": False, "overwrite": False}),
         (["--no-train"], {"checkpoint": None, "train": False, "overwrite": False}),
-        (["--checkpoint", "net"], {"checkpoint": Path("net"), "train": False, "overwrite": False}),
+        (["--checkpoint", "net"], {"checkpoint": Path("net"), "train": None, "overwrite": False}),
     ],
 )
-def test_label_without_training(pipeline: Pipeline, flags: list[str], expected: dict[str, Any]) -> None:
+def test_label_trains_as_it_is_told(pipeline: Pipeline, flags: list[str], expected: dict[str, Any]) -> None:
     assert cli.main([*LABEL, *flags]) == 0
     assert pipeline.calls[0][2] == expected
 
@@ -128,10 +131,18 @@ def test_the_other_stages_pass_their_folders_on(pipeline: Pipeline) -> None:
     assert [kwargs["overwrite"] for _, _, kwargs in pipeline.calls] == [False, True, False]
 
 
-def test_a_checkpoint_and_no_network_contradict_each_other(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--checkpoint", "net", "--no-train"],
+        ["--checkpoint", "net", "--train", "always"],
+        ["--train", "always", "--no-train"],
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
-    assert cli.main([*LABEL, "--checkpoint", "net", "--no-train"]) == 2
+    assert cli.main([*LABEL, *flags]) == 2
     assert "contradict" in capsys.readouterr().err
 
 
@@ -299,7 +310,7 @@ def test_the_help_fits_one_screen_and_leads_to_the_rest(
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) <= 40
     words = shown.replace("│", " ").split()
-    flags = "IMAGES --out --checkpoint --no-train --overwrite --preset --device --seed --backbone --weights --help-all"
+    flags = "IMAGES --out --checkpoint --train --overwrite --preset --device --seed --backbone --weights --help-all"
     assert set(flags.split()) <= set(words)
     assert "--config-file" not in words
     assert "--config.train.epochs" not in words
@@ -436,7 +447,7 @@ def test_log_messages_are_one_line_on_standard_error(capsys: pytest.CaptureFixtu
     record = logging.LogRecord("umscosod.x", logging.WARNING, "f", 1, "two\n  lines %d", (7,), None)
     LineHandler().emit(record)
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "two lines 7\n")
+    assert (out, err) == ("", "warning: two lines 7\n")
 
 
 def test_warnings_are_said_and_information_only_on_request() -> None:

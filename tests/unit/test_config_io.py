@@ -33,7 +33,7 @@ from umscosod.errors import ConfigError
 from umscosod.network.afmm import HEADS
 from umscosod.network.fram import ALPHA
 from umscosod.network.losses import IOU_EPS
-from umscosod.refine.threshold import EMPTY_SHARE
+from umscosod.refine.rrbe import EMPTY_SHARE
 
 
 def write(folder: Path, text: str) -> Path:

@@ -18,7 +18,7 @@ from umscosod.config.io import load_config, parse_yaml, preset_values
 from umscosod.config.schema import check_value, settings
 from umscosod.network import afmm, decoder, fram, losses
 from umscosod.pseudo import proposals, select
-from umscosod.refine import threshold
+from umscosod.refine import rrbe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ CONSTANTS = {
     **dict.fromkeys(("SA_MASS", "WEAK_WEIGHT"), select),
     **dict.fromkeys(("PARENT_COVERAGE", "MAX_AREA_SHARE", "MAX_CORNERS", "NMS_IOU"), proposals),
     **dict.fromkeys(("HEADS", "HIDDEN_DIVISOR"), afmm),
-    **{"ALPHA": fram, "STRIDE": decoder, "IOU_EPS": losses, "EMPTY_SHARE": threshold},
+    **{"ALPHA": fram, "STRIDE": decoder, "IOU_EPS": losses, "EMPTY_SHARE": rrbe},
 }
 
 

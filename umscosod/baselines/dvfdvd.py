@@ -7,8 +7,6 @@ Suffixes: ``N`` images, ``P`` patches, ``R`` rows, ``D`` width, ``K`` clusters, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -29,25 +27,9 @@ VOTES = 0.75  # share of the group's images that must vote for a cluster
 VOTE_LEVEL = 0.065  # mean attention from which an image votes for a cluster, for DINO ViT-S/8
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Clusters:
-    """Outcome of k-means.
-
-    Attributes
-    ----------
-    centres_KD : ndarray, float64, (K, D)
-        K may be less than asked for, where there are fewer different rows.
-    objective : float
-        Mean squared distance of a row to its centre.
-    """
-
-    centres_KD: FloatArray
-    objective: float
-
-
 def fit_clusters(
     rows_RD: FloatArray, count: int, *, rounds: int, restarts: int, generator: np.random.Generator
-) -> Clusters:
+) -> tuple[FloatArray, float]:
     """Cluster rows; of several starts the one with the smallest objective, the first of equals.
 
     Parameters
@@ -60,6 +42,13 @@ def fit_clusters(
     restarts : int
     generator : Generator
 
+    Returns
+    -------
+    centres_KD : ndarray, float64, (K, D)
+        K may be less than asked for, where there are fewer different rows.
+    objective : float
+        Mean squared distance of a row to its centre.
+
     References
     ----------
     Lloyd 1982 (DOI 10.1109/TIT.1982.1056489); starts by Arthur and Vassilvitskii, "k-means++", SODA 2007.
@@ -67,13 +56,13 @@ def fit_clusters(
     Examples
     --------
     >>> rows = np.array([[0.0], [2.0], [10.0], [12.0]])
-    >>> found = fit_clusters(rows, 2, rounds=9, restarts=3, generator=np.random.default_rng(0))
-    >>> sorted(found.centres_KD.ravel().tolist()), found.objective
+    >>> centres_KD, objective = fit_clusters(rows, 2, rounds=9, restarts=3, generator=np.random.default_rng(0))
+    >>> sorted(centres_KD.ravel().tolist()), objective
     ([1.0, 11.0], 1.0)
     """
     rows = np.asarray(rows_RD, np.float64)
     found = [_fit_once(rows, _start(rows, count, generator), rounds) for _ in range(restarts if count > 1 else 1)]
-    return min(found, key=lambda one: one.objective)
+    return min(found, key=lambda one: one[1])
 
 
 def nearest(rows_RD: FloatArray, centres_KD: FloatArray) -> tuple[Labels, FloatArray]:
@@ -94,7 +83,7 @@ def _start(rows: FloatArray, count: int, generator: np.random.Generator) -> Floa
     return np.stack(centres)
 
 
-def _fit_once(rows: FloatArray, centres_KD: FloatArray, rounds: int) -> Clusters:
+def _fit_once(rows: FloatArray, centres_KD: FloatArray, rounds: int) -> tuple[FloatArray, float]:
     labels_R, squared_R = nearest(rows, centres_KD)
     for _ in range(rounds):
         counts_K = np.bincount(labels_R, minlength=len(centres_KD))
@@ -106,7 +95,7 @@ def _fit_once(rows: FloatArray, centres_KD: FloatArray, rounds: int) -> Clusters
         labels_R, squared_R = nearest(rows, centres_KD)
         if np.array_equal(before_R, labels_R):
             break
-    return Clusters(centres_KD=centres_KD, objective=float(squared_R.mean()))
+    return centres_KD, float(squared_R.mean())
 
 
 _ROUNDING = 1e-9
@@ -163,8 +152,8 @@ def cluster_patches(patches_NPD: FloatArray, generator: np.random.Generator) -> 
     sample_SD = patches_NPD[:, picked].reshape(count * len(picked), -1)
     labels_NP, before = np.zeros((count, patches), np.int64), np.inf
     for clusters in range(1, MAX_CLUSTERS + 1):
-        found = fit_clusters(sample_SD, clusters, rounds=ROUNDS, restarts=RESTARTS, generator=generator)
-        assigned = [nearest(patches_PD, found.centres_KD) for patches_PD in patches_NPD]
+        centres_KD, _ = fit_clusters(sample_SD, clusters, rounds=ROUNDS, restarts=RESTARTS, generator=generator)
+        assigned = [nearest(patches_PD, centres_KD) for patches_PD in patches_NPD]
         labels_NP = np.stack([labels_P for labels_P, _ in assigned])
         objective = float(np.mean([squared_P.mean() for _, squared_P in assigned]))
         if objective > ELBOW * before or objective <= _ROUNDING:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from umscosod.device import derive_seed, numpy_generator
+from umscosod.network.model import to_device
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import FloatArray, GroupFeatures
 
@@ -186,9 +187,9 @@ def _train_step(
     chosen: npt.NDArray[np.int64],
     device: torch.device,
 ) -> float:
-    tokens_NPC = _tensor(features.first.tokens_NPD[chosen], device)
+    tokens_NPC = to_device(features.first.tokens_NPD[chosen], device)
     maps_NP = model(tokens_NPC)
-    saliency = saliency_loss(maps_NP, _tensor(features.saliency_NP[chosen], device))
+    saliency = saliency_loss(maps_NP, to_device(features.saliency_NP[chosen], device))
     loss = correspondence_loss(maps_NP, tokens_NPC) + SALIENCY_WEIGHT * saliency
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -201,15 +202,10 @@ def scosparc_maps(model: CrossAttention, features: GroupFeatures, device: torch.
     tokens_NPD, grid_hw = features.first.tokens_NPD, features.first.grid_hw
 
     def residual(index: int) -> Tensor:
-        return model.compute_residual(_tensor(tokens_NPD[index : index + 1], device))
+        return model.compute_residual(to_device(tokens_NPD[index : index + 1], device))
 
     indices = range(len(tokens_NPD))
     with torch.inference_mode():
         others_NC = mean_of_others(torch.cat([model.key(residual(index)).mean(1) for index in indices]))
         maps = [model.compute_maps(residual(index), others_NC[index : index + 1]).cpu().numpy() for index in indices]
     return np.asarray(np.concatenate(maps), np.float32).reshape(-1, *grid_hw)
-
-
-def _tensor(array: FloatArray, device: torch.device) -> Tensor:
-    # a copy, since cached features may be read-only memory maps, which tensors must not share
-    return torch.from_numpy(np.array(array, np.float32, order="C")).to(device)

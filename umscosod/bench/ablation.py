@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from umscosod.bench.entries import Entry
 from umscosod.bench.run import run_bench
-from umscosod.bench.table import SHOWN, TITLES, BenchReport, format_markdown, report_to_json, show_figure
+from umscosod.bench.table import (
+    SHOWN,
+    TITLES,
+    BenchReport,
+    format_document,
+    format_maps,
+    format_markdown,
+    format_sections,
+    report_to_json,
+    save_tables,
+    show_figure,
+)
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config
-from umscosod.data.files import open_atomic
 from umscosod.errors import ConfigError
-from umscosod.evaluation.scoring import Measure, make_finite
+from umscosod.evaluation.scoring import Measure
 from umscosod.progress import ProgressFn, ignore_progress
 
 StudyName = Literal["modules", "labels", "all"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
-    """One row of a study.
-
-    Attributes
-    ----------
-    name : str
-        Part of the name of its folder.
-    title : str
-        What it has, for the table.
-    settings : mapping of str to object
-        What differs from the settings given, by dotted name.
-    train : bool
-        Off: pseudo-labels are refined, no network is trained.
-    network_of : str
-        Variant of the same seed whose trained network it takes: the two differ after training alone.
-    """
-
-    name: str
-    title: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    train: bool = True
-    network_of: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,31 +41,32 @@ class Study:
     ----------
     name : str
     title : str
-    variants : tuple of Variant
+    variants : tuple of Entry
+        Rows; what differs from the settings given, and for a study that trains without the seed in their names.
     is_trained : bool
         Rows are repeated with several seeds; else nothing is trained and one seed is enough.
     """
 
     name: str
     title: str
-    variants: tuple[Variant, ...]
+    variants: tuple[Entry, ...]
     is_trained: bool
 
     def seeds(self, first: int, count: int) -> tuple[int, ...]:
         """Seeds of its rows: `first` and those after it, or `first` alone."""
         return tuple(range(first, first + count)) if self.is_trained else (first,)
 
-    def entry_name(self, variant: Variant, seed: int) -> str:
+    def entry_name(self, variant: Entry, seed: int) -> str:
         """Name of a row's folder; with the seed where there may be several."""
         return f"{variant.name}-seed{seed}" if self.is_trained else variant.name
 
     def entries(self, first_seed: int, count: int) -> tuple[Entry, ...]:
         """Everything to be run, seed by seed, so that what is cut short has whole tables of the first seeds."""
         return tuple(
-            Entry(
+            replace(
+                one,
                 name=self.entry_name(one, seed),
                 settings={**one.settings, "seed": seed},
-                train=one.train,
                 network_of=f"{one.network_of}-seed{seed}" if one.network_of else "",
             )
             for seed in self.seeds(first_seed, count)
@@ -104,22 +89,19 @@ MODULES = Study(
     name="modules",
     title="Modules (the paper's Table 3)",
     variants=(
-        Variant(name="none", title="none", settings=_modules()),
-        Variant(name="afmm-cfmm", title="AFMM + CFMM", settings=_modules("afmm", "cfmm")),
-        Variant(name="afmm-cfmm-fram", title="AFMM + CFMM + FRAM", settings=_modules("afmm", "cfmm", "fram")),
-        Variant(
+        Entry(name="none", title="none", settings=_modules()),
+        Entry(name="afmm-cfmm", title="AFMM + CFMM", settings=_modules("afmm", "cfmm")),
+        Entry(name="afmm-cfmm-fram", title="AFMM + CFMM + FRAM", settings=_modules("afmm", "cfmm", "fram")),
+        Entry(
             name="afmm-cfmm-rrbe",
             title="AFMM + CFMM + RRBE",
             settings=_modules("afmm", "cfmm", "rrbe"),
             network_of="afmm-cfmm",
         ),
-        Variant(
-            name="all",
-            title="all four",
-            settings=_modules("afmm", "cfmm", "fram", "rrbe"),
-            network_of="afmm-cfmm-fram",
+        Entry(
+            name="all", title="all four", settings=_modules("afmm", "cfmm", "fram", "rrbe"), network_of="afmm-cfmm-fram"
         ),
-        Variant(name="default", title="default", settings={"method": "ums"}),
+        Entry(name="default", title="default", settings={"method": "ums"}),
     ),
     is_trained=True,
 )
@@ -135,31 +117,29 @@ LABELS = Study(
     name="labels",
     title="Pseudo-labels",
     variants=(
-        Variant(name="attention-only", title="attention only", settings={"method": "attention"}),
-        Variant(name="masks-only", title="masks only", settings=_labels(select="masks")),
-        Variant(
+        Entry(name="attention-only", title="attention only", settings={"method": "attention"}),
+        Entry(name="masks-only", title="masks only", settings=_labels(select="masks")),
+        Entry(
             name="cm-splg-no-categories",
             title="CM-SPLG, no categories",
             settings=_labels(select="co-saliency", **_ALONE),
         ),
-        Variant(name="cm-splg-k1", title="CM-SPLG, k = 1", settings=_labels(select="co-saliency", top_k=1)),
-        Variant(
-            name="cm-splg-every-k", title="CM-SPLG, every k", settings=_labels(select="co-saliency", top_k=_EVERY_K)
-        ),
-        Variant(name="cm-splg", title="CM-SPLG", settings=_labels(select="co-saliency")),
-        Variant(
+        Entry(name="cm-splg-k1", title="CM-SPLG, k = 1", settings=_labels(select="co-saliency", top_k=1)),
+        Entry(name="cm-splg-every-k", title="CM-SPLG, every k", settings=_labels(select="co-saliency", top_k=_EVERY_K)),
+        Entry(name="cm-splg", title="CM-SPLG", settings=_labels(select="co-saliency")),
+        Entry(
             name="cm-splg-cleaned",
             title="CM-SPLG + group cleaning",
             settings=_labels(select="co-saliency", clean="prototype", probe="none") | {"method": "ums"},
             train=False,
         ),
-        Variant(
+        Entry(
             name="cm-splg-cleaned-probe",
             title="CM-SPLG + group cleaning + probe",
             settings=_labels(select="co-saliency", clean="prototype", probe="linear") | {"method": "ums"},
             train=False,
         ),
-        Variant(name="default-untrained", title="default, not trained", settings={"method": "ums"}, train=False),
+        Entry(name="default-untrained", title="default, not trained", settings={"method": "ums"}, train=False),
     ),
     is_trained=False,
 )
@@ -172,16 +152,10 @@ STUDIES: Mapping[StudyName, tuple[Study, ...]] = {
 }
 
 
-_OF_MAPS: tuple[Measure, ...] = ("mae", "s", "iou")
-
-
 def save_ablation(report: AblationReport) -> str:
     """Write ``OUT/ablation.json`` and ``OUT/ablation.md``; return the tables."""
     text = format_ablation(report)
-    content = json.dumps(make_finite(ablation_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
-    for name, data in (("ablation.json", content), ("ablation.md", text)):
-        with open_atomic(report.bench.out / name) as stream:
-            stream.write(data.encode("utf-8", "replace"))
+    save_tables(report.bench.out, "ablation", ablation_to_json(report), text)
     return text
 
 
@@ -193,20 +167,14 @@ def format_ablation(report: AblationReport) -> str:
     str
         Markdown that ends in a newline. Figures have three digits.
     """
-    bench = report.bench
-    parts = ["# Ablation", f"- definition: {bench.facts['definition']}\n- backbones: {', '.join(bench.backbones)}"]
-    parts += [f"note: {note}" for note in bench.notes]
+    bench, sections = report.bench, []
     for study in report.studies:
-        parts += [f"## {study.title}", _say_seeds(report, study)]
-        if len(bench.datasets) > 1:
-            parts += [f"### Mean of {len(bench.datasets)} data sets, final masks", _table(report, study, None)]
-        for dataset in bench.datasets:
-            parts += [f"### {dataset}, final masks", _table(report, study, dataset)]
-        parts += ["### Soft maps before refinement", _map_table(report, study)]
-    errors = [f"- {cell.dataset}, {cell.method}: {cell.error}" for cell in bench.cells if cell.error]
-    if errors:
-        parts += ["## Not scored", "\n".join(errors)]
-    return "\n\n".join(parts) + "\n"
+        rows = {variant.title: partial(report.mean_of_maps, study, variant) for variant in study.variants}
+        maps = f"MAE/S/IoU, means; IoU at 0.5.\n\n{format_maps(bench, 'row', rows)}"
+        table = partial(_table, report, study)
+        sections += [f"## {study.title}", _say_seeds(report, study), *format_sections(bench, "###", table, maps)]
+    head = f"- definition: {bench.facts['definition']}\n- backbones: {', '.join(bench.backbones)}"
+    return format_document("Ablation", head, bench, sections)
 
 
 def ablation_to_json(report: AblationReport) -> dict[str, Any]:
@@ -239,39 +207,25 @@ def _say_seeds(report: AblationReport, study: Study) -> str:
 def _table(report: AblationReport, study: Study, dataset: str | None) -> str:
     lines = [["row", *(TITLES[measure] for measure in SHOWN)]]
     for variant in study.variants:
-        figures = (report.spread(study, variant, measure, dataset=dataset) for measure in SHOWN)
+        figures = (report.figures(study, variant, measure, dataset) for measure in SHOWN)
         lines.append([variant.title, *(_show(one) for one in figures)])
     return format_markdown(lines)
 
 
-def _map_table(report: AblationReport, study: Study) -> str:
-    """Means of MAE, S and IoU of the maps, one column a data set; deviations are in the JSON."""
-    datasets = report.bench.datasets
-    columns: list[tuple[str, str | None]] = [(name, name) for name in datasets]
-    if len(datasets) > 1:
-        columns.append(("mean", None))
-    lines = [["row", *(title for title, _ in columns)]]
-    for variant in study.variants:
-        line = [variant.title]
-        for _, dataset in columns:
-            spreads = [report.spread(study, variant, each, dataset=dataset, of_maps=True) for each in _OF_MAPS]
-            line.append("/".join(show_figure(None if one is None else one.mean) for one in spreads))
-        lines.append(line)
-    return "MAE/S/IoU, means; IoU at 0.5.\n\n" + format_markdown(lines)
+def _show(values: Sequence[float]) -> str:
+    mean = show_figure(statistics.fmean(values) if values else None)
+    return f"{mean} ± {show_figure(statistics.stdev(values))}" if len(values) > 1 else mean
 
 
-def _show(spread: Spread | None) -> str:
-    if spread is None or spread.deviation is None:
-        return show_figure(None if spread is None else spread.mean)
-    return f"{show_figure(spread.mean)} ± {show_figure(spread.deviation)}"
-
-
-def _row_to_json(report: AblationReport, study: Study, variant: Variant) -> dict[str, Any]:
+def _row_to_json(report: AblationReport, study: Study, variant: Entry) -> dict[str, Any]:
     def figures(dataset: str | None, *, of_maps: bool) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for measure in SHOWN:
-            one = report.spread(study, variant, measure, dataset=dataset, of_maps=of_maps)
-            found[measure] = one and {"mean": one.mean, "deviation": one.deviation, "values": list(one.values)}
+            values = report.figures(study, variant, measure, dataset, of_maps=of_maps)
+            found[measure] = None
+            if values:
+                deviation = statistics.stdev(values) if len(values) > 1 else None
+                found[measure] = {"mean": statistics.fmean(values), "deviation": deviation, "values": list(values)}
         return found
 
     by_tree = {
@@ -289,41 +243,6 @@ def _row_to_json(report: AblationReport, study: Study, variant: Variant) -> dict
         "network_of": variant.network_of or None,
         **by_tree,
     }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spread:
-    """A measure over seeds.
-
-    Attributes
-    ----------
-    values : tuple of float
-        One a seed, in the order of the seeds; at least one.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean.
-
-        Examples
-        --------
-        >>> Spread(values=(0.5, 0.75, 1.0)).mean
-        0.75
-        """
-        return math.fsum(self.values) / len(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """Sample standard deviation (n - 1 in the denominator); None for one seed.
-
-        Examples
-        --------
-        >>> Spread(values=(0.5, 0.75, 1.0)).deviation
-        0.25
-        """
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -350,14 +269,14 @@ class AblationReport:
         """Seeds of the rows of a study."""
         return study.seeds(self.config.seed, self.n_seeds)
 
-    def spread(
-        self, study: Study, variant: Variant, measure: Measure, *, dataset: str | None = None, of_maps: bool = False
-    ) -> Spread | None:
-        """A measure of one row over seeds.
+    def figures(
+        self, study: Study, variant: Entry, measure: Measure, dataset: str | None = None, *, of_maps: bool = False
+    ) -> tuple[float, ...]:
+        """A measure of one row, one value a seed.
 
         Parameters
         ----------
-        study, variant : Study, Variant
+        study, variant : Study, Entry
         measure : str
         dataset : str, optional
             By default the mean over data sets, each counting once, is taken before seeds are compared.
@@ -366,25 +285,18 @@ class AblationReport:
 
         Returns
         -------
-        Spread or None
-            None if any of its jobs failed: a partial run must not look good.
+        tuple of float
+            None at all if any of its jobs failed: a partial run must not look good.
         """
-        values = []
-        for seed in self.seeds(study):
-            name = study.entry_name(variant, seed)
-            if dataset is None:
-                value = self.bench.mean(name, measure, of_maps=of_maps)
-            else:
-                value = self.bench.cell(dataset, name).figure(measure, of_maps=of_maps)
-            if value is None:
-                return None
-            values.append(value)
-        return Spread(values=tuple(values))
+        names = [study.entry_name(variant, seed) for seed in self.seeds(study)]
+        values = [self.bench.figure(name, measure, dataset, of_maps=of_maps) for name in names]
+        known = tuple(value for value in values if value is not None)
+        return known if len(known) == len(values) else ()
 
-    @property
-    def exit_code(self) -> int:
-        """0 all well, 1 if anything failed, 3 if nothing was scored."""
-        return self.bench.exit_code
+    def mean_of_maps(self, study: Study, variant: Entry, measure: Measure, dataset: str | None) -> float | None:
+        """Mean over seeds of a measure of the soft maps; None if any of the jobs failed."""
+        values = self.figures(study, variant, measure, dataset, of_maps=True)
+        return statistics.fmean(values) if values else None
 
 
 def run_ablation(

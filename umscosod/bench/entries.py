@@ -100,7 +100,6 @@ def _time_encoding(images: Sequence[ImageRef], pair: BackbonePair, config: Pipel
 _KNOWN: tuple[str, ...] = get_args(get_type_hints(PipelineConfig)["method"])
 ORDER: tuple[str, ...] = (*_KNOWN[2:], "pseudo", "ums")
 """Methods as tables list them: baselines, then pseudo-labels alone, then the whole method."""
-ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +119,8 @@ class Entry:
     network_of : str
         Name of an earlier entry whose trained network is used, so that rows that differ after training alone share
         it; empty: this entry trains its own, if its method has one.
+    title : str
+        What it has, for the table of a study.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Entry:
     folder: Path | None = None
     train: bool = True
     network_of: str = ""
+    title: str = ""
 
 
 def parse_methods(text: str) -> tuple[Entry, ...]:
@@ -154,20 +156,15 @@ def parse_methods(text: str) -> tuple[Entry, ...]:
             if not folder or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name in _KNOWN:
                 raise ConfigError(f"{part!r}: give the maps of another method as name=FOLDER, under a name of its own")
             entries.append(Entry(name=name, settings={"method": "ums"}, folder=Path(folder)))
-        elif name == ALL:
-            entries += [_entry_of(known) for known in ORDER]
-        elif name in _KNOWN:
-            entries.append(_entry_of(name))
+        elif name == "all" or name in _KNOWN:
+            methods = ORDER if name == "all" else (name,)
+            entries += [Entry(name=method, settings={"method": method}) for method in methods]
         else:
             raise ConfigError(f"unknown method {name!r}; choose among {', '.join(ORDER)}, all, or name=FOLDER")
     name, count = Counter(entry.name for entry in entries).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"method {name!r} is asked for {count} times; ask once")
     return tuple(entries)
-
-
-def _entry_of(method: str) -> Entry:
-    return Entry(name=method, settings={"method": method})
 
 
 def find_datasets(paths: Sequence[Path]) -> dict[str, Path]:

@@ -6,11 +6,11 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from umscosod.bench.entries import BenchDataset, Entry, find_datasets, open_dataset
-from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json, write_page
+from umscosod.bench.table import BenchReport, Cell, format_report, report_to_json, save_tables, write_page
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
@@ -19,7 +19,7 @@ from umscosod.data.mask_rules import MaskValue
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.scoring import TOOLS, make_finite, score_pairs
+from umscosod.evaluation.scoring import TOOLS, score_pairs
 from umscosod.evaluation.trees import Pair, Pairing, index_pictures
 from umscosod.export.folder import path_inside
 from umscosod.features.backbone import build_backbones
@@ -40,10 +40,7 @@ def save_bench(report: BenchReport, *, shown: int) -> str:
         Pictures of each data set on the page.
     """
     text = format_report(report)
-    content = json.dumps(make_finite(report_to_json(report)), indent=1, ensure_ascii=False, allow_nan=False)
-    for name, data in (("bench.json", content), ("bench.md", text)):
-        with open_atomic(report.out / name) as stream:
-            stream.write(data.encode("utf-8", "replace"))
+    save_tables(report.out, "bench", report_to_json(report), text)
     write_page(report, shown)
     return text
 
@@ -99,6 +96,7 @@ def run_bench(
     datasets, out = find_datasets([Path(path) for path in data]), Path(out)
     refuse_images_in(out, exclude=datasets.values())
     pair = build_backbones(config.features, resolve_device(config.device))
+    run = _Run(datasets=datasets, out=out, configs=configs, as_is=as_is, overwrite=overwrite, progress=progress)
     cells: list[Cell] = []
     encoding: dict[str, float] = {}
     pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
@@ -117,15 +115,7 @@ def run_bench(
             notes.append(f"{name}: ground truths of {dataset.truth_rule.sentence}")
         if dataset.unreadable:
             notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
-        failed: set[str] = set()
-        for entry in methods:
-            if entry.network_of in failed:
-                why = f"it takes the network of {entry.network_of}: failed"
-                cells.append(Cell(dataset=name, method=entry.name, error=why))
-            else:
-                here = _folder_for(entry, name, alone=len(datasets) == 1)
-                cells.append(_run_cell(name, dataset, here, out, configs[entry.name], as_is, overwrite, progress))
-            failed |= {entry.name} if cells[-1].error else set()
+        cells += _run_entries(run, name, dataset, methods)
     return BenchReport(
         out=out,
         methods=tuple(entry.name for entry in methods),
@@ -133,63 +123,57 @@ def run_bench(
         encoding=encoding,
         pictures=pictures,
         notes=tuple(notes),
-        facts=_list_facts(config),
+        facts={
+            "definition": TOOLS["cosod"],
+            "refinement": "the same for all" if config.refine.enabled else "none",
+            "seed": str(config.seed),
+        },
         backbones=(pair.first.id, pair.second.id),
     )
 
 
-def _list_facts(config: PipelineConfig) -> dict[str, str]:
-    """What holds for all rows, for the head of the tables."""
-    return {
-        "definition": TOOLS["cosod"],
-        "refinement": "the same for all" if config.refine.enabled else "none",
-        "seed": str(config.seed),
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What all cells of a bench are run with; `configs` by the name of the entry."""
+
+    datasets: Mapping[str, Path]
+    out: Path
+    configs: Mapping[str, PipelineConfig]
+    as_is: bool
+    overwrite: bool
+    progress: ProgressFn
 
 
-def _folder_for(entry: Entry, dataset: str, *, alone: bool) -> Entry:
-    """Where a method of another program has its maps of a data set: FOLDER/NAME, or FOLDER if there is but one."""
-    if entry.folder is None or (alone and not (entry.folder / dataset).is_dir()):
-        return entry
-    return replace(entry, folder=entry.folder / dataset)
+def _run_entries(run: _Run, name: str, dataset: BenchDataset, entries: Sequence[Entry]) -> list[Cell]:
+    cells: list[Cell] = []
+    for entry in entries:
+        if any(cell.error for cell in cells if cell.method == entry.network_of):
+            why = f"it takes the network of {entry.network_of}: failed"
+            cells.append(Cell(dataset=name, method=entry.name, error=why))
+        else:
+            cells.append(_run_entry(run, name, dataset, entry))
+    return cells
 
 
-def _run_cell(
-    name: str,
-    dataset: BenchDataset,
-    entry: Entry,
-    out: Path,
-    config: PipelineConfig,
-    as_is: bool,
-    overwrite: bool,
-    progress: ProgressFn,
-) -> Cell:
+def _run_entry(run: _Run, name: str, dataset: BenchDataset, entry: Entry) -> Cell:
+    # maps of another program are in FOLDER/NAME, or in FOLDER where there is but one data set
+    if entry.folder is not None and (len(run.datasets) > 1 or (entry.folder / name).is_dir()):
+        entry = replace(entry, folder=entry.folder / name)
+
     def report_progress(done: int, total: int, stage: str) -> None:
-        progress(done, total, f"{name} {entry.name}: {stage}")
+        run.progress(done, total, f"{name} {entry.name}: {stage}")
 
     try:
-        if entry.folder is not None and as_is:
-            masks = maps = _pair_up(dataset, _find_maps(dataset, entry.folder), entry.folder)
-            seconds = None
+        if entry.folder is not None and run.as_is:
+            seconds, predictions = None, _find_maps(dataset, entry.folder)
+            masks = maps = _score(dataset, predictions, entry.folder)
         else:
-            folder = path_inside(out, f"{name}/{entry.name}")
-            seconds = _label(dataset, entry, folder, config, overwrite, report_progress)
-            masks, maps = (
-                _pair_up(
-                    dataset,
-                    {image.id: folder / tree / image.output for _, image in dataset.scored},
-                    folder / tree,
-                )
-                for tree in ("masks", "maps")
-            )
-        return Cell(
-            dataset=name,
-            method=entry.name,
-            masks=_score(masks, dataset),
-            maps=_score(maps, dataset),
-            predictions={image.id: pair.pred for (_, image), pair in zip(dataset.scored, masks.pairs, strict=True)},
-            seconds=seconds,
-        )
+            folder = path_inside(run.out, f"{name}/{entry.name}")
+            seconds = _label(run, dataset, entry, folder, report_progress)
+            predictions = _outputs(dataset, folder / "masks")
+            masks = _score(dataset, predictions, folder / "masks")
+            maps = _score(dataset, _outputs(dataset, folder / "maps"), folder / "maps")
+        return Cell(dataset=name, method=entry.name, masks=masks, maps=maps, predictions=predictions, seconds=seconds)
     except Cancelled:
         raise
     except (UmscosodError, OSError) as error:
@@ -197,21 +181,19 @@ def _run_cell(
         return Cell(dataset=name, method=entry.name, error=one_line(str(error)))
 
 
-def _label(
-    dataset: BenchDataset, entry: Entry, folder: Path, config: PipelineConfig, overwrite: bool, progress: ProgressFn
-) -> float | None:
+def _label(run: _Run, dataset: BenchDataset, entry: Entry, folder: Path, progress: ProgressFn) -> float | None:
     """Run an entry by its own settings; return its seconds an image, those of the run that did all the work at once."""
     record = folder.with_name(f"{folder.name}.json")
-    was_begun = (folder / "run" / "job.json").is_file() and not overwrite
-    groups = dataset.benchmark.groups
+    was_begun = (folder / "run" / "job.json").is_file() and not run.overwrite
+    groups, config = dataset.benchmark.groups, run.configs[entry.name]
     if entry.folder is None:
         network = folder.with_name(entry.network_of) if entry.network_of else None
         report = label_groups(
-            groups, folder, config, checkpoint=network, train=entry.train, overwrite=overwrite, progress=progress
+            groups, folder, config, checkpoint=network, train=entry.train, overwrite=run.overwrite, progress=progress
         )
     else:
         maps = _find_maps(dataset, entry.folder)
-        report = refine_maps(groups, maps, folder, config, overwrite=overwrite, progress=progress)
+        report = refine_maps(groups, maps, folder, config, overwrite=run.overwrite, progress=progress)
     _refuse_gaps(report, dataset)
     seconds = None if was_begun else report.seconds / max(1, len(report.rows))
     if was_begun and record.is_file():
@@ -242,7 +224,11 @@ def _find_maps(dataset: BenchDataset, folder: Path) -> dict[str, Path]:
     return {image_id: found[name] for image_id, name in names.items() if name in found}
 
 
-def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Path) -> Pairing:
+def _outputs(dataset: BenchDataset, tree: Path) -> dict[str, Path]:
+    return {image.id: tree / image.output for _, image in dataset.scored}
+
+
+def _score(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Path) -> Evaluation:
     missing = [
         image.id for _, image in dataset.scored if image.id not in predictions or not predictions[image.id].is_file()
     ]
@@ -254,8 +240,5 @@ def _pair_up(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: 
         Pair(name=image.id, group=group, pred=predictions[image.id], gt=dataset.benchmark.masks[image.id])
         for group, image in dataset.scored
     )
-    return Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
-
-
-def _score(pairing: Pairing, dataset: BenchDataset) -> Evaluation:
-    return score_pairs(pairing, definition="cosod", truth_rule=dataset.truth_rule)
+    pairing = Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
+    return score_pairs(pairing, truth_rule=dataset.truth_rule)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
-import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from umscosod.data.files import open_atomic
 from umscosod.errors import DataError
 from umscosod.evaluation import Evaluation
-from umscosod.evaluation.scoring import Measure, scores_to_json
+from umscosod.evaluation.scoring import Measure, make_finite, scores_to_json
+from umscosod.export.contact_sheet import begin_page
 from umscosod.export.folder import clean_markup
 from umscosod.export.png import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
 from umscosod.types import BoolArray
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 SHOWN: tuple[Measure, ...] = ("mae", "s", "f_max", "e_max", "iou")
 TITLES: Mapping[Measure, str] = {"mae": "MAE", "s": "S", "f_max": "maxF", "e_max": "maxE", "iou": "IoU"}
+OF_MAPS: tuple[Measure, ...] = ("mae", "s", "iou")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,11 +101,20 @@ class BenchReport:
         """The one of a data set and a method."""
         return next(cell for cell in self.cells if (cell.dataset, cell.method) == (dataset, method))
 
-    def mean(self, method: str, measure: Measure, *, of_maps: bool = False) -> float | None:
-        """Mean over data sets, each counting once; None if one of them has no score."""
-        figures = [self.cell(dataset, method).figure(measure, of_maps=of_maps) for dataset in self.datasets]
-        known = [figure for figure in figures if figure is not None]
-        return math.fsum(known) / len(known) if known and len(known) == len(figures) else None
+    def figure(
+        self, method: str, measure: Measure, dataset: str | None = None, *, of_maps: bool = False
+    ) -> float | None:
+        """A measure of a data set, or the mean over all, each counting once; None if one of them has no score."""
+        if dataset is not None:
+            return self.cell(dataset, method).figure(measure, of_maps=of_maps)
+        return _mean_of([self.figure(method, measure, each, of_maps=of_maps) for each in self.datasets])
+
+    def seconds(self, method: str, dataset: str | None = None, *, with_features: bool) -> float | None:
+        """Seconds an image on a data set, or the mean over all; None if one of them was not measured."""
+        if dataset is None:
+            return _mean_of([self.seconds(method, each, with_features=with_features) for each in self.datasets])
+        seconds = self.cell(dataset, method).seconds
+        return None if seconds is None else seconds + (self.encoding[dataset] if with_features else 0.0)
 
     @property
     def exit_code(self) -> int:
@@ -112,7 +124,9 @@ class BenchReport:
         return int(any(cell.error for cell in self.cells))
 
 
-_NONE = "-"
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
 def format_report(report: BenchReport) -> str:
@@ -123,17 +137,64 @@ def format_report(report: BenchReport) -> str:
     str
         Markdown that ends in a newline. Figures have three digits, seconds two.
     """
-    parts = ["# Bench", "\n".join(f"- {name}: {value}" for name, value in report.facts.items())]
-    parts += [f"note: {note}" for note in report.notes]
-    if len(report.datasets) > 1:
-        parts += [f"## Mean of {len(report.datasets)} data sets, final masks", _mean_table(report)]
-    for dataset in report.datasets:
-        parts += [f"## {dataset}, final masks", _table(report, dataset)]
-    parts += ["## Soft maps before refinement", _map_table(report)]
+
+    def table(dataset: str | None) -> str:
+        lines = [["method", *(TITLES[measure] for measure in SHOWN), "s/image", "with features"]]
+        for method in report.methods:
+            figures = (show_figure(report.figure(method, measure, dataset)) for measure in SHOWN)
+            timed = (report.seconds(method, dataset, with_features=each) for each in (False, True))
+            lines.append([method, *figures, *(show_figure(seconds, 2) for seconds in timed)])
+        return format_markdown(lines)
+
+    maps = {method: partial(report.figure, method, of_maps=True) for method in report.methods}
+    sections = format_sections(report, "##", table, f"MAE/S/IoU; IoU at 0.5.\n\n{format_maps(report, 'method', maps)}")
+    return format_document(
+        "Bench", "\n".join(f"- {name}: {value}" for name, value in report.facts.items()), report, sections
+    )
+
+
+def format_document(title: str, head: str, report: BenchReport, sections: Sequence[str]) -> str:
+    """Put sections between title and notes above, and what was not scored below."""
+    parts = [f"# {title}", head, *(f"note: {note}" for note in report.notes), *sections]
     errors = [f"- {cell.dataset}, {cell.method}: {cell.error}" for cell in report.cells if cell.error]
     if errors:
         parts += ["## Not scored", "\n".join(errors)]
     return "\n\n".join(parts) + "\n"
+
+
+def format_sections(report: BenchReport, level: str, table: Callable[[str | None], str], maps: str) -> list[str]:
+    """Headings and tables: the mean over data sets (`table` of None), each data set, the soft maps."""
+    several = len(report.datasets) > 1
+    parts = [f"{level} Mean of {len(report.datasets)} data sets, final masks", table(None)] if several else []
+    for dataset in report.datasets:
+        parts += [f"{level} {dataset}, final masks", table(dataset)]
+    return [*parts, f"{level} Soft maps before refinement", maps]
+
+
+def format_maps(report: BenchReport, head: str, rows: Mapping[str, Callable[..., float | None]]) -> str:
+    """Table of MAE, S and IoU, one column a data set and one for their mean.
+
+    Parameters
+    ----------
+    report : BenchReport
+    head : str
+    rows : mapping of str to callable
+        By title: gives the figure of a measure and a data set, None for the mean.
+    """
+    columns: list[str | None] = [*report.datasets, *([None] if len(report.datasets) > 1 else [])]
+    lines = [[head, *(dataset or "mean" for dataset in columns)]]
+    for title, figure in rows.items():
+        cells = ("/".join(show_figure(figure(measure, dataset)) for measure in OF_MAPS) for dataset in columns)
+        lines.append([title, *cells])
+    return format_markdown(lines)
+
+
+def save_tables(out: Path, name: str, content: Mapping[str, Any], text: str) -> None:
+    """Write ``OUT/NAME.json`` and ``OUT/NAME.md``."""
+    stored = json.dumps(make_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    for suffix, data in (("json", stored), ("md", text)):
+        with open_atomic(out / f"{name}.{suffix}") as stream:
+            stream.write(data.encode("utf-8", "replace"))
 
 
 def report_to_json(report: BenchReport) -> dict[str, Any]:
@@ -156,67 +217,13 @@ def report_to_json(report: BenchReport) -> dict[str, Any]:
             }
             for cell in report.cells
         ],
-        "mean": {method: {measure: report.mean(method, measure) for measure in SHOWN} for method in report.methods},
+        "mean": {method: {measure: report.figure(method, measure) for measure in SHOWN} for method in report.methods},
     }
-
-
-def _mean_table(report: BenchReport) -> str:
-    def seconds(method: str, *, with_features: bool) -> float | None:
-        parts = [_seconds(report, dataset, method, with_features=with_features) for dataset in report.datasets]
-        known = [part for part in parts if part is not None]
-        return sum(known) / len(known) if known and len(known) == len(parts) else None
-
-    return _rows(report.methods, report.mean, seconds)
-
-
-def _table(report: BenchReport, dataset: str) -> str:
-    def figure(method: str, measure: Measure) -> float | None:
-        return report.cell(dataset, method).figure(measure)
-
-    def seconds(method: str, *, with_features: bool) -> float | None:
-        return _seconds(report, dataset, method, with_features=with_features)
-
-    return _rows(report.methods, figure, seconds)
-
-
-def _seconds(report: BenchReport, dataset: str, method: str, *, with_features: bool) -> float | None:
-    seconds = report.cell(dataset, method).seconds
-    return None if seconds is None else seconds + (report.encoding[dataset] if with_features else 0.0)
-
-
-def _map_table(report: BenchReport) -> str:
-    """MAE, S and IoU of the maps, one column a data set."""
-    head = ["method", *report.datasets] + (["mean"] if len(report.datasets) > 1 else [])
-    lines = [head]
-    for method in report.methods:
-        columns: list[Callable[[Measure], float | None]] = [
-            lambda measure, dataset=dataset, method=method: report.cell(dataset, method).figure(measure, of_maps=True)  # type: ignore[misc]
-            for dataset in report.datasets
-        ]
-        if len(report.datasets) > 1:
-            columns.append(lambda measure, method=method: report.mean(method, measure, of_maps=True))  # type: ignore[misc]
-        lines.append(
-            [method, *("/".join(show_figure(column(each)) for each in ("mae", "s", "iou")) for column in columns)]
-        )
-    return "MAE/S/IoU; IoU at 0.5.\n\n" + format_markdown(lines)
-
-
-def _rows(
-    methods: Sequence[str],
-    figure: Callable[[str, Measure], float | None],
-    seconds: Callable[..., float | None],
-) -> str:
-    head = ["method", *(TITLES[measure] for measure in SHOWN), "s/image", "with features"]
-    lines = [head]
-    for method in methods:
-        timed = [show_figure(seconds(method, with_features=each), 2) for each in (False, True)]
-        lines.append([method, *(show_figure(figure(method, measure)) for measure in SHOWN), *timed])
-    return format_markdown(lines)
 
 
 def show_figure(value: float | None, digits: int = 3) -> str:
     """Fixed number of digits; a dash for what is not known."""
-    return _NONE if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def format_markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -298,19 +305,17 @@ def write_page(report: BenchReport, shown: int) -> Path:
         if articles:
             rows = "\n".join(articles)
             sections.append(f'<section><h2>{escape(dataset)}</h2>\n<div class="rows">\n{rows}\n</div></section>')
-    style = resources.files("umscosod.export").joinpath("sheet.css").read_text(encoding="utf-8")
-    text = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Bench</title>\n<style>\n{style}.rows {{ grid-template-columns: 1fr; }}\n"
+    style = (
+        ".rows { grid-template-columns: 1fr; }\n"
         ".tiles { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }\n"
         "table { border-collapse: collapse; } th, td { padding: 2px 10px; text-align: right; }\n"
         "th:first-child { text-align: left; font-weight: normal; } tr:first-child { border-bottom: 1px solid; }\n"
-        f"</style></head>\n<body>\n<header>\n{to_html(format_report(report))}\n"
+    )
+    listed = "\n".join(sections)
+    text = (
+        f"{begin_page('Bench', style)}<header>\n{to_html(format_report(report))}\n"
         '<p class="legend">Below: where methods disagree most. What is outside a mask is dimmed, its border is orange; '
-        "the figure is the IoU with the ground truth.</p></header>\n<main>\n"
-        + "\n".join(sections)
-        + "\n</main></body></html>\n"
+        f"the figure is the IoU with the ground truth.</p></header>\n<main>\n{listed}\n</main></body></html>\n"
     )
     page = report.out / "index.html"
     with open_atomic(page) as stream:

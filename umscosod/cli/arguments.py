@@ -9,20 +9,8 @@ from typing import Annotated, Literal
 import tyro
 from typing_extensions import Doc
 
-from umscosod.cli.options import (
-    NO_HINT,
-    RARE,
-    Config,
-    Console,
-    Flat,
-    Images,
-    Out,
-    Overwrite,
-    Settings,
-    Switch,
-    Talk,
-)
-from umscosod.config import GroupingConfig, Method, PipelineConfig
+from umscosod.cli.options import DIR, INT, NAME, RARE, Command, Configured, Images, Job, Out, Overwrite, Switch, unset
+from umscosod.config import GroupingConfig, Method
 
 Data = Annotated[
     tuple[Path, ...],
@@ -34,13 +22,13 @@ Data = Annotated[
 
 MaskValue = Annotated[
     str | None,
-    tyro.conf.arg(metavar="IDS", help_behavior_hint=NO_HINT),
+    unset("IDS"),
     Doc("Ids that are foreground in the ground truths: 15, 1,2 or 1-20, or a colour, '#ff0000'; 255 is then ignored."),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Configured):
     """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
 
     data: Data
@@ -57,13 +45,10 @@ class Bench:
     mask_value: MaskValue = None
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablate:
+class Ablate(Configured):
     """Leave parts of the method out, on data sets with ground truth and with several seeds: what each is worth."""
 
     data: Data
@@ -77,93 +62,59 @@ class Ablate:
     ] = "all"
     seeds: Annotated[int, Doc("Seeds of training: that of the settings and those after it.")] = 3
     overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
+class Label(Job):
     """Find and segment the common object of each group: features, pseudo-labels, training on these images, masks."""
 
-    images: Images
-    out: Out
-    checkpoint: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint=NO_HINT),
-        Doc("Label with this network instead of training one."),
-    ] = None
-    no_train: Annotated[bool, Switch, Doc("Stop at refined pseudo-labels: fastest. As --method pseudo.")] = False
+    checkpoint: Annotated[Path | None, DIR, Doc("Label with this network instead of training one.")] = None
+    train: Annotated[
+        Literal["auto", "always", "never"],
+        Doc("Train a network on the pseudo-labels: auto trains where a gain was measured, and says so."),
+    ] = "auto"
+    no_train: Annotated[bool, Switch, RARE, Doc("Short for --train never.")] = False
     method: Annotated[
         Method | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
+        NAME,
         Doc("ums, pseudo, or a method of others: attention, tokencut, dvfdvd, scosparc. Short for --config.method."),
     ] = None
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pseudo:
+class Pseudo(Job):
     """Make pseudo-labels only, as PNG and JSON, to look at, replace, and train on."""
 
-    images: Images
-    out: Out
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(Job):
     """Train the network on pseudo-labels."""
 
-    images: Images
     pseudo: Annotated[
         Path, tyro.conf.arg(metavar="DIR"), Doc("Folder of pseudo-labels, as 'umscosod pseudo' writes it (OUT/pseudo).")
     ]
-    out: Out
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(Job):
     """Label with a network trained before: inference and refinement only."""
 
-    images: Images
     checkpoint: Annotated[Path, tyro.conf.arg(metavar="DIR"), Doc("Checkpoint, as 'umscosod train' names it.")]
-    out: Out
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refine:
+class Refine(Job):
     """Make masks anew from the soft maps of an earlier run, with other settings of refinement: no network runs."""
 
-    images: Images
     maps: Annotated[
         Path,
         tyro.conf.arg(metavar="DIR"),
         Doc("Folder of 8-bit soft maps, laid out like the outputs; an OUT of 'umscosod label' stands for its maps."),
     ]
-    out: Out
-    overwrite: Overwrite = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Command):
     """Score maps or masks against ground truth: MAE, F, E, S, IoU for the data set and each group."""
 
     pred: Annotated[
@@ -185,11 +136,10 @@ class Evaluate:
     ] = "cosod"
     mask_value: MaskValue = None
     worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
-    console: Talk = field(default_factory=Console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Command):
     """Write the masks of an output folder as COCO, YOLO, CVAT or a tree of PNG files."""
 
     results: Annotated[
@@ -210,7 +160,7 @@ class Export:
     ] = False
     images: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="IMAGES", help_behavior_hint=NO_HINT),
+        unset("IMAGES"),
         Doc(
             "The folder or list that was labelled: images are named from there, linked for yolo, and checked for EXIF."
         ),
@@ -218,11 +168,10 @@ class Export:
     overwrite: Annotated[
         bool, Switch, Doc("Replace the export that is in FOLDER; other files there are left alone.")
     ] = False
-    console: Talk = field(default_factory=Console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discover:
+class Discover(Configured):
     """Propose groups for an unsorted collection, as a .csv list to look through, correct, and give as IMAGES."""
 
     images: Annotated[
@@ -232,112 +181,58 @@ class Discover:
         Doc("Folder, searched at any depth; sub-folders mean nothing here."),
     ]
     out: Annotated[Path, tyro.conf.arg(metavar="FILE"), Doc("The list: columns path and group.")]
-    n_groups: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint=NO_HINT),
-        Doc("Number of groups; without it, chosen by how well they are apart."),
-    ] = None
+    n_groups: Annotated[int | None, INT, Doc("Number of groups; without it, chosen by how well they are apart.")] = None
     overwrite: Annotated[bool, Switch, Doc("Replace a list that is there.")] = False
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
     grouping: Annotated[GroupingConfig, RARE, Doc("How groups are found.")] = field(default_factory=GroupingConfig)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesEstimate:
+class FeaturesEstimate(Configured):
     """Say how much disk the features of a collection take, before they are encoded."""
 
     images: Images
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesEncode:
+class FeaturesEncode(Configured):
     """Encode a collection into the feature cache, so that later commands only read."""
 
     images: Images
-    settings: Flat = field(default_factory=Settings)
-    console: Talk = field(default_factory=Console)
-    config: Config = field(default_factory=PipelineConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeaturesPrune:
+class FeaturesPrune(Command):
     """Remove the features unused for longest until the rest fits."""
 
     max_gb: Annotated[float, Doc("Size the cache may keep, in GB (1e9 bytes); 0 empties it.")]
     cache_dir: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="DIR", help_behavior_hint=NO_HINT),
-        Doc("Folder of the cache, where it is not UMSCOSOD_CACHE or the user's cache folder."),
+        Path | None, DIR, Doc("Folder of the cache, where it is not UMSCOSOD_CACHE or the user's cache folder.")
     ] = None
-    console: Talk = field(default_factory=Console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doctor:
+class Doctor(Command):
     """Check this machine: database, OpenCV, DenseCRF, weights, GPU, disk; each fault with its cure."""
 
-    console: Talk = field(default_factory=Console)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Presets:
+class Presets(Command):
     """Show the presets and what they change; with a NAME, the whole resulting configuration as YAML."""
 
     name: Annotated[
-        str | None,
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
-        Doc("Preset to print in full; save it as a file for --config-file."),
+        str | None, tyro.conf.Positional, NAME, Doc("Preset to print in full; save it as a file for --config-file.")
     ] = None
-    console: Talk = field(default_factory=Console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PluginInfo:
+class PluginInfo(Command):
     """Say where the FiftyOne plugin lies, where FiftyOne looks for plugins, and whether the one leads to the other."""
 
-    console: Talk = field(default_factory=Console)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PluginInstall:
+class PluginInstall(Command):
     """Link the FiftyOne plugin into FiftyOne's plugins folder, under the name fiftyone-umscosod."""
 
     overwrite: Annotated[bool, Switch, Doc("Replace a link that leads elsewhere. A real folder is never removed.")] = (
         False
     )
-    console: Talk = field(default_factory=Console)
-
-
-FeaturesCommand = (
-    Annotated[FeaturesEstimate, tyro.conf.subcommand("estimate")]
-    | Annotated[FeaturesEncode, tyro.conf.subcommand("encode")]
-    | Annotated[FeaturesPrune, tyro.conf.subcommand("prune")]
-)
-PluginCommand = (
-    Annotated[PluginInstall, tyro.conf.subcommand("install")] | Annotated[PluginInfo, tyro.conf.subcommand("info")]
-)
-Command = (
-    Label
-    | Pseudo
-    | Train
-    | Predict
-    | Refine
-    | Evaluate
-    | Bench
-    | Ablate
-    | Export
-    | Discover
-    | FeaturesEstimate
-    | FeaturesEncode
-    | FeaturesPrune
-    | Doctor
-    | Presets
-    | PluginInstall
-    | PluginInfo
-)

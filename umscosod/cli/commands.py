@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+import umscosod
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
+from umscosod.cli.options import Command
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
 from umscosod.data.files import check_place
 from umscosod.errors import ConfigError, DataError, count_of
-from umscosod.types import ImageRef, Status
+from umscosod.types import Status
 
 if TYPE_CHECKING:
     from umscosod.features.cache import FeatureCache
@@ -31,8 +33,7 @@ _LISTED = 20
 def discover(command: args.Discover, config: PipelineConfig) -> int:
     """Propose groups, write the list, and say how large and how alike they are; 1 if images could not be read."""
     from umscosod.data.groups import groups_from_images
-    from umscosod.grouping import discover_groups, write_groups_csv
-    from umscosod.grouping.discover import check_listable
+    from umscosod.grouping.discover import check_listable, discover_groups, write_groups_csv
 
     if command.out.suffix.lower() != ".csv":
         raise DataError(f"--out {command.out} must end in .csv, by which the other commands know a list")
@@ -52,19 +53,14 @@ def discover(command: args.Discover, config: PipelineConfig) -> int:
     for group, check in zip(found.groups, found.checks, strict=True):
         remark = f"  ({check.reason})" if check.reason else ""
         say(f"{group.name}  {check.size:5} images  cohesion {check.cohesion:.3f}{remark}")
-    say(_describe_leftover(found.leftover), end="")
+    if found.leftover:
+        say(f"like no group, and not in the list: {len(found.leftover)}")
+        say("\n".join(f"  {image.id}" for image in found.leftover[:_LISTED]))
+    if len(found.leftover) > _LISTED:
+        say(f"  ... and {len(found.leftover) - _LISTED} more")
     grouped = sum(len(group.images) for group in found.groups)
     say(f"{count_of(grouped, 'image')} in {count_of(len(found.groups), 'group')}: {path}")
     return int(bool(found.failures))
-
-
-def _describe_leftover(images: tuple[ImageRef, ...]) -> str:
-    if not images:
-        return ""
-    names = [f"  {image.id}" for image in images[:_LISTED]]
-    if len(images) > _LISTED:
-        names.append(f"  ... and {len(images) - _LISTED} more")
-    return "\n".join([f"like no group, and not in the list: {len(images)}", *names, ""])
 
 
 def bench(command: args.Bench, config: PipelineConfig) -> int:
@@ -107,13 +103,13 @@ def ablate(command: args.Ablate, config: PipelineConfig) -> int:
         )
     say(save_ablation(report), end="")
     say(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
-    return report.exit_code
+    return report.bench.exit_code
 
 
 _GB = 1e9
 
 
-def run(command: args.Command, config: PipelineConfig) -> int:
+def run(command: Command, config: PipelineConfig) -> int:
     """Carry out a command.
 
     Returns
@@ -130,17 +126,21 @@ def run(command: args.Command, config: PipelineConfig) -> int:
 
 
 def _label(command: args.Label, config: PipelineConfig) -> int:
-    from umscosod.pipeline import label_groups
-
-    if command.checkpoint is not None and command.no_train:
-        raise ConfigError("--checkpoint and --no-train contradict each other: a network is used, or none is; give one")
+    choice = "never" if command.no_train else command.train
+    if command.no_train and command.train == "always":
+        raise ConfigError("--no-train and --train always contradict each other; give one")
+    if command.checkpoint is not None and choice != "auto":
+        raise ConfigError(
+            f"--checkpoint and --train {choice} contradict each other: the network of a checkpoint is used as it is; "
+            "give one"
+        )
     with ProgressBar() as progress:
-        report = label_groups(
+        report = umscosod.label_groups(
             command.images,
             command.out,
             config,
             checkpoint=command.checkpoint,
-            train=command.checkpoint is None and not command.no_train,
+            train={"auto": None, "always": True, "never": False}[choice],
             overwrite=command.overwrite,
             progress=progress,
         )
@@ -148,18 +148,16 @@ def _label(command: args.Label, config: PipelineConfig) -> int:
 
 
 def _pseudo(command: args.Pseudo, config: PipelineConfig) -> int:
-    from umscosod.pipeline import make_pseudo_labels
-
     with ProgressBar() as progress:
-        report = make_pseudo_labels(command.images, command.out, config, overwrite=command.overwrite, progress=progress)
+        report = umscosod.make_pseudo_labels(
+            command.images, command.out, config, overwrite=command.overwrite, progress=progress
+        )
     return _finish(report)
 
 
 def _train(command: args.Train, config: PipelineConfig) -> int:
-    from umscosod.pipeline import train
-
     with ProgressBar() as progress:
-        report = train(
+        report = umscosod.train(
             command.images, command.pseudo, command.out, config, overwrite=command.overwrite, progress=progress
         )
     say(format_train_report(report))
@@ -167,20 +165,16 @@ def _train(command: args.Train, config: PipelineConfig) -> int:
 
 
 def _predict(command: args.Predict, config: PipelineConfig) -> int:
-    from umscosod.pipeline import predict
-
     with ProgressBar() as progress:
-        report = predict(
+        report = umscosod.predict(
             command.images, command.out, command.checkpoint, config, overwrite=command.overwrite, progress=progress
         )
     return _finish(report)
 
 
 def _refine(command: args.Refine, config: PipelineConfig) -> int:
-    from umscosod.pipeline import refine_maps
-
     with ProgressBar() as progress:
-        report = refine_maps(
+        report = umscosod.refine_maps(
             command.images, command.maps, command.out, config, overwrite=command.overwrite, progress=progress
         )
     return _finish(report)
@@ -192,13 +186,13 @@ def _finish(report: LabelReport) -> int:
 
 
 def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
-    from umscosod.evaluation import evaluate, format_table, list_worst_first, scores_to_json
+    from umscosod.evaluation import format_table, list_worst_first, scores_to_json
     from umscosod.evaluation.scoring import make_finite
 
     if command.worst < 0:
         raise ConfigError(f"--worst must be >= 0, got {command.worst}")
     with ProgressBar() as progress:
-        evaluation = evaluate(
+        evaluation = umscosod.evaluate(
             command.pred,
             command.gt,
             definition=command.definition,
@@ -234,15 +228,12 @@ def _export(command: args.Export, _: PipelineConfig) -> int:
             progress=progress,
         )
     say(report.summary)
-    if not report.n_images:
-        return 3
-    return int(bool(report.skipped))
+    return int(bool(report.skipped)) if report.n_images else 3
 
 
 def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -> int:
     from umscosod.data.images import decode_image
     from umscosod.device import resolve_device
-    from umscosod.errors import DataError
     from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
 
@@ -291,9 +282,7 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
     say("\n".join(pair.notes))
     say(f"{total - len(collection.failures)} of {count_of(total, 'image')} encoded")
     say(f"cache {stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}")
-    if len(collection.failures) == total:
-        return 3
-    return int(bool(collection.failures))
+    return 3 if len(collection.failures) == total else int(bool(collection.failures))
 
 
 def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
@@ -303,12 +292,8 @@ def _features_prune(command: args.FeaturesPrune, _: PipelineConfig) -> int:
         raise ConfigError(f"--max-gb must be a number of GB from 0 to 1e9, got {command.max_gb}")
     cache = FeatureCache(command.cache_dir)
     report = cache.prune(int(command.max_gb * _GB))
-    say(
-        f"cache {cache.root}: {count_of(report.removed_files, 'file')} removed "
-        f"({format_bytes(report.removed_bytes)}), ",
-        end="",
-    )
-    say(f"{report.kept_files} kept ({format_bytes(report.kept_bytes)})")
+    removed = f"{count_of(report.removed_files, 'file')} removed ({format_bytes(report.removed_bytes)})"
+    say(f"cache {cache.root}: {removed}, {report.kept_files} kept ({format_bytes(report.kept_bytes)})")
     return 0
 
 
@@ -337,12 +322,9 @@ def _presets(command: args.Presets, _: PipelineConfig) -> int:
         say(dump_config(load_config(command.name)), end="")
         return 0
     for name in preset_names():
-        say(f"# {name}\n{yaml.safe_dump(_as_lists(preset_values(name)), sort_keys=False)}")
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in preset_values(name).items()}
+        say(f"# {name}\n{yaml.safe_dump(values, sort_keys=False)}")
     return 0
-
-
-def _as_lists(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _plugin_install(command: args.PluginInstall, _: PipelineConfig) -> int:

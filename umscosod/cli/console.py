@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -202,29 +201,23 @@ class ProgressBar:
 
 
 class LineHandler(logging.Handler):
-    """Write each log message as one line on standard error, above the progress bar if there is one."""
+    """Write each log message as one line on standard error, above the progress bar if there is one.
+
+    ``warning: text``, as compilers say it.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message."""
         try:
-            tqdm.write(printable(one_line(self.format(record))), file=sys.stderr)
+            line = one_line(f"{record.levelname.lower()}: {record.getMessage()}")
+            tqdm.write(printable(line), file=sys.stderr)
         except Exception:  # logging must never stop the work; this is logging's own way to say so
             self.handleError(record)
 
 
-class _LowerCase(logging.Formatter):
-    """``warning: text``, as compilers say it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a message."""
-        return f"{record.levelname.lower()}: {record.getMessage()}"
-
-
 def set_up_logging(*, verbose: bool) -> None:
     """Send warnings, and with `verbose` the package's information too, to standard error."""
-    handler = LineHandler()
-    handler.setFormatter(_LowerCase())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.basicConfig(handlers=[LineHandler()], level=logging.WARNING)
     logging.getLogger("umscosod").setLevel(logging.INFO if verbose else logging.WARNING)
     logging.captureWarnings(True)
 
@@ -243,7 +236,8 @@ def format_label_report(report: LabelReport) -> str:
         lines.append(f"{uncertain} labelled with low confidence: reasons in report.json and the contact sheet")
     if not counts.get(Status.LABELLED, 0):
         lines.append("nothing was labelled")
-    return "\n".join([*lines, *_list_places(report.out)])
+    lines += [f"{title:<14} {report.out / name}" for title, name in _PLACES if (report.out / name).exists()]
+    return "\n".join(lines)
 
 
 def format_train_report(report: TrainReport) -> str:
@@ -265,7 +259,3 @@ def _list_rows(rows: Iterable[Labelled], status: Status) -> list[str]:
     if len(found) > _LISTED:
         lines.append(f"  ... and {len(found) - _LISTED} more: see report.json")
     return lines
-
-
-def _list_places(out: Path) -> list[str]:
-    return [f"{title:<14} {out / name}" for title, name in _PLACES if (out / name).exists()]

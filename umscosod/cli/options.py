@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,14 @@ from umscosod.config.io import DEFAULT_PRESET
 Switch: Any = tyro.conf.FlagCreatePairsOff
 RARE = "rare"
 """Mark of what ``--help`` leaves to ``--help-all``."""
-NO_HINT = ""
+
+
+def unset(metavar: str) -> Any:
+    """A flag that is left out unless given: the help names no default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+NAME, FILE, DIR, INT = (unset(metavar) for metavar in ("NAME", "FILE", "DIR", "INT"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,29 +51,17 @@ class Settings:
     config_file: Annotated[
         Path | None,
         RARE,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint=NO_HINT),
+        FILE,
         Doc("YAML file of settings, such as the config.yaml of an earlier run; only what differs need be in it."),
     ] = None
-    device: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
-        Doc("auto, cpu, cuda, cuda:N or mps. Short for --config.device."),
-    ] = None
-    seed: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="INT", help_behavior_hint=NO_HINT),
-        Doc("Seed of everything random. Short for --config.seed."),
-    ] = None
+    device: Annotated[str | None, NAME, Doc("auto, cpu, cuda, cuda:N or mps. Short for --config.device.")] = None
+    seed: Annotated[int | None, INT, Doc("Seed of everything random. Short for --config.seed.")] = None
     backbone: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="NAME", help_behavior_hint=NO_HINT),
-        Doc("Features: auto, embedded or the name of a ViT. Short for --config.features.backbone."),
+        str | None, NAME, Doc("Features: auto, embedded or the name of a ViT. Short for --config.features.backbone.")
     ] = None
-    weights: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint=NO_HINT),
-        Doc("Local weight file of that ViT. Short for --config.features.weights."),
-    ] = None
+    weights: Annotated[str | None, FILE, Doc("Local weight file of that ViT. Short for --config.features.weights.")] = (
+        None
+    )
 
 
 Images = Annotated[
@@ -81,6 +76,29 @@ Overwrite = Annotated[
     Switch,
     Doc("Replace results of other settings or images. Without it, the same command resumes what was interrupted."),
 ]
-Config = Annotated[PipelineConfig, RARE, Doc("Every setting; precedence: defaults < preset < file < flags.")]
-Flat = Annotated[Settings, tyro.conf.arg(name="")]
-Talk = Annotated[Console, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every sub-command takes. The help lists a command's own flags first."""
+
+    console: Annotated[Console, tyro.conf.arg(name="")] = field(default_factory=Console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured(Command):
+    """A sub-command with settings."""
+
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    config: Annotated[PipelineConfig, RARE, Doc("Every setting; precedence: defaults < preset < file < flags.")] = (
+        field(default_factory=PipelineConfig)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Configured):
+    """A sub-command that fills an output folder from images."""
+
+    images: Images
+    out: Out
+    overwrite: Overwrite = False

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_type_hints
 
 import tyro
 
-from umscosod.cli.arguments import (
-    Ablate,
-    Bench,
-    Command,
-    Discover,
-    Doctor,
-    Evaluate,
-    Export,
-    FeaturesCommand,
-    Label,
-    PluginCommand,
-    Predict,
-    Presets,
-    Pseudo,
-    Refine,
-    Train,
-)
-from umscosod.cli.options import RARE, Settings
-from umscosod.config import GroupingConfig, PipelineConfig
-from umscosod.config.io import DEFAULT_PRESET, REMOVED, load_config, validate_config
-from umscosod.config.schema import iter_settings, section_types
+from umscosod.cli import arguments as args
+from umscosod.cli.options import RARE, Command, Configured
+from umscosod.config import PipelineConfig
+from umscosod.config.io import DEFAULT_PRESET, REMOVED, change_config, load_config
+from umscosod.config.schema import iter_settings
 from umscosod.errors import ConfigError, UmscosodError, shorten
 
 DESCRIPTION = "Find and segment the object that recurs in a group of photographs: no annotation, no class name."
@@ -38,34 +23,47 @@ DESCRIPTION = "Find and segment the object that recurs in a group of photographs
 _MAX_DIGITS = 100
 _OF_COMMANDS = ("umscosod.cli.arguments", "umscosod.cli.options")
 
-_COMMANDS: Any = (
-    Annotated[Label, tyro.conf.subcommand("label")]
-    | Annotated[Pseudo, tyro.conf.subcommand("pseudo")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Refine, tyro.conf.subcommand("refine")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
-    | Annotated[Discover, tyro.conf.subcommand("discover")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
-    | Annotated[
-        Any,
-        tyro.conf.subcommand(
-            "features",
-            description="The feature cache: estimate its size, fill it, prune it.",
-            constructor_factory=lambda: cast(type, FeaturesCommand),
-        ),
-    ]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-    | Annotated[Presets, tyro.conf.subcommand("presets")]
-    | Annotated[
-        Any,
-        tyro.conf.subcommand(
-            "plugin", description="The FiftyOne plugin.", constructor_factory=lambda: cast(type, PluginCommand)
-        ),
-    ]
+
+def _family(name: str, description: str, commands: Any) -> Any:
+    """Put commands under one name: ``features estimate``."""
+    return Annotated[Any, tyro.conf.subcommand(name, description=description, constructor_factory=lambda: commands)]
+
+
+_FEATURES: Any = (
+    Annotated[args.FeaturesEstimate, tyro.conf.subcommand("estimate")]
+    | Annotated[args.FeaturesEncode, tyro.conf.subcommand("encode")]
+    | Annotated[args.FeaturesPrune, tyro.conf.subcommand("prune")]
 )
+_PLUGIN: Any = (
+    Annotated[args.PluginInstall, tyro.conf.subcommand("install")]
+    | Annotated[args.PluginInfo, tyro.conf.subcommand("info")]
+)
+_COMMANDS: Any = (
+    args.Label
+    | args.Pseudo
+    | args.Train
+    | args.Predict
+    | args.Refine
+    | args.Evaluate
+    | args.Bench
+    | args.Ablate
+    | args.Discover
+    | args.Export
+    | _family("features", "The feature cache: estimate its size, fill it, prune it.", _FEATURES)
+    | args.Doctor
+    | args.Presets
+    | _family("plugin", "The FiftyOne plugin.", _PLUGIN)
+)
+_STAND_LAST = {"overwrite": 1, "settings": 2, "console": 3, "config": 4}
+"""Places of the fields in which the help of a command ends."""
+_SHORT = {
+    "device": "device",
+    "seed": "seed",
+    "backbone": "features.backbone",
+    "weights": "features.weights",
+    "method": "method",
+}
+"""Flags that are short for ``--config.NAME``."""
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
@@ -98,14 +96,9 @@ def parse(arguments: Sequence[str]) -> tuple[Command, PipelineConfig]:
         args=["--help" if argument == "--help-all" else argument for argument in arguments],
         registry=_registry(base, hides_rare=bool({"-h", "--help"} & set(arguments)) and "--help-all" not in arguments),
     )
-    config = getattr(command, "config", base)
-    if (settings := getattr(command, "settings", None)) is not None:
-        config = _apply_short_flags(settings, config, base)
-    if (method := getattr(command, "method", None)) is not None:
-        _refuse_contradiction("method", method, config.method, base.method)
-        config = dataclasses.replace(config, method=method)
-    validate_config(config)
-    return command, config
+    if not isinstance(command, Configured):
+        return command, base
+    return command, _apply_short_flags(command, base)
 
 
 def _refuse_removed(arguments: Sequence[str]) -> None:
@@ -135,36 +128,24 @@ def _registry(base: PipelineConfig, *, hides_rare: bool) -> tyro.constructors.Co
     With `hides_rare` the help leaves out what is marked as `RARE`; it is understood all the same.
     """
     registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(_path_rule)
-    registry.primitive_rule(_whole_number_rule)
+    registry.primitive_rule(lambda info: _primitive_rule(info, Path, "PATH", _read_path))
+    registry.primitive_rule(lambda info: _primitive_rule(info, int, "INT", _read_whole_number))
     registry.struct_rule(lambda info: _settings_rule(info, base))
-    if hides_rare:
-        registry.struct_rule(_command_rule)
+    registry.struct_rule(lambda info: _command_rule(info, hides_rare=hides_rare))
     return registry
 
 
-def _path_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    if info.type is not Path:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH",
-        instance_from_str=_read_path,
-        is_instance=lambda value: isinstance(value, Path),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-def _whole_number_rule(
-    info: tyro.constructors.PrimitiveTypeInfo,
+def _primitive_rule(
+    info: tyro.constructors.PrimitiveTypeInfo, kind: type, metavar: str, read: Callable[[list[str]], Any]
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    if info.type is not int:
+    """Have one word on the command line read by a function of ours."""
+    if info.type is not kind:
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="INT",
-        instance_from_str=_read_whole_number,
-        is_instance=lambda value: type(value) is int,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind),
         str_from_instance=lambda value: [str(value)],
     )
 
@@ -173,11 +154,14 @@ def _settings_rule(
     info: tyro.constructors.StructTypeInfo, base: PipelineConfig
 ) -> tyro.constructors.StructConstructorSpec | None:
     section = info.type
-    if not isinstance(section, type) or section not in section_types() | {GroupingConfig}:
+    if not dataclasses.is_dataclass(section) or section.__module__ != PipelineConfig.__module__:
         return None
     default = base if section is PipelineConfig else info.default
     hints = get_type_hints(section)
-    helps = {setting.name: f"{setting.meaning}{_bounds_text(setting.bounds)}" for setting in iter_settings(section)}
+    helps = {
+        one.name: f"{one.meaning} [{one.bounds}]" if one.bounds else one.meaning
+        for one in iter_settings(cast(type, section))
+    }
     return tyro.constructors.StructConstructorSpec(
         instantiate=section,
         fields=tuple(
@@ -192,30 +176,23 @@ def _settings_rule(
     )
 
 
-def _command_rule(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+def _command_rule(
+    info: tyro.constructors.StructTypeInfo, *, hides_rare: bool
+) -> tyro.constructors.StructConstructorSpec | None:
     if not dataclasses.is_dataclass(info.type) or info.type.__module__ not in _OF_COMMANDS:
         return None
     hints = get_type_hints(info.type, include_extras=True)
-    return tyro.constructors.StructConstructorSpec(
-        instantiate=info.type,
-        fields=tuple(
-            tyro.constructors.StructFieldSpec(
-                name=field.name, type=_suppress(hints[field.name]), default=_default_of(field)
-            )
-            for field in dataclasses.fields(info.type)
-        ),
-    )
-
-
-def _suppress(hint: Any) -> Any:
-    """Hide an argument from the help if it is marked as rare."""
-    return Annotated[hint, tyro.conf.Suppress] if RARE in getattr(hint, "__metadata__", ()) else hint
-
-
-def _default_of(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return tyro.MISSING if field.default is dataclasses.MISSING else field.default
+    specs = []
+    for field in sorted(dataclasses.fields(info.type), key=lambda field: _STAND_LAST.get(field.name, 0)):
+        hint, default = hints[field.name], field.default
+        if hides_rare and RARE in getattr(hint, "__metadata__", ()):
+            hint = Annotated[hint, tyro.conf.Suppress]
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        elif default is dataclasses.MISSING:
+            default = tyro.MISSING
+        specs.append(tyro.constructors.StructFieldSpec(name=field.name, type=hint, default=default))
+    return tyro.constructors.StructConstructorSpec(instantiate=info.type, fields=tuple(specs))
 
 
 def _read_path(given: list[str]) -> Path:
@@ -235,34 +212,22 @@ def _read_whole_number(given: list[str]) -> int:
     return int(given[0])
 
 
-def _bounds_text(bounds: str) -> str:
-    return f" [{bounds}]" if bounds else ""
-
-
-def _apply_short_flags(settings: Settings, config: PipelineConfig, base: PipelineConfig) -> PipelineConfig:
-    """Lay ``--seed`` and the like over the configuration.
+def _apply_short_flags(command: Configured, base: PipelineConfig) -> PipelineConfig:
+    """Lay ``--seed`` and the like over the configuration, and check all of it.
 
     Raises
     ------
     ConfigError
         The long flag was given too, with another value.
     """
-    for flag, value, now, before in (
-        ("device", settings.device, config.device, base.device),
-        ("seed", settings.seed, config.seed, base.seed),
-        ("features.backbone", settings.backbone, config.features.backbone, base.features.backbone),
-        ("features.weights", settings.weights, config.features.weights, base.features.weights),
-    ):
-        _refuse_contradiction(flag, value, now, before)
-    given = {name: getattr(settings, name) for name in ("device", "seed") if getattr(settings, name) is not None}
-    features = {
-        name: getattr(settings, name) for name in ("backbone", "weights") if getattr(settings, name) is not None
-    }
-    return dataclasses.replace(config, **given, features=dataclasses.replace(config.features, **features))
-
-
-def _refuse_contradiction(flag: str, value: str | int | None, now: str | int, before: str | int) -> None:
-    """Raise where the short flag and the long one were both given, with two values."""
-    if value is not None and now not in (before, value):
-        short = flag.rpartition(".")[2]
-        raise ConfigError(f"--{short} {value} and --config.{flag} {now} contradict each other; give one of them")
+    shorts = {**vars(command.settings), "method": getattr(command, "method", None)}
+    given = {}
+    for short, name in _SHORT.items():
+        value = shorts[short]
+        if value is None:
+            continue
+        before, now = map(operator.attrgetter(name), (base, command.config))
+        if now not in (before, value):
+            raise ConfigError(f"--{short} {value} and --config.{name} {now} contradict each other; give one of them")
+        given[name] = value
+    return change_config(command.config, given)

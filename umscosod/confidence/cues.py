@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from umscosod.data.resize import resize_centred, resize_mask
+from umscosod.data.resize import mask_share, resize_mask
 from umscosod.errors import DataError
 from umscosod.features.vectors import add_ridge, describe_patches, unit_patches
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures
@@ -68,13 +68,6 @@ class GroupEvidence:
     prototype_NF: FloatArray
     is_whitened: bool
 
-    def __post_init__(self) -> None:
-        if self.masks_NHW.shape != self.pictures_NHW3.shape[:3]:
-            raise DataError(
-                f"confidence: masks {self.masks_NHW.shape} and pictures {self.pictures_NHW3.shape} must be of the same "
-                "images, at one size"
-            )
-
 
 def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> GroupEvidence:
     """Bring a group's masks, pictures and tokens to one form.
@@ -103,7 +96,7 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> Grou
     for tokens in (features.first, features.second):
         reduced_NPD = principal_tokens(tokens.tokens_NPD, DIMS)
         if reduced_NPD.shape[2]:
-            share_NP = np.stack([patch_share(mask_HW, tokens.grid_hw) for mask_HW in resized])
+            share_NP = np.stack([mask_share(mask_HW, tokens.grid_hw).ravel() for mask_HW in resized])
             streams.append(Stream(tokens_NPD=reduced_NPD, share_NP=share_NP))
     is_seen = len(streams) == 2
     prototype_NF = foreground_prototypes(features, streams[0].share_NP) if is_seen else np.zeros((len(resized), 0))
@@ -150,19 +143,6 @@ def _whitening(patches_NPF: FloatArray, mean_F: FloatArray) -> FloatArray:
         covariance_FF += about_PF.T @ about_PF
     covariance_FF /= patches_NPF.shape[0] * patches_NPF.shape[1]
     return np.asarray(np.linalg.cholesky(np.linalg.inv(add_ridge(covariance_FF, PROTOTYPE_RIDGE))))
-
-
-def patch_share(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
-    """Share of each patch that a mask covers: float64, (P,).
-
-    Examples
-    --------
-    >>> patch_share(np.array([[True, True, True, False]]), (1, 2)).tolist()
-    [1.0, 0.5]
-    """
-    if mask_HW.all() or not mask_HW.any():  # filled in, not resized: averaging ones may round
-        return np.full(grid_hw[0] * grid_hw[1], float(mask_HW.any()))
-    return np.asarray(resize_centred(mask_HW.astype(np.float64), grid_hw).ravel())
 
 
 def principal_tokens(tokens_NPD: FloatArray, dims: int) -> FloatArray:

@@ -197,7 +197,10 @@ def judge_evidence(evidence: GroupEvidence, config: ConfidenceConfig) -> GroupJu
     masks = []
     for found in cues:
         judged = _judge_mask(found, models[f"mask-{kind}"], models[f"image-{kind}"], config)
-        masks.append(_flag_mixed(judged, config) if is_mixed and found else judged)
+        if is_mixed and found:
+            reason = "; ".join(filter(None, (MIXED, judged.reason)))
+            judged = replace(judged, reason=reason, is_withdrawn=judged.is_withdrawn or config.mixed == "empty")
+        masks.append(judged)
     return GroupJudgement(is_mixed=is_mixed, cues=shared, masks=tuple(masks))
 
 
@@ -247,11 +250,12 @@ def _judge_mask(
         return MaskJudgement(confidence=0.0)
     confidence = mask_model.estimate(cues)
     is_unlike = "knn_distance" in cues and config.absent != "off" and image_model.estimate(cues) < config.absent_level
-    if is_unlike:
-        confidence = _cap(confidence, config)
+    if is_unlike:  # below the level of low ones; the order of those capped stays
+        confidence = min(confidence, config.low * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * confidence))
     words = [UNLIKE] if is_unlike else []
     if confidence < config.low:
-        words += _weakest(mask_model.contributions(cues))
+        against = sorted((value, name) for name, value in mask_model.contributions(cues).items() if value < 0.0)
+        words += [_WORDS[name] for _, name in against[:_NAMED]]  # those that lower it most
     return MaskJudgement(
         confidence=confidence,
         reason="; ".join(words),
@@ -259,23 +263,3 @@ def _judge_mask(
         is_withdrawn=is_unlike and config.absent == "empty",
         cues=cues,
     )
-
-
-def _flag_mixed(judged: MaskJudgement, config: ConfidenceConfig) -> MaskJudgement:
-    words = [MIXED, *([judged.reason] if judged.reason else [])]
-    return replace(
-        judged,
-        reason="; ".join(words),
-        is_withdrawn=judged.is_withdrawn or config.mixed == "empty",
-    )
-
-
-def _cap(confidence: float, config: ConfidenceConfig) -> float:
-    """Bring a confidence below the level of low ones; the order of those capped stays."""
-    return min(confidence, config.low * (UNLIKE_CAP + (1.0 - UNLIKE_CAP) * confidence))
-
-
-def _weakest(contributions: Mapping[str, float]) -> list[str]:
-    """Words for the cues that lower a confidence most."""
-    against = sorted((value, name) for name, value in contributions.items() if value < 0.0)
-    return [_WORDS[name] for _, name in against[:_NAMED]]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import stat
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import asdict, fields
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast, get_type_hints
@@ -21,65 +21,11 @@ from umscosod.errors import ConfigError, one_line, reason_of, shorten
 
 logger = logging.getLogger(__name__)
 
-_BY_SECTION: Mapping[str, Mapping[str, Any]] = {
-    "": {"keep_margin": 0.2},
-    "features.embedded": {
-        **{"centre_sigma": 0.25, "contrast_centre_power": 0.5, "centre_power": 0.25, "geodesic_sigma": 0.1},
-        **{"flat_step_quantile": 0.3, "connectivity_sigma": 1.0, "contrast_reach": 0.25, "spectral_components": 12},
-        **{"gradient_scales": (0.125, 0.3125, 0.625), "surround_scales": (0.75, 1.75), "spectral_floor": 0.02},
-        **{"spectral_bandwidth": 0.5, "spectral_reach": 6.0 / 28.0, "shrinkage": 1e-3, "sharpen_rounds": 3},
-        **{"image_weight": 0.6, "group_ridge": 0.1, "image_ridge": 0.3, "slope": 2.0, "smooth_cells": 1.0},
-        **dict(token_saliency=6.0, key_saliency=3.0),  # as keywords: bandit takes a key "token_..." for a password
-    },
-    "pseudo": {
-        **{"sa_binarize": "mass", "sa_mass": 0.6, "max_area_share": 0.8, "max_corners": 2, "nms_iou": 0.9},
-        **{"parent_coverage": 0.9, "max_level": 1, "max_group_masks": 6000, "clean_gain": 4.0, "clean_rounds": 2},
-        **{"probe_ridge": 0.5, "probe_patches": 15000, "probe_slope": 12.0, "probe_slope_whitened": 0.6},
-        "weak_weight": 0.5,
-    },
-    "network": {"common_dim": 0, "mirror_average": False},
-    "network.afmm": {"weight": "patch", "hidden_divisor": 4, "heads": 4, "pre_norm": False},
-    "network.cfmm": {"affinity": "conv", "rm_minmax": True, "block_images": 1},
-    "network.fram": {"mca": True, "alpha": 3.0},
-    "network.decoder": {"stride": 2},
-    "train": {
-        **{"weight_decay": 0.0, "bce_weight": 1.0, "iou_weight": 1.0, "iou_eps": 1e-7, "mirror": False},
-        **{"keep_checkpoints": 2, "rounds": 1, "round_share": 0.5},
-    },
-    "refine": {
-        "agreement_ridge": 0.1,
-        **{"empty_share": 0.95, "sim_mode": "absolute", "connectivity": 8},
-        **{"upsample": "bilinear", "guided_radius_px": 8, "guided_eps": 1e-4},
-    },
-    "confidence": {
-        **{"mixed_images": 4, "doubt_cap": 0.8, "dims": 64, "ridge": 0.3, "agreement_ridge": 0.1, "nearest": 3},
-        **{"kinship_ridge": 0.1, "match_patches": 200, "match_images": 24, "touch_share": 0.1, "ring_share": 0.05},
-        "colour_bins": 8,
-    },
-    "baselines.attention": {"binarize": "mass", "mass": 0.6},
-    "baselines.tokencut": {
-        **{"facet": "tokens", "centre": "none", "tau": 0.2, "eps": 1e-5, "principal": True, "max_corners": 2},
-    },
-    "baselines.dvfdvd": {
-        **{"facet": "auto", "centre": "none", "elbow": 0.975, "max_clusters": 14, "sample_patches": 96},
-        **{"rounds": 300, "restarts": 10, "vote": "auto", "vote_level": 0.065, "votes": 0.75},
-    },
-    "baselines.scosparc": {
-        **{"epochs": 10, "min_steps": 120, "restarts": 4, "batch_images": 24, "learning_rate": 1e-4},
-        **{"weight_decay": 1e-4, "beta2": 0.99, "saliency_weight": 0.3, "level": 0.65, "softness": 0.15},
-    },
-    "grouping": {
-        **{"stream": "both", "attention_power": 1.0, "shrinkage": 0.1, "enough_separation": 0.8, "rounds": 10},
-        **{"sample_images": 3000, "mixed_draws": 200, "mixed_images": 200, "mixed_quantile": 0.95},
-    },
-}
-REMOVED: Mapping[str, Any] = MappingProxyType(
-    {
-        f"{section}.{name}".lstrip("."): value
-        for section, values in _BY_SECTION.items()
-        for name, value in values.items()
-    }
+_PRESETS = resources.files("umscosod") / "presets"
+_REMOVED: Mapping[str, Any] = json.loads(
+    resources.files("umscosod.config").joinpath("removed.json").read_text(encoding="utf-8")
 )
+REMOVED = MappingProxyType({name: tuple(it) if isinstance(it, list) else it for name, it in _REMOVED.items()})
 """Dotted name of each removed setting, and the value it is fixed at."""
 
 
@@ -338,7 +284,7 @@ def load_config(
     """
     values: dict[str, Any] = {}
     if preset is not None:
-        values.update(_read_text(_preset_text(preset), f"preset {preset}"))
+        values.update(preset_values(preset))
     if file is not None:
         values.update(_read_text(read_settings_file(Path(file)), str(file)))
     values.update(_check_values(overrides, ""))
@@ -416,8 +362,8 @@ def validate_config(config: PipelineConfig) -> None:
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that come with the package, in alphabetical order."""
-    files = (Path(entry.name) for entry in _presets().iterdir())
-    return tuple(sorted(path.stem for path in files if path.suffix == ".yaml"))
+    names = (entry.name for entry in _PRESETS.iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
 
 
 def preset_values(preset: str) -> dict[str, Any]:
@@ -428,7 +374,11 @@ def preset_values(preset: str) -> dict[str, Any]:
     ConfigError
         Unknown preset.
     """
-    return _read_text(_preset_text(preset), f"preset {preset}")
+    if preset not in preset_names():
+        near = difflib.get_close_matches(preset, preset_names(), n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigError(f"unknown preset {preset!r}{suggestion} Presets: {', '.join(preset_names())}")
+    return _read_text((_PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"), f"preset {preset}")
 
 
 def _check_values(values: object, origin: str) -> dict[str, Any]:
@@ -475,18 +425,6 @@ def _read_text(text: str, origin: str) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error}") from None
     return _check_values(content, origin)
-
-
-def _presets() -> Traversable:
-    return resources.files("umscosod") / "presets"
-
-
-def _preset_text(preset: str) -> str:
-    if preset not in preset_names():
-        near = difflib.get_close_matches(preset, preset_names(), n=1)
-        suggestion = f"; did you mean {near[0]!r}?" if near else "."
-        raise ConfigError(f"unknown preset {preset!r}{suggestion} Presets: {', '.join(preset_names())}")
-    return (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")
 
 
 def _build(section: Any, values: Mapping[str, Any], prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""What ``settings.py`` declares, as data: every setting with its type, bounds and meaning, and the check of a value."""
+"""What the settings declare, as data: each with its type, bounds and meaning, and the check of a value."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
 from umscosod.errors import ConfigError, shorten
 
-_COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+_COMPARE = {">=": operator.ge, "<=": operator.le}
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One hyper-parameter as ``settings.py`` declares it.
+    """One hyper-parameter as ``umscosod.config`` declares it.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Setting:
 
 @functools.cache
 def settings() -> Mapping[str, Setting]:
-    """Every setting by its dotted name, in the order of ``settings.py``."""
+    """Every setting by its dotted name, in the order of ``umscosod.config``."""
     return MappingProxyType({setting.name: setting for setting in iter_settings(PipelineConfig)})
 
 
@@ -57,12 +57,6 @@ def sections() -> frozenset[str]:
     """Dotted names that hold settings instead of being one."""
     names = (name.split(".") for name in settings())
     return frozenset(".".join(parts[:depth]) for parts in names for depth in range(1, len(parts)))
-
-
-@functools.cache
-def section_types() -> frozenset[type]:
-    """Dataclasses that hold settings: `PipelineConfig` and every section inside it."""
-    return frozenset(_iter_section_types(PipelineConfig))
 
 
 def check_value(name: str, value: Any) -> Any:
@@ -166,7 +160,7 @@ def _as_float(value: Any) -> float | None:
 
 
 def iter_settings(section: type, prefix: str = "") -> Iterator[Setting]:
-    """Settings of one dataclass of ``settings.py`` and of those inside it; `prefix` starts the dotted names."""
+    """Settings of one dataclass of ``umscosod.config`` and of those inside it; `prefix` starts the dotted names."""
     hints = get_type_hints(section, include_extras=True)
     for field in fields(section):
         name, hint = f"{prefix}{field.name}", hints[field.name]
@@ -174,28 +168,11 @@ def iter_settings(section: type, prefix: str = "") -> Iterator[Setting]:
             yield from iter_settings(hint, f"{name}.")  # type: ignore[arg-type]  # is_dataclass admits instances too
             continue
         notes = getattr(hint, "__metadata__", ())
+        limits: list[tuple[str, Any]] = [(">=", note.ge) for note in notes if isinstance(note, Ge)]
+        limits += [("<=", note.le) for note in notes if isinstance(note, Le)]
         yield Setting(
             name=name,
             kind=get_args(hint)[0] if notes else hint,
-            limits=tuple(limit for note in notes for limit in _limits(note)),
+            limits=tuple(limits),
             meaning=next((note.documentation for note in notes if isinstance(note, Doc)), ""),
         )
-
-
-def _iter_section_types(section: type) -> Iterator[type]:
-    yield section
-    for hint in get_type_hints(section).values():
-        if is_dataclass(hint):
-            yield from _iter_section_types(hint)  # type: ignore[arg-type]  # is_dataclass admits instances too
-
-
-def _limits(note: object) -> Iterator[tuple[str, Any]]:
-    match note:
-        case Ge(ge=limit):
-            yield ">=", limit
-        case Gt(gt=limit):
-            yield ">", limit
-        case Le(le=limit):
-            yield "<=", limit
-        case Lt(lt=limit):
-            yield "<", limit

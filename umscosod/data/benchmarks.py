@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.folders import FoundImage, Layout, is_image_name, iter_images, log_untaken, walk_files
+from umscosod.data.folders import Found, Layout, is_image_name, iter_images, log_untaken, walk_files
 from umscosod.data.groups import groups_of
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, count_of
@@ -104,18 +104,17 @@ def open_benchmark(root: str | os.PathLike[str]) -> Benchmark:
 
 def _index_masks(mask_dir: Path) -> dict[str, Path]:
     """Return the masks below a folder by relative path without extension, exact and case-folded."""
-    exact: dict[str, Path] = {}
-    folded: dict[str, Path] = {}
-    usable = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
-    usable = [path for path in usable if _mask_rank(path.name) < len(_MASK_EXTENSIONS)]
+    index: dict[str, Path] = {}
+    named = [path for path in walk_files(mask_dir) if is_image_name(path.name) and path.is_file()]
+    usable = [path for path in named if _mask_rank(path.name) < len(_MASK_EXTENSIONS)]
     for path in sorted(usable, key=lambda path: (str(path.parent), _mask_rank(path.name), natural_key(path.name))):
         key = path.relative_to(mask_dir).with_suffix("").as_posix()
-        exact.setdefault(key, path)
-        folded.setdefault(_folded(key), path)
-    return folded | exact
+        index.setdefault(key, path)
+        index.setdefault(_folded(key), path)
+    return index
 
 
-def _find_mask(image: FoundImage, indices: dict[Layout, dict[str, Path]]) -> Path | None:
+def _find_mask(image: Found, indices: dict[Layout, dict[str, Path]]) -> Path | None:
     if image.layout is None:
         return None
     inside = PurePosixPath(image.name).relative_to(image.layout.prefix or ".").with_suffix("").as_posix()

@@ -228,7 +228,11 @@ def _acquire(folder: Path) -> int | None:
         logger.warning("folders cannot be locked on Windows; never start two jobs on %s", folder)
         return None
     while True:
-        descriptor = _open(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY)  # not inherited by the programs that a job starts
+        except OSError as error:
+            raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
         try:
             is_locked = _lock(descriptor, folder)
             if is_locked and _is_still(descriptor, folder):
@@ -240,14 +244,6 @@ def _acquire(folder: Path) -> int | None:
         if not is_locked:
             return None
         # removed between opening and locking, and perhaps created again: lock the new one
-
-
-def _open(folder: Path) -> int:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder, os.O_RDONLY)  # not inherited by the programs that a job starts
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {reason_of(error)}; check the folder and the disk") from error
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -305,15 +301,11 @@ def real_path(path: str | os.PathLike[str]) -> Path:
         return Path(os.path.abspath(path))  # noqa: PTH100 - without a look at the disk
 
 
-def is_results(folder: Path) -> bool:
-    """Whether a folder holds results of this program, and so is not searched for images: see `kind_of_results`."""
-    return bool(kind_of_results(folder))
-
-
 def kind_of_results(folder: Path) -> str:
     """Return the kind of this program's results: ``"job"``, finished or not, ``"export"``, ``"bench"``; else ``""``.
 
-    A damaged ``run/job.json`` counts too; a file that clearly belongs to another program does not.
+    A folder of results is not searched for images. A damaged ``run/job.json`` counts too; a file that
+    clearly belongs to another program does not.
     """
     names = _names_in(folder)
     if names >= _COMPLETE or ("run" in names and _is_job(folder / JOB_FILE)):

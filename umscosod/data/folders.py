@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from umscosod.data.files import is_results, real_path
+from umscosod.data.files import kind_of_results, real_path
 from umscosod.data.images import PICTURE_SUFFIXES, readable_suffixes
 from umscosod.data.naming import natural_key
 from umscosod.errors import DataError, reason_of
@@ -101,8 +101,8 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FoundImage:
-    """An image file below a root.
+class Found:
+    """An image file, or a folder, below a root.
 
     Attributes
     ----------
@@ -137,15 +137,6 @@ class Layout:
     mask_dir: Path
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Folder:
-    """A folder to search: its path, its name, and its layout."""
-
-    path: Path
-    name: str
-    layout: Layout | None
-
-
 @dataclass(kw_only=True, slots=True)
 class _Walk:
     """State of one walk: folders already read, and links postponed until all real folders are read."""
@@ -153,7 +144,7 @@ class _Walk:
     root: Path
     excluded: tuple[Path, ...]
     seen: set[tuple[int, int]] = field(default_factory=set)
-    links: deque[_Folder] = field(default_factory=deque)
+    links: deque[Found] = field(default_factory=deque)
     untaken: Counter[str] = field(default_factory=Counter)
     level: int = logging.WARNING
 
@@ -164,7 +155,7 @@ def iter_images(
     exclude: Iterable[str | os.PathLike[str]] = (),
     untaken: Counter[str] | None = None,
     level: int = logging.WARNING,
-) -> Iterator[FoundImage]:
+) -> Iterator[Found]:
     """Find every image file below a folder.
 
     The walk skips hidden names, ``__MACOSX`` and the like, `exclude`, results of an earlier run, the mask folders of
@@ -183,7 +174,7 @@ def iter_images(
 
     Yields
     ------
-    FoundImage
+    Found
         Folder by folder; within a folder in natural order. The order does not depend on the file system.
 
     Raises
@@ -196,7 +187,7 @@ def iter_images(
     excluded = tuple(path for path in map(real_path, exclude) if not real_root.is_relative_to(path))
     counted = Counter() if untaken is None else untaken
     walk = _Walk(root=real_root, excluded=excluded, untaken=counted, level=level)
-    yield from _walk(_Folder(path=root, name="", layout=None), walk)
+    yield from _walk(Found(path=root, name="", layout=None), walk)
     while walk.links:
         yield from _walk(walk.links.popleft(), walk)
 
@@ -234,7 +225,7 @@ def refuse_images_in(out: Path, *, exclude: Iterable[Path] = (), what: str = "--
     DataError
         There is an image in the folder, or below it.
     """
-    if out.is_dir() and not is_results(out):
+    if out.is_dir() and not kind_of_results(out):
         found = next(iter_images(out, exclude=exclude, level=logging.DEBUG), None)
         if found is not None:
             raise DataError(
@@ -267,11 +258,7 @@ def _hint(kind: str) -> str:
     return " (this installation of Pillow cannot read them)" if kind in PICTURE_SUFFIXES else ""
 
 
-def _kind(name: str) -> str:
-    return PurePosixPath(name).suffix.lower() or "without an extension"
-
-
-def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
+def _walk(start: Found, walk: _Walk) -> Iterator[Found]:
     """Yield images of a folder, then of those below in natural order; no recursion, as folders may nest deeply."""
     waiting = [start]
     while waiting:
@@ -285,26 +272,27 @@ def _walk(start: _Folder, walk: _Walk) -> Iterator[FoundImage]:
         inner = _layout_of(here, [entry.name for entry in folders], images)
         if inner is not None and inner.image_dir != here.path:
             _warn_beside(inner, folders, images, walk.level)
-            waiting.append(_Folder(path=inner.image_dir, name=here.name, layout=inner))
+            waiting.append(Found(path=inner.image_dir, name=here.name, layout=inner))
             continue
         layout = here.layout if inner is None else inner
-        walk.untaken.update(_kind(name) for name in files if not is_image_name(name) and _is_worth_a_word(name))
+        others = [name for name in files if not is_image_name(name) and name.casefold() not in _NOT_WORTH_A_WORD]
+        walk.untaken.update(PurePosixPath(name).suffix.lower() or "without an extension" for name in others)
         for name in images:
             full = _join(here.name, name)
             if "\\" in full:  # legal here, but a separator on other systems: unusable for an output
                 walk.untaken[_BACKSLASH] += 1
                 continue
-            yield FoundImage(path=here.path / name, name=full, layout=layout)
-        below: list[_Folder] = []
+            yield Found(path=here.path / name, name=full, layout=layout)
+        below: list[Found] = []
         for entry in folders:
-            folder = _Folder(path=here.path / entry.name, name=_join(here.name, entry.name), layout=layout)
+            folder = Found(path=here.path / entry.name, name=_join(here.name, entry.name), layout=layout)
             if inner is not None and folder.path == inner.mask_dir:
                 continue
             (walk.links if entry.is_symlink() else below).append(folder)
         waiting.extend(reversed(below))
 
 
-def _layout_of(here: _Folder, names: Sequence[str], images: Sequence[str]) -> Layout | None:
+def _layout_of(here: Found, names: Sequence[str], images: Sequence[str]) -> Layout | None:
     """Return the benchmark layout that begins in this folder, or None."""
     image_name, mask_name = first_named(names, IMAGE_FOLDERS), first_named(names, MASK_FOLDERS)
     if here.layout is not None or mask_name is None:
@@ -341,17 +329,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_worth_a_word(name: str) -> bool:
-    return name.casefold() not in _NOT_WORTH_A_WORD
-
-
 def first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     """Return the member of `names` that comes first in `wanted` (compared without case), or None."""
     ranked = [(wanted.index(name.casefold()), name) for name in names if name.casefold() in wanted]
     return min(ranked)[1] if ranked else None
 
 
-def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
+def _list_once(here: Found, walk: _Walk) -> list[os.DirEntry[str]] | None:
     """Return the entries to search, in natural order; None for a folder that must not be searched (again)."""
     folder = here.path
     try:
@@ -374,7 +358,7 @@ def _list_once(here: _Folder, walk: _Walk) -> list[os.DirEntry[str]] | None:
         if here.name.count("/") >= _DEEPEST:
             logger.log(walk.level, "%s: lies more than %d folders deep; its images are left out", folder, _DEEPEST)
             return None
-        if is_results(folder):
+        if kind_of_results(folder):
             if not here.name and here.layout is None:
                 raise DataError(f"{folder}: holds results of this program; give the folder that holds the images")
             logger.log(walk.level, "%s: looks like the results of an earlier run; not searched for images", folder)

@@ -8,11 +8,11 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from umscosod.data.files import LONGEST
-from umscosod.data.folders import FoundImage, describe_untaken, iter_images, log_untaken
+from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.errors import DataError, shorten
@@ -60,7 +60,7 @@ def groups_from_folder(
     return groups_of(found, root)
 
 
-def groups_of(found: Sequence[FoundImage], root: Path) -> list[ImageGroup]:
+def groups_of(found: Sequence[Found], root: Path) -> list[ImageGroup]:
     """Make one group per folder of the images found below `root`."""
     folders = {str(PurePosixPath(image.name).parent) for image in found}
     top = root.resolve().name.replace("\\", "_") or "images"
@@ -221,17 +221,11 @@ _DELIMITERS = (",", ";", "\t")
 _Line = tuple[int, list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A file split by one delimiter: numbered lines without blank ones, and the columns of its header."""
+class _Table(NamedTuple):
+    """A file split by one delimiter: numbered lines without blank ones, and path and group column by its header."""
 
     lines: list[_Line]
-    path_column: int | None
-    group_column: int | None
-
-    @property
-    def has_header(self) -> bool:
-        return self.path_column is not None and self.group_column is not None
+    columns: tuple[int, int] | None
 
 
 def groups_from_images(
@@ -292,11 +286,10 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
         raise DataError(
             f"{path}: cannot be read as CSV ({error}); save it as UTF-8 with columns path, group"
         ) from error
-    if table.path_column is not None and table.group_column is not None:
-        path_column, group_column, lines = table.path_column, table.group_column, table.lines[1:]
-    else:
-        path_column, group_column, lines = 0, 1, table.lines
+    if table.columns is None:
         _refuse_unknown_header(path, table)
+    path_column, group_column = table.columns or (0, 1)
+    lines = table.lines[1:] if table.columns else table.lines
     rows = []
     for line, cells in lines:
         padded = [*cells, *[""] * (max(path_column, group_column) + 1 - len(cells))]
@@ -308,11 +301,8 @@ def _cut(text: str, delimiter: str) -> _Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     lines = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     names = [cell.strip().casefold() for cell in lines[0][1]] if lines else []
-    return _Table(lines, _first_of(names, _PATHS), _first_of(names, _GROUPS))
-
-
-def _first_of(names: Sequence[str], known: Sequence[str]) -> int | None:
-    return next((names.index(name) for name in known if name in names), None)
+    found = [next((names.index(name) for name in known if name in names), None) for known in (_PATHS, _GROUPS)]
+    return _Table(lines, None if found[0] is None or found[1] is None else (found[0], found[1]))
 
 
 def _fit(table: _Table, folder: Path) -> tuple[bool, bool, bool, bool, bool]:
@@ -320,9 +310,9 @@ def _fit(table: _Table, folder: Path) -> tuple[bool, bool, bool, bool, bool]:
     widths = {len(cells) for _, cells in table.lines}
     is_wide = bool(widths) and min(widths) >= 2
     cells = table.lines[-1][1] if table.lines else [""]
-    column = table.path_column if table.has_header and table.path_column is not None else 0
+    column = table.columns[0] if table.columns else 0
     is_there = column < len(cells) and _is_file(_locate(folder, cells[column]))
-    return table.has_header, is_wide and len(widths) == 1, is_wide, max(widths, default=0) > 1, is_there
+    return table.columns is not None, is_wide and len(widths) == 1, is_wide, max(widths, default=0) > 1, is_there
 
 
 def _locate(folder: Path, cell: str) -> str:

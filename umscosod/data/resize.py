@@ -150,6 +150,21 @@ def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     return np.asarray(resize_centred(mask_HW.astype(np.float32), size_hw) >= _HALF)
 
 
+def mask_share(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
+    """Share of every cell of a grid that a mask covers: float64, (h, w), in [0, 1].
+
+    Exact where the grid is no finer than the mask, however small the mask; else interpolated.
+
+    Examples
+    --------
+    >>> mask_share(np.array([[True, True, True, False]]), (1, 2)).tolist()
+    [[1.0, 0.5]]
+    """
+    if mask_HW.all() or not mask_HW.any():  # filled in, not resized: averaging ones may round
+        return np.full(grid_hw, float(mask_HW.any()))
+    return resize_centred(mask_HW.astype(np.float64), grid_hw)
+
+
 def resize_picture(picture_HW3: ByteArray, size_hw: tuple[int, int]) -> ByteArray:
     """Resize a picture in 8 bits, pixel centres in place; the same array if the size is equal.
 

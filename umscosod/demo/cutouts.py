@@ -39,20 +39,15 @@ PHOTOS = {
     "text.png": "bd84aa3a6e3c9887850d45d606c96b2e59433fbef50338570b63c319e668e6d1",
 }
 
-Anchor = Literal["free", "top", "bottom"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cutout:
-    """An object lifted from a photograph.
+class Placing:
+    """Where a cut-out comes from and how it may be placed.
 
     Attributes
     ----------
-    name : str
-    picture_HW3 : ndarray, uint8, (H, W, 3)
-        The photograph around the object, RGB.
-    alpha_HW : ndarray, uint8, (H, W)
-        Opacity: 255 inside, 0 outside, in between on the rim.
+    source : str
+        A key of `PHOTOS`.
     anchor : {'free', 'top', 'bottom'}
         Side on which the photograph's own frame cuts the object off; that side must lie on the new frame too.
     turn_deg : float
@@ -63,13 +58,29 @@ class Cutout:
         Least and largest part of a frame the object is meant to cover as a group's target.
     """
 
-    name: str
+    source: str
+    anchor: Literal["free", "top", "bottom"] = "free"
+    turn_deg: float
+    quarters: tuple[int, ...] = (0,)
+    share: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cutout:
+    """An object lifted from a photograph.
+
+    Attributes
+    ----------
+    placing : Placing
+    picture_HW3 : ndarray, uint8, (H, W, 3)
+        The photograph around the object, RGB.
+    alpha_HW : ndarray, uint8, (H, W)
+        Opacity: 255 inside, 0 outside, in between on the rim.
+    """
+
+    placing: Placing
     picture_HW3: ByteArray
     alpha_HW: ByteArray
-    anchor: Anchor
-    turn_deg: float
-    quarters: tuple[int, ...]
-    share: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,24 +123,13 @@ BACKDROPS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Placing:
-    """Where a cut-out comes from and how it may be placed: fields as in `Cutout`."""
-
-    source: str
-    anchor: Anchor = "free"
-    turn_deg: float
-    quarters: tuple[int, ...] = (0,)
-    share: tuple[float, float]
-
-
 _OBJECTS = {
-    "astronaut": _Placing(source="astronaut.png", anchor="bottom", turn_deg=8.0, share=(0.12, 0.40)),
-    "cat": _Placing(source="chelsea.png", anchor="top", turn_deg=12.0, quarters=(0, 0, 1, 3), share=(0.14, 0.42)),
-    "coffee": _Placing(source="coffee.png", turn_deg=40.0, share=(0.06, 0.35)),
-    "shuttle": _Placing(source="astronaut.png", turn_deg=70.0, share=(0.06, 0.25)),
+    "astronaut": Placing(source="astronaut.png", anchor="bottom", turn_deg=8.0, share=(0.12, 0.40)),
+    "cat": Placing(source="chelsea.png", anchor="top", turn_deg=12.0, quarters=(0, 0, 1, 3), share=(0.14, 0.42)),
+    "coffee": Placing(source="coffee.png", turn_deg=40.0, share=(0.06, 0.35)),
+    "shuttle": Placing(source="astronaut.png", turn_deg=70.0, share=(0.06, 0.25)),
 }
-_COIN = _Placing(source="coins.png", turn_deg=180.0, share=(0.06, 0.30))
+_COIN = Placing(source="coins.png", turn_deg=180.0, share=(0.06, 0.30))
 OBJECT_NAMES = tuple(_OBJECTS)
 
 
@@ -188,18 +188,10 @@ def coin_labels() -> ByteArray:
     return labels_HW
 
 
-def _crop(name: str, placing: _Placing, alpha_HW: ByteArray) -> Cutout:
+def _crop(placing: Placing, alpha_HW: ByteArray) -> Cutout:
     rows, columns = np.nonzero(alpha_HW)
     box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    return Cutout(
-        name=name,
-        picture_HW3=photo(placing.source)[box],
-        alpha_HW=alpha_HW[box],
-        anchor=placing.anchor,
-        turn_deg=placing.turn_deg,
-        quarters=placing.quarters,
-        share=placing.share,
-    )
+    return Cutout(placing=placing, picture_HW3=photo(placing.source)[box], alpha_HW=alpha_HW[box])
 
 
 @cache
@@ -211,10 +203,10 @@ def cutout(name: str) -> Cutout:
     >>> cutout("shuttle").alpha_HW.shape
     (272, 109)
     """
-    return _crop(name, _OBJECTS[name], _mask(name))
+    return _crop(_OBJECTS[name], _mask(name))
 
 
 @cache
 def coin(number: int) -> Cutout:
     """Lift coin `number` (1 to 24) of the coins photograph, cropped to its outline."""
-    return _crop("coins", _COIN, np.where(coin_labels() == number, np.uint8(255), np.uint8(0)))
+    return _crop(_COIN, np.where(coin_labels() == number, np.uint8(255), np.uint8(0)))

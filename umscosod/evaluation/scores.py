@@ -27,10 +27,9 @@ def check_definition(definition: str) -> Definition:
     ------
     ConfigError
     """
-    for known in DEFINITIONS:
-        if definition == known:
-            return known
-    raise ConfigError(f"unknown definition {definition!r} of the measures; choose one of {', '.join(DEFINITIONS)}")
+    if definition not in DEFINITIONS:
+        raise ConfigError(f"unknown definition {definition!r} of the measures; choose one of {', '.join(DEFINITIONS)}")
+    return definition
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,79 +73,69 @@ class ImageMeasures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageScores:
+class Figures:
+    """The nine figures of an image, a group or a data set; max and mean are of its own or its mean curve."""
+
+    mae: float
+    f_max: float
+    f_mean: float
+    f_adaptive: float
+    e_max: float
+    e_mean: float
+    e_adaptive: float
+    s: float
+    iou: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageScores(Figures):
     """One row of the table of images.
+
+    Max and mean are of the image's own curve; their average over images is not the data set's score.
 
     Attributes
     ----------
     name : str
         Relative path of the ground truth without suffix, ``"cat/0007"``.
     group : str
-    mae, f_max, f_mean, f_adaptive, e_max, e_mean, e_adaptive, s, iou : float
-        Max and mean are of the image's own curve; their average over images is not the data set's score.
     is_s_undefined : bool
         See `ImageMeasures`.
     """
 
     name: str
     group: str
-    mae: float
-    f_max: float
-    f_mean: float
-    f_adaptive: float
-    e_max: float
-    e_mean: float
-    e_adaptive: float
-    s: float
-    iou: float
     is_s_undefined: bool
 
     @classmethod
     def from_measures(cls, name: str, group: str, measures: ImageMeasures) -> ImageScores:
         """Reduce the curves of one image to their maximum and mean."""
-        curves = measures.curves
-        return cls(
-            name=name,
-            group=group,
-            mae=measures.mae,
-            f_max=float(curves.f_T.max()),
-            f_mean=float(curves.f_T.mean()),
-            f_adaptive=measures.f_adaptive,
-            e_max=float(curves.e_T.max()),
-            e_mean=float(curves.e_T.mean()),
-            e_adaptive=measures.e_adaptive,
-            s=measures.s,
-            iou=measures.iou,
-            is_s_undefined=measures.is_s_undefined,
-        )
+        figures = {figure: getattr(measures, figure) for figure in FIGURES} | _reduce(measures.curves)
+        return cls(name=name, group=group, is_s_undefined=measures.is_s_undefined, **figures)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """Scores of a group or a data set: means over its images.
+class Scores(Figures):
+    """Scores of a group or a data set: means over its images; max and mean of F and E are of the mean curve.
 
     Attributes
     ----------
     n : int
         Number of images.
-    mae, s, iou, f_adaptive, e_adaptive : float
-    f_max, f_mean, e_max, e_mean : float
-        Maximum and mean of the mean curve over images.
     undefined_s : int
         Number of images for which the tool behind the definition gives NaN for S (see `ImageMeasures`).
     """
 
     n: int
-    mae: float
-    f_max: float
-    f_mean: float
-    f_adaptive: float
-    e_max: float
-    e_mean: float
-    e_adaptive: float
-    s: float
-    iou: float
     undefined_s: int
+
+
+def _reduce(curves: Curves) -> dict[str, float]:
+    return {
+        "f_max": float(curves.f_T.max()),
+        "f_mean": float(curves.f_T.mean()),
+        "e_max": float(curves.e_T.max()),
+        "e_mean": float(curves.e_T.mean()),
+    }
 
 
 CURVES = ("precision_T", "recall_T", "f_T", "e_T")
@@ -215,17 +204,9 @@ class MeanOfImages:
         DataError
             No image was added.
         """
-        curves = self.curves()
-        means = {figure: total / self._count for figure, total in self._sums.items()}
-        return Scores(
-            n=self._count,
-            f_max=float(curves.f_T.max()),
-            f_mean=float(curves.f_T.mean()),
-            e_max=float(curves.e_T.max()),
-            e_mean=float(curves.e_T.mean()),
-            undefined_s=self._undefined_s,
-            **means,
-        )
+        figures = _reduce(self.curves())
+        figures |= {figure: total / self._count for figure, total in self._sums.items()}
+        return Scores(n=self._count, undefined_s=self._undefined_s, **figures)
 
 
 class MeanOfGroups:

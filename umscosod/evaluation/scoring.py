@@ -226,29 +226,25 @@ def fit_to_truth(prediction: Image.Image, truth: ReadMask, suspicious: Suspiciou
     return Pictures(pred_HW=np.asarray(prediction), gt_HW=truth.grey_HW, ignored_HW=truth.ignored_HW)
 
 
-class Suspicious:
-    """Pictures of an evaluation that a warning names at its end.
+_SUSPICIONS = {
+    "single": "ground truths are a single pixel ({path} is one): E divides by N - 1 there, so E of its group and of "
+    "the data set mean nothing; remove the pair",
+    "dim": "predictions have no value above 1, so that MAE takes them for nearly black ({path} is one); masks must be "
+    "0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
+    "lost": "predictions of 16 bits have values above 0 but none that 8 bits keep, so they count as empty ({path} "
+    "is one); masks must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
+    "bent": "predictions have another aspect than their ground truth and are stretched to its size, as the tools do "
+    "({path} is one): one of the two may be turned or cut",
+    "hidden": "predictions are of one colour and have their mask in the alpha channel, which the tools behind the "
+    "figures drop ({path} is one); save the mask as grey, 0 and 255",
+}
 
-    Attributes
-    ----------
-    single : list of Path
-        Ground truths of one pixel.
-    dim : list of Path
-        Predictions without a value above 1.
-    lost : list of Path
-        Predictions of 16 bits that are all 0 in 8 bits.
-    bent : list of Path
-        Predictions of another aspect than their ground truth.
-    hidden : list of Path
-        Predictions of one colour with a varying alpha channel, which the tools drop.
-    """
+
+class Suspicious:
+    """Pictures of an evaluation that a warning names at its end: files by what is odd about them."""
 
     def __init__(self) -> None:
-        self.single: list[Path] = []
-        self.dim: list[Path] = []
-        self.lost: list[Path] = []
-        self.bent: list[Path] = []
-        self.hidden: list[Path] = []
+        self._found: dict[str, list[Path]] = {kind: [] for kind in _SUSPICIONS}
 
     def look_at_file(self, picture: Image.Image, grey: Image.Image, path: Path) -> None:
         """Record a picture that lost its content in the conversion to 8-bit grey."""
@@ -256,57 +252,29 @@ class Suspicious:
         if lowest != highest:
             return
         if picture.mode.startswith("I") and highest == 0 and np.asarray(picture).any():
-            self.lost.append(path)
+            self._found["lost"].append(path)
         if picture.has_transparency_data:
             first, last = picture.convert("RGBA").getchannel("A").getextrema()
             if first != last:
-                self.hidden.append(path)
+                self._found["hidden"].append(path)
 
     def look_at_sizes(self, prediction: Image.Image, truth_wh: tuple[int, int], path: Path) -> None:
         """Record a prediction that was made for another picture."""
         if not is_same_aspect(prediction.size, truth_wh):
-            self.bent.append(path)
+            self._found["bent"].append(path)
 
-    def look_at(self, gt_HW: ByteArray, path: Path) -> None:
-        """Record a suspicious ground truth."""
+    def look_at_pair(self, pred_HW: ByteArray, gt_HW: ByteArray, pred: Path, gt: Path) -> None:
+        """Record a ground truth of one pixel, or a prediction that is nearly black."""
         if gt_HW.size == 1:
-            self.single.append(path)
-
-    def look_at_prediction(self, pred_HW: ByteArray, path: Path) -> None:
-        """Record a suspicious prediction."""
+            self._found["single"].append(gt)
         if pred_HW.max() == 1:
-            self.dim.append(path)
+            self._found["dim"].append(pred)
 
     def notes(self) -> list[str]:
         """Return one line for each kind of recorded picture."""
-        kinds = (
-            (
-                self.single,
-                "ground truths are a single pixel ({path} is one): E divides by N - 1 there, so E of its group and of "
-                "the data set mean nothing; remove the pair",
-            ),
-            (
-                self.dim,
-                "predictions have no value above 1, so that MAE takes them for nearly black ({path} is one); masks "
-                "must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
-            ),
-            (
-                self.lost,
-                "predictions of 16 bits have values above 0 but none that 8 bits keep, so they count as empty ({path} "
-                "is one); masks must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
-            ),
-            (
-                self.bent,
-                "predictions have another aspect than their ground truth and are stretched to its size, as the tools "
-                "do ({path} is one): one of the two may be turned or cut",
-            ),
-            (
-                self.hidden,
-                "predictions are of one colour and have their mask in the alpha channel, which the tools behind the "
-                "figures drop ({path} is one); save the mask as grey, 0 and 255",
-            ),
-        )
-        return [f"{len(paths)} {text.format(path=paths[0])}" for paths, text in kinds if paths]
+        return [
+            f"{len(paths)} {_SUSPICIONS[kind].format(path=paths[0])}" for kind, paths in self._found.items() if paths
+        ]
 
     def warn(self) -> None:
         """Log the notes."""
@@ -381,9 +349,8 @@ class Tally:
         if ignored_HW is not None and ignored_HW.all():
             raise DataError(f"{gt}: every pixel is ignored, so that nothing is left to score; remove the pair")
         measures = compute_measures(pred_HW, gt_HW, self.definition, ignored_HW=ignored_HW)
-        self.suspicious.look_at(gt_HW, gt)
-        self.suspicious.look_at_prediction(pred_HW, pred)
         self.n_pixels += gt_HW.size
+        self.suspicious.look_at_pair(pred_HW, gt_HW, pred, gt)
         self.means.add(group, measures)
         self.images.append(ImageScores.from_measures(name, group, measures))
 

@@ -21,10 +21,11 @@ from umscosod.errors import DataError, count_of, reason_of
 from umscosod.export.folder import clean_markup, path_inside
 from umscosod.export.items import Tally
 from umscosod.export.png import compute_grey_thumbnail, compute_thumbnail, paint_mask, write_jpeg
-from umscosod.types import ByteArray, Labelled, Status
+from umscosod.types import Labelled, Status
 
 logger = logging.getLogger(__name__)
 
+_THUMB_PX = 192  # longest side of a small picture
 _OPEN_GROUPS = 12  # a longer table of contents is closed at first
 _TILES = (("image", "image"), ("pseudo", "pseudo-label"), ("map", "co-saliency map"), ("mask", "final mask"))
 
@@ -56,7 +57,6 @@ def write_contact_sheet(
     *,
     title: str = "Co-salient objects",
     facts: Mapping[str, str] | None = None,
-    thumb_px: int = 192,
     max_pixels: int | None = None,
 ) -> Path:
     """Write ``OUT/index.html`` and its small pictures under ``OUT/thumbs/``.
@@ -72,8 +72,6 @@ def write_contact_sheet(
     title : str
     facts : mapping, optional
         Shown at the top, such as ``{"backbone": "dino_vits8"}``.
-    thumb_px : int
-        Longest side of a small picture.
     max_pixels : int, optional
         Limit of `umscosod.data.images.decode_image`.
 
@@ -93,7 +91,6 @@ def write_contact_sheet(
     tally = Tally()
     contents: list[str] = []
     troubles: list[str] = []
-    painter = _Painter(out_dir, thumb_px, max_pixels)
     # The summary at the top is known only at the end, so the sections wait in a file, not in memory.
     with _open_waiting(page) as body:
         number = 0
@@ -103,7 +100,7 @@ def write_contact_sheet(
             for row in members:
                 tally.add(row.labelled)
                 part.add(row.labelled)
-                articles.append(_article(row, number, painter.paint(row)))
+                articles.append(_article(row, number, _paint(row, out_dir, max_pixels)))
                 if row.labelled.status is not Status.LABELLED:
                     troubles.append(_trouble(row.labelled, number))
                 number += 1
@@ -117,7 +114,7 @@ def write_contact_sheet(
             for text in _head(title, tally, facts or {}, contents, troubles):
                 stream.write(_encode(text))
             shutil.copyfileobj(body, stream)
-            stream.write(_encode(_foot()))
+            stream.write(_encode(f"</main>\n<script>\n{_resource('sheet.js')}</script>\n</body></html>\n"))
     return page
 
 
@@ -132,41 +129,27 @@ def _open_waiting(page: Path) -> Iterator[BinaryIO]:
         raise DataError(f"cannot write {page}: {reason_of(error)}; check the folder and the disk") from error
 
 
-class _Painter:
-    """Makes the thumbnails of a row and returns their paths."""
-
-    def __init__(self, out_dir: Path, thumb_px: int, max_pixels: int | None) -> None:
-        self._out_dir = out_dir
-        self._thumb_px = thumb_px
-        self._max_pixels = max_pixels
-
-    def paint(self, row: SheetRow) -> dict[str, str]:
-        """Return relative paths by tile; a tile that could not be made is absent."""
-        for relative in (row.pseudo, row.map, row.mask):
-            if relative is not None:
-                path_inside(self._out_dir, relative)
-        made: dict[str, str] = {}
+def _paint(row: SheetRow, out_dir: Path, max_pixels: int | None) -> dict[str, str]:
+    """Write the thumbnails of a row; return their relative paths by tile. A tile that could not be made is absent."""
+    files = {"pseudo": row.pseudo, "map": row.map, "mask": row.mask}
+    paths = {tile: path_inside(out_dir, relative) for tile, relative in files.items() if relative is not None}
+    try:
+        picture = compute_thumbnail(row.image, _THUMB_PX, max_pixels=max_pixels)
+    except DataError as error:
+        logger.debug("no small picture of %s: %s", row.labelled.image_id, error)  # the row itself has the reason
+        return {}
+    made = {"image": picture}
+    for tile, path in paths.items():
         try:
-            picture = compute_thumbnail(row.image, self._thumb_px, max_pixels=self._max_pixels)
+            grey_HW = compute_grey_thumbnail(path, picture.shape[:2])
         except DataError as error:
-            logger.debug("no small picture of %s: %s", row.labelled.image_id, error)  # the row itself has the reason
-            return made
-        made["image"] = self._write("image", row, picture)
-        for tile, relative in (("pseudo", row.pseudo), ("map", row.map), ("mask", row.mask)):
-            if relative is None:
-                continue
-            try:
-                grey_HW = compute_grey_thumbnail(self._out_dir / relative, picture.shape[:2])
-            except DataError as error:
-                logger.warning("contact sheet, %s: %s", row.labelled.image_id, error)
-                continue
-            made[tile] = self._write(tile, row, paint_mask(picture, grey_HW >= 128) if tile == "mask" else grey_HW)
-        return made
-
-    def _write(self, tile: str, row: SheetRow, picture: ByteArray) -> str:
-        name = PurePosixPath("thumbs", tile, row.labelled.output).with_suffix(".jpg").as_posix()
-        write_jpeg(path_inside(self._out_dir, name), picture)
-        return name
+            logger.warning("contact sheet, %s: %s", row.labelled.image_id, error)
+            continue
+        made[tile] = paint_mask(picture, grey_HW >= 128) if tile == "mask" else grey_HW
+    names = {tile: PurePosixPath("thumbs", tile, row.labelled.output).with_suffix(".jpg").as_posix() for tile in made}
+    for tile, name in names.items():
+        write_jpeg(path_inside(out_dir, name), made[tile])
+    return names
 
 
 def _article(row: SheetRow, number: int, thumbs: Mapping[str, str]) -> str:
@@ -224,16 +207,20 @@ def _group_counts(tally: Tally) -> str:
     return ", ".join(parts)
 
 
+def begin_page(title: str, style: str = "") -> str:
+    """Everything up to the body of a page in our look; `style` adds to it."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_resource('sheet.css')}{style}</style></head>\n<body>\n"
+    )
+
+
 def _head(
     title: str, tally: Tally, facts: Mapping[str, str], contents: list[str], troubles: list[str]
 ) -> Iterator[str]:
     totals = tally.as_dict()
-    yield (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_resource('sheet.css')}</style></head>\n<body>\n"
-        f"<header><h1>{escape(title)}</h1>\n"
-    )
+    yield f"{begin_page(title)}<header><h1>{escape(title)}</h1>\n"
     counts = [("images", totals["images"]), ("groups", totals["groups"])]
     figures = "".join(f"<li><b>{count}</b> {name}</li>" for name, count in counts)
     figures += "".join(f'<li class="{status}"><b>{totals[status.value]}</b> {status.value}</li>' for status in Status)
@@ -263,10 +250,6 @@ def _head(
     yield f'<details{is_open}><summary>{count_of(len(contents), "group")}</summary><ul class="contents">'
     yield "\n".join(contents)
     yield '</ul></details>\n</header>\n<main id="main">\n'
-
-
-def _foot() -> str:
-    return f"</main>\n<script>\n{_resource('sheet.js')}</script>\n</body></html>\n"
 
 
 def _resource(name: str) -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Iterable
-from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr  # writes XML, reads none  # nosec B406
 
 import numpy as np
 
-from umscosod.export.folder import clean_markup, name_image, open_export
-from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
+from umscosod.export.folder import ExportFolder, clean_markup, name_image
+from umscosod.export.items import Masks, Options
 from umscosod.export.polygons import Categories, bounding_box, iter_objects
 from umscosod.types import BoolArray
 
@@ -23,51 +20,24 @@ FILE = "annotations.xml"
 _LINE_END = {"\r": "&#13;"}  # a reader would turn it into a line feed
 
 
-def export_cvat(
-    items: Iterable[ExportItem],
-    out: str | os.PathLike[str],
-    *,
-    category: str = DEFAULT_CATEGORY,
-    per_group: bool = False,
-    per_region: bool = False,
-    image_root: Path | None = None,
-    overwrite: bool = False,
-) -> ExportReport:
-    """Write ``OUT/annotations.xml``.
-
-    Parameters
-    ----------
-    items, out, category, per_group, per_region, image_root, overwrite
-        As for `umscosod.export.coco.export_coco`. Give the labels of the CVAT task the same names.
-
-    Returns
-    -------
-    ExportReport
-
-    Raises
-    ------
-    DataError
-        As `umscosod.export.folder.open_export`.
+def write_cvat(folder: ExportFolder, masks: Masks, options: Options) -> None:
+    """Write ``annotations.xml``. The labels of the CVAT task must have the names of the categories.
 
     References
     ----------
     XML annotation format, version 1.1: https://docs.cvat.ai/docs/other/xml_format
     """
-    counts = Counts()
-    categories = Categories(category, per_group=per_group, first=0)
+    counts, categories = folder.counts, Categories(options.category, per_group=options.per_group)
     lost: list[str] = []
     # the header lists the labels, which are known only at the end
-    with (
-        open_export(out, "cvat", counts, overwrite=overwrite) as folder,
-        tempfile.TemporaryFile(dir=folder.out) as images,  # on the result's disk, so that only one disk needs room
-    ):
-        for item, mask_HW in iter_masks(items, counts):
+    with tempfile.TemporaryFile(dir=folder.out) as images:  # on the result's disk, so that only one disk needs room
+        for item, mask_HW in masks:
             height, width = mask_HW.shape
-            number, name = counts.n_images - 1, name_image(item, image_root)
+            number, name = counts.n_images - 1, name_image(item, options.image_root)
             lost += [one for one in (name, categories.name_of(item)) if clean_markup(one) != one]
             images.write(_encode(f'  <image id="{number}" name={quoteattr(name)} width="{width}" height="{height}">\n'))
             categories.find(item)
-            for part_HW in iter_objects(mask_HW, per_region=per_region):
+            for part_HW in iter_objects(mask_HW, per_region=options.per_region):
                 counts.n_objects += 1
                 images.write(_encode(_mask_element(part_HW, categories.name_of(item))))
             images.write(b"  </image>\n")
@@ -80,10 +50,9 @@ def export_cvat(
             )
         images.seek(0)
         with folder.add(FILE).open("wb") as stream:
-            stream.write(_encode(_head(categories.names, counts.n_images)))
+            stream.write(_encode(_head(list(categories.numbers), counts.n_images)))
             shutil.copyfileobj(images, stream)
             stream.write(b"</annotations>\n")
-    return counts.report(folder.out)
 
 
 def encode_runs(mask_HW: BoolArray) -> list[int]:

@@ -7,15 +7,14 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from umscosod.data.files import EXPORT_FILE, check_place, is_leftover, open_atomic
 from umscosod.data.folders import refuse_images_in
 from umscosod.errors import DataError, reason_of
-from umscosod.export.items import Counts, ExportItem, ExportReport, iter_masks
-from umscosod.export.png import write_mask
+from umscosod.export.items import Counts, ExportItem
 from umscosod.types import check_relative
 
 # Control characters and lone surrogates (bytes of a name that is no valid text): XML and HTML cannot hold them.
@@ -100,35 +99,6 @@ def path_inside(root: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
-def export_png(items: Iterable[ExportItem], out: str | os.PathLike[str], *, overwrite: bool = False) -> ExportReport:
-    """Write each mask as ``OUT/<output>``: grey 0 and 255, at the mask's own size.
-
-    Parameters
-    ----------
-    items : iterable of ExportItem
-        Read one at a time.
-    out : path
-    overwrite : bool
-        See `umscosod.export.folder.open_export`.
-
-    Returns
-    -------
-    ExportReport
-        ``n_objects`` counts images with an object.
-
-    Raises
-    ------
-    DataError
-        As `umscosod.export.folder.open_export`.
-    """
-    counts = Counts()
-    with open_export(out, "png", counts, overwrite=overwrite) as folder:
-        for item, mask_HW in iter_masks(items, counts):
-            write_mask(folder.add(item.output), mask_HW)
-            counts.n_objects += bool(mask_HW.any())
-    return counts.report(folder.out)
-
-
 RECORD = EXPORT_FILE
 """File that lists the files of an export, so that the next export knows what it may replace."""
 SCHEMA = 1
@@ -141,10 +111,15 @@ class ExportFolder:
     ----------
     out : Path
         The folder as the user named it, for messages.
+    form : str
+        Name of the format, for the record.
+    counts : Counts
+        Written into the record ``export.json`` at the end.
     """
 
-    def __init__(self, out: Path, staging: Path) -> None:
-        self.out, self._staging = out, staging
+    def __init__(self, out: Path, staging: Path, form: str) -> None:
+        self.out, self.staging, self.form = out, staging, form
+        self.counts = Counts()
         self.names: list[str] = []
 
     def add(self, name: str) -> Path:
@@ -155,7 +130,7 @@ class ExportFolder:
         DataError
             The name points outside the folder, or was given before.
         """
-        path = path_inside(self._staging, name)
+        path = path_inside(self.staging, name)
         if os.path.lexists(path) or name == RECORD:
             raise DataError(f"{name}: the export has a file of this name already; rename one of the two images")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +139,7 @@ class ExportFolder:
 
 
 @contextmanager
-def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overwrite: bool) -> Iterator[ExportFolder]:
+def open_export(out: str | os.PathLike[str], form: str, *, overwrite: bool) -> Iterator[ExportFolder]:
     """Collect the files of an export in a hidden folder; at the end move them to `out` by atomic renames.
 
     Parameters
@@ -174,8 +149,6 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
         which stay.
     form : str
         Name of the format, for the record.
-    counts : Counts
-        Written into the record ``export.json`` at the end.
     overwrite : bool
 
     Raises
@@ -193,9 +166,9 @@ def open_export(out: str | os.PathLike[str], form: str, counts: Counts, *, overw
     except OSError as error:
         raise DataError(f"cannot make a folder in {out}: {reason_of(error)}; check its permissions") from error
     try:
-        folder = ExportFolder(out, staging)
+        folder = ExportFolder(out, staging, form)
         yield folder
-        _publish(folder, staging, form, counts)
+        _publish(folder)
     except OSError as error:
         raise DataError(f"cannot export to {out}: {reason_of(error)}; check the folder and the disk") from error
     finally:
@@ -220,7 +193,7 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise DataError(f"{out} is not empty (it holds {others[0]}); choose another folder, or overwrite")
 
 
-def _publish(folder: ExportFolder, staging: Path, form: str, counts: Counts) -> None:
+def _publish(folder: ExportFolder) -> None:
     """Move the files to `out`, after removing those of the earlier export.
 
     Meanwhile the record lists old and new files, so that an export killed here can be replaced too.
@@ -233,14 +206,14 @@ def _publish(folder: ExportFolder, staging: Path, form: str, counts: Counts) -> 
             raise DataError(
                 f"{target} is in the way and was not written by an export; move it or choose another folder"
             )
-    _write_record(out, form, counts, sorted(old | set(names)))
+    _write_record(folder, sorted(old | set(names)))
     for name in old - set(names):
         _remove(out, name)
     for name in names:
         target = path_inside(out, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).replace(target)
-    _write_record(out, form, counts, names)
+        (folder.staging / name).replace(target)
+    _write_record(folder, names)
 
 
 def _recorded(out: Path) -> frozenset[str]:
@@ -252,19 +225,20 @@ def _recorded(out: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _write_record(out: Path, form: str, counts: Counts, names: Iterable[str]) -> None:
+def _write_record(folder: ExportFolder, names: Sequence[str]) -> None:
+    counts = folder.counts
     document = {
         "schema": SCHEMA,
-        "format": form,
+        "format": folder.form,
         "images": counts.n_images,
         "objects": counts.n_objects,
         "empty": counts.n_empty,
         "turned": counts.n_turned,
         "dropped_regions": counts.n_dropped,
         "left_out": len(counts.skipped),
-        "files": list(names),
+        "files": names,
     }
-    with open_atomic(out / RECORD) as stream:
+    with open_atomic(folder.out / RECORD) as stream:
         stream.write((json.dumps(document, indent=1) + "\n").encode("ascii"))
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 from umscosod.data.files import real_path
 from umscosod.errors import ConfigError, DataError
-from umscosod.export.coco import export_coco
-from umscosod.export.cvat import export_cvat
-from umscosod.export.folder import export_png, path_inside
-from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
+from umscosod.export.coco import write_coco
+from umscosod.export.cvat import write_cvat
+from umscosod.export.folder import ExportFolder, open_export, path_inside
+from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport, Masks, Options, iter_masks
+from umscosod.export.png import write_mask
 from umscosod.export.report import read_report
-from umscosod.export.yolo import export_yolo
+from umscosod.export.yolo import write_yolo
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ImageGroup, Labelled, Status
 
-Format = Literal["png", "coco", "yolo", "cvat"]
-FORMATS: tuple[str, ...] = get_args(Format)
 STAGE = "export"
 
 
@@ -45,20 +43,23 @@ def export_items(
     out : path
     form : str
         ``png``, ``coco``, ``yolo`` or ``cvat``.
-    category, per_group, per_region, image_root, overwrite
-        As for `umscosod.export.coco.export_coco`. A PNG tree has no categories; ``yolo`` always has one object for
-        each island.
+    category, per_group, per_region, image_root
+        See `umscosod.export.items.Options`. A PNG tree has no categories; ``yolo`` always has one object for each
+        island.
+    overwrite : bool
+        See `umscosod.export.folder.open_export`.
     progress : callable
         Called after each image as ``(done, total, "export")``.
 
     Returns
     -------
     ExportReport
+        ``n_objects`` counts the annotations; for ``yolo`` lines, for ``png`` images with an object.
 
     Raises
     ------
     ConfigError
-        There is no such format, or it has no categories or regions to choose.
+        There is no such format, it has no categories or regions to choose, or the category has no name.
     DataError
         As `umscosod.export.folder.open_export`.
     """
@@ -68,21 +69,23 @@ def export_items(
         raise ConfigError("png has no categories: each group is a folder already; leave per_group out")
     if form in ("png", "yolo") and per_region:
         raise ConfigError(f"{form} has no choice of regions; leave per_region out")
-    passing = _report_each(items, len(items), progress)
-    if form == "png":
-        return export_png(passing, out, overwrite=overwrite)
-    if form == "yolo":
-        return export_yolo(passing, out, category=category, per_group=per_group, overwrite=overwrite)
-    write = export_coco if form == "coco" else export_cvat
-    return write(
-        passing,
-        out,
-        category=category,
-        per_group=per_group,
-        per_region=per_region,
-        image_root=image_root,
-        overwrite=overwrite,
-    )
+    if form != "png" and not category.strip():
+        raise ConfigError("the category needs a name, got ''; for example: co-salient")
+    options = Options(category=category, per_group=per_group, per_region=per_region, image_root=image_root)
+    with open_export(out, form, overwrite=overwrite) as folder:
+        _WRITERS[form](folder, iter_masks(_report_each(items, progress), folder.counts), options)
+    return folder.counts.report(folder.out)
+
+
+def write_pngs(folder: ExportFolder, masks: Masks, _: Options) -> None:
+    """Write each mask under its output's name: grey 0 and 255, at the mask's own size."""
+    for item, mask_HW in masks:
+        write_mask(folder.add(item.output), mask_HW)
+        folder.counts.n_objects += bool(mask_HW.any())
+
+
+_WRITERS = {"png": write_pngs, "coco": write_coco, "yolo": write_yolo, "cvat": write_cvat}
+FORMATS = tuple(_WRITERS)
 
 
 def export_results(
@@ -168,11 +171,11 @@ def _unusable(row: Labelled, paths: Mapping[str, Path] | None) -> str:
     return "" if paths is None or row.image_id in paths else "is not among the images given"
 
 
-def _report_each(items: Iterable[ExportItem], total: int, progress: ProgressFn) -> Iterable[ExportItem]:
+def _report_each(items: Sequence[ExportItem], progress: ProgressFn) -> Iterator[ExportItem]:
     for done, item in enumerate(items):
-        progress(done, total, STAGE)
+        progress(done, len(items), STAGE)
         yield item
-    progress(total, total, STAGE)
+    progress(len(items), len(items), STAGE)
 
 
 def _find_masks(results: Path, rows: Sequence[Labelled]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +165,31 @@ class ExportReport:
         return text
 
 
+Masks = Iterator[tuple[ExportItem, BoolArray]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the writers of formats with categories are asked for.
+
+    Attributes
+    ----------
+    category : str
+        Name of the one category.
+    per_group : bool
+        One category for each group, numbered in order of appearance.
+    per_region : bool
+        One annotation for each connected region; otherwise one an image.
+    image_root : Path or None
+        Names of images are relative to it; without it, a name is the item's path.
+    """
+
+    category: str = DEFAULT_CATEGORY
+    per_group: bool = False
+    per_region: bool = False
+    image_root: Path | None = None
+
+
 @dataclass(kw_only=True, slots=True)
 class Counts:
     """The counts of a writer while it reads masks."""
@@ -178,18 +203,10 @@ class Counts:
 
     def report(self, out: Path) -> ExportReport:
         """Return the counts as a report."""
-        return ExportReport(
-            out=out,
-            n_images=self.n_images,
-            n_objects=self.n_objects,
-            n_empty=self.n_empty,
-            n_turned=self.n_turned,
-            n_dropped=self.n_dropped,
-            skipped=tuple(self.skipped),
-        )
+        return ExportReport(out=out, **{**asdict(self), "skipped": tuple(self.skipped)})
 
 
-def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Iterator[tuple[ExportItem, BoolArray]]:
+def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Masks:
     """Read masks one after the other, and count; one is in memory at a time.
 
     An unreadable mask, a mask of another size than its (upright) image, or a repeated output name is skipped and added

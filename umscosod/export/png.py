@@ -11,11 +11,9 @@ from scipy import ndimage
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import decode_image, open_picture, reading
-from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.data.masks import write_png_atomic
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, ByteArray, FloatArray
-
-__all__ = ["map_to_bytes", "read_map", "read_mask", "write_map", "write_mask"]
 
 _WHITE = 255
 

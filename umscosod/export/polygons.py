@@ -10,13 +10,12 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from skimage.measure import label
 
-from umscosod.errors import ConfigError, DataError
 from umscosod.export.items import ExportItem
 from umscosod.types import BoolArray
 
 
 class Categories:
-    """The numbers of categories, in order of appearance.
+    """The numbers of categories from 0, in order of appearance.
 
     Parameters
     ----------
@@ -24,33 +23,23 @@ class Categories:
         Name of the one category; with `per_group` also of images whose group has no name.
     per_group : bool
         Each group is a category of its own.
-    first : int
-        Number of the first category.
 
-    Raises
-    ------
-    ConfigError
-        `name` is empty.
+    Attributes
+    ----------
+    numbers : dict of str to int
 
     Examples
     --------
     >>> from pathlib import Path
-    >>> categories = Categories("co-salient", per_group=True, first=1)
+    >>> categories = Categories("co-salient", per_group=True)
     >>> cat = ExportItem(image=Path("1.jpg"), output="cat/1.png", group="cat", mask=Path("1.png"))
-    >>> categories.find(cat), categories.find(cat), categories.names
-    (1, 1, ['cat'])
+    >>> categories.find(cat), categories.find(cat), categories.numbers
+    (0, 0, {'cat': 0})
     """
 
-    def __init__(self, name: str, *, per_group: bool, first: int) -> None:
-        if not name.strip():
-            raise ConfigError("the category needs a name, got ''; for example: co-salient")
-        self._name, self._per_group, self._first = name, per_group, first
-        self._numbers: dict[str, int] = {} if per_group else {name: first}
-
-    @property
-    def names(self) -> list[str]:
-        """The names in the order of their numbers."""
-        return list(self._numbers)
+    def __init__(self, name: str, *, per_group: bool) -> None:
+        self._name, self._per_group = name, per_group
+        self.numbers: dict[str, int] = {} if per_group else {name: 0}
 
     def name_of(self, item: ExportItem) -> str:
         """Return the name of an item's category."""
@@ -58,7 +47,7 @@ class Categories:
 
     def find(self, item: ExportItem) -> int:
         """Return the number of an item's category, a new one for a new name."""
-        return self._numbers.setdefault(self.name_of(item), self._first + len(self._numbers))
+        return self.numbers.setdefault(self.name_of(item), len(self.numbers))
 
 
 def iter_objects(mask_HW: BoolArray, *, per_region: bool) -> Iterator[BoolArray]:
@@ -99,9 +88,8 @@ def bounding_box(mask_HW: BoolArray) -> tuple[int, int, int, int]:
     >>> bounding_box(np.array([[False, False], [False, True]]))
     (1, 1, 1, 1)
     """
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+    left, top, width, height = cv2.boundingRect(mask_HW.astype(np.uint8))
+    return left, top, width, height
 
 
 Points = npt.NDArray[np.int32]
@@ -126,11 +114,6 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     n_dropped : int
         Regions of one or two points, which form no polygon: single pixels and pairs.
 
-    Raises
-    ------
-    DataError
-        The array is not boolean (H, W).
-
     Examples
     --------
     >>> mask = np.zeros((5, 6), bool)
@@ -139,8 +122,6 @@ def compute_polygons(mask_HW: BoolArray) -> tuple[list[Points], int]:
     >>> polygons[0].tolist(), n_dropped
     ([[1, 1], [1, 3], [4, 3], [4, 1]], 0)
     """
-    if mask_HW.dtype != np.bool_ or mask_HW.ndim != 2 or mask_HW.size == 0:
-        raise DataError(f"a mask must be boolean (H, W), got {mask_HW.dtype} {mask_HW.shape}")
     contours, hierarchy = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     polygons: list[Points] = []
     n_dropped = 0

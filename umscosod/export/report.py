@@ -24,10 +24,8 @@ _PACKAGES = (
     *("numpy", "scipy", "scikit-image", "pillow", "opencv-python", "pydensecrf2"),
     *("torch", "torchvision", "timm", "safetensors", "pycocotools"),
 )
-_KEYS = {
-    **{"image_id": "image", "group": "group", "output": "output", "status": "status", "confidence": "confidence"},
-    **{"threshold": "threshold", "source": "source", "reason": "reason", "is_mixed": "mixed_group"},
-}
+_KEPT = ("group", "output", "status", "confidence", "threshold", "source", "reason")
+_KEYS = {"image_id": "image", **{name: name for name in _KEPT}, "is_mixed": "mixed_group"}
 _DIGITS = 6  # float32 has about seven; more would show noise of the conversion
 
 
@@ -37,7 +35,6 @@ def write_report(
     config: Mapping[str, Any],
     *,
     backbones: Sequence[str] = (),
-    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the report of a run, completely or not at all.
 
@@ -54,8 +51,6 @@ def write_report(
         The resolved settings, as JSON types.
     backbones : sequence of str
         Ids of the streams used (name, weights hash, size, layer and facet).
-    versions : mapping, optional
-        By default `package_versions`.
 
     Returns
     -------
@@ -84,7 +79,7 @@ def write_report(
         "totals": totals,
         "groups": {name: _without_groups(part.as_dict()) for name, part in groups.items()},
         "backbones": list(backbones),
-        "versions": dict(sorted((package_versions() if versions is None else versions).items())),
+        "versions": dict(sorted(package_versions().items())),
         "config": config,
         "images": [_image_row(path, row) for row in ordered],
     }
@@ -165,17 +160,8 @@ def _image_row(path: Path, row: Labelled) -> dict[str, Any]:
             f"{path}: image {row.image_id!r} has confidence {row.confidence} and threshold {row.threshold}; "
             "both must be finite"
         )
-    return {
-        "image": row.image_id,
-        "group": row.group,
-        "output": row.output,
-        "status": row.status.value,
-        "confidence": round(float(row.confidence), _DIGITS),
-        "threshold": round(float(row.threshold), _DIGITS),
-        "source": row.source,
-        "reason": row.reason,
-        "mixed_group": row.is_mixed,
-    }
+    values = {key: getattr(row, name) for name, key in _KEYS.items()}
+    return {**values, **{name: round(float(values[name]), _DIGITS) for name in ("confidence", "threshold")}}
 
 
 def _without_groups(totals: dict[str, Any]) -> dict[str, Any]:

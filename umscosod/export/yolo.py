@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 
-from umscosod.export.folder import ExportFolder, name_beside, open_export
-from umscosod.export.items import DEFAULT_CATEGORY, Counts, ExportItem, ExportReport, iter_masks
+from umscosod.export.folder import ExportFolder, name_beside
+from umscosod.export.items import ExportItem, Masks, Options
 from umscosod.export.polygons import Categories, Points, compute_polygons
 
 FILE = "data.yaml"
 
 
-def export_yolo(
-    items: Iterable[ExportItem],
-    out: str | os.PathLike[str],
-    *,
-    category: str = DEFAULT_CATEGORY,
-    per_group: bool = False,
-    overwrite: bool = False,
-) -> ExportReport:
-    """Write ``OUT/labels/**.txt``, ``OUT/images/**`` and ``OUT/data.yaml``.
+def write_yolo(folder: ExportFolder, masks: Masks, options: Options) -> None:
+    """Write ``labels/**.txt``, ``images/**`` and ``data.yaml``.
 
-    Parameters
-    ----------
-    items : iterable of ExportItem
-        Read one at a time. Available image files are linked (or copied, if the disk has no links) under the names of
-        their labels, so that one can train on the folder. Without them you must fill ``images/``.
-    out : path
-    category : str
-        Name of the one class (0).
-    per_group : bool
-        One class for each group, numbered in order of appearance.
-    overwrite : bool
-        See `umscosod.export.folder.open_export`.
-
-    Returns
-    -------
-    ExportReport
-        ``n_objects`` counts lines, one per island.
-
-    Raises
-    ------
-    DataError
-        As `umscosod.export.folder.open_export`.
+    Available image files are linked (or copied, if the disk has no links) under the names of their labels, so that one
+    can train on the folder. Without them the user must fill ``images/``.
 
     Notes
     -----
@@ -56,23 +27,20 @@ def export_yolo(
     the outer border by seams (see `umscosod.export.polygons.compute_polygons`), and each island becomes an object. An
     empty mask gives an empty file: an image without an object.
     """
-    counts = Counts()
-    categories = Categories(category, per_group=per_group, first=0)
-    with open_export(out, "yolo", counts, overwrite=overwrite) as folder:
-        for item, mask_HW in iter_masks(items, counts):
-            polygons, n_dropped = compute_polygons(mask_HW)
-            number = categories.find(item)
-            lines = [format_line(number, polygon, mask_HW.shape) for polygon in polygons]
-            folder.add(name_beside(item, "labels", ".txt")).write_text("".join(lines), encoding="ascii", newline="\n")
-            counts.n_objects += len(polygons)
-            counts.n_dropped += n_dropped
-            if item.image_file is not None:
-                _link_image(folder, item, item.image_file.resolve())
-        # without "path" readers use the folder of this file, so that the data set can be moved
-        document = {"train": "images", "val": "images", "names": dict(enumerate(categories.names))}
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        folder.add(FILE).write_text(text, encoding="utf-8", newline="\n")
-    return counts.report(folder.out)
+    categories = Categories(options.category, per_group=options.per_group)
+    for item, mask_HW in masks:
+        polygons, n_dropped = compute_polygons(mask_HW)
+        number = categories.find(item)
+        lines = [format_line(number, polygon, mask_HW.shape) for polygon in polygons]
+        folder.add(name_beside(item, "labels", ".txt")).write_text("".join(lines), encoding="ascii", newline="\n")
+        folder.counts.n_objects += len(polygons)
+        folder.counts.n_dropped += n_dropped
+        if item.image_file is not None:
+            _link_image(folder, item, item.image_file.resolve())
+    # without "path" readers use the folder of this file, so that the data set can be moved
+    document = {"train": "images", "val": "images", "names": dict(enumerate(categories.numbers))}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    folder.add(FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
 def format_line(number: int, polygon: Points, size_hw: tuple[int, ...]) -> str:

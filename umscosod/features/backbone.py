@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -125,6 +125,7 @@ ENTRY_POINTS = "umscosod.backbones"
 PAPER_FIRST = VIT_SPECS["dino_vitb8"]
 # The first stream has the paper's grid whatever its patch: one cell per patch of DINO ViT-B/8, 28x28 at 224 px.
 _CELL_PX = PAPER_FIRST.patch_px
+_SECOND_WEIGHTS = "--config.features.second-weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +145,11 @@ class BackbonePair:
     first: Backbone
     second: Backbone
     notes: tuple[str, ...] = ()
+
+    @property
+    def both(self) -> tuple[Backbone, Backbone]:
+        """First and second."""
+        return self.first, self.second
 
 
 def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:
@@ -203,7 +209,13 @@ def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePai
     WeightsError
         Weights that were asked for by name or by file are missing or do not fit.
     """
-    return _Builder(config, device).build()
+    builder = _Builder(config, device)
+    first, second = builder.plan()
+    builder.tell_of_unused_files((first, second))
+    pair = pair_backbones(builder.build(first), builder.build(second))
+    for note in pair.notes:
+        builder.note(note)
+    return replace(pair, notes=tuple(builder.notes))
 
 
 def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
@@ -216,7 +228,12 @@ def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
     WeightsError
         Weights that were asked for by name or by file are missing.
     """
-    _Builder(config, device, is_quiet=True).check()
+    builder = _Builder(config, device, is_quiet=True)
+    streams = builder.plan()
+    builder.tell_of_unused_files(streams)
+    for stream in streams:
+        if stream.name in VIT_SPECS:
+            builder.obtain(stream)
 
 
 def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -227,7 +244,19 @@ def identify_backbones(config: FeaturesConfig, device: torch.device) -> tuple[tu
     ConfigError, WeightsError
         As `build_backbones`.
     """
-    return _Builder(config, device, is_quiet=True).identify()
+    builder = _Builder(config, device, is_quiet=True)
+    first, second = builder.plan()
+    return (first.name, builder.identify(first)), (second.name, builder.identify(second))
+
+
+class _Stream(NamedTuple):
+    """What a stream is built from; the weight file and the option that gives it are a ViT's."""
+
+    name: str
+    cell_px: int
+    size_px: int
+    file: str
+    option: str
 
 
 @dataclass
@@ -240,38 +269,20 @@ class _Builder:
     notes: list[str] = field(default_factory=list)
     loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
 
-    def check(self) -> None:
+    def plan(self) -> tuple[_Stream, _Stream]:
         first, second = self._names()
-        self._tell_of_unused_files(first, second)
-        self._files(first, second)
-
-    def identify(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        first, second = self._names()
-        files = self._files(first, second)
+        size_px = self.config.size_px
+        patch_px = VIT_SPECS[first].patch_px if first in VIT_SPECS else _CELL_PX
+        first_px = patch_px * (PAPER_FIRST.round_px(size_px) // _CELL_PX)  # the paper's grid; embedded has it anyhow
+        # the same ViT at its full size would be the first stream over again
+        is_again = second == first and first in VIT_SPECS and patch_px <= _CELL_PX
+        weights = (self.config.weights, "--weights")
+        shares_file = second == first and not self.config.second_weights
+        second_weights = weights if shares_file else (self.config.second_weights, _SECOND_WEIGHTS)
         return (
-            (first, self._id(files[0], first, self._first_px(first), _CELL_PX)),
-            (second, self._id(files[1], second, self._second_px(second, first), 2 * _CELL_PX)),
+            _Stream(first, _CELL_PX, first_px, *weights),
+            _Stream(second, 2 * _CELL_PX, size_px // 2 if is_again else size_px, *second_weights),
         )
-
-    def _id(self, file: Path | None, name: str, size_px: int, cell_px: int) -> str:
-        if file is None:
-            return _embedded(self.config, cell_px).id
-        return vit_id(VIT_SPECS[name], hash_weights(file), size_px)
-
-    def _files(self, first: str, second: str) -> tuple[Path | None, Path | None]:
-        """Weight files of both; None for one without weights."""
-        return (
-            self._obtain(first, self.config.weights, "--weights") if first in VIT_SPECS else None,
-            self._obtain(second, *self._second_file(second, first)) if second in VIT_SPECS else None,
-        )
-
-    def build(self) -> BackbonePair:
-        first_name, second_name = self._names()
-        self._tell_of_unused_files(first_name, second_name)
-        pair = pair_backbones(self._first(first_name), self._second(second_name, first_name))
-        for note in pair.notes:
-            self._note(note)
-        return replace(pair, notes=tuple(self.notes))
 
     def _names(self) -> tuple[str, str]:
         """Resolve ``auto`` and an empty second name."""
@@ -281,7 +292,7 @@ class _Builder:
         if second == AUTO:
             second = ""
         if not second and self.config.second_weights:
-            second = _recognised(self.config.second_weights, "--config.features.second-weights").name
+            second = _recognised(self.config.second_weights, _SECOND_WEIGHTS).name
         if first == AUTO:
             first = self._resolve_auto(second)
         if not second:
@@ -292,13 +303,13 @@ class _Builder:
         if self.config.weights:
             spec = _recognised(self.config.weights, "--weights")
             # shapes tell the architecture only: a fine-tuned file must not pass for the original in a report
-            self._note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
+            self.note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
             return spec.name
         needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
         missing = [message for spec in needed if (message := self._why_missing(spec))]
         if not missing:
             return PAPER_FIRST.name
-        self._note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
+        self.note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
         return EMBEDDED
 
     def _default_second(self, first: str) -> str:
@@ -306,69 +317,47 @@ class _Builder:
         if partner and not (message := self._why_missing(VIT_SPECS[partner])):
             return partner
         if partner:
-            self._note(f"second stream: a second granularity of {first}, without its partner. {message}")
+            self.note(f"second stream: a second granularity of {first}, without its partner. {message}")
         return first
 
     def _why_missing(self, spec: VitSpec) -> str:
+        option = "--weights" if spec is PAPER_FIRST else _SECOND_WEIGHTS
         try:
-            obtain_weights(spec, allow_download=self.config.allow_download, option=_weights_option(spec))
+            obtain_weights(spec, allow_download=self.config.allow_download, option=option)
         except WeightsError as error:
             return str(error)
         return ""
 
-    def _tell_of_unused_files(self, first: str, second: str) -> None:
+    def tell_of_unused_files(self, streams: tuple[_Stream, _Stream]) -> None:
         """A file that is given in vain is said; one that is not there was never meant so."""
-        for name, file, option in (
-            (first, self.config.weights, "--weights"),
-            (second, self.config.second_weights, "--config.features.second-weights"),
-        ):
-            if file and name == EMBEDDED:
+        for file, option in dict.fromkeys((one.file, one.option) for one in streams if one.name == EMBEDDED):
+            if file:
                 check_regular_file(expand_user(file), cure=f"check {option}")
-                self._note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
+                self.note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
 
-    def _first(self, name: str) -> Backbone:
-        if name == EMBEDDED:
-            return _embedded(self.config, _CELL_PX)
-        if name not in VIT_SPECS:
-            return _installed(name, self.config, _CELL_PX, self.device)
-        return self._vit(name, self.config.weights, "--weights", self._first_px(name))
+    def identify(self, stream: _Stream) -> str:
+        if stream.name not in VIT_SPECS:
+            return _embedded(self.config, stream.cell_px).id
+        return vit_id(VIT_SPECS[stream.name], hash_weights(self.obtain(stream)), stream.size_px)
 
-    def _first_px(self, name: str) -> int:
-        """Side at which the first stream has the paper's grid; ``embedded`` has it anyhow."""
-        patch_px = VIT_SPECS[name].patch_px if name in VIT_SPECS else _CELL_PX
-        return patch_px * (PAPER_FIRST.round_px(self.config.size_px) // _CELL_PX)
-
-    def _second(self, name: str, first_name: str) -> Backbone:
-        if name == EMBEDDED:
-            return _embedded(self.config, 2 * _CELL_PX)
-        if name not in VIT_SPECS:
-            return _installed(name, self.config, 2 * _CELL_PX, self.device)
-        return self._vit(name, *self._second_file(name, first_name), self._second_px(name, first_name))
-
-    def _second_px(self, name: str, first_name: str) -> int:
-        is_again = name == first_name and name in VIT_SPECS and VIT_SPECS[name].patch_px <= _CELL_PX
-        # at its full size it would be the first stream over again
-        return self.config.size_px // 2 if is_again else self.config.size_px
-
-    def _second_file(self, name: str, first_name: str) -> tuple[str, str]:
-        """Weight file of the second stream, and the option that gives it."""
-        if name == first_name and not self.config.second_weights:
-            return self.config.weights, "--weights"
-        return self.config.second_weights, "--config.features.second-weights"
-
-    def _obtain(self, name: str, file: str, option: str) -> Path:
-        return obtain_weights(VIT_SPECS[name], file, allow_download=self.config.allow_download, option=option)
-
-    def _vit(self, name: str, file: str, option: str, size_px: int) -> Backbone:
+    def build(self, stream: _Stream) -> Backbone:
+        if stream.name == EMBEDDED:
+            return _embedded(self.config, stream.cell_px)
+        if stream.name not in VIT_SPECS:
+            return _installed(stream.name, self.config, stream.cell_px, self.device)
         from umscosod.features.vit import VitBackbone, load_vit
 
-        spec, path = VIT_SPECS[name], self._obtain(name, file, option)
-        if (name, path) not in self.loaded:
-            self.loaded[name, path] = load_vit(spec, path, self.device)
-        vit = self.loaded[name, path]
-        return VitBackbone(vit, size_px=size_px, device=self.device, batch_size=self.config.batch_size)
+        key = stream.name, self.obtain(stream)
+        if key not in self.loaded:
+            self.loaded[key] = load_vit(VIT_SPECS[stream.name], key[1], self.device)
+        batch_size = self.config.batch_size
+        return VitBackbone(self.loaded[key], size_px=stream.size_px, device=self.device, batch_size=batch_size)
 
-    def _note(self, text: str, level: int = logging.INFO) -> None:
+    def obtain(self, stream: _Stream) -> Path:
+        allow_download = self.config.allow_download
+        return obtain_weights(VIT_SPECS[stream.name], stream.file, allow_download=allow_download, option=stream.option)
+
+    def note(self, text: str, level: int = logging.INFO) -> None:
         if not self.is_quiet:
             logger.log(level, text)
         self.notes.append(text)
@@ -420,10 +409,6 @@ def _recognised(file: str, option: str) -> VitSpec:
     if spec is None:
         raise WeightsError(f"weights {path} ({option}) fit none of {', '.join(VIT_SPECS)}; name a backbone to see why")
     return spec
-
-
-def _weights_option(spec: VitSpec) -> str:
-    return "--weights" if spec is PAPER_FIRST else "--config.features.second-weights"
 
 
 def _describe(backbone: Backbone) -> str:

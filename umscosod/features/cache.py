@@ -87,21 +87,6 @@ def expand_root(root: str | Path) -> Path:
         raise CacheError(f"feature cache: no home folder for {str(root)!r} ({error}); {CURE}") from error
 
 
-def is_key(key: str) -> bool:
-    """Whether a text is a key: 64 hexadecimal digits."""
-    return _KEY.fullmatch(key) is not None
-
-
-def entry_path(root: Path, key: str) -> Path:
-    """Where an entry lies: in a folder of the first two digits of its key."""
-    return root / key[:2] / f"{key}{SUFFIX}"
-
-
-def temporary_path(path: Path) -> Path:
-    """Make a name that no other writer uses, beside an entry."""
-    return path.parent / f".{path.stem[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-
-
 def iter_cache_files(root: Path) -> Iterator[CacheFile]:
     """List the cache's own files: by the names that it gives, in its own folders, never through a link.
 
@@ -119,7 +104,7 @@ def iter_cache_files(root: Path) -> Iterator[CacheFile]:
             name = file.name
             temporary = _TEMPORARY.fullmatch(name)
             key = temporary[1] if temporary else name.removesuffix(SUFFIX)
-            is_ours = temporary or (name.endswith(SUFFIX) and is_key(key))
+            is_ours = temporary or (name.endswith(SUFFIX) and _KEY.fullmatch(key))
             if not (is_ours and key.startswith(folder.name)):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process may prune at the same time
@@ -229,8 +214,8 @@ class FeatureCache:
 
     Notes
     -----
-    Every entry carries CRC-32 sums of its key and arrays, of each and of all: a torn or rotten file, or one under
-    another's name, is removed, logged, and counts as absent.
+    Every entry carries a CRC-32 sum of its key and each array: a torn or rotten file, or one under another's name, is
+    removed, logged, and counts as absent.
     Any number of processes may share a folder; two that write one key write the same bits, and the last one wins.
     """
 
@@ -248,16 +233,16 @@ class FeatureCache:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def path(self, key: str) -> Path:
-        """Where the entry `key` lies, present or not.
+        """Where the entry `key` lies, present or not: in a folder of the key's first two digits.
 
         Raises
         ------
         CacheError
             `key` is not made by `FeatureCache.key`.
         """
-        if not is_key(key):
+        if not _KEY.fullmatch(key):
             raise CacheError(f"cache key {key!r} is not 64 hexadecimal digits; make it with FeatureCache.key")
-        return entry_path(self.root, key)
+        return self.root / key[:2] / f"{key}{SUFFIX}"
 
     def size(self, key: str) -> int | None:
         """Bytes of the entry `key`; None: there is none.
@@ -306,7 +291,10 @@ class FeatureCache:
             return None
         except (SafetensorError, ValueError) as error:
             logger.warning("feature cache: %s is damaged (%s); removed, to be encoded again", path, error)
-            _remove(path)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as refusal:
+                logger.warning("feature cache: cannot remove the damaged %s: %s", path, refusal)
             return None
         except OSError as error:
             raise CacheError(f"feature cache: cannot read {path} ({reason_of(error)}); {CURE}") from error
@@ -334,9 +322,10 @@ class FeatureCache:
         """
         path = self.path(key)
         stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        checksums = {f"{_CHECKSUM}.{name}": _checksum(key, {name: array}) for name, array in stored.items()}
-        data = save(stored, metadata={**(metadata or {}), _CHECKSUM: _checksum(key, stored), **checksums})
-        temporary = temporary_path(path)
+        checksums = {f"{_CHECKSUM}.{name}": _checksum(key, name, array) for name, array in stored.items()}
+        data = save(stored, metadata={**(metadata or {}), **checksums})
+        # a name that no other writer uses
+        temporary = path.parent / f".{key[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
@@ -440,14 +429,11 @@ class FeatureCache:
             ) from error
 
 
-def _checksum(key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
-    """CRC-32 of an entry: its key, so that no entry passes for another, and the arrays with their types and shapes."""
-    crc = zlib.crc32(key.encode())
-    for name in sorted(arrays):
-        described = f"{name} {arrays[name].dtype.str} {arrays[name].shape} "
-        # a view as bytes: crc32 wants a flat buffer, and zero-sized or float16 arrays are no exception
-        crc = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, zlib.crc32(described.encode(), crc))
-    return f"{crc:08x}"
+def _checksum(key: str, name: str, array: npt.NDArray[Any]) -> str:
+    """CRC-32 of an array with its type and shape, and of the key, so that no entry passes for another."""
+    crc = zlib.crc32(f"{name} {array.dtype.str} {array.shape} ".encode(), zlib.crc32(key.encode()))
+    # a view as bytes: crc32 wants a flat buffer, and zero-sized or float16 arrays are no exception
+    return f"{zlib.crc32(array.reshape(-1).view(np.uint8).data, crc):08x}"
 
 
 def _read(path: Path, key: str, names: Collection[str] | None) -> Arrays:
@@ -462,23 +448,9 @@ def _read(path: Path, key: str, names: Collection[str] | None) -> Arrays:
     """
     with safe_open(path, framework="np") as file:
         checksums = file.metadata() or {}
-        if names is not None and all(f"{_CHECKSUM}.{name}" in checksums for name in names):
-            some: Arrays = {name: file.get_tensor(name) for name in names}
-            for name, array in some.items():
-                _compare(_checksum(key, {name: array}), checksums[f"{_CHECKSUM}.{name}"])
-            return some
-        arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    _compare(_checksum(key, arrays), checksums.get(_CHECKSUM))  # an earlier version wrote only this one
-    return arrays if names is None else {name: arrays[name] for name in names}
-
-
-def _compare(actual: str, expected: str | None) -> None:
-    if actual != expected:
-        raise ValueError(f"checksum {actual} instead of {expected}")
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("feature cache: cannot remove the damaged %s: %s", path, error)
+        arrays: Arrays = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    for name, array in arrays.items():
+        actual, expected = _checksum(key, name, array), checksums.get(f"{_CHECKSUM}.{name}")
+        if actual != expected:
+            raise ValueError(f"checksum {actual} instead of {expected}")
+    return arrays

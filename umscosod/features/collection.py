@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, overload
+from dataclasses import replace
+from itertools import chain
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import decode_image, image_sha256, read_upright_size, square_picture
+from umscosod.data.images import decode_image, image_sha256, read_upright_size
 from umscosod.device import count_cores
 from umscosod.errors import DataError
-from umscosod.features.assembly import PICTURE, STREAMS, Assembler
-from umscosod.features.backbone import Backbone, BackbonePair
-from umscosod.features.cache import Arrays, FeatureCache, format_bytes
-from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
+from umscosod.features.backbone import BackbonePair
+from umscosod.features.cache import FeatureCache, format_bytes
+from umscosod.features.group import PICTURE, STREAMS, Whitening, assemble, fit_whitening, picture_arrays, stream_arrays
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ByteArray, EncodedImage, FloatArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.types import ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +60,7 @@ class Memory:
         return self._arrays[key]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Entry:
-    """Cache keys of one image: the picture at network size, and its encoding by either backbone."""
-
-    picture: str
-    streams: tuple[str, str]
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.picture, *self.streams)
-
-
-_Decoding = tuple[ImageRef, Future[ByteArray]]
+_Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the image in the collection
 _Decoded = tuple[ImageRef, ByteArray]
 
 
@@ -98,12 +85,8 @@ class Encodings:
         self.pair, self.config, self.cache = pair, config, cache
         self.failures: dict[str, str] = {}
         self.sha256: dict[str, str] = {}
-        self._entries: dict[str, _Entry] = {}
+        self._keys: dict[str, dict[str, str]] = {}  # of the cache, by image id and part
         self._memory = Memory(_REMEMBERED_BYTES)
-
-    def __contains__(self, image_id: object) -> bool:
-        """Whether an image of this id can be used."""
-        return image_id in self._entries
 
     def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
         """Find every image's entries and make those that are missing, after a look at the disk.
@@ -127,22 +110,22 @@ class Encodings:
                 self._locate(image)
             except DataError as error:
                 self._leave_out(image, error)
-        lacking = [at for at, image in enumerate(images) if image.id in self._entries and self._missing(image)]
+        lacking = [at for at, image in enumerate(images) if image.id in self._keys and self._missing(image)]
         told, is_checked = 0, False
         progress(0, len(images), "features")
         with contextlib.closing(self._iter_decoded(lacking, images)) as batches:
-            for place, batch in batches:
+            for batch in batches:
                 self._encode(batch)
+                place = batch[-1][0]
                 is_checked = is_checked or self._check_disk(images[place], sum(at > place for at in lacking))
-                while told <= place:
-                    told += 1
-                    progress(told, len(images), "features")
-        while told < len(images):
-            told += 1
-            progress(told, len(images), "features")
+                for at in range(told, place + 1):
+                    progress(at + 1, len(images), "features")
+                told = place + 1
+        for at in range(told, len(images)):
+            progress(at + 1, len(images), "features")
 
     def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
-        """Read an array of a usable image, see `umscosod.features.assembly.Read`.
+        """Read an array of a usable image, see `umscosod.features.group.Read`.
 
         An entry that was pruned or damaged since it was written is made again. What is read is remembered within a
         limit.
@@ -152,8 +135,7 @@ class Encodings:
         DataError
             It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
         """
-        entry = self._entries[image.id]
-        key = entry.picture if part == PICTURE else entry.streams[STREAMS.index(part)]
+        key = self._keys[image.id][part]
         return self._memory.get((key, name), lambda: self._load(image, key, name))
 
     def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
@@ -167,36 +149,31 @@ class Encodings:
             )
         return arrays[name]
 
-    @property
-    def _backbones(self) -> tuple[Backbone, Backbone]:
-        return self.pair.first, self.pair.second
-
     def _locate(self, image: ImageRef) -> None:
         """Name the cache entries of an image by what is in the file."""
         sha256 = image_sha256(image.path)
         data, size_px = self.config.data, self.config.features.size_px
         # with the limits in the key, a picture that is refused under other limits is not taken from the cache
         limits = (str(data.max_pixels), str(data.min_side_px))
-        self._entries[image.id] = _Entry(
-            picture=self.cache.key(sha256, "picture", str(size_px), *limits),
-            streams=(self.cache.key(sha256, self.pair.first.id), self.cache.key(sha256, self.pair.second.id)),
-        )
+        parts = [("picture", str(size_px), *limits), *((backbone.id,) for backbone in self.pair.both)]
+        keys = [self.cache.key(sha256, *one) for one in parts]
+        self._keys[image.id] = dict(zip((PICTURE, *STREAMS), keys, strict=True))
         self.sha256[image.id] = sha256
 
     def _leave_out(self, image: ImageRef, error: DataError) -> None:
-        self._entries.pop(image.id, None)
+        self._keys.pop(image.id, None)
         self.sha256.pop(image.id, None)
         self.failures[image.id] = str(error)
         logger.warning("%s: left out: %s", image.id, error)
 
     def _missing(self, image: ImageRef) -> list[str]:
-        return [key for key in self._entries[image.id].keys if self.cache.size(key) is None]
+        return [key for key in self._keys[image.id].values() if self.cache.size(key) is None]
 
     def _check_disk(self, made: ImageRef, left: int) -> bool:
         """Refuse `left` more images that will not fit; True if `made`, whose size tells, could be made."""
-        if made.id not in self._entries:
+        if made.id not in self._keys:
             return False
-        size = sum(self.cache.size(key) or 0 for key in self._entries[made.id].keys)
+        size = sum(self.cache.size(key) or 0 for key in self._keys[made.id].values())
         if left:
             logger.info("%d more images to encode, about %s", left, format_bytes(size * left))
             self.cache.check_free(size * left)
@@ -204,29 +181,29 @@ class Encodings:
 
     def _iter_decoded(
         self, places: Sequence[int], images: Sequence[ImageRef]
-    ) -> Generator[tuple[int, list[_Decoding]], None, None]:
-        """Decode the images at `places`, a batch ahead; gives the last place of each batch and the batch."""
-        workers = min(_MOST_THREADS, count_cores())
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="umscosod-decode")
-        ahead: tuple[int, list[_Decoding]] | None = None
+    ) -> Generator[list[_Decoding], None, None]:
+        """Decode the images at `places` in batches, one batch ahead."""
+        pool = ThreadPoolExecutor(min(_MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
+        ahead: list[_Decoding] = []
         try:
-            for batch in self._plan(places, images):
-                now = ahead
-                ahead = batch[-1], [(images[at], pool.submit(self._decode, images[at])) for at in batch]
-                if now is not None:
+            for batch in chain(self._plan(places, images), [[]]):
+                now, ahead = ahead, [(at, images[at], pool.submit(self._decode, images[at])) for at in batch]
+                if now:
                     yield now
-            if ahead is not None:
-                yield ahead
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _plan(self, places: Sequence[int], images: Sequence[ImageRef]) -> Iterator[list[int]]:
         """Cut a list of places into batches; the first image goes alone, as it tells how large the others will be."""
-        most = max(backbone.batch_size for backbone in self._backbones)
+        most = max(backbone.batch_size for backbone in self.pair.both)
         batch: list[int] = []
         pixels = 0
         for at in places:
-            size = _count_pixels(images[at])
+            try:
+                (height, width), _ = read_upright_size(images[at].path)
+            except DataError:  # which decoding will say
+                height = width = 0
+            size = height * width
             if batch and (batch[0] == places[0] or len(batch) == most or pixels + size > _MOST_PIXELS):
                 yield batch
                 batch, pixels = [], 0
@@ -252,51 +229,37 @@ class Encodings:
             if image_sha256(image.path) != self.sha256[image.id]:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
-    def _encode(self, batch: Iterable[_Decoding]) -> None:
+    def _encode(self, batch: Sequence[_Decoding]) -> None:
         """Write what the images of a batch lack; each that cannot be decoded or encoded is left out."""
         decoded: list[_Decoded] = []
-        for image, picture in batch:
+        for _, image, picture in batch:
             try:
                 decoded.append((image, picture.result()))
             except DataError as error:
                 self._leave_out(image, error)
+        missing = {key for image, _ in decoded for key in self._missing(image)}
         try:
-            self._write(decoded, self._all_missing(decoded))
+            self._write(decoded, missing)
         except DataError:  # one of them; which, shows when each goes by itself
             for one in decoded:
                 try:
-                    self._write([one], self._all_missing([one]))
+                    self._write([one], missing)
                 except DataError as error:
                     self._leave_out(one[0], error)
 
-    def _all_missing(self, decoded: Sequence[_Decoded]) -> set[str]:
-        return {key for image, _ in decoded for key in self._missing(image)}
-
     def _write(self, decoded: Sequence[_Decoded], keys: Collection[str]) -> None:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""
-        size_px = self.config.features.size_px
-        for key, picture_HW3 in {self._entries[image.id].picture: picture for image, picture in decoded}.items():
-            if key in keys:
-                size = np.asarray(picture_HW3.shape[:2], np.int64)
-                self.cache.put(key, {"picture": square_picture(picture_HW3, size_px), "size": size})
-        for index, backbone in enumerate(self._backbones):
-            wanted = {self._entries[image.id].streams[index]: picture for image, picture in decoded}
-            wanted = {key: picture for key, picture in wanted.items() if key in keys}
+
+        def lacking(part: str) -> dict[str, ByteArray]:
+            pictures = {self._keys[image.id][part]: picture for image, picture in decoded}
+            return {key: picture for key, picture in pictures.items() if key in keys}
+
+        for key, picture_HW3 in lacking(PICTURE).items():
+            self.cache.put(key, picture_arrays(picture_HW3, self.config.features.size_px))
+        for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
+            wanted = lacking(stream)
             for key, encoded in zip(wanted, backbone.encode(list(wanted.values())) if wanted else (), strict=True):
-                self.cache.put(key, _encoding_arrays(encoded), {"backbone": backbone.id})
-
-
-def _count_pixels(image: ImageRef) -> int:
-    """Pixels of an image by its header; 0 where that cannot be read, which decoding will say."""
-    try:
-        (height, width), _ = read_upright_size(image.path)
-    except DataError:
-        return 0
-    return height * width
-
-
-def _encoding_arrays(encoded: EncodedImage) -> Arrays:
-    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
+                self.cache.put(key, stream_arrays(encoded), {"backbone": backbone.id})
 
 
 _SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
@@ -343,35 +306,25 @@ class FeatureCollection(Sequence[GroupFeatures]):
         self._encodings = Encodings(pair, config, cache)
         self._encodings.make([image for group in groups for image in group.images], progress)
         self.failures, self.sha256 = self._encodings.failures, self._encodings.sha256
-        self.groups = tuple(
-            replace(group, images=left)
-            for group in groups
-            if (left := tuple(image for image in group.images if image.id in self._encodings))
-        )
+        self.groups = tuple(groups)
+        self.leave_out(self.failures)
         self.whitenings: dict[str, Whitening] = {}
-        for stream, backbone in zip(STREAMS, self._backbones, strict=True):
+        for stream, backbone in zip(STREAMS, pair.both, strict=True):
             if not backbone.needs_whitening:
                 continue
             if whitenings and stream in whitenings:
                 self.whitenings[stream] = whitenings[stream]
             elif self.groups:
-                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream), SHRINKAGE)
+                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream))
 
     def __len__(self) -> int:
         """Count the groups."""
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> GroupFeatures: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[GroupFeatures]: ...
-
-    def __getitem__(self, index: int | slice) -> GroupFeatures | list[GroupFeatures]:
+    def __getitem__(self, index: Any) -> Any:
         """Load one group from the cache; a slice loads all of its groups at once."""
-        if isinstance(index, slice):
-            return [self.load(group) for group in self.groups[index]]
-        return self.load(self.groups[index])
+        found = self.groups[index]
+        return [self.load(group) for group in found] if isinstance(index, slice) else self.load(found)
 
     def leave_out(self, reasons: Mapping[str, str]) -> None:
         """Count images as failures, by id with the reason, and take them out of `groups`; whitenings stay."""
@@ -381,10 +334,6 @@ class FeatureCollection(Sequence[GroupFeatures]):
             for group in self.groups
             if (left := tuple(image for image in group.images if image.id not in reasons))
         )
-
-    @property
-    def _backbones(self) -> tuple[Backbone, Backbone]:
-        return self.pair.first, self.pair.second
 
     def load(self, group: ImageGroup) -> GroupFeatures:
         """Features of a group: whitened and sharpened where the backbone asks for it, each read when it is asked for.
@@ -397,16 +346,16 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Returns
         -------
         GroupFeatures
-            See `umscosod.features.assembly.Assembler.assemble`.
+            See `umscosod.features.group.assemble`.
 
         Raises
         ------
         DataError
             Later, when an array is asked for: an entry of the cache is gone and cannot be made again.
         """
-        assembler = Assembler(pair=self.pair, whitenings=self.whitenings)
         ids = tuple(image.id for image in group.images)
-        return assembler.assemble(group, self._encodings.read, lambda make: self._saliencies.get(ids, make))
+        read, keep = self._encodings.read, lambda make: self._saliencies.get(ids, make)
+        return assemble(group, read, self.pair, self.whitenings, keep)
 
     def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
         for group in self.groups:

@@ -69,18 +69,18 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
     """
     if np.ptp(lab_P3, 0).max() < _TINY:  # rounding in the distances, summed over all cells, would make a map of it
         return np.zeros(len(lab_P3))
-    distance_PP = _pairwise(lab_P3)
+    distance_PP = np.sqrt(_squared_distances(lab_P3))
     background_P = _background_probability(distance_PP, grid_hw)
-    reach_PP = np.exp(-(_pairwise(cell_positions(grid_hw)) ** 2) / (2.0 * CONTRAST_REACH**2))
+    apart_PP = np.sqrt(_squared_distances(cell_positions(grid_hw)))
+    reach_PP = np.exp(-(apart_PP**2) / (2.0 * CONTRAST_REACH**2))
     contrast_P = (distance_PP * reach_PP) @ background_P
     span = float(np.ptp(contrast_P))
     return (contrast_P - contrast_P.min()) / span if span > _TINY else np.zeros_like(contrast_P)
 
 
-def _pairwise(points_PD: FloatArray) -> FloatArray:
+def _squared_distances(points_PD: FloatArray) -> FloatArray:
     squares_P = (points_PD**2).sum(1)
-    squared_PP = squares_P[:, None] + squares_P[None] - 2.0 * points_PD @ points_PD.T
-    return np.asarray(np.sqrt(np.maximum(squared_PP, 0.0)))
+    return np.asarray(np.maximum(squares_P[:, None] + squares_P[None] - 2.0 * points_PD @ points_PD.T, 0.0))
 
 
 def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
@@ -231,7 +231,7 @@ class EmbeddedBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.assembly` applies the collection's statistics and the group's, after the
+    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and the group's, after the
     cache.
     """
 
@@ -287,8 +287,7 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     """
     components_PC = _principal_components(descriptors_PD.astype(np.float64))
     keys_PK = np.zeros((len(components_PC), SPECTRAL_CHANNELS))
-    squares_P = (components_PC**2).sum(1)
-    distance_PP = np.maximum(squares_P[:, None] + squares_P[None] - 2.0 * components_PC @ components_PC.T, 0.0)
+    distance_PP = _squared_distances(components_PC)
     scale = SPECTRAL_BANDWIDTH * float(np.median(distance_PP))
     if scale <= 0.0:
         return keys_PK

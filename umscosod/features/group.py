@@ -1,22 +1,38 @@
-"""What a collection and a group add to encodings: the whitening of tokens, and a saliency that the group agrees on.
+"""The features of a group: stacked, whitened and sharpened encodings, each array made when a step first asks for it.
+
+A step of the method looks at some arrays only: the judgement of a mask at the saliency, training at the images it
+draws.
 
 Legend: ``N`` images, ``P`` patches, ``D`` token width, ``A`` attention heads; ``F`` is D or another feature width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from skimage.filters import threshold_otsu
 
+from umscosod.data.images import square_picture
 from umscosod.errors import CheckpointError, DataError, shorten
+from umscosod.features.backbone import Backbone, BackbonePair
 from umscosod.features.embedded import centre_prior
 from umscosod.features.vectors import fisher_direction
-from umscosod.types import BoolArray, FloatArray
+from umscosod.types import (
+    BoolArray,
+    ByteArray,
+    EncodedImage,
+    FloatArray,
+    GroupFeatures,
+    GroupTokens,
+    ImageGroup,
+    ImageRef,
+)
 
 SHRINKAGE = 1e-3  # added to every variance when tokens are whitened, in mean variances
 # How the contrast of `embedded` becomes a map that the group agrees on, and a channel of its tokens and keys.
@@ -90,7 +106,7 @@ def _as_numbers(values: object) -> FloatArray:
     return array.astype(np.float64)
 
 
-def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float) -> Whitening:
+def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float = SHRINKAGE) -> Whitening:
     """Fit a whitening to a stream of token arrays.
 
     Parameters
@@ -156,7 +172,8 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
     prior_P = centre_prior(grid_hw) ** CENTRE_POWER
     current_NP = minmax(saliency_NP.astype(np.float64))
     for _ in range(SHARPEN_ROUNDS):
-        foreground_NP = np.stack([map_P > _otsu(map_P) for map_P in current_NP])
+        levels = [threshold_otsu(map_P) if np.ptp(map_P) > 0 else map_P.max() for map_P in current_NP]
+        foreground_NP = current_NP > np.array(levels)[:, None]
         score_NP = _standardise(_discriminant(tokens_NPD, foreground_NP, GROUP_RIDGE))
         own_NP = np.stack(
             [
@@ -165,7 +182,9 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
             ]
         )
         mixed_NP = (1.0 - IMAGE_WEIGHT) * score_NP + IMAGE_WEIGHT * own_NP
-        smooth_NP = np.stack([_smooth(score_P, grid_hw) for score_P in mixed_NP])
+        smooth_NP = np.stack(
+            [cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), SMOOTH_CELLS).ravel() for score_P in mixed_NP]
+        )
         tells_apart_N1 = np.ptp(smooth_NP, -1, keepdims=True) > _ROUNDING
         exponent_NP = np.minimum(-SLOPE * smooth_NP, _LARGEST_EXPONENT)
         current_NP = minmax(np.where(tells_apart_N1, prior_P / (1.0 + np.exp(exponent_NP)), 0.0))
@@ -192,10 +211,6 @@ def minmax(maps_NP: FloatArray) -> FloatArray:
     return np.asarray((maps_NP - low_N1) / np.where(span_N1 > 0, span_N1, 1.0))
 
 
-def _otsu(map_P: FloatArray) -> float:
-    return float(threshold_otsu(map_P)) if np.ptp(map_P) > 0 else float(map_P.max())
-
-
 def _discriminant(tokens_NPF: FloatArray, foreground_NP: BoolArray, ridge: float) -> FloatArray:
     """Fisher's linear discriminant of foreground against background, zero between the two means; (N, P)."""
     rows_RF = tokens_NPF.reshape(-1, tokens_NPF.shape[-1]).astype(np.float64)
@@ -218,11 +233,6 @@ def _standardise(score_NP: FloatArray) -> FloatArray:
     """Divide by the deviation over all rows at once; the zero between the classes stays."""
     deviation = float(score_NP.std())
     return np.asarray(score_NP / deviation) if deviation > 0 else score_NP
-
-
-def _smooth(score_P: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
-    smooth_hw: FloatArray = np.asarray(cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), SMOOTH_CELLS))
-    return smooth_hw.reshape(-1)
 
 
 def saliency_from_attention(attn_AP: FloatArray) -> FloatArray:
@@ -249,9 +259,135 @@ def saliency_from_attention(attn_AP: FloatArray) -> FloatArray:
     """
     if attn_AP.ndim != 2 or attn_AP.size == 0 or not np.isfinite(attn_AP).all():
         raise DataError(f"attention must be finite and (heads, patches), got shape {attn_AP.shape}")
-    mean_P = np.asarray(attn_AP, dtype=np.float64).mean(axis=0)
-    low, high = float(mean_P.min()), float(mean_P.max())
-    if high <= low:
-        return np.zeros(mean_P.shape, dtype=np.float32)
-    saliency_P: FloatArray = ((mean_P - low) / (high - low)).astype(np.float32)
-    return saliency_P
+    return minmax(np.asarray(attn_AP, dtype=np.float64).mean(axis=0)).astype(np.float32)
+
+
+STREAMS = ("first", "second")
+PICTURE = "picture"
+
+Arrays = dict[str, npt.NDArray[Any]]
+Read = Callable[[ImageRef, str, str], npt.NDArray[Any]]
+"""Gives an array of an image by part and name: part `PICTURE` as `picture_arrays` says, a stream as `stream_arrays`."""
+
+
+def picture_arrays(picture_HW3: ByteArray, size_px: int) -> Arrays:
+    """Name what is kept of a picture: ``picture``, square at network size, and ``size``, its own height and width."""
+    return {"picture": square_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
+
+
+def stream_arrays(encoded: EncodedImage) -> Arrays:
+    """Name what is kept of an encoding: ``tokens``, ``keys`` and ``attn``."""
+    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
+
+
+class _Lazy:
+    """A record with fields that functions make, once, when they are first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]] | None = None, **fields: Any) -> None:
+        for name, value in {**fields, "_makers": dict(makers or {})}.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a field; called for one that is not there yet."""
+        makers = self.__dict__.get("_makers", {})
+        if name not in makers:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        object.__setattr__(self, name, makers.pop(name)())
+        return getattr(self, name)
+
+
+class LazyTokens(_Lazy, GroupTokens):
+    """Tokens of a group, with lazy arrays."""
+
+
+class LazyFeatures(_Lazy, GroupFeatures):
+    """Features of a group: saliency, pictures and sizes are lazy, and so are the arrays of the streams."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """See `GroupFeatures.size_hw`; one picture is read."""
+        pictures_NHW3 = self.take((0,)).pictures_NHW3
+        return pictures_NHW3.shape[1], pictures_NHW3.shape[2]
+
+    def take(self, indices: Sequence[int]) -> GroupFeatures:
+        """See `GroupFeatures.take`; nothing is read yet, and never more than of these images."""
+        features: GroupFeatures = self._take(indices)
+        return features
+
+
+def assemble(
+    group: ImageGroup,
+    read: Read,
+    pair: BackbonePair,
+    whitenings: Mapping[str, Whitening],
+    keep: Callable[[Callable[[], FloatArray]], FloatArray] = lambda make: make(),
+) -> GroupFeatures:
+    """Stack a group's encodings: whitened and sharpened where the backbone asks for it.
+
+    Parameters
+    ----------
+    group : ImageGroup
+    read : Read
+    pair : BackbonePair
+        Made the encodings.
+    whitenings : mapping of str to Whitening
+        By stream, `STREAMS`.
+    keep : callable
+        Gives what the function that it gets makes; it may remember this group's saliency, which is the work of
+        seconds for a large group.
+
+    Returns
+    -------
+    GroupFeatures
+        ``saliency_NP`` is the head mean of the attention, min-maxed per image (spec A1.1); of a backbone without
+        attention the map its group agrees on, which becomes a channel of tokens and keys. An array is read when it
+        is asked for; `GroupFeatures.take` reads no other images, but for a saliency that the whole group agrees on.
+    """
+    is_sharpened = not pair.first.has_attention
+
+    def stack(part: str, name: str) -> npt.NDArray[Any]:
+        return np.stack([read(image, part, name) for image in group.images])
+
+    def whitened(stream: str) -> FloatArray:
+        tokens_NPD = stack(stream, "tokens")
+        return whitenings[stream].apply(tokens_NPD) if stream in whitenings else tokens_NPD
+
+    def make_saliency() -> FloatArray:
+        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in stack("first", "attn")])
+        return sharpen_saliency(whitened("first"), saliency_NP, pair.first.grid_hw) if is_sharpened else saliency_NP
+
+    @cache  # lazy fields refer to this function, never to the features: those are freed at once
+    def saliency() -> FloatArray:
+        return keep(make_saliency)
+
+    def with_map(stack_NPF: FloatArray, stream: str, weight: float) -> FloatArray:
+        is_wanted = is_sharpened and stream == "first"
+        return append_map(stack_NPF, saliency(), weight) if is_wanted else stack_NPF
+
+    def tokens_of(stream: str, backbone: Backbone) -> GroupTokens:
+        return LazyTokens(
+            {
+                "tokens_NPD": lambda: with_map(whitened(stream), stream, TOKEN_SALIENCY),
+                "keys_NPK": lambda: with_map(stack(stream, "keys"), stream, KEY_SALIENCY),
+                "attn_NAP": lambda: stack(stream, "attn"),
+            },
+            grid_hw=backbone.grid_hw,
+            backbone_id=backbone.id,
+            is_centred=stream in whitenings or backbone.is_centred,
+            is_whitened=stream in whitenings,
+            has_attention=backbone.has_attention,
+        )
+
+    def take(indices: Sequence[int]) -> GroupFeatures:
+        part = replace(group, images=tuple(group.images[index] for index in indices))
+        if is_sharpened:  # by the whole group
+            return assemble(part, read, pair, whitenings, lambda _: saliency()[list(indices)])
+        return assemble(part, read, pair, whitenings)
+
+    first, second = map(tokens_of, STREAMS, pair.both)
+    makers: dict[str, Callable[[], Any]] = {
+        "saliency_NP": saliency,
+        "pictures_NHW3": lambda: stack(PICTURE, "picture"),
+        "sizes_hw": lambda: tuple((int(height), int(width)) for height, width in stack(PICTURE, "size")),
+    }
+    return LazyFeatures(makers, group=group, first=first, second=second, _take=take)

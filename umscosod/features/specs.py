@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -36,8 +37,8 @@ class VitSpec:
         Architecture and tag in timm; also the repository ``timm/<timm_name>`` on its hub.
     patch_px : int
         Side of a patch.
-    dim, heads : int
-        Token width D and attention heads A.
+    dim : int
+        Token width D.
     prefix_tokens : int
         Tokens before the patches: CLS and registers.
     native_px : int
@@ -46,8 +47,6 @@ class VitSpec:
         The authors' rule for other picture sizes: `umscosod.features.weights.resize_pos_embed`.
     original_file : str
         Name of the authors' own weight file.
-    licence : str
-        Of those weights.
     is_label_free : bool
         Whether those weights were trained without annotations. Says nothing of a file that the user brings.
     partner : str
@@ -60,12 +59,10 @@ class VitSpec:
     timm_name: str
     patch_px: int
     dim: int
-    heads: int
     prefix_tokens: int
     native_px: int
     original_file: str
     pos_embed: PosEmbedRule = "offset"
-    licence: str = "Apache-2.0"
     is_label_free: bool = True
     partner: str = ""
     overrides: tuple[tuple[str, int], ...] = ()
@@ -81,58 +78,44 @@ class VitSpec:
         return max(1, (2 * size_px + self.patch_px) // (2 * self.patch_px)) * self.patch_px
 
 
+# The authors' weights are under Apache-2.0, all of them.
+_DINO = partial(VitSpec, patch_px=8, prefix_tokens=1, native_px=224)
+_DINOV2 = partial(VitSpec, patch_px=14, native_px=518)
 _SPECS = (
-    VitSpec(
+    _DINO(
         name="dino_vitb8",
         timm_name="vit_base_patch8_224.dino",
-        patch_px=8,
         dim=768,
-        heads=12,
-        prefix_tokens=1,
-        native_px=224,
         original_file="dino_vitbase8_pretrain.pth",
         partner="dinov2_vitb14_reg",
     ),
-    VitSpec(
+    _DINO(
         name="dino_vits8",
         timm_name="vit_small_patch8_224.dino",
-        patch_px=8,
         dim=384,
-        heads=6,
-        prefix_tokens=1,
-        native_px=224,
         original_file="dino_deitsmall8_pretrain.pth",
         partner="dinov2_vits14_reg",
     ),
-    VitSpec(
+    _DINOV2(
         name="dinov2_vitb14_reg",
         timm_name="vit_base_patch14_reg4_dinov2.lvd142m",
-        patch_px=14,
         dim=768,
-        heads=12,
         prefix_tokens=5,
-        native_px=518,
         original_file="dinov2_vitb14_reg4_pretrain.pth",
         pos_embed="antialias",
     ),
-    VitSpec(
+    _DINOV2(
         name="dinov2_vits14",
         timm_name="vit_small_patch14_dinov2.lvd142m",
-        patch_px=14,
         dim=384,
-        heads=6,
         prefix_tokens=1,
-        native_px=518,
         original_file="dinov2_vits14_pretrain.pth",
     ),
-    VitSpec(
+    _DINOV2(
         name="dinov2_vits14_reg",
         timm_name="vit_small_patch14_reg4_dinov2.lvd142m",
-        patch_px=14,
         dim=384,
-        heads=6,
         prefix_tokens=5,
-        native_px=518,
         original_file="dinov2_vits14_reg4_pretrain.pth",
         pos_embed="antialias",
     ),
@@ -161,21 +144,18 @@ def find_weights(spec: VitSpec) -> Path | None:
         found = try_to_load_from_cache(hub_repository(spec), name)
         if isinstance(found, str):  # neither None nor the marker of a file known to be absent
             return Path(found)
-    original = _torch_hub() / "checkpoints" / spec.original_file
+    if (torch := sys.modules.get("torch")) is not None:
+        hub = Path(torch.hub.get_dir())
+    else:  # the rule that torch documents
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        hub = Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub"
+    original = hub / "checkpoints" / spec.original_file
     return original if original.is_file() else None
 
 
 def hub_repository(spec: VitSpec) -> str:
     """Name of the repository on the Hugging Face hub that holds timm's weights."""
     return f"timm/{spec.timm_name}"
-
-
-def _torch_hub() -> Path:
-    """Folder of torch.hub: as torch says where it is imported, else by the rule that torch documents."""
-    if (torch := sys.modules.get("torch")) is not None:
-        return Path(torch.hub.get_dir())
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub"
 
 
 PICKLED = (".pth", ".pt", ".bin")

@@ -21,11 +21,9 @@ from torch import nn
 
 from umscosod.device import autocast
 from umscosod.errors import DataError
-from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VIT_SPECS, VitSpec, vit_id
+from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
-
-__all__ = ["VIT_SPECS", "LoadedVit", "VitBackbone", "VitSpec", "build_vit", "load_vit"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +143,8 @@ class VitBackbone:
             tokens_NTD, q_NATd, k_NATd = self._forward(images)
             attn_NAP = cls_attention(q_NATd, k_NATd, prefix)
             keys_NPD = k_NATd.transpose(1, 2).flatten(2)[:, prefix:]
-            tokens, keys, attn = (_to_half(values) for values in (tokens_NTD[:, prefix:], keys_NPD, attn_NAP))
+            found = (tokens_NTD[:, prefix:], keys_NPD, attn_NAP)
+            tokens, keys, attn = (values.to("cpu", torch.float16).contiguous().numpy() for values in found)
         return [
             EncodedImage(tokens_PD=tokens[i], keys_PK=keys[i], attn_AP=attn[i], grid_hw=self.grid_hw)
             for i in range(len(images))
@@ -238,8 +237,3 @@ def _to_picture(image: ByteArray, size_px: int) -> FloatArray:
     mean, std = (np.array(values, dtype=np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
     normalised_HW3 = (picture_HW3 - mean) / std
     return np.ascontiguousarray(normalised_HW3.transpose(2, 0, 1))
-
-
-def _to_half(values: torch.Tensor) -> FloatArray:
-    half: FloatArray = values.to("cpu", torch.float16).contiguous().numpy()
-    return half

@@ -28,7 +28,7 @@ from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import fit_whitening, saliency_from_attention
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.types import FloatArray, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +121,10 @@ def embed_images(features: FeatureCollection, *, progress: ProgressFn = ignore_p
                 failures[image.id] = str(error)
                 logger.warning("%s: left out: %s", image.id, error)
                 continue
-            tokens_PD, weights_P = _read_stream(one, stream)
-            found[image.id] = pool_tokens(tokens_PD, weights_P)
-            yield tokens_PD
+            tokens = (one.first, one.second)[stream]
+            weights_P = one.saliency_NP[0] if stream == 0 else saliency_from_attention(tokens.attn_NAP[0])
+            found[image.id] = pool_tokens(tokens.tokens_NPD[0], weights_P)
+            yield tokens.tokens_NPD[0]
 
     for stream in _STREAMS:
         found: dict[str, FloatArray] = {}
@@ -137,7 +138,10 @@ def embed_images(features: FeatureCollection, *, progress: ProgressFn = ignore_p
     kept = tuple(image for image in images if all(image.id in found for found in means))
     if not kept:
         return ImageVectors(images=(), vectors_NE=np.zeros((0, 1), np.float32), failures=failures)
-    parts = [unit_rows(_centred(np.stack([found[image.id] for image in kept]))) for found in means]
+    parts = []
+    for found in means:
+        mean_ND = np.stack([found[image.id] for image in kept]).astype(np.float64)
+        parts.append(unit_rows(mean_ND - mean_ND.mean(0)))
     vectors_NE = unit_rows(np.concatenate(parts, 1)).astype(np.float32)
     return ImageVectors(images=kept, vectors_NE=vectors_NE, failures=failures)
 
@@ -178,19 +182,6 @@ def unit_rows(rows_NE: FloatArray) -> FloatArray:
     wide = np.asarray(rows_NE, np.float64)
     length_N1 = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.asarray(np.where(length_N1 > _ROUNDING, wide / np.maximum(length_N1, _ROUNDING), 0.0))
-
-
-def _centred(rows_NE: FloatArray) -> FloatArray:
-    wide = np.asarray(rows_NE, np.float64)
-    return np.asarray(wide - wide.mean(0))
-
-
-def _read_stream(one: GroupFeatures, stream: int) -> tuple[FloatArray, FloatArray]:
-    """Tokens and attention in [0, 1] of a group of one, on that stream's own grid."""
-    if stream == 0:
-        return one.first.tokens_NPD[0], one.saliency_NP[0].astype(np.float64)
-    weights_P = saliency_from_attention(one.second.attn_NAP[0]).astype(np.float64)
-    return one.second.tokens_NPD[0], weights_P
 
 
 Labels = npt.NDArray[np.int64]
@@ -260,8 +251,11 @@ def cluster_vectors(
     vectors = np.asarray(vectors_NE, np.float64)
     check_count(len(vectors), config, n_groups)
     if n_groups == 1 or len(vectors) < 2 * config.min_size:
-        return _one_group(len(vectors))
-    rows = _sample(len(vectors), seed)
+        return Clustering(labels_N=np.zeros(len(vectors), np.int64), separation=float("nan"))
+    rows = np.arange(len(vectors))
+    if len(rows) > SAMPLE_IMAGES:
+        rng = numpy_generator(seed, "grouping", "sample")
+        rows = np.sort(rng.choice(len(vectors), SAMPLE_IMAGES, replace=False))
     if n_groups is None:
         cut_S, min_size = _best_cut(vectors[rows], config), config.min_size
     else:
@@ -347,18 +341,6 @@ def cohesion_of(vectors_NE: FloatArray) -> float:
     wide = np.asarray(vectors_NE, np.float64)
     total = float((wide.sum(0) ** 2).sum()) - float((wide**2).sum())
     return float(np.clip(round(total / (count * (count - 1)), _TIE_DIGITS), -1.0, 1.0))
-
-
-def _one_group(count: int) -> Clustering:
-    return Clustering(labels_N=np.zeros(count, np.int64), separation=float("nan"))
-
-
-def _sample(count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Rows of the sample, ascending."""
-    if count <= SAMPLE_IMAGES:
-        return np.arange(count)
-    chosen = numpy_generator(seed, "grouping", "sample").choice(count, SAMPLE_IMAGES, replace=False)
-    return np.sort(chosen)
 
 
 def _grow_tree(sample_SE: FloatArray) -> FloatArray:

@@ -53,7 +53,9 @@ def start_mongod(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the database folder {folder}: {error}; choose another") from error
-    port = _free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     where = ["--dbpath", str(folder), "--logpath", str(folder / "mongod.log"), "--port", str(port)]
     where += ["--bind_ip", "127.0.0.1"] + ([] if sys.platform == "win32" else ["--nounixsocket"])
     small = ["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]
@@ -64,12 +66,6 @@ def start_mongod(folder: Path) -> str:
     atexit.register(_stop, process)
     _wait(process, port, folder)
     return f"mongodb://127.0.0.1:{port}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:

@@ -67,10 +67,9 @@ def install_plugin(*, overwrite: bool = False) -> Path:
     source, link = find_plugin_source(), find_plugins_dir() / LINK_NAME
     if is_installed():
         return link
-    if link.is_symlink():
-        if not overwrite:
-            raise DataError(f"{link} leads to {link.readlink()}, not to {source}; pass --overwrite to replace the link")
-    elif link.exists():
+    if link.is_symlink() and not overwrite:
+        raise DataError(f"{link} leads to {link.readlink()}, not to {source}; pass --overwrite to replace the link")
+    if link.exists() and not link.is_symlink():
         raise DataError(f"{link} is there and is not a link; move it away, then run this again")
     try:
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from umscosod.config import CfmmConfig
-from umscosod.errors import DataError
 
 BLOCK_IMAGES = 1  # of the affinity and of inference: bounds memory, not results; one fits a core's cache
 MINMAX_EPS = 1e-12  # denominator guard of the ancestors' min-max
@@ -146,18 +145,7 @@ class Cfmm(nn.Module):
 
     @torch.no_grad()
     def compute_seeds(self, residual_NPC: Tensor, saliency_NP: Tensor) -> Tensor:
-        """Find the seed token of each image from the affinity of the whole group; int64, ``(N,)``.
-
-        Raises
-        ------
-        DataError
-            The attention map has another shape than the tokens.
-        """
-        if saliency_NP.shape != residual_NPC.shape[:2]:
-            raise DataError(
-                f"attention map of shape {tuple(saliency_NP.shape)} does not fit tokens "
-                f"{tuple(residual_NPC.shape)}; expected (N, P) = {tuple(residual_NPC.shape[:2])}"
-            )
+        """Find the seed token of each image from the affinity of the whole group; int64, ``(N,)``."""
         with torch.autocast(residual_NPC.device.type, enabled=False):
             tokens_NPC = residual_NPC.float()
             query_NPC = self.query(tokens_NPC)

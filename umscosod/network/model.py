@@ -1,38 +1,26 @@
 """The UMS network: AFMM, CFMM, FRAM and decoder composed; only the head, never the frozen backbones.
 
+`predict_maps` is inference on a whole group of any size, in memory linear in the number of images.
+
 Shapes: ``N`` images of a group, ``P = h * w`` patches of the first stream's grid, ``Q`` patches of the second's,
 ``D E`` widths of the two streams, ``C`` common width, ``H W`` pixels.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from umscosod.config import NetworkConfig
-from umscosod.device import derive_seed
+from umscosod.device import autocast, derive_seed
 from umscosod.errors import DataError
 from umscosod.network.afmm import HEADS, Afmm
-from umscosod.network.cfmm import Cfmm
+from umscosod.network.cfmm import BLOCK_IMAGES, Cfmm
 from umscosod.network.decoder import Decoder, resize_maps
 from umscosod.network.fram import Fram
-
-
-class NetworkOutput(NamedTuple):
-    """What the network says of a group.
-
-    Attributes
-    ----------
-    logits : tuple of Tensor, (N, 1, H, W)
-        Three supervised maps, coarse to fine; the last is the prediction.
-    fused_NPD : Tensor, (N, P, C)
-        Output of AFMM.
-    """
-
-    logits: tuple[Tensor, ...]
-    fused_NPD: Tensor
+from umscosod.types import FloatArray, GroupFeatures
 
 
 def common_width(dim_first: int, dim_second: int) -> int:
@@ -89,7 +77,16 @@ class UmsNetwork(nn.Module):
         DataError
             Widths, patch counts or image counts do not fit this network.
         """
-        self._check_streams(first_NPD, second_NQE, grid_hw, second_grid_hw)
+        expected = (
+            (first_NPD.shape[0], grid_hw[0] * grid_hw[1], self.dim_first),
+            (first_NPD.shape[0], second_grid_hw[0] * second_grid_hw[1], self.dim_second),
+        )
+        got = (tuple(first_NPD.shape), tuple(second_NQE.shape))
+        if got != expected:
+            raise DataError(
+                f"token streams of shape {got} do not fit this network, which expects {expected} "
+                f"(images, patches, width); were they made by the backbones it was trained on?"
+            )
         # A projection commutes with the resize and is cheaper on the coarser grid.
         second_NPC = resize_tokens(self.project_second(second_NQE), second_grid_hw, grid_hw)
         fused_NPC: Tensor = self.afmm(self.project_first(first_NPD), second_NPC)
@@ -118,7 +115,7 @@ class UmsNetwork(nn.Module):
         second_grid_hw: tuple[int, int],
         out_hw: tuple[int, int],
         pictures_NHW3: Tensor | None = None,
-    ) -> NetworkOutput:
+    ) -> tuple[Tensor, ...]:
         """Predict co-saliency logits of one group.
 
         Parameters
@@ -134,25 +131,12 @@ class UmsNetwork(nn.Module):
 
         Returns
         -------
-        NetworkOutput
+        tuple of Tensor, (N, 1, H, W)
+            Three supervised logit maps, coarse to fine; the last is the prediction.
         """
         fused_NPC = self.fuse(first_NPD, second_NQE, grid_hw, second_grid_hw)
         merged_NPC = self.cfmm(fused_NPC, saliency_NP)
-        return NetworkOutput(self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3), fused_NPC)
-
-    def _check_streams(
-        self, first_NPD: Tensor, second_NQE: Tensor, grid_hw: tuple[int, int], second_grid_hw: tuple[int, int]
-    ) -> None:
-        expected = (
-            (first_NPD.shape[0], grid_hw[0] * grid_hw[1], self.dim_first),
-            (first_NPD.shape[0], second_grid_hw[0] * second_grid_hw[1], self.dim_second),
-        )
-        got = (tuple(first_NPD.shape), tuple(second_NQE.shape))
-        if got != expected:
-            raise DataError(
-                f"token streams of shape {got} do not fit this network, which expects {expected} "
-                f"(images, patches, width); were they made by the backbones it was trained on?"
-            )
+        return self.decode(merged_NPC, grid_hw, out_hw, pictures_NHW3)
 
 
 def build_network(config: NetworkConfig, dim_first: int, dim_second: int, seed: int) -> UmsNetwork:
@@ -163,3 +147,77 @@ def build_network(config: NetworkConfig, dim_first: int, dim_second: int, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "network", "init"))
         return UmsNetwork(config, dim_first, dim_second)
+
+
+def predict_maps(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
+    """Predict the soft co-saliency map of every image of a group.
+
+    AFMM, FRAM and decoder see one block of `BLOCK_IMAGES` images at a time; images meet only in CFMM's key
+    points and mean. The result equals the forward pass over the whole group (to rounding), without its memory.
+
+    Parameters
+    ----------
+    model : UmsNetwork
+        Is moved to `device`; its training mode is left as it was.
+    features : GroupFeatures
+    device : torch.device
+
+    Returns
+    -------
+    ndarray, float32, (N, H, W), in [0, 1]
+        At the size of ``features.pictures_NHW3``.
+
+    Raises
+    ------
+    umscosod.errors.DataError
+        The tokens do not fit this network.
+    """
+    was_training = model.training
+    model.eval().to(device)
+    try:
+        with torch.inference_mode(), autocast(device):
+            return _predict_blocks(model, features, device)
+    finally:
+        model.train(was_training)
+
+
+def _predict_blocks(model: UmsNetwork, features: GroupFeatures, device: torch.device) -> npt.NDArray[np.float32]:
+    count, height, width = features.pictures_NHW3.shape[:3]
+    blocks = [slice(start, start + BLOCK_IMAGES) for start in range(0, count, BLOCK_IMAGES)]
+    first, second = features.first, features.second
+
+    tokens: list[Tensor] = []
+    for block in blocks:
+        first_NPD = to_device(first.tokens_NPD[block], device)
+        second_NQE = to_device(second.tokens_NPD[block], device)
+        fused_NPC = model.fuse(first_NPD, second_NQE, first.grid_hw, second.grid_hw)
+        tokens.append(model.cfmm.compute_residual(fused_NPC) if model.config.cfmm.enabled else fused_NPC)
+
+    responses: list[Tensor] = []
+    consensus_C: Tensor | None = None
+    if model.config.cfmm.enabled:
+        residual_NPC = torch.cat(tokens)
+        saliency_NP = to_device(features.saliency_NP, device)
+        seeds_N = model.cfmm.compute_seeds(residual_NPC, saliency_NP)
+        key_points_KC = model.cfmm.compute_key_points(residual_NPC, seeds_N)
+        tokens = [residual_NPC[block] for block in blocks]
+        responses = [model.cfmm.compute_response(block_NPC, key_points_KC) for block_NPC in tokens]
+        sums = [model.cfmm.sum_per_image(*pair) for pair in zip(tokens, responses, strict=True)]
+        consensus_C = model.cfmm.compute_consensus(torch.cat(sums), residual_NPC.shape[1])
+
+    maps_NHW = np.empty((count, height, width), dtype=np.float32)
+    for index, block in enumerate(blocks):
+        merged_NPC = tokens[index]
+        if consensus_C is not None:
+            merged_NPC = model.cfmm.merge(merged_NPC, responses[index], consensus_C)
+        pictures_NHW3 = None
+        if model.config.decoder.picture:
+            pictures_NHW3 = torch.from_numpy(np.array(features.pictures_NHW3[block], order="C")).to(device)
+        logits = model.decode(merged_NPC, first.grid_hw, (height, width), pictures_NHW3, last_only=True)[-1]
+        maps_NHW[block] = logits.squeeze(1).float().sigmoid().cpu().numpy()
+    return maps_NHW
+
+
+def to_device(array: FloatArray, device: torch.device) -> Tensor:
+    """Make a float32 tensor: a copy, since cached features may be read-only, and tensors must not share such."""
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C")).to(device)

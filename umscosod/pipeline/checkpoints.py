@@ -20,8 +20,8 @@ from umscosod.pipeline.maps import PROBE, Source, probe_maps
 from umscosod.pipeline.setup import Prepared, check_detections
 from umscosod.pipeline.stages import prediction_stage
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.probe import LinearProbe, load_probe, save_probe
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.pseudo.cleaning import LinearProbe, load_probe, save_probe
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import (
     META_FILE,
     MODEL_FILE,

@@ -22,10 +22,10 @@ from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, 
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
-from umscosod.network.predict import predict_maps
+from umscosod.network.model import predict_maps
 from umscosod.pipeline.setup import Prepared, hash_file
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.probe import LinearProbe, compute_maps
+from umscosod.pseudo.cleaning import LinearProbe, compute_maps
 from umscosod.pseudo.store import label_map
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, PseudoLabel
 

@@ -12,13 +12,11 @@ import numpy as np
 
 from umscosod.config import DataConfig, PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, validate_config
-from umscosod.data.images import square_picture
 from umscosod.data.resize import resize_aligned
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.assembly import STREAMS, Assembler, EncodedPicture, assemble_group
 from umscosod.features.backbone import BackbonePair, build_backbones
-from umscosod.features.group import SHRINKAGE, Whitening, fit_whitening
+from umscosod.features.group import PICTURE, STREAMS, Whitening, assemble, fit_whitening, picture_arrays, stream_arrays
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import adopt_checkpoint, find_probe, load_fitting, load_whitenings
 from umscosod.pipeline.maps import NETWORK, PSEUDO, Source, choose_sources, label_maps, network_maps
@@ -27,7 +25,7 @@ from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.refine.crf_pool import CrfPool, open_pool
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
 
@@ -130,28 +128,17 @@ class CoSalPredictor:
         ]
 
     def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
-        first, second = (backbone.encode(pictures) for backbone in (self.pair.first, self.pair.second))
-        encoded = [
-            EncodedPicture(
-                picture_HW3=square_picture(picture_HW3, self.config.features.size_px),
-                size_hw=(picture_HW3.shape[0], picture_HW3.shape[1]),
-                streams=(one, other),
-            )
-            for picture_HW3, one, other in zip(pictures, first, second, strict=True)
-        ]
+        parts = {PICTURE: [picture_arrays(picture_HW3, self.config.features.size_px) for picture_HW3 in pictures]}
+        whitenings: dict[str, Whitening] = {}
+        for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
+            parts[stream] = [stream_arrays(encoded) for encoded in backbone.encode(pictures)]
+            if backbone.needs_whitening:  # the checkpoint's, or statistics of the group at hand where there are none
+                tokens = (arrays["tokens"] for arrays in parts[stream])
+                whitenings[stream] = self._whitenings.get(stream) or fit_whitening(tokens)
         names = [f"{index:06}" for index in range(len(pictures))]
         images = tuple(ImageRef(id=name, path=Path(name), output=f"{name}.png") for name in names)
-        assembler = Assembler(pair=self.pair, whitenings=self._whitenings_of(encoded))
-        return assemble_group(ImageGroup(name="group", images=images), encoded, assembler)
-
-    def _whitenings_of(self, encoded: Sequence[EncodedPicture]) -> dict[str, Whitening]:
-        """The checkpoint's, or statistics of the group at hand where there are none."""
-        return {
-            stream: self._whitenings.get(stream)
-            or fit_whitening((one.streams[index].tokens_PD for one in encoded), SHRINKAGE)
-            for index, (stream, backbone) in enumerate(zip(STREAMS, (self.pair.first, self.pair.second), strict=True))
-            if backbone.needs_whitening
-        }
+        group = ImageGroup(name="group", images=images)
+        return assemble(group, lambda image, part, name: parts[part][int(image.id)][name], self.pair, whitenings)
 
     def _sources_of(self, features: GroupFeatures) -> tuple[Source, ...]:
         if self._network is None:
@@ -163,7 +150,7 @@ class CoSalPredictor:
         made = choose_labels(features, HacProposer(self.config.pseudo), self.config.pseudo)
         labels = {label.image_id: label for label in made}
         if self.config.method != "pseudo":
-            labels = clean_collection([features], labels, self.config).labels
+            labels, _ = clean_collection([features], labels, self.config)
         return label_maps(features, labels, self.config)
 
 

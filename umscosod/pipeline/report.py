@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from umscosod import __version__
 from umscosod.baselines import BASELINES
-from umscosod.config import PipelineConfig
-from umscosod.config.io import dump_config, validate_config
+from umscosod.config.io import dump_config
 from umscosod.data.files import OWN_FILES, lock_folder, open_atomic, read_json
 from umscosod.device import resolve_device
 from umscosod.errors import DataError, count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import build_row, write_report
-from umscosod.features.backbone import BackbonePair, identify_backbones
+from umscosod.features.backbone import identify_backbones
 from umscosod.pipeline.job import are_whole
 from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import (
-    Images,
+    JobSpec,
     Prepared,
     deciding_settings,
-    find_groups,
     hash_files,
     hash_instances,
     hash_labels,
-    named_files,
     resolve_names,
 )
 from umscosod.refine.crf import crf_available
@@ -102,7 +97,7 @@ class TrainReport:
 _SHOWN = 8
 
 
-def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
+def _mixed_notes(rows: Sequence[Labelled]) -> list[str]:
     """Name the groups in which no common object is seen; one line, or none."""
     names = list(dict.fromkeys(row.group for row in rows if row.is_mixed))
     if not names:
@@ -118,23 +113,8 @@ def mixed_notes(rows: Sequence[Labelled]) -> list[str]:
 _FINISHED = "finished.json"
 
 
-def find_finished(
-    images: Images,
-    out: str | Path,
-    config: PipelineConfig,
-    mode: Mapping[str, Any],
-    *,
-    pair: BackbonePair | None = None,
-    maps: str = "",
-) -> LabelReport | None:
+def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport | None:
     """Take the report of a job that is finished; nothing is built, encoded or written.
-
-    Parameters
-    ----------
-    images, out, config, mode, pair
-        As for `umscosod.pipeline.setup.prepare`.
-    maps : str
-        Hash of the stored maps that the job refines.
 
     Returns
     -------
@@ -147,26 +127,24 @@ def find_finished(
     UmscosodError
         As `umscosod.pipeline.setup.prepare`.
     """
-    started, out = time.monotonic(), Path(out)
-    if not os.path.isfile(out / "run" / _FINISHED):  # noqa: PTH113 - unlike Path.is_file, false for a name too long
+    started, out, config = time.monotonic(), spec.out, spec.config
+    if not (out / "run" / _FINISHED).is_file():
         return None
-    validate_config(config)
-    groups = find_groups(images, out, inputs=named_files(config))
-    if pair is None:
+    if spec.pair is None:
         (first, first_id), (second, second_id) = identify_backbones(config.features, resolve_device(config.device))
-        config = resolve_names(config, first, second)
+        spec = replace(spec, config=resolve_names(config, first, second))
     else:
-        first_id, second_id = pair.first.id, pair.second.id
+        first_id, second_id = spec.pair.first.id, spec.pair.second.id
     hashes = {"images": hash_files(image.path for group in groups for image in group.images)}
-    if mode["verb"] == "label" and config.method not in BASELINES:
+    if spec.mode["verb"] == "label" and config.method not in BASELINES:
         hashes |= {"instances": hash_instances(config), "pseudo-labels": hash_labels(out / "pseudo", groups)}
-    hashes |= {"maps": maps} if maps else {}
+    hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
     with lock_folder(out):
         try:
             record = read_json(out / "run" / _FINISHED)
             rows = tuple(build_row(row) for row in record["rows"])
             notes = tuple(str(note) for note in record["notes"])
-            is_same = record["job"] == _identify_job(groups, config, mode, (first_id, second_id), hashes)
+            is_same = record["job"] == _identify_job(groups, spec, (first_id, second_id), hashes)
         except (DataError, TypeError, KeyError):
             return None
         everything = (image for group in groups for image in group.images)
@@ -176,17 +154,13 @@ def find_finished(
 
 
 def _identify_job(
-    groups: Sequence[ImageGroup],
-    config: PipelineConfig,
-    mode: Mapping[str, Any],
-    backbone_ids: tuple[str, str],
-    hashes: Mapping[str, str],
+    groups: Sequence[ImageGroup], spec: JobSpec, backbone_ids: tuple[str, str], hashes: Mapping[str, str]
 ) -> str:
     """Hash everything that decides the results of a job; `hashes` are those of files, taken before they were read."""
     content = {
         "version": __version__,
-        "mode": dict(mode),
-        "config": deciding_settings(config),
+        "mode": dict(spec.mode),
+        "config": deciding_settings(spec.config),
         "backbones": list(backbone_ids),
         "images": [[group.name, image.id, image.output] for group in groups for image in group.images],
         "hashes": dict(hashes),
@@ -222,13 +196,7 @@ def pseudo_rows(groups: tuple[ImageGroup, ...], labels: Labels) -> list[Labelled
     return rows
 
 
-def finish_job(
-    prepared: Prepared,
-    rows: Sequence[Labelled],
-    notes: Sequence[str],
-    started: float,
-    stored: Mapping[str, Path] | None = None,
-) -> LabelReport:
+def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> LabelReport:
     """Write ``report.json``, ``index.html``, ``run/config.yaml`` and ``run/run.json``.
 
     The first two are made to be shared: they name no place on this machine.
@@ -237,19 +205,17 @@ def finish_job(
     ----------
     prepared : Prepared
     rows : sequence of Labelled
-        Of usable and failed images alike, in any order.
-    notes : sequence of str
+        Of the usable images.
     started : float
         `time.monotonic` at the start of the call.
-    stored : mapping of str to Path, optional
-        Files of the stored maps by image id.
 
     Notes
     -----
     ``run/finished.json`` comes last: by it `find_finished` knows the job again.
     """
     out, config, pair = prepared.job.out, prepared.config, prepared.features.pair
-    by_id = {row.image_id: row for row in rows}
+    by_id = {row.image_id: row for row in [*rows, *prepared.failed_rows()]}
+    notes = [*prepared.notes, *_mixed_notes(rows)]
     ordered = tuple(by_id[image.id] for group in prepared.groups for image in group.images if image.id in by_id)
     facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
     if prepared.detections is not None:
@@ -259,7 +225,7 @@ def finish_job(
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
     # no place on this machine and nothing that only speeds up: those are in run/config.yaml
     settings = {**deciding_settings(config), **facts}
-    shared = _without_places(prepared, by_id, stored or {})
+    shared = _without_places(prepared, by_id)
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     write_contact_sheet(
         out,
@@ -274,18 +240,17 @@ def finish_job(
     write_run_info(prepared.job.run / "run.json", info)
     prepared.job.finish()
     if not prepared.features.failures:  # else what has failed is tried again
-        job = _identify_job(prepared.groups, config, prepared.mode, (pair.first.id, pair.second.id), prepared.hashes)
-        record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": list(notes)}
+        spec = replace(prepared.spec, config=config)
+        job = _identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
+        record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": notes}
         with open_atomic(prepared.job.run / _FINISHED) as stream:
             stream.write(json.dumps(record).encode())
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 
-def _without_places(
-    prepared: Prepared, by_id: Mapping[str, Labelled], stored: Mapping[str, Path]
-) -> dict[str, Labelled]:
+def _without_places(prepared: Prepared, by_id: Mapping[str, Labelled]) -> dict[str, Labelled]:
     """Rows whose reasons call an image by its id, and other files by what tells them apart."""
-    shared = {}
+    shared, stored = {}, prepared.spec.stored
     for image in (image for group in prepared.groups for image in group.images):
         reason = by_id[image.id].reason.replace(str(image.path), image.id)
         if image.id in stored:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.folder import path_inside
-from umscosod.features.backbone import AUTO, BackbonePair, build_backbones
+from umscosod.features.backbone import AUTO, Backbone, BackbonePair, build_backbones, pair_backbones
 from umscosod.features.cache import file_sha256, open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import Whitening
@@ -56,20 +56,83 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JobSpec:
+    """What is asked for, but for the images: enough to know a finished job again.
+
+    Attributes
+    ----------
+    out : Path
+    config : PipelineConfig
+        Valid; ``auto`` may be left.
+    mode : mapping
+        The verb, and what else decides the results: whether to train, the checkpoint's hash.
+    pair : BackbonePair or None
+        In the place of the backbones that the settings name.
+    stored : mapping of str to Path
+        Soft maps to refine, by image id.
+    stored_hash : str
+        Of what they hold.
+    notes : tuple of str
+        For people.
+    """
+
+    out: Path
+    config: PipelineConfig
+    mode: Mapping[str, Any]
+    pair: BackbonePair | None = None
+    stored: Mapping[str, Path] = field(default_factory=dict)
+    stored_hash: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def specify(
+    out: str | Path,
+    config: PipelineConfig | None,
+    verb: str,
+    *,
+    backbones: tuple[Backbone, Backbone] | None = None,
+    **mode: Any,
+) -> JobSpec:
+    """Check the place, the settings and the backbones given.
+
+    Parameters
+    ----------
+    out : path
+    config : PipelineConfig or None
+        None: the ``fast`` preset.
+    verb : str
+    backbones : (Backbone, Backbone), optional
+        In the place of those that the settings name.
+    **mode
+        What else decides the results.
+
+    Raises
+    ------
+    UmscosodError
+        The place cannot be an output folder, settings are wrong, or an object is no backbone.
+    """
+    check_place(out, "job")
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    validate_config(config)
+    pair = None if backbones is None else pair_backbones(*backbones)
+    return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """Everything the stages need.
 
     Attributes
     ----------
+    spec : JobSpec
+        As asked for.
     groups : tuple of ImageGroup
         As asked for, unusable images included.
     features : FeatureCollection
-        Of the usable ones.
+        Of the usable images.
     config : PipelineConfig
         Resolved: no ``auto`` left.
     job : JobFolder
-    mode : mapping
-        The verb, and what else decides the results.
     hashes : dict of str to str
         Of the files that the job reads, each taken before they are read.
     device : torch.device
@@ -78,11 +141,11 @@ class Prepared:
         Where instance masks are wanted and are to come from a file.
     """
 
+    spec: JobSpec
     groups: tuple[ImageGroup, ...]
     features: FeatureCollection
     config: PipelineConfig
     job: JobFolder
-    mode: Mapping[str, Any]
     hashes: dict[str, str]
     device: torch.device
     notes: tuple[str, ...]
@@ -182,54 +245,40 @@ def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Pat
 
 @contextmanager
 def prepare(
-    images: Images,
-    out: str | Path,
-    config: PipelineConfig | None,
+    groups: tuple[ImageGroup, ...],
+    spec: JobSpec,
     *,
-    mode: Mapping[str, Any],
     overwrite: bool,
     progress: ProgressFn,
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
-    pair: BackbonePair | None = None,
-    inputs: Sequence[Path] = (),
     wants_masks: bool = False,
 ) -> Iterator[Prepared]:
-    """Check, choose, claim and encode; see `Prepared`.
+    """Choose, claim and encode; see `Prepared`.
 
     Parameters
     ----------
-    images : path or sequence of ImageGroup
-    out : path
-    config : PipelineConfig or None
-        None: the ``fast`` preset.
-    mode : mapping
-        What else decides the results: the verb, the checkpoint's hash.
+    groups : tuple of ImageGroup
+        See `find_groups`.
+    spec : JobSpec
     overwrite : bool
     progress : callable
     whitenings : mapping, optional
         Of a checkpoint.
     admit : callable
         Sees the backbones before anything is written or encoded, and may raise.
-    pair : BackbonePair, optional
-        In the place of those that the settings name, which stay as they are.
-    inputs : sequence of Path
-        What else the job reads, beside images and the files that the settings name.
     wants_masks : bool
         Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
 
     Raises
     ------
     UmscosodError
-        Whatever is wrong at the door: settings, images, detections, weights, an output folder of other results, or
-        one that another job is working on.
+        Whatever is wrong at the door: detections, weights, an output folder of other results, or one that another job
+        is working on.
     """
-    config = load_config(DEFAULT_PRESET) if config is None else config
-    validate_config(config)
-    check_place(out, "job")
-    out = Path(out)
-    groups = find_groups(images, out, inputs=[*inputs, *named_files(config)])
+    config, pair = spec.config, spec.pair
     hashes = {"instances": hash_instances(config)} if wants_masks else {}
+    hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
     detections = _read_detections(config, groups) if wants_masks else None
     device = resolve_device(config.device)
     if pair is None:
@@ -237,23 +286,24 @@ def prepare(
         config = resolve_names(config, pair.first.name, pair.second.name)
     admit(pair)
     config = replace(config, device=str(device))
-    settings = {**mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
-    with lock_folder(out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
-        job = JobFolder(out, settings, overwrite=overwrite)
+    settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
+    with lock_folder(spec.out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
+        job = JobFolder(spec.out, settings, overwrite=overwrite)
         if detections is not None:
             job.bind_detections(detections.sha256)
         features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
         job.bind_images(groups, features.sha256)
-        notes = (*pair.notes, *_notes_on_groups(features.groups))
+        if spec.stored_hash:
+            job.bind_maps(spec.stored_hash)
         yield Prepared(
+            spec=spec,
             groups=groups,
             features=features,
             config=config,
             job=job,
-            mode=mode,
             hashes=hashes | {"images": _hash_texts(list(features.sha256.values()))},
             device=device,
-            notes=notes,
+            notes=(*spec.notes, *pair.notes, *_notes_on_groups(features.groups)),
             detections=detections,
         )
 

@@ -25,19 +25,18 @@ from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_ma
 from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.setup import Prepared, hash_labels
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import CleanedLabels, clean_collection
+from umscosod.pseudo.cleaning import LinearProbe, clean_collection
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
 from umscosod.refine.crf_pool import open_pool
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
 
 logger = logging.getLogger(__name__)
 
 _NO_LABELS: Labels = MappingProxyType({})
-_NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLabel]:
@@ -87,13 +86,13 @@ def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
     return labels
 
 
-def clean_stage(prepared: Prepared, labels: Labels) -> CleanedLabels:
+def clean_stage(prepared: Prepared, labels: Labels) -> tuple[dict[str, PseudoLabel], LinearProbe | None]:
     """Between stage 1 and 2: labels cleaned by their group and by a probe over all groups; nothing is written.
 
     As ``pseudo.clean`` and ``pseudo.probe`` say. The method ``pseudo`` is CM-SPLG alone: its labels stay as they are.
     """
     if prepared.config.method == "pseudo":
-        return CleanedLabels(labels=dict(labels))
+        return dict(labels), None
     return clean_collection(prepared.features, labels, prepared.config)
 
 
@@ -161,7 +160,6 @@ def segment_stage(
     progress: ProgressFn,
     *,
     labels: Labels = _NO_LABELS,
-    files: Mapping[str, Path] = _NO_FILES,
 ) -> list[Labelled]:
     """Stage 3, RRBE: write the masks and maps of every group; finished groups are left alone.
 
@@ -173,8 +171,6 @@ def segment_stage(
     progress : callable
     labels : mapping of str to PseudoLabel
         Those that a person made become the final masks.
-    files : mapping of str to Path
-        The maps by image id, where they are files that need only be copied.
     """
     job, groups = prepared.job, prepared.features.groups
     rows: list[Labelled] = []
@@ -188,7 +184,7 @@ def segment_stage(
                 features = prepared.features.load(group)
                 own_masks = _read_own_masks(prepared, features, labels)
                 segments, judged = segment_group(features, sources, prepared.config, own_masks=own_masks, pool=pool)
-                done = _write_group(job, features, segments, judged, files)
+                done = _write_group(job, features, segments, judged, prepared.spec.stored)
                 job.save_rows(group, done)
             rows += done
     progress(len(groups), len(groups), "refinement")
@@ -211,13 +207,13 @@ def _write_group(
     features: GroupFeatures,
     segments: Sequence[Segment],
     judged: GroupJudgement,
-    files: Mapping[str, Path],
+    stored: Mapping[str, Path],
 ) -> list[Labelled]:
     job.save_cues(features, judged)
     rows = []
     for image, one, size_hw in zip(features.group.images, segments, features.sizes_hw, strict=True):
-        if image.id in files:
-            copy_stored(files[image.id], path_inside(job.out, f"maps/{image.output}"), size_hw)
+        if image.id in stored:
+            copy_stored(stored[image.id], path_inside(job.out, f"maps/{image.output}"), size_hw)
         else:
             write_map(path_inside(job.out, f"maps/{image.output}"), resize_aligned(one.map_HW, size_hw))
         write_mask(path_inside(job.out, f"masks/{image.output}"), one.mask_HW)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,8 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
-from umscosod.features.backbone import Backbone, BackbonePair, blank_pair, pair_backbones
+from umscosod.estimate import advise_training, first_width
+from umscosod.features.backbone import Backbone, BackbonePair, blank_pair
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
     calibrate,
@@ -43,10 +46,9 @@ from umscosod.pipeline.report import (
     find_finished,
     finish_job,
     finished_rows,
-    mixed_notes,
     pseudo_rows,
 )
-from umscosod.pipeline.setup import Images, Prepared, find_groups, prepare
+from umscosod.pipeline.setup import Images, JobSpec, Prepared, find_groups, named_files, prepare, specify
 from umscosod.pipeline.stages import (
     clean_stage,
     label_source,
@@ -59,10 +61,10 @@ from umscosod.pipeline.stages import (
     training_stage,
 )
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.refine.threshold import mean_uncertainty
+from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
-from umscosod.types import FloatArray, GroupFeatures, Labelled, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def label_groups(
     config: PipelineConfig | None = None,
     *,
     checkpoint: str | Path | None = None,
-    train: bool = True,
+    train: bool | None = None,
     backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
     progress: ProgressFn = ignore_progress,
@@ -92,8 +94,9 @@ def label_groups(
         By default the ``fast`` preset. ``method`` chooses another source of maps than the whole method.
     checkpoint : path, optional
         Label with this trained network; nothing is trained and no pseudo-labels are made.
-    train : bool
-        Off: stop at refined pseudo-labels, as ``method=pseudo`` does. Baselines, see `config.method`, do not ask.
+    train : bool, optional
+        Whether to train the network on the pseudo-labels; off, the masks are refined pseudo-labels. By default where
+        it pays, see `umscosod.estimate.advise_training`; a note says so. Only the method ``ums`` trains.
     backbones : (Backbone, Backbone), optional
         Of one's own, in the place of those that ``features`` names; see `umscosod.features.backbone.Backbone`.
     overwrite : bool
@@ -117,41 +120,69 @@ def label_groups(
     """
     if checkpoint is not None:
         return predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
+    spec = specify(out, config, "label", backbones=backbones)
+    groups = find_groups(images, spec.out, inputs=named_files(spec.config))
+    spec = _decide_training(spec, train, sum(len(group.images) for group in groups))
+    is_baseline = spec.config.method in BASELINES
+
+    def work(prepared: Prepared) -> list[Labelled]:
+        if is_baseline:
+            return _label_by_baseline(prepared, progress)
+        return _label_by_method(prepared, progress)
+
+    return _run(groups, spec, work, overwrite=overwrite, progress=progress, wants_masks=not is_baseline)
+
+
+def _decide_training(spec: JobSpec, train: bool | None, n_images: int) -> JobSpec:
+    """Where `train` is None, train where it pays; only the whole method trains."""
+    if spec.config.method != "ums":
+        return replace(spec, mode={**spec.mode, "train": False})
+    if train is not None or spec.config.keep == "network":
+        return replace(spec, mode={**spec.mode, "train": train is not False})
+    width = first_width(spec.config.features) if spec.pair is None else spec.pair.first.dim
+    pays, why = advise_training(n_images, width)
+    notes = () if pays else (f"no network was trained: {why}; to train all the same: --train always",)
+    return replace(spec, mode={**spec.mode, "train": pays}, notes=notes)
+
+
+def _run(
+    groups: tuple[ImageGroup, ...],
+    spec: JobSpec,
+    work: Callable[[Prepared], list[Labelled]],
+    *,
+    overwrite: bool,
+    progress: ProgressFn,
+    **at_door: Any,
+) -> LabelReport:
+    """Take the report of a job that is finished, or do its work; `at_door` goes to `prepare`."""
     started = time.monotonic()
-    config = load_config(DEFAULT_PRESET) if config is None else config
-    train = train and config.method == "ums"
-    mode = {"verb": "label", "train": train}
-    wants_masks = config.method not in BASELINES
-    pair = None if backbones is None else pair_backbones(*backbones)
-    if not overwrite and (done := find_finished(images, out, config, mode, pair=pair)) is not None:
+    if not overwrite and (done := find_finished(groups, spec)) is not None:
         return done
-    with prepare(
-        images, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair, wants_masks=wants_masks
-    ) as prepared:
-        if prepared.config.method in BASELINES:
-            return _label_by_baseline(prepared, started, progress)
-        cleaned = clean_stage(prepared, pseudo_stage(prepared, progress))
-        labels = cleaned.labels
-        _bind_labels(prepared, labels)
-        if (rows := finished_rows(prepared)) is not None:
-            return _finish(prepared, rows, started)
-        network = pseudo = None
-        if train and _has_work(labels):
-            trained = training_stage(prepared, labels, progress)
-            b_bar = calibrate(prepared, trained, cleaned.probe, progress)
-            network = stored_source(prepared, NETWORK, b_bar)
-        if network is None or config.keep != "network":
-            pseudo = label_source(prepared, labels)
-        sources = choose_sources(config, network, pseudo)
-        return _finish(prepared, segment_stage(prepared, sources, progress, labels=labels), started)
+    with prepare(groups, spec, overwrite=overwrite, progress=progress, **at_door) as prepared:
+        return finish_job(prepared, work(prepared), started)
 
 
-def _label_by_baseline(prepared: Prepared, started: float, progress: ProgressFn) -> LabelReport:
+def _label_by_method(prepared: Prepared, progress: ProgressFn) -> list[Labelled]:
+    labels, probe = clean_stage(prepared, pseudo_stage(prepared, progress))
+    _bind_labels(prepared, labels)
     if (rows := finished_rows(prepared)) is not None:
-        return _finish(prepared, rows, started)
+        return rows
+    network = pseudo = None
+    if prepared.spec.mode["train"] and any(label.mask_hw.any() for label in labels.values()):
+        trained = training_stage(prepared, labels, progress)
+        b_bar = calibrate(prepared, trained, probe, progress)
+        network = stored_source(prepared, NETWORK, b_bar)
+    if network is None or prepared.config.keep != "network":
+        pseudo = label_source(prepared, labels)
+    return segment_stage(prepared, choose_sources(prepared.config, network, pseudo), progress, labels=labels)
+
+
+def _label_by_baseline(prepared: Prepared, progress: ProgressFn) -> list[Labelled]:
+    if (rows := finished_rows(prepared)) is not None:
+        return rows
     method = prepared.config.method
     b_bar = store_maps(prepared, baseline_maps(prepared, progress), method, progress)
-    return _finish(prepared, segment_stage(prepared, [stored_source(prepared, method, b_bar)], progress), started)
+    return segment_stage(prepared, [stored_source(prepared, method, b_bar)], progress)
 
 
 def predict(
@@ -185,42 +216,29 @@ def predict(
     ConfigError
         ``method`` names a source of maps that uses no network.
     """
-    started = time.monotonic()
     check_place(out, "job")
     folder, config = take_checkpoint(checkpoint, load_config(DEFAULT_PRESET) if config is None else config)
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
-    mode = {"verb": "predict", "checkpoint": hash_checkpoint(folder)}
-    own = None if backbones is None else pair_backbones(*backbones)
-    if not overwrite and (done := find_finished(images, out, config, mode, pair=own)) is not None:
-        return done
+    spec = specify(out, config, "predict", backbones=backbones, checkpoint=hash_checkpoint(folder))
+    groups = find_groups(images, spec.out, inputs=named_files(config))
     whitenings, probe = load_whitenings(folder), find_probe(folder, config)
-
     loaded: list[tuple[UmsNetwork, CheckpointMeta]] = []
 
     def admit(pair: BackbonePair) -> None:
         loaded.append(load_fitting(folder, pair, whitenings))
 
-    with prepare(
-        images,
-        out,
-        config,
-        mode=mode,
-        overwrite=overwrite,
-        progress=progress,
-        whitenings=whitenings,
-        admit=admit,
-        pair=own,
-    ) as prepared:
+    def work(prepared: Prepared) -> list[Labelled]:
         if (rows := finished_rows(prepared)) is not None:
-            return _finish(prepared, rows, started)
+            return rows
         network = None
-        if probe is None or config.keep != "pseudo":
+        if probe is None or prepared.config.keep != "pseudo":
             ((model, meta),) = loaded
             b_bar = prediction_stage(prepared, model, progress)
             network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
-        sources = choose_sources(config, network, probe)
-        return _finish(prepared, segment_stage(prepared, sources, progress), started)
+        return segment_stage(prepared, choose_sources(prepared.config, network, probe), progress)
+
+    return _run(groups, spec, work, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit)
 
 
 def make_pseudo_labels(
@@ -239,11 +257,11 @@ def make_pseudo_labels(
         As for `label_groups`; masks go to ``OUT/pseudo`` beside ``manifest.jsonl``.
     """
     started = time.monotonic()
-    mode = {"verb": "pseudo"}
-    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, wants_masks=True) as prepared:
+    spec = specify(out, config, "pseudo")
+    groups = find_groups(images, spec.out, inputs=named_files(spec.config))
+    with prepare(groups, spec, overwrite=overwrite, progress=progress, wants_masks=True) as prepared:
         labels = pseudo_stage(prepared, progress)
-        rows = pseudo_rows(prepared.features.groups, labels)
-        return finish_job(prepared, [*rows, *prepared.failed_rows()], prepared.notes, started)
+        return finish_job(prepared, pseudo_rows(prepared.features.groups, labels), started)
 
 
 def train(
@@ -273,13 +291,13 @@ def train(
     folder = Path(pseudo) / "pseudo" if (Path(pseudo) / "pseudo").is_dir() else Path(pseudo)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
-    mode = {"verb": "train"}
-    with prepare(images, out, config, mode=mode, overwrite=overwrite, progress=progress, inputs=[folder]) as prepared:
-        labels = read_labels(prepared, folder)
-        cleaned = clean_stage(prepared, labels)
-        _bind_labels(prepared, cleaned.labels)
-        trained = training_stage(prepared, cleaned.labels, progress)
-        calibrate(prepared, trained, cleaned.probe, progress)
+    spec = specify(out, config, "train")
+    groups = find_groups(images, spec.out, inputs=[folder, *named_files(spec.config)])
+    with prepare(groups, spec, overwrite=overwrite, progress=progress) as prepared:
+        labels, probe = clean_stage(prepared, read_labels(prepared, folder))
+        _bind_labels(prepared, labels)
+        trained = training_stage(prepared, labels, progress)
+        calibrate(prepared, trained, probe, progress)
         prepared.job.finish()
         return TrainReport(
             checkpoint=trained.checkpoint,
@@ -290,17 +308,8 @@ def train(
         )
 
 
-def _finish(prepared: Prepared, rows: list[Labelled], started: float) -> LabelReport:
-    notes = [*prepared.notes, *mixed_notes(rows)]
-    return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started)
-
-
 def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:
     prepared.job.bind_labels(compute_fingerprint(prepared.features.groups, labels))
-
-
-def _has_work(labels: dict[str, PseudoLabel]) -> bool:
-    return any(label.mask_hw.any() for label in labels.values())
 
 
 def _last_loss(file: Path) -> float:
@@ -351,22 +360,17 @@ def refine_maps(
     feature cache, or are made; those of ``embedded`` are whitened by the statistics of the images given here, also
     where the maps came from a network that was trained on others.
     """
-    started = time.monotonic()
-    config = load_config(DEFAULT_PRESET) if config is None else config
-    groups = find_groups(images, Path(out))
-    files = find_stored(groups, maps, Path(out))
-    pair = None if looks_at_tokens(config.refine) else blank_pair()
-    mode = {"verb": "refine"}
-    maps_hash = hash_stored(files)
-    if not overwrite and (done := find_finished(groups, out, config, mode, pair=pair, maps=maps_hash)) is not None:
-        return done
-    with prepare(groups, out, config, mode=mode, overwrite=overwrite, progress=progress, pair=pair) as prepared:
-        prepared.job.bind_maps(maps_hash)
-        prepared.hashes["maps"] = maps_hash
+    spec = specify(out, config, "refine")
+    groups = find_groups(images, spec.out, inputs=named_files(spec.config))
+    files = find_stored(groups, maps, spec.out)
+    pair = None if looks_at_tokens(spec.config.refine) else blank_pair()
+    spec = replace(spec, pair=pair, stored=files, stored_hash=hash_stored(files))
+
+    def work(prepared: Prepared) -> list[Labelled]:
         b_bar = _calibrate(prepared, files, progress)
-        rows = segment_stage(prepared, [_source_of(files, b_bar)], progress, files=files)
-        notes = [*prepared.notes, *mixed_notes(rows)]
-        return finish_job(prepared, [*rows, *prepared.failed_rows()], notes, started, files)
+        return segment_stage(prepared, [_source_of(files, b_bar)], progress)
+
+    return _run(groups, spec, work, overwrite=overwrite, progress=progress)
 
 
 def looks_at_tokens(config: RefineConfig) -> bool:

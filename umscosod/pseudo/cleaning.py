@@ -1,31 +1,55 @@
-"""Pseudo-labels cleaned: by their group, and over the collection.
+"""Pseudo-labels cleaned: by their group, and over the collection by a linear probe.
 
 A pseudo-label is a union of clusters: it takes whole regions or none, and what surrounds an object often comes with
 it. Two cues that know nothing of the clusters disagree there: a patch unlike its picture's border is rarely
 background, and a patch nearer to what all labels of the group cover than to what they leave out belongs to the
 object that recurs. Their product keeps what both vouch for.
 
-Suffixes: ``N`` images of the group, ``P`` patches, ``B`` patches on the border, ``D`` token width, ``h w`` the grid.
+A label errs per picture: a cluster too many, an object half taken. A linear classifier of frozen patches, fitted to
+the labels of the whole collection under a strong ridge, is too stiff to learn such faults. Every group's background
+is negative for it, so that sky and grass, common to all groups, are pushed away in each. Its file is safetensors:
+``mean`` and ``weights``, float64, (F,), ``bias`` and ``spread``, float64, (1,). The metadata has one entry, as the
+order of several is not fixed and a resumed job must end with the same bytes.
+
+Suffixes: ``N`` images of the group, ``P`` patches, ``B`` patches on the border, ``D`` token width, ``h w`` the grid,
+``M`` patches drawn, ``F`` width of the patch description.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from umscosod.config import PipelineConfig, PseudoConfig
-from umscosod.data.resize import resize_centred
+from umscosod.data.files import open_atomic
+from umscosod.data.resize import mask_share, resize_centred
+from umscosod.device import numpy_generator
+from umscosod.errors import CheckpointError, shorten
 from umscosod.features.group import minmax
 from umscosod.features.vectors import describe_patches
-from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
+
+logger = logging.getLogger(__name__)
 
 CLEAN_GAIN = 4.0  # steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled
 CLEAN_ROUNDS = 2  # prototypes of what the labels cover, then of what the maps before cover
 PROBE_PATCHES = 15_000  # patches of the collection the probe is fitted on, drawn at random
+RIDGE = 0.5  # for patches of unit variance: the stiffer, the less the probe copies faults of labels
+# Steepness of the probe's maps, per standard deviation of its logits: how much of a map DenseCRF takes as settled.
+SLOPE = 12.0  # on a ViT
+SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
+
+_NEWTON_STEPS = 30  # as a rule 5 to 8 settle it; a weak ridge needs more
+_SETTLED = 1e-3  # largest change of a logit, in a Newton step, at which the fit is done
+_FLAT = 1e-3  # least curvature of a patch: keeps the Hessian regular where the probe is sure of everything
 
 
 def clean_labels(
@@ -59,7 +83,7 @@ def clean_labels(
     facets, grid_hw = describe_patches(features, "group"), features.first.grid_hw
     chosen = [i for i, image in enumerate(features.group.images) if image.id in own]
     kept = [own[features.group.images[i].id] for i in chosen]
-    label_NP = cover_NP = np.stack([_on_grid(label, grid_hw) for label in kept])
+    label_NP = cover_NP = np.stack([mask_share(label.mask_hw, grid_hw).ravel() for label in kept])
     is_human_N1 = np.array([[label.source == HUMAN_SOURCE] for label in kept])
     if not 0.0 < cover_NP.mean() < 1.0:
         return own
@@ -99,7 +123,9 @@ def token_contrast(tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArr
     >>> token_contrast(tokens, (3, 3)).reshape(3, 3).tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    border_NBD = tokens_NPD[:, _is_border(grid_hw)]
+    is_border_hw = np.ones(grid_hw, bool)
+    is_border_hw[1:-1, 1:-1] = False
+    border_NBD = tokens_NPD[:, is_border_hw.ravel()]
     # the mean of cosines is the cosine sum with the mean: P x B is never made
     return minmax(1.0 - np.einsum("npd,nd->np", tokens_NPD, border_NBD.mean(1), dtype=np.float64))
 
@@ -127,40 +153,300 @@ def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_N
     return minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
 
 
-def _on_grid(label: PseudoLabel, grid_hw: tuple[int, int]) -> FloatArray:
-    return resize_centred(label.mask_hw.astype(np.float32), grid_hw).ravel()
-
-
-def _is_border(grid_hw: tuple[int, int]) -> BoolArray:
-    is_border_hw = np.ones(grid_hw, bool)
-    is_border_hw[1:-1, 1:-1] = False
-    return is_border_hw.ravel()
-
-
 def _unit(vector_D: FloatArray) -> FloatArray:
     length = float(np.linalg.norm(vector_D))
     return vector_D / length if length > 0 else vector_D
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CleanedLabels:
-    """Pseudo-labels of a collection after cleaning.
+class ProbeSample:
+    """Patches drawn from a group to fit the probe on.
 
     Attributes
     ----------
-    labels : dict of str to PseudoLabel
-        By image id.
-    probe : LinearProbe or None
-        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
+    patches_MF : ndarray, float32, (M, F)
+        From `describe_patches`.
+    targets_M : ndarray, float32, (M,), in [0, 1]
+        Their labels.
+    weights_M : ndarray, float32, (M,), in [0, 1]
+        Confidence of the label they come from.
     """
 
-    labels: dict[str, PseudoLabel]
-    probe: LinearProbe | None = None
+    patches_MF: FloatArray
+    targets_M: FloatArray
+    weights_M: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearProbe:
+    """Logistic regression on patches: logit = (x - mean) . weights + bias.
+
+    Attributes
+    ----------
+    mean_F, weights_F : ndarray, float64, (F,)
+    bias : float
+    spread : float
+        Standard deviation of the logits over the patches it was fitted on; above 0.
+    """
+
+    mean_F: FloatArray
+    weights_F: FloatArray
+    bias: float
+    spread: float
+
+
+def draw_sample(
+    features: GroupFeatures, labels: Mapping[str, PseudoLabel], count: int, seed: int
+) -> ProbeSample | None:
+    """Draw patches of a group's labelled images, evenly at random.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+    labels : mapping of str to PseudoLabel
+        By image id.
+    count : int
+        Patches wanted; fewer where the group has no more.
+    seed : int
+
+    Returns
+    -------
+    ProbeSample or None
+        None where no image has a label of positive confidence.
+
+    Notes
+    -----
+    Patches are drawn by an image's place in the group: other places draw others, where `count` leaves any out.
+    """
+    chosen = [
+        (index, label)
+        for index, image in enumerate(features.group.images)
+        if (label := labels.get(image.id)) is not None and label.confidence > 0.0
+    ]
+    if not chosen:
+        return None
+    indices, kept = zip(*chosen, strict=True)
+    grid_hw = features.first.grid_hw
+    patches = grid_hw[0] * grid_hw[1]
+    drawn = numpy_generator(seed, "probe", features.group.name).permutation(len(chosen) * patches)[:count]
+    image_M, patch_M = drawn // patches, drawn % patches
+    index_M = np.asarray(indices)[image_M]
+    targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
+    return ProbeSample(
+        patches_MF=np.concatenate([facet[index_M, patch_M] for facet in describe_patches(features, "none")], axis=1),
+        targets_M=targets_NP[image_M, patch_M].astype(np.float32),
+        weights_M=np.asarray([label.confidence for label in kept], np.float32)[image_M],
+    )
+
+
+def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe | None:
+    """Fit logistic regression to soft targets by Newton's method.
+
+    Parameters
+    ----------
+    samples : list of ProbeSample
+        Of all groups.
+    ridge : float
+        Penalty on the squared weights per patch, where patches have unit variance on average over F.
+
+    Returns
+    -------
+    LinearProbe or None
+        None where there is nothing to tell apart: no patches, all targets equal, or all patches alike.
+
+    References
+    ----------
+    A linear head self-trained on coarse masks: Simeoni, Sekkat, Puy, Vobecky, Zablocki and Perez, "Unsupervised Object
+    Localization: Observing the Background to Discover Objects", CVPR 2023, arXiv 2212.07834.
+    """
+    if not samples:
+        return None
+    patches_MF = np.concatenate([one.patches_MF for one in samples])
+    targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
+    weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
+    mean_F = patches_MF.mean(0, dtype=np.float64)
+    scale = float(patches_MF.std(0, dtype=np.float64).mean())
+    if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
+        return None
+    inputs_MF = ((patches_MF - mean_F) / scale).astype(np.float32)
+    solution = _newton(np.pad(inputs_MF, ((0, 0), (0, 1)), constant_values=1.0), targets_M, weights_M, ridge)
+    spread = float((inputs_MF @ solution[:-1].astype(np.float32)).std())
+    if spread <= 0.0:
+        return None
+    return LinearProbe(mean_F=mean_F, weights_F=solution[:-1] / scale, bias=float(solution[-1]), spread=spread)
+
+
+def apply_probe(
+    features: GroupFeatures, labels: Mapping[str, PseudoLabel], probe: LinearProbe
+) -> dict[str, PseudoLabel]:
+    """Replace the pseudo-labels of a group by the probe's soft maps.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+    labels : mapping of str to PseudoLabel
+        By image id; images without one stay without.
+    probe : LinearProbe
+
+    Returns
+    -------
+    dict of str to PseudoLabel
+        With ``is_map`` set, from `compute_maps`; the mask is where the map reaches 0.5. A person's label stays as it
+        is.
+    """
+    probed = {}
+    for image, map_hw in zip(features.group.images, compute_maps(features, probe), strict=True):
+        if (label := labels.get(image.id)) is None:
+            continue
+        if label.source != HUMAN_SOURCE:
+            label = replace(label, map_hw=map_hw, mask_hw=map_hw >= 0.5, is_map=True)
+        probed[image.id] = label
+    return probed
+
+
+def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
+    """Soft maps of a group, of whose images none needs a label.
+
+    Parameters
+    ----------
+    features : GroupFeatures
+        Of the backbones, and under the whitening, that the probe was fitted on.
+    probe : LinearProbe
+
+    Returns
+    -------
+    ndarray, float32, (N, h, w), in [0, 1]
+        On the first stream's token grid: sigmoid(slope * logit / spread), of the slope `SLOPE` or `SLOPE_WHITENED`.
+    """
+    offset = probe.bias - float(probe.mean_F @ probe.weights_F)
+    logits_NP, start = np.full(features.first.tokens_NPD.shape[:2], offset), 0
+    facets = describe_patches(features, "none")
+    channels = sum(facet.shape[2] for facet in facets)
+    if channels != len(probe.weights_F):
+        raise CheckpointError(
+            f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, these "
+            f"have {channels}; train again, or predict with --config.keep network"
+        )
+    for facet in facets:
+        end = start + facet.shape[2]
+        logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
+        start = end
+    slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
+    maps_NP = _sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
+    return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
+
+
+def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
+    """Weights and, last, the bias, which carries no penalty; float64, (G,)."""
+    share_M = weights_M / weights_M.sum()
+    penalty_G = np.full(inputs_MG.shape[1], ridge)
+    penalty_G[-1] = 0.0
+    solution_G = np.zeros(inputs_MG.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance_M = _sigmoid(inputs_MG @ solution_G)
+        slope_G = (share_M * (chance_M - targets_M)) @ inputs_MG + penalty_G * solution_G
+        root_M1 = np.sqrt(share_M * np.maximum(chance_M * (1.0 - chance_M), _FLAT))[:, None].astype(np.float32)
+        bent_MG = inputs_MG * root_M1
+        step_G = np.linalg.solve((bent_MG.T @ bent_MG).astype(np.float64) + np.diag(penalty_G), slope_G)
+        solution_G = solution_G - step_G
+        if np.abs(inputs_MG @ step_G).max() < _SETTLED:
+            break
+    else:
+        logger.warning(
+            "the probe of the pseudo-labels did not settle in %d steps; look at its maps, or switch it off with "
+            "pseudo.probe=none",
+            _NEWTON_STEPS,
+        )
+    return solution_G
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))
+
+
+_NAMES = ("mean", "weights", "bias", "spread")
+_BACKBONES = "backbone_ids"
+
+
+def save_probe(file: Path, probe: LinearProbe, backbone_ids: tuple[str, str]) -> None:
+    """Write a probe, whole or not at all.
+
+    Parameters
+    ----------
+    file : Path
+    probe : LinearProbe
+    backbone_ids : (str, str)
+        Of the two streams whose patches it was fitted on.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written.
+    """
+    arrays = {
+        "mean": np.ascontiguousarray(probe.mean_F, np.float64),
+        "weights": np.ascontiguousarray(probe.weights_F, np.float64),
+        "bias": np.array([probe.bias]),
+        "spread": np.array([probe.spread]),
+    }
+    with open_atomic(file) as stream:
+        stream.write(save(arrays, {_BACKBONES: json.dumps(backbone_ids)}))
+
+
+def load_probe(file: Path, backbone_ids: tuple[str, str]) -> LinearProbe | None:
+    """Read what `save_probe` wrote.
+
+    Parameters
+    ----------
+    file : Path
+    backbone_ids : (str, str)
+        Of the two streams it is to be used on.
+
+    Returns
+    -------
+    LinearProbe or None
+        None where there is no such file.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or fitted on patches of other backbones.
+    """
+    if not file.exists():
+        return None
+    if not file.is_file():  # a FIFO would be waited for
+        raise _damaged(file, "it is no regular file")
+    try:
+        with safe_open(file, framework="numpy") as content:
+            mean_F, weights_F, bias, spread = (content.get_tensor(name) for name in _NAMES)
+            fitted_on = json.loads((content.metadata() or {})[_BACKBONES])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # AttributeError: numpy lacks some of the types that a tensor may have, such as bfloat16
+        raise _damaged(file, f"{type(error).__name__}: {shorten(str(error), quoted=False)}") from None
+    if {one.dtype.kind for one in (mean_F, weights_F, bias, spread)} != {"f"}:
+        raise _damaged(file, "it holds what is no number with a fraction")
+    if mean_F.ndim != 1 or mean_F.shape != weights_F.shape or not bias.shape == spread.shape == (1,):
+        shapes = ", ".join(str(one.shape) for one in (mean_F, weights_F, bias, spread))
+        raise _damaged(file, f"its arrays have the shapes {shapes}")
+    if not all(np.isfinite(one).all() for one in (mean_F, weights_F, bias, spread)) or spread[0] <= 0.0:
+        raise _damaged(file, f"it holds NaN, infinity, or a spread of {spread[0]}")
+    if fitted_on != list(backbone_ids):
+        raise CheckpointError(
+            f"{file} was fitted on patches of {shorten(fitted_on)}, not of {list(backbone_ids)}; use the backbones, "
+            "weights and size of its training, or train again"
+        )
+    return LinearProbe(mean_F=mean_F, weights_F=weights_F, bias=float(bias[0]), spread=float(spread[0]))
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file} is damaged: {why}; train again, or remove the file to predict with the network alone"
+    )
 
 
 def clean_collection(
     collection: Sequence[GroupFeatures], labels: Mapping[str, PseudoLabel], config: PipelineConfig
-) -> CleanedLabels:
+) -> tuple[dict[str, PseudoLabel], LinearProbe | None]:
     """Clean the pseudo-labels of all groups, as ``pseudo.clean`` and ``pseudo.probe`` say.
 
     Parameters
@@ -174,8 +460,10 @@ def clean_collection(
 
     Returns
     -------
-    CleanedLabels
-        See `umscosod.pseudo.cleaning.clean_labels` and `umscosod.pseudo.probe.apply_probe`.
+    labels : dict of str to PseudoLabel
+        By image id; see `clean_labels` and `apply_probe`.
+    probe : LinearProbe or None
+        Whose maps they are; None where ``pseudo.probe`` is none or there was nothing to fit.
 
     Notes
     -----
@@ -195,8 +483,8 @@ def clean_collection(
             samples += [] if sample is None else [sample]
     probe = fit_probe(samples)
     if probe is None:
-        return CleanedLabels(labels=cleaned)
+        return cleaned, None
     probed: dict[str, PseudoLabel] = {}
     for features in collection:
         probed |= apply_probe(features, cleaned, probe)
-    return CleanedLabels(labels=probed, probe=probe)
+    return probed, probe

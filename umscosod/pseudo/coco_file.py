@@ -104,52 +104,47 @@ def read_coco_file(file: Path, companion: Path | None) -> CocoFile:
     else:
         found = describe_value(content)
         raise DataError(f"{file}: expected a COCO data set or a list, found {found}; give a COCO-format file")
-    named = _read_images(images or [], source)
-    known = None if images is None else named.names.keys()
+    names, sizes, bad_images = _read_images(images or [], source)
+    known = None if images is None else names.keys()
     rows, bad_annotations = _read_annotations(annotations, known, file)
     return CocoFile(
         sha256=digest,
-        names={key: key for key in rows} if images is None else named.names,
-        sizes=named.sizes,
+        names={key: key for key in rows} if images is None else names,
+        sizes=sizes,
         annotations=rows,
         is_bare=images is None,
-        bad_images=named.bad,
+        bad_images=bad_images,
         bad_annotations=bad_annotations,
         note="" if companion is None or source == companion else "has images of its own; detections_images is not read",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Images:
-    names: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, Size] = field(default_factory=dict)
-    bad: Tally = field(default_factory=Tally)
-
-
-def _read_images(rows: list[Any], source: Path) -> _Images:
-    found = _Images()
-    twice: set[str] = set()
+def _read_images(rows: list[Any], source: Path) -> tuple[dict[str, str], dict[str, Size], Tally]:
+    """Names and sizes by image key, and the rows left out."""
+    names: dict[str, str] = {}
+    sizes: dict[str, Size] = {}
+    bad, twice = Tally(), set[str]()
     for position, row in enumerate(rows):
         key = _key(row.get("id")) if isinstance(row, dict) else None
         # LVIS has no 'file_name'
         name = row.get("file_name", row.get("coco_url")) if isinstance(row, dict) else None
         if key is None or not isinstance(name, str) or not name:
-            found.bad.add(f"image {_name(row, position)} has no usable 'id' or no 'file_name'")
+            bad.add(f"image {_name(row, position)} has no usable 'id' or no 'file_name'")
             continue
         sides = [row.get("height"), row.get("width")]
         size = None if sides == [None, None] else (whole_number(sides[0]) or 0, whole_number(sides[1]) or 0)
-        if key in found.names and (found.names[key], found.sizes.get(key)) != (name, size):
+        if key in names and (names[key], sizes.get(key)) != (name, size):
             twice.add(key)
-            found.bad.add(f"image id {describe_value(key)} stands for more than one image")
+            bad.add(f"image id {describe_value(key)} stands for more than one image")
             continue
-        found.names[key] = name
+        names[key] = name
         if size is not None:
-            found.sizes[key] = size
-    if rows and not found.names:
-        raise DataError(f"{source}: {found.bad.example}; give a COCO-format file")
+            sizes[key] = size
+    if rows and not names:
+        raise DataError(f"{source}: {bad.example}; give a COCO-format file")
     for key in twice:
-        del found.names[key]
-    return found
+        del names[key]
+    return names, sizes, bad
 
 
 def _read_annotations(rows: list[Any], known: Any, file: Path) -> tuple[dict[str, list[Annotation]], Tally]:
@@ -347,11 +342,8 @@ def match_entries(images: Iterable[ImageRef], names: Mapping[str, str], *, has_n
 def _is_guess(entry: _Entry, file: _File) -> bool:
     """Whether the two share no more than a number within a name: ``1`` and ``IMG_9 (1).jpg``."""
     stem = _bare(file.path)[-1]
-    return stem != _bare(entry.path)[-1] and _last_number(file.path) == entry.number != "" and not _is_number(stem)
-
-
-def _is_number(stem: str) -> bool:
-    return bool(_COCO_STEM.fullmatch(stem)) or (stem.isascii() and stem.isdigit())
+    is_number = bool(_COCO_STEM.fullmatch(stem)) or (stem.isascii() and stem.isdigit())
+    return not is_number and stem != _bare(entry.path)[-1] and _last_number(file.path) == entry.number != ""
 
 
 def _explain(files: Sequence[_File], pairs: Mapping[_File, _Entry], entries: Sequence[_Entry]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect
 from umscosod.errors import DataError, count_of
 from umscosod.pseudo.coco_file import Annotation, Tally, match_entries, read_coco_file
 from umscosod.pseudo.regions import LabelMap, decode_segmentation, merge_patches, read_stated_size
-from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageRef
+from umscosod.types import BoolArray, GroupFeatures, ImageRef
 
 MAX_AREA_SHARE = 0.8  # largest mask, as a share of the image
 MAX_CORNERS = 2  # masks that hold more corners of the image than this are background
@@ -46,35 +46,6 @@ def compute_overlap(mask_HW: BoolArray, attention_HW: BoolArray) -> float:
     return int(np.count_nonzero(mask_HW & attention_HW)) / union if union else 0.0
 
 
-def pool_to_grid(mask_HW: BoolArray, grid_hw: tuple[int, int]) -> FloatArray:
-    """Compute the share of every grid cell that a mask covers: float32, (h, w), in [0, 1].
-
-    Exact for any two sizes; nothing vanishes, however small.
-
-    Examples
-    --------
-    >>> pool_to_grid(np.array([[True, False, False]]), (1, 2)).round(2).astype(str).tolist()
-    [['0.67', '0.0']]
-    """
-    height, width = mask_HW.shape
-    if (height, width) == grid_hw:
-        return mask_HW.astype(np.float32)
-    rows_hH = _cell_shares(height, grid_hw[0])
-    cols_wW = _cell_shares(width, grid_hw[1])
-    pooled_hw: FloatArray = (rows_hH @ mask_HW.astype(np.float32) @ cols_wW.T).clip(0.0, 1.0)
-    return pooled_hw
-
-
-def _cell_shares(pixels: int, cells: int) -> FloatArray:
-    """Share of each cell that each pixel fills along one axis: float32, (cells, pixels), rows sum to 1."""
-    starts = np.arange(cells)[:, None] * (pixels / cells)
-    ends = starts + pixels / cells
-    pixel = np.arange(pixels)[None, :]
-    shared = np.minimum(ends, pixel + 1) - np.maximum(starts, pixel)
-    shares: FloatArray = (np.maximum(shared, 0.0) * (cells / pixels)).astype(np.float32)
-    return shares
-
-
 def merge_rles(rles: Sequence[RunLengths]) -> BoolArray:
     """Union of masks of one size: bool, (H, W)."""
     return decode_rle(coco.merge(list(rles)))
@@ -91,8 +62,7 @@ def intersections(rles: Sequence[RunLengths]) -> npt.NDArray[np.int64]:
     areas_M = np.array([coco.area(rle) for rle in rles], dtype=np.float64)
     # with every mask declared a crowd, pycocotools divides the intersection by the first mask's own area
     shares_MM = np.asarray(coco.iou(list(rles), list(rles), [1] * len(rles)), dtype=np.float64)
-    shared_MM: npt.NDArray[np.int64] = np.rint(np.nan_to_num(shares_MM) * areas_M[:, None]).astype(np.int64)
-    return shared_MM
+    return np.asarray(np.rint(np.nan_to_num(shares_MM) * areas_M[:, None]), dtype=np.int64)
 
 
 def suppress_duplicates(shared_MM: npt.NDArray[np.int64]) -> list[int]:
@@ -158,10 +128,6 @@ class MaskProposal:
     score: float
     level: int
     source: str
-
-    def __post_init__(self) -> None:
-        if self.mask_hw.ndim != 2 or self.mask_hw.dtype != np.bool_:
-            raise DataError(f"a proposal needs a 2-D bool mask, got {self.mask_hw.dtype} {self.mask_hw.shape}")
 
 
 class MaskProposer(Protocol):
@@ -288,19 +254,11 @@ class CocoProposer:
                 f"{file} names {named}, and none of the collection, such as {images[0].id!r} ({len(images)}); give the "
                 "file of these images"
             )
-        self.sha256 = content.sha256
-        self.missed = matching.missed
-        self._count = len(images)
-        self._keys = matching.found
-        self._entries = len(content.names)
-        self._unused = [content.names[key] for key in matching.unused]
-        # a file of all of COCO is large: only what is asked for stays in memory
+        self.sha256, self.missed = content.sha256, matching.missed
+        self._count, self._matching = len(images), matching
+        # a file of all of COCO is large: of its annotations only what is asked for stays in memory
         used = set(matching.found.values())
-        self._rows = {key: rows for key, rows in content.annotations.items() if key in used}
-        self._sizes = {key: size for key, size in content.sizes.items() if key in used}
-        self._note = content.note
-        self._by_number = [f"{image_id!r} for {content.names[self._keys[image_id]]}" for image_id in matching.by_number]
-        self._bad_images, self._bad_annotations = content.bad_images, content.bad_annotations
+        self._content = replace(content, annotations={key: content.annotations.get(key, []) for key in used})
         self._rescaled, self._crowded, self._above = Tally(), Tally(), Tally()
 
     def propose(self, features: GroupFeatures, index: int) -> list[MaskProposal]:
@@ -315,7 +273,7 @@ class CocoProposer:
             taken, as many as fit into memory. Empty for an image without an entry.
         """
         image_id, size_hw = features.group.images[index].id, features.sizes_hw[index]
-        key = self._keys.get(image_id)
+        key = self._matching.found.get(image_id)
         if key is None:
             return []
         found: list[tuple[Annotation, MaskProposal]] = []
@@ -331,13 +289,13 @@ class CocoProposer:
             try:
                 level = _read_level(annotation)
                 segmentation = annotation.row.get("segmentation")
-                stated_hw = read_stated_size(segmentation, self._sizes.get(key))
+                stated_hw = read_stated_size(segmentation, self._content.sizes.get(key))
                 if stated_hw is not None and not _fits(segmentation, stated_hw, size_hw):
                     misfits.append(f"{where} is made for {_by(stated_hw)} pixels, the upright image has {_by(size_hw)}")
                     continue
                 mask_hw = decode_segmentation(segmentation, stated_hw, size_hw)
             except DataError as error:
-                self._bad_annotations.add(f"{where}: {error}")
+                self._content.bad_annotations.add(f"{where}: {error}")
                 continue
             if stated_hw is not None and stated_hw != size_hw:
                 rescaled = rescaled or f"{where} from {_by(stated_hw)} to {_by(size_hw)} pixels"
@@ -348,7 +306,7 @@ class CocoProposer:
             self.missed[image_id] = misfits[0] if misfits else self._explain(key)
         else:
             for misfit in misfits:
-                self._bad_annotations.add(misfit)
+                self._content.bad_annotations.add(misfit)
         if rescaled:
             self._rescaled.add(rescaled)
         has_levels = all("hier_level" in annotation.row for annotation, _ in found)
@@ -357,12 +315,12 @@ class CocoProposer:
     def _rank(self, key: str, image_id: str) -> list[tuple[float, Annotation]]:
         """Annotations of an entry with their scores, best first, those of too low a score left out."""
         ranked = []
-        for annotation in self._rows.get(key, []):
+        for annotation in self._content.annotations[key]:
             where = f"annotation {annotation.name} of image {image_id!r}"
-            try:
-                score = _read_score(annotation)
-            except DataError as error:
-                self._bad_annotations.add(f"{where}: {error}")
+            given = annotation.row.get("score", 1.0)
+            score = finite_number(given)
+            if score is None:
+                self._content.bad_annotations.add(f"{where}: its score is {describe_value(given)}, not a finite number")
                 continue
             if score > 1.0:
                 self._above.add(f"{where}: {score:g}")
@@ -372,7 +330,7 @@ class CocoProposer:
 
     def _explain(self, key: str) -> str:
         """Why nothing of an entry is used."""
-        count = len(self._rows.get(key, []))
+        count = len(self._content.annotations[key])
         if not count:
             return "no annotation of it"
         return (
@@ -389,25 +347,27 @@ class CocoProposer:
 
         Complete after `propose` for all images; matches and misses by name are known from the start.
         """
-        lines = [self._note] if self._note else []
+        content, matching = self._content, self._matching
+        lines = [content.note] if content.note else []
         if self.missed:
             image_id, reason = next(iter(self.missed.items()))
             lines.append(
                 f"images without masks from it: {len(self.missed)} of {self._count}, such as {image_id!r}: {reason}"
             )
-        if self._by_number:
+        if matching.by_number:
+            image_id = matching.by_number[0]
             lines.append(
-                f"images found by a number in their name alone: {len(self._by_number)}, such as {self._by_number[0]}; "
-                "if it is another's, give pseudo.detections_images"
+                f"images found by a number in their name alone: {len(matching.by_number)}, such as {image_id!r} for "
+                f"{content.names[matching.found[image_id]]}; if it is another's, give pseudo.detections_images"
             )
-        if self._unused:
+        if matching.unused:
             lines.append(
-                f"images it names that are not in the collection: {len(self._unused)} of {self._entries}, such as "
-                f"{describe_value(self._unused[0])}; their masks are not used"
+                f"images it names that are not in the collection: {len(matching.unused)} of {len(content.names)}, such "
+                f"as {describe_value(content.names[matching.unused[0]])}; their masks are not used"
             )
         for tally, what in (
-            (self._bad_images, "rows of images left out"),
-            (self._bad_annotations, "annotations left out"),
+            (content.bad_images, "rows of images left out"),
+            (content.bad_annotations, "annotations left out"),
             (self._crowded, "images with more masks than are used"),
             (self._above, "scores above 1, which count as 1"),
             (self._rescaled, "images whose masks were made for another size and rescaled"),
@@ -415,14 +375,6 @@ class CocoProposer:
             if tally.count:
                 lines.append(f"{what}: {tally.count}, such as {tally.example}")
         return [f"{self.file}: {line}" for line in lines]
-
-
-def _read_score(annotation: Annotation) -> float:
-    given = annotation.row.get("score", 1.0)
-    score = finite_number(given)
-    if score is None:
-        raise DataError(f"its score is {describe_value(given)}, not a finite number")
-    return score
 
 
 def _read_level(annotation: Annotation) -> int:

@@ -221,8 +221,7 @@ class _Merging:
         for first, second in reversed(self.merges):
             root[second] = root[first]
         _, labels_P = np.unique(root, return_inverse=True)
-        map_hw: LabelMap = labels_P.reshape(self.grid_hw).astype(np.int32)
-        return map_hw
+        return np.asarray(labels_P.reshape(self.grid_hw), dtype=np.int32)
 
     def _merge(self, first: int, second: int) -> None:
         """Let region `first` absorb `second` and push its new similarities (one product for all neighbours)."""

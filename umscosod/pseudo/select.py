@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import encode_rle
-from umscosod.data.resize import resize_centred
-from umscosod.pseudo.proposals import (
-    MaskProposal,
-    MaskProposer,
-    RunLengths,
-    compute_overlap,
-    merge_rles,
-    pool_to_grid,
-)
+from umscosod.data.resize import mask_share, resize_centred
+from umscosod.pseudo.proposals import MaskProposer, RunLengths, compute_overlap, merge_rles
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
 MAX_LEVEL = 1  # deepest level of the masks used: 0 whole, 1 part, 2 subpart
@@ -79,8 +72,7 @@ def largest_component(mask_hw: BoolArray) -> BoolArray:
     if count == 0:
         return np.zeros(mask_hw.shape, dtype=bool)
     areas = np.bincount(labels_hw.ravel())[1:]
-    kept_hw: BoolArray = labels_hw == 1 + int(np.argmax(areas))
-    return kept_hw
+    return np.asarray(labels_hw == 1 + int(np.argmax(areas)))
 
 
 # Means and distances are compared after rounding to this many digits, so that values that differ by the order of a
@@ -170,8 +162,7 @@ def cluster_embeddings(embeddings_MD: FloatArray, max_distance: float) -> npt.ND
     _, first, inverse = np.unique(flat_M, return_index=True, return_inverse=True)
     number = np.empty(len(first), dtype=np.int64)
     number[np.argsort(first)] = np.arange(len(first))
-    clusters_M: npt.NDArray[np.int64] = number[inverse]
-    return clusters_M
+    return np.asarray(number[inverse])
 
 
 def order_categories(categories: Sequence[Category]) -> list[Category]:
@@ -204,9 +195,13 @@ class _Candidate:
     score: float
     level: int
     source: str
+    overlap: float
     embedding_D: FloatArray | None = None  # None: too deep a level, or over the group's limit
-    overlap: float = 0.0
     category: int | None = None
+
+    def row(self) -> dict[str, Any]:
+        """All that the manifest tells."""
+        return {name: getattr(self, name) for name in ("rle", "score", "level", "source", "overlap", "category")}
 
 
 class _Attention:
@@ -335,21 +330,12 @@ def _gather(features: GroupFeatures, index: int, proposer: MaskProposer, attenti
     tokens_PD = features.first.tokens_NPD[index]
     found = []
     for proposal in proposer.propose(features, index):
-        one = _candidate(proposal, attention)
-        if proposal.level <= MAX_LEVEL:
-            one.embedding_D = embed_mask(tokens_PD, pool_to_grid(proposal.mask_hw, features.first.grid_hw))
+        mask_hw, level = proposal.mask_hw, proposal.level
+        one = _Candidate(encode_rle(mask_hw), proposal.score, level, proposal.source, attention.overlap(mask_hw))
+        if level <= MAX_LEVEL:
+            one.embedding_D = embed_mask(tokens_PD, mask_share(mask_hw, features.first.grid_hw))
         found.append(one)
     return found
-
-
-def _candidate(proposal: MaskProposal, attention: _Attention) -> _Candidate:
-    return _Candidate(
-        rle=encode_rle(proposal.mask_hw),
-        score=proposal.score,
-        level=proposal.level,
-        source=proposal.source,
-        overlap=attention.overlap(proposal.mask_hw),
-    )
 
 
 def _limit_masks(candidates: Sequence[list[_Candidate]], group: str) -> None:
@@ -421,8 +407,8 @@ def _label(
     details |= {
         "frequency": frequency,
         "overlap": overlap,
-        "categories": [_category_row(one, overlaps[one.id]) for one in order if one.id in overlaps],
-        "candidates": [_candidate_row(one) for one in candidates],
+        "categories": [{**asdict(one), "overlap": overlaps[one.id]} for one in order if one.id in overlaps],
+        "candidates": [one.row() for one in candidates],
     }
     return PseudoLabel(
         image_id=image_id,
@@ -433,24 +419,3 @@ def _label(
         is_weak=is_weak,
         details=details,
     )
-
-
-def _category_row(category: Category, overlap: float) -> dict[str, Any]:
-    return {
-        "id": category.id,
-        "frequency": category.frequency,
-        "mean_overlap": category.mean_overlap,
-        "masks": category.masks,
-        "overlap": overlap,
-    }
-
-
-def _candidate_row(one: _Candidate) -> dict[str, Any]:
-    return {
-        "rle": one.rle,
-        "score": one.score,
-        "level": one.level,
-        "source": one.source,
-        "overlap": one.overlap,
-        "category": one.category,
-    }

@@ -71,7 +71,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "group", "output", "source", "png_sha256"), str),
     **{"size": list, "confidence": (int, float), "is_weak": bool, "label": dict},
 }
-_OWN_KEYS = frozenset(_KINDS)
 
 
 class UnfitMaskError(DataError):
@@ -103,7 +102,8 @@ class PseudoLabelStore:
         except OSError as error:
             raise DataError(f"cannot make the folder {out}: {error.strerror}; check what is there") from error
         self._hashes = {row["image"]: row["png_sha256"] for row in iter_rows(self._file)}
-        _cut_torn_line(self._file)
+        if self._file.exists():  # without what a killed run left after the last line break
+            os.truncate(self._file, self._file.read_bytes().rfind(b"\n") + 1)
 
     def holds(self, group: ImageGroup) -> bool:
         """Whether every image of a group has a row; its PNG may have been replaced or removed by a person."""
@@ -139,7 +139,18 @@ class PseudoLabelStore:
             elif present != digest:
                 path.unlink(missing_ok=True)
                 pictures[path] = content
-            rows.append(_row(image, group, size_hw, label, digest))
+            row = {
+                "image": image.id,
+                "group": group.name,
+                "output": image.output,
+                "size": list(size_hw),
+                "source": label.source,
+                "confidence": label.confidence,
+                "is_weak": label.is_weak,
+                "label": encode_rle(label.mask_hw),
+                "png_sha256": digest,
+            }
+            rows.append({**label.details, **row})
             self._hashes[image.id] = digest
         try:
             with self._file.open("a", encoding="utf-8", errors=NAMES, newline="\n") as stream:
@@ -174,7 +185,6 @@ def load_pseudo_labels(
     out: Path,
     groups: Iterable[ImageGroup],
     *,
-    with_candidates: bool = False,
     max_side_px: int | None = None,
     unfit: dict[str, str] | None = None,
 ) -> dict[str, PseudoLabel]:
@@ -185,8 +195,6 @@ def load_pseudo_labels(
     out : Path
         Folder that a `PseudoLabelStore` wrote; or any folder of masks named like the images.
     groups : iterable of ImageGroup
-    with_candidates : bool
-        Whether ``details`` shall hold the candidate masks too (large).
     max_side_px : int, optional
         Larger masks of a person are shrunk to this longest side: thousands at a camera's size would fill the memory.
     unfit : dict, optional
@@ -210,7 +218,8 @@ def load_pseudo_labels(
     ids = {image.id for _, image in images}
     rows = {row["image"]: row for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
     labels = {}
-    person = _PersonsMasks(max_side_px)
+    reader = MaskReader()
+    rescaled: list[Path] = []
     for group, image in images:
         path, row = out / image.output, rows.get(image.id)
         try:
@@ -219,37 +228,27 @@ def load_pseudo_labels(
                 why = "its PNG was removed" if row else "it was never labelled"
                 _log.warning("%s (group %s) is left out of the pseudo-labels: %s: %s", image.id, group.name, path, why)
             elif row is not None and present == row["png_sha256"]:
-                labels[image.id] = _from_row(out / MANIFEST_NAME, row, with_candidates)
+                labels[image.id] = _from_row(out / MANIFEST_NAME, row)
             else:
-                labels[image.id] = person.read(path, image, row)
+                source = row["source"] if row else None
+                labels[image.id] = _read_persons(path, image, source, max_side_px, reader, rescaled)
         except UnfitMaskError as error:
             if unfit is None:
                 raise
             unfit[image.id] = str(error)
-    person.warn()
+    reader.warn()
+    if rescaled:
+        _log.warning(
+            "%d masks made by hand have the aspect of their images and another size (%s is one): they are rescaled",
+            len(rescaled),
+            rescaled[0],
+        )
     replaced = sum(label.source == HUMAN_SOURCE for label in labels.values())
     _log.info("%s: %d pseudo-labels for %d images, %d replaced by hand", out, len(labels), len(images), replaced)
     return labels
 
 
-def _row(
-    image: ImageRef, group: ImageGroup, size_hw: tuple[int, int], label: PseudoLabel, digest: str
-) -> dict[str, Any]:
-    return {
-        **label.details,
-        "image": image.id,
-        "group": group.name,
-        "output": image.output,
-        "size": list(size_hw),
-        "source": label.source,
-        "confidence": label.confidence,
-        "is_weak": label.is_weak,
-        "label": encode_rle(label.mask_hw),
-        "png_sha256": digest,
-    }
-
-
-def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoLabel:
+def _from_row(file: Path, row: dict[str, Any]) -> PseudoLabel:
     try:
         label_hw = read_rle_size(row["label"])
         if list(label_hw) != row["size"] and max(label_hw) > _MAX_GRID:
@@ -259,7 +258,6 @@ def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoL
         raise DataError(
             f"{file}: the label of {row['image']!r} is damaged ({error}); make the pseudo-labels again"
         ) from error
-    skipped = _OWN_KEYS if with_candidates else _OWN_KEYS | {"candidates"}
     return PseudoLabel(
         image_id=row["image"],
         map_hw=mask_hw.astype(np.float32),
@@ -267,54 +265,44 @@ def _from_row(file: Path, row: dict[str, Any], with_candidates: bool) -> PseudoL
         confidence=float(row["confidence"]),
         source=row["source"],
         is_weak=row["is_weak"],
-        details={key: value for key, value in row.items() if key not in skipped},
+        # the candidates are large, and nobody asks for them
+        details={key: value for key, value in row.items() if key not in _KINDS and key != "candidates"},
     )
 
 
-class _PersonsMasks:
-    """Reads masks that a person made, and says at the end what was done to them."""
-
-    def __init__(self, max_side_px: int | None) -> None:
-        self._max_side_px = max_side_px
-        self._reader = MaskReader()
-        self._rescaled: list[Path] = []
-
-    def read(self, path: Path, image: ImageRef, row: dict[str, Any] | None) -> PseudoLabel:
-        """Take a mask as the label of its image; UnfitMaskError where it cannot be."""
-        try:
-            mask_HW = self._reader.read(path).foreground
-            size_hw, _ = read_upright_size(image.path)
-        except DataError as error:
-            raise UnfitMaskError(str(error)) from error
-        if mask_HW.shape != size_hw:
-            if min(mask_HW.shape) < LEAST_SIDE_PX or not is_same_aspect(mask_HW.shape, size_hw):
-                raise UnfitMaskError(
-                    f"{path}: the mask has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {image.id} "
-                    f"{size_hw[1]} x {size_hw[0]}; save the mask at the size of the image"
-                )
-            self._rescaled.append(path)
-        longest = max(mask_HW.shape)
-        if self._max_side_px is not None and longest > self._max_side_px:
-            height, width = (max(1, round(side * self._max_side_px / longest)) for side in mask_HW.shape)
-            mask_HW = resize_mask(mask_HW, (height, width))
-        return PseudoLabel(
-            image_id=image.id,
-            map_hw=mask_HW.astype(np.float32),
-            mask_hw=mask_HW,
-            confidence=1.0,
-            source=HUMAN_SOURCE,
-            details={"replaced": row["source"] if row else None},
-        )
-
-    def warn(self) -> None:
-        """Log one line for each kind met."""
-        self._reader.warn()
-        if self._rescaled:
-            _log.warning(
-                "%d masks made by hand have the aspect of their images and another size (%s is one): they are rescaled",
-                len(self._rescaled),
-                self._rescaled[0],
+def _read_persons(
+    path: Path,
+    image: ImageRef,
+    source: str | None,
+    max_side_px: int | None,
+    reader: MaskReader,
+    rescaled: list[Path],
+) -> PseudoLabel:
+    """Take a mask as the label of its image; UnfitMaskError where it cannot be. `rescaled` gets rescaled ones."""
+    try:
+        mask_HW = reader.read(path).foreground
+        size_hw, _ = read_upright_size(image.path)
+    except DataError as error:
+        raise UnfitMaskError(str(error)) from error
+    if mask_HW.shape != size_hw:
+        if min(mask_HW.shape) < LEAST_SIDE_PX or not is_same_aspect(mask_HW.shape, size_hw):
+            raise UnfitMaskError(
+                f"{path}: the mask has {mask_HW.shape[1]} x {mask_HW.shape[0]} pixels, its image {image.id} "
+                f"{size_hw[1]} x {size_hw[0]}; save the mask at the size of the image"
             )
+        rescaled.append(path)
+    longest = max(mask_HW.shape)
+    if max_side_px is not None and longest > max_side_px:
+        height, width = (max(1, round(side * max_side_px / longest)) for side in mask_HW.shape)
+        mask_HW = resize_mask(mask_HW, (height, width))
+    return PseudoLabel(
+        image_id=image.id,
+        map_hw=mask_HW.astype(np.float32),
+        mask_hw=mask_HW,
+        confidence=1.0,
+        source=HUMAN_SOURCE,
+        details={"replaced": source},
+    )
 
 
 def dump_row(row: dict[str, Any]) -> str:
@@ -353,7 +341,7 @@ def iter_rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _checked(row: object) -> dict[str, Any]:
-    """Refuse, with a ValueError, what `_row` does not write; run lengths are looked at when they are decoded."""
+    """Refuse, with a ValueError, what is never written; run lengths are looked at when they are decoded."""
     if not isinstance(row, dict):
         raise ValueError("it is no JSON object")
     if missing := _KINDS.keys() - row.keys():
@@ -365,15 +353,6 @@ def _checked(row: object) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{', '.join(wrong)} cannot be {', '.join(shorten(row[key], 40) for key in wrong)}")
     return row
-
-
-def _cut_torn_line(file: Path) -> None:
-    """Remove what a killed run left after the last line break."""
-    if not file.exists():
-        return
-    content = file.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(file, content.rfind(b"\n") + 1)
 
 
 def _hash_file(path: Path) -> str | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import logging
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 
@@ -21,18 +21,6 @@ from umscosod.types import BoolArray, ByteArray, FloatArray
 logger = logging.getLogger(__name__)
 
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
-
-
-def _shift_to_half(map_HW: FloatArray, threshold: float) -> FloatArray:
-    """Compute sigmoid(logit M - logit th): float64, (H, W); exactly 0.5 where M equals th, at 0 and 1 too.
-
-    Written without logarithms, M (1 - th) / (M (1 - th) + th (1 - M)), which is finite for every M and th in [0, 1].
-    """
-    values = map_HW.astype(np.float64, copy=False)
-    level = min(max(threshold, 0.0), 1.0)
-    for_HW, against_HW = values * (1.0 - level), level * (1.0 - values)
-    total_HW = for_HW + against_HW
-    return np.asarray(np.divide(for_HW, total_HW, out=np.full_like(values, _UNDECIDED), where=total_HW > 0.0))
 
 
 def foreground_probability(
@@ -80,9 +68,14 @@ def foreground_probability(
     low, high = 1.0 - config.confidence, config.confidence
     if config.unary == "hard":
         return np.where(resize_mask(mask_HW, size_hw), high, low)
-    is_dropped_HW = (map_HW.astype(np.float64, copy=False) >= threshold) & ~mask_HW
-    soft_HW = np.clip(_shift_to_half(map_HW, threshold), low, high)
-    return resize_centred(np.where(is_dropped_HW, low, soft_HW), size_hw)
+    values = map_HW.astype(np.float64, copy=False)
+    is_dropped_HW = (values >= threshold) & ~mask_HW
+    # without logarithms M (1 - th) / (M (1 - th) + th (1 - M)), which is finite for every M and th in [0, 1]
+    level = min(max(threshold, 0.0), 1.0)
+    for_HW, against_HW = values * (1.0 - level), level * (1.0 - values)
+    total_HW = for_HW + against_HW
+    soft_HW = np.divide(for_HW, total_HW, out=np.full_like(values, _UNDECIDED), where=total_HW > 0.0)
+    return resize_centred(np.where(is_dropped_HW, low, np.clip(soft_HW, low, high)), size_hw)
 
 
 def build_unary(probability_HW: FloatArray) -> FloatArray:
@@ -113,49 +106,6 @@ CURE = (
 )
 
 
-class DenseCrf(Protocol):
-    """Mean-field inference in a fully connected CRF with a smoothness and an appearance kernel."""
-
-    def infer(self, unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
-        """Marginals after ``config.iterations`` steps.
-
-        Parameters
-        ----------
-        unary_LP : ndarray, float32, (L, H * W)
-            Energies, -log p; row-major pixels.
-        picture_HW3 : ndarray, uint8, (H, W, 3)
-            Red, green, blue.
-        config : CrfConfig
-
-        Returns
-        -------
-        ndarray, float, (L, H, W), in [0, 1]
-            Sums to 1 over the labels.
-        """
-        ...
-
-
-def check_inputs(unary_LP: FloatArray, picture_HW3: ByteArray) -> None:
-    """Refuse what a backend would misread.
-
-    Raises
-    ------
-    DataError
-        The unary is not float32 or not (L, H * W), or the picture is not uint8 (H, W, 3).
-    """
-    if picture_HW3.dtype != np.uint8 or picture_HW3.ndim != 3 or picture_HW3.shape[2] != 3:
-        raise DataError(
-            f"DenseCRF needs a uint8 RGB picture (H, W, 3), got {picture_HW3.dtype} {picture_HW3.shape}; "
-            "decode it as RGB, in 0-255"
-        )
-    pixels = picture_HW3.shape[0] * picture_HW3.shape[1]
-    if unary_LP.dtype != np.float32 or unary_LP.ndim != 2 or unary_LP.shape[1] != pixels:
-        raise DataError(
-            f"DenseCRF needs a float32 unary (labels, {pixels}) for a picture of {picture_HW3.shape[:2]}, "
-            f"got {unary_LP.dtype} {unary_LP.shape}; build it with build_unary"
-        )
-
-
 def _import_backend() -> ModuleType:
     """Load pydensecrf's compiled module.
 
@@ -179,55 +129,60 @@ def crf_available() -> bool:
     return True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PyDenseCrf:
-    """DenseCRF by pydensecrf: permutohedral lattice, near-exact, about 0.2 s for 224 x 224.
+def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
+    """Mean-field inference in a fully connected CRF with a smoothness and an appearance kernel, by pydensecrf.
 
-    Attributes
+    Parameters
     ----------
-    channel_scale_RGB : (float, float, float)
-        Colour deviation of each channel, as a multiple of ``config.bilateral_rgb``.
+    unary_LP : ndarray, float32, (L, H * W)
+        Energies, from `build_unary`.
+    picture_HW3 : ndarray, uint8, (H, W, 3)
+        Red, green, blue.
+    config : CrfConfig
+
+    Returns
+    -------
+    ndarray, float32, (L, H, W), in [0, 1]
+        Marginals after ``config.iterations`` steps; they sum to 1 over the labels.
+
+    Raises
+    ------
+    MissingDependencyError
+        pydensecrf is not installed, or was built against another numpy.
+    DataError
+        The picture is not uint8 (H, W, 3).
 
     Notes
     -----
-    Deterministic, one thread, holds the GIL. Kernels are not trained (diagonal) and are normalised symmetrically.
-    With equal scales the exact kernel does not depend on the order of the channels; the lattice does, slightly.
+    Permutohedral lattice, near-exact, about 0.2 s for 224 x 224. Deterministic, one thread, holds the GIL. Kernels are
+    not trained (diagonal) and are normalised symmetrically. The exact kernel does not depend on the order of the
+    channels; the lattice does, slightly.
 
     References
     ----------
     Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials",
     NIPS 2011, arXiv 1210.5644.
     """
-
-    channel_scale_RGB: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def infer(self, unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
-        """See `DenseCrf`. Returns float32.
-
-        Raises
-        ------
-        MissingDependencyError
-            It is not installed, or was built against another numpy.
-        DataError
-            See `check_inputs`.
-        """
-        backend = _import_backend()
-        check_inputs(unary_LP, picture_HW3)
-        labels, (height, width) = unary_LP.shape[0], picture_HW3.shape[:2]
-        # Its sides are (width, height), its memory row-major: transposing anything here scrambles the picture.
-        crf = backend.DenseCRF2D(width, height, labels)
-        crf.setUnaryEnergy(np.ascontiguousarray(unary_LP))
-        shared = {"kernel": backend.DIAG_KERNEL, "normalization": backend.NORMALIZE_SYMMETRIC}
-        crf.addPairwiseGaussian(sxy=config.gaussian_xy_px, compat=config.gaussian_compat, **shared)
-        crf.addPairwiseBilateral(
-            sxy=config.bilateral_xy_px,
-            srgb=tuple(config.bilateral_rgb * scale for scale in self.channel_scale_RGB),
-            rgbim=np.ascontiguousarray(picture_HW3),  # a channel-flipped view has negative strides
-            compat=config.bilateral_compat,
-            **shared,
+    backend = _import_backend()
+    if picture_HW3.dtype != np.uint8 or picture_HW3.ndim != 3 or picture_HW3.shape[2] != 3:
+        raise DataError(
+            f"DenseCRF needs a uint8 RGB picture (H, W, 3), got {picture_HW3.dtype} {picture_HW3.shape}; "
+            "decode it as RGB, in 0-255"
         )
-        marginals = np.array(crf.inference(config.iterations), dtype=np.float32)
-        return marginals.reshape(labels, height, width)
+    height, width = picture_HW3.shape[:2]
+    # Its sides are (width, height), its memory row-major: transposing anything here scrambles the picture.
+    crf = backend.DenseCRF2D(width, height, len(unary_LP))
+    crf.setUnaryEnergy(np.ascontiguousarray(unary_LP))
+    shared = {"kernel": backend.DIAG_KERNEL, "normalization": backend.NORMALIZE_SYMMETRIC}
+    crf.addPairwiseGaussian(sxy=config.gaussian_xy_px, compat=config.gaussian_compat, **shared)
+    crf.addPairwiseBilateral(
+        sxy=config.bilateral_xy_px,
+        srgb=config.bilateral_rgb,
+        rgbim=np.ascontiguousarray(picture_HW3),  # a channel-flipped view has negative strides
+        compat=config.bilateral_compat,
+        **shared,
+    )
+    return np.array(crf.inference(config.iterations), dtype=np.float32).reshape(len(unary_LP), height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,15 +207,13 @@ class CrfInput:
     picture_HW3: ByteArray
 
 
-def refine_mask(start: CrfInput, config: CrfConfig, backend: DenseCrf | None = None) -> tuple[BoolArray, bool]:
+def refine_mask(start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool]:
     """DenseCRF on one mask, or the mask as it is where there is nothing to do or nothing to do it with.
 
     Parameters
     ----------
     start : CrfInput
     config : CrfConfig
-    backend : DenseCrf, optional
-        Default: `PyDenseCrf`.
 
     Returns
     -------
@@ -273,7 +226,7 @@ def refine_mask(start: CrfInput, config: CrfConfig, backend: DenseCrf | None = N
     Raises
     ------
     DataError
-        See `check_inputs` and `foreground_probability`.
+        See `infer` and `foreground_probability`.
 
     References
     ----------
@@ -281,27 +234,20 @@ def refine_mask(start: CrfInput, config: CrfConfig, backend: DenseCrf | None = N
     """
     if not config.enabled:
         return start.mask_HW, False
-    if backend is None:
-        if not crf_available():
-            _warn_missing()
-            return start.mask_HW, False
-        backend = PyDenseCrf()
+    if not crf_available():
+        _warn_missing()
+        return start.mask_HW, False
     square_hw = (config.size_px, config.size_px)
     small_HW = resize_mask(start.mask_HW, square_hw)
     if not small_HW.any() or small_HW.all():
         return start.mask_HW, False
     probability_HW = foreground_probability(start.map_HW, start.mask_HW, start.threshold, square_hw, config)
     picture_HW3 = np.ascontiguousarray(resize_picture(start.picture_HW3, square_hw))
-    marginals = backend.infer(build_unary(probability_HW), picture_HW3, config)
+    marginals = infer(build_unary(probability_HW), picture_HW3, config)
     return np.asarray(marginals[1] > marginals[0]), True
 
 
-_has_warned = False
-
-
+@cache
 def _warn_missing() -> None:
     """Say it once per process: a run over thousands of images must not drown its log."""
-    global _has_warned
-    if not _has_warned:
-        _has_warned = True
-        logger.warning("DenseCRF is not available: masks are left at the borders of the map; %s", CURE)
+    logger.warning("DenseCRF is not available: masks are left at the borders of the map; %s", CURE)

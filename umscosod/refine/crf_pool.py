@@ -1,29 +1,26 @@
 """DenseCRF over many images at once, in processes: it holds the GIL, so threads gain nothing.
 
 A worker reads jobs on its standard input and writes answers on its standard output. Its input ends when the pool closes
-it or when the parent process dies, however it dies; then the worker ends. Both ways travel frames: a length of 8 bytes,
-then arrays as ``.npz``.
+it or when the parent process dies, however it dies; then the worker ends. Both ways travel pickles, which no
+third party writes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import os
+import pickle  # between our own processes  # nosec B403
 import queue
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import IO, Any
+from typing import IO
 
 import cv2
-import numpy as np
 
 from umscosod.config import CrfConfig
 from umscosod.device import count_cores
@@ -33,42 +30,12 @@ from umscosod.types import BoolArray
 
 logger = logging.getLogger(__name__)
 
-Frame = dict[str, np.ndarray[Any, Any]]
-_LENGTH = struct.Struct("<Q")
+_ENDS = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # of the process at the other end; the last: amid a pickle
 
 
-def write_frame(stream: IO[bytes], **arrays: Any) -> None:
-    """Write arrays, numbers or texts as one frame.
-
-    Raises
-    ------
-    OSError
-        Nobody reads.
-    """
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    stream.write(_LENGTH.pack(content.tell()))
-    stream.write(content.getbuffer())
+def _send(stream: IO[bytes], content: object) -> None:
+    pickle.dump(content, stream, pickle.HIGHEST_PROTOCOL)
     stream.flush()
-
-
-def read_frame(stream: IO[bytes]) -> Frame | None:
-    """Read one frame; None where the stream ends before it does."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    content = stream.read(length)
-    if len(content) < length:
-        return None
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def write_job(stream: IO[bytes], start: CrfInput, config: CrfConfig) -> None:
-    """Ask for one `refine_mask`. Raises OSError where nobody reads."""
-    settings = json.dumps({"threshold": float(start.threshold), "config": asdict(config)})  # floats exactly, by repr
-    write_frame(stream, map=start.map_HW, mask=start.mask_HW, picture=start.picture_HW3, settings=settings)
 
 
 @contextlib.contextmanager
@@ -93,16 +60,11 @@ def _killed_at_end_of(descriptor: int) -> Iterator[None]:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
-def _answer(job: Frame) -> dict[str, Any]:
-    settings = json.loads(str(job["settings"]))
-    start = CrfInput(
-        map_HW=job["map"], mask_HW=job["mask"], threshold=settings["threshold"], picture_HW3=job["picture"]
-    )
+def _answer(start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool] | DataError:
     try:
-        mask_HW, did_run = refine_mask(start, CrfConfig(**settings["config"]))
+        return refine_mask(start, config)
     except DataError as error:  # the caller's error, to be raised there
-        return {"error": str(error)}
-    return {"mask": mask_HW, "did_run": did_run}
+        return error
 
 
 def main() -> None:
@@ -111,11 +73,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not pass for an answer
     cv2.setNumThreads(1)  # the workers as a whole already fill the cores
-    with contextlib.suppress(BrokenPipeError):  # the parent died meanwhile
-        while (job := read_frame(sys.stdin.buffer)) is not None:
+    with contextlib.suppress(*_ENDS):
+        while True:
+            start, config = pickle.load(sys.stdin.buffer)  # of the parent  # nosec B301
             with _killed_at_end_of(sys.stdin.fileno()):
-                answer = _answer(job)
-            write_frame(answers, **answer)
+                answer = _answer(start, config)
+            _send(answers, answer)
 
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -144,15 +107,14 @@ class _Worker:
         assert self.process.stdout is not None
         self._jobs, self._answers = self.process.stdin, self.process.stdout
 
-    def refine(self, start: CrfInput, config: CrfConfig) -> Frame:
+    def refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool] | DataError:
         """See `refine_mask`; raises _WorkerDiedError."""
         try:
-            write_job(self._jobs, start, config)
-            answer = read_frame(self._answers)
-        except BrokenPipeError:
-            answer = None
-        if answer is None:
-            raise _WorkerDiedError(_describe_end(self.process.wait()))
+            _send(self._jobs, (start, config))
+            answer: tuple[BoolArray, bool] | DataError = pickle.load(self._answers)  # of our worker  # nosec B301
+        except _ENDS:
+            code = self.process.wait()
+            raise _WorkerDiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}") from None
         return answer
 
     def close(self) -> None:
@@ -162,10 +124,6 @@ class _Worker:
             self._jobs.close()
         self._answers.close()
         self.process.wait()
-
-
-def _describe_end(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 class CrfPool:
@@ -189,12 +147,14 @@ class CrfPool:
                 except _WorkerDiedError as death:
                     if self._is_stopped:
                         raise
-                    worker, ended = self._replace(worker), str(death)
+                    worker.close()
+                    place, ended = self._workers.index(worker), str(death)
+                    self._workers[place] = worker = _Worker()
                     logger.warning("a DenseCRF worker died (%s): %s", ended, what)
                     continue
-                if "error" in answer:
-                    raise DataError(str(answer["error"]))
-                return answer["mask"], bool(answer["did_run"]), ""
+                if isinstance(answer, DataError):
+                    raise answer
+                return (*answer, "")
         finally:
             self._idle.put(worker)
         return start.mask_HW, False, f"DenseCRF died on it ({ended}): its border is that of its map"
@@ -204,12 +164,6 @@ class CrfPool:
         self._is_stopped = True
         for worker in self._workers:
             worker.close()
-
-    def _replace(self, dead: _Worker) -> _Worker:
-        dead.close()
-        fresh = _Worker()
-        self._workers[self._workers.index(dead)] = fresh
-        return fresh
 
 
 @contextlib.contextmanager

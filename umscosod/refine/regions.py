@@ -140,22 +140,6 @@ def group_prototype(
     return np.array([math.fsum(column) for column in np.stack(means, axis=1).tolist()]) / len(means)
 
 
-def _select(
-    similarity_K: FloatArray, area_K: npt.NDArray[np.int64], is_big_K: BoolArray, config: RefineConfig
-) -> BoolArray:
-    """Which regions stay, among those that are big enough."""
-    candidates = np.flatnonzero(is_big_K)
-    kept_K = np.zeros(len(area_K), dtype=np.bool_)
-    if candidates.size == 0:
-        return kept_K
-    # Highest similarity, then largest, then first in reading order (lexsort's last key leads).
-    best = candidates[np.lexsort((candidates, -area_K[candidates], -similarity_K[candidates]))[0]]
-    kept_K = is_big_K & (similarity_K > config.sim_th)
-    if config.keep_best:
-        kept_K[best] = True
-    return kept_K
-
-
 def filter_regions(
     mask_HW: BoolArray,
     tokens_PD: FloatArray,
@@ -211,7 +195,12 @@ def filter_regions(
     else:
         weights_KP = pool_regions(labels_HW, count, grid_hw)
         similarity_K = _cosines(_region_means(weights_KP, tokens_PD), prototype)
-        kept_K = _select(similarity_K, area_K, is_big_K, config)
+        kept_K = is_big_K & (similarity_K > config.sim_th)
+        if config.keep_best and is_big_K.any():
+            candidates = np.flatnonzero(is_big_K)
+            # Highest similarity, then largest, then first in reading order (lexsort's last key leads).
+            order = np.lexsort((candidates, -area_K[candidates], -similarity_K[candidates]))
+            kept_K[candidates[order[0]]] = True
     regions = tuple(
         Region(area_px=int(area), similarity=float(similarity), is_kept=bool(kept))
         for area, similarity, kept in zip(area_K, similarity_K, kept_K, strict=True)

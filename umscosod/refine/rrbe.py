@@ -6,7 +6,9 @@ Torch-free: numpy in, numpy out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -16,18 +18,217 @@ from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import CrfPool, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.threshold import adaptive_threshold, binarize, check_map, effective_threshold, mean_uncertainty
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
 logger = logging.getLogger(__name__)
-_warned: set[str] = set()
+
+EMPTY_SHARE = 0.95  # of max(M), from which pixels are kept where nothing reaches the threshold
 
 
+def check_map(map_HW: FloatArray, name: str = "map") -> None:
+    """Refuse what no threshold can be trusted on.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W)
+    name : str
+        How the message calls it, for example ``"map 3 of the group"``.
+
+    Raises
+    ------
+    DataError
+        Not 2-D, empty, not finite, or outside [0, 1].
+    """
+    if map_HW.ndim != 2 or map_HW.size == 0:
+        raise DataError(f"{name} must be 2-D with at least one pixel, got shape {map_HW.shape}")
+    low, high = float(map_HW.min()), float(map_HW.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = int(np.count_nonzero(~np.isfinite(map_HW)))
+        raise DataError(
+            f"{name} holds {bad} of {map_HW.size} values that are NaN or infinite; "
+            "the network or its input has overflowed: train again in float32 or from an earlier checkpoint"
+        )
+    if low < 0.0 or high > 1.0:
+        raise DataError(f"{name} must lie in [0, 1], got [{low:g}, {high:g}]; divide 8-bit maps by 255")
+
+
+def map_confidence(map_HW: FloatArray) -> float:
+    """Mean of the map over the pixels that reach its mean: how sure a map is of its own foreground.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+
+    Returns
+    -------
+    float
+        In [0, 1]. A constant map scores its constant, an all-zero map 0.
+
+    Raises
+    ------
+    DataError
+        See `check_map`.
+
+    Notes
+    -----
+    A pixel equal to the mean counts. Sums run in float64.
+
+    References
+    ----------
+    Paper, eq. 6 (conf).
+
+    Examples
+    --------
+    The mean is 0.5; two pixels reach it, with a mean of 0.9.
+
+    >>> round(map_confidence(np.array([[1.0, 0.8], [0.2, 0.0]])), 6)
+    0.9
+    """
+    check_map(map_HW)
+    values = map_HW.astype(np.float64, copy=False)
+    # Rounding may lift the mean of a constant map above its every pixel; the maximum always passes.
+    mean = min(float(values.mean()), float(values.max()))
+    return float(values[values >= mean].mean())
+
+
+def mean_uncertainty(maps: Iterable[FloatArray]) -> float:
+    """Mean lack of confidence over a set of maps: the centre b_bar of eq. 6.
+
+    Parameters
+    ----------
+    maps : iterable of ndarray, float, (H, W), in [0, 1]
+        Any sizes; read once, so a generator will do.
+
+    Returns
+    -------
+    float
+        b_bar = mean of 1 - conf, in [0, 1]; exactly the same for any order of the maps; 0 without any map.
+
+    Raises
+    ------
+    DataError
+        One that `check_map` refuses.
+
+    References
+    ----------
+    Paper, eq. 6 (mean of B_M over the training set).
+
+    Examples
+    --------
+    >>> round(mean_uncertainty([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
+    0.5
+    """
+    lacks = [1.0 - map_confidence(map_HW) for map_HW in maps]
+    return math.fsum(lacks) / len(lacks) if lacks else 0.0
+
+
+def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -> float:
+    """Threshold of one map: raised where the map is less confident than usual, lowered where more.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+    b_bar : float
+        From `mean_uncertainty`.
+    config : RefineConfig
+        Reads adaptive, th0, alpha_c and th_clamp.
+
+    Returns
+    -------
+    float
+        th0 + alpha_c ((1 - conf) - b_bar), clamped to th_clamp; plain th0 where ``adaptive`` is off.
+
+    Raises
+    ------
+    DataError
+        See `check_map`.
+
+    References
+    ----------
+    Paper, eq. 6. The clamp is ours: unclamped the threshold can exceed 1.
+
+    Examples
+    --------
+    conf is 0.9, so the map lacks 0.1, which is 0.2 less than usual.
+
+    >>> round(adaptive_threshold(np.array([[1.0, 0.8], [0.2, 0.0]]), 0.3, RefineConfig(alpha_c=1.0)), 6)
+    0.3
+    """
+    if not config.adaptive:
+        return config.th0
+    low, high = config.th_clamp
+    threshold = config.th0 + config.alpha_c * ((1.0 - map_confidence(map_HW)) - b_bar)
+    return min(max(threshold, low), high)
+
+
+def binarize(map_HW: FloatArray, threshold: float, config: RefineConfig) -> BoolArray:
+    """Foreground of a map, with a rule for maps that nowhere reach the threshold.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+    threshold : float
+        A pixel equal to it is foreground.
+    config : RefineConfig
+        Reads empty_floor.
+
+    Returns
+    -------
+    ndarray, bool, (H, W)
+        M >= threshold. Where that is empty: M >= `EMPTY_SHARE` * max(M) if max(M) > empty_floor, else all false.
+
+    Raises
+    ------
+    DataError
+        See `check_map`.
+
+    References
+    ----------
+    Paper, eq. 6 (G_i). The rule for empty masks is ours.
+
+    Examples
+    --------
+    >>> binarize(np.array([[0.40, 0.39, 0.10]]), 0.5, RefineConfig()).tolist()
+    [[True, True, False]]
+    """
+    check_map(map_HW)
+    # float64 on both sides: numpy would otherwise round the threshold to the map's precision first.
+    values = map_HW.astype(np.float64, copy=False)
+    mask_HW: BoolArray = values >= threshold
+    peak = float(values.max())
+    if not mask_HW.any() and peak > config.empty_floor:
+        mask_HW = values >= EMPTY_SHARE * peak
+    return mask_HW
+
+
+def effective_threshold(map_HW: FloatArray, mask_HW: BoolArray, threshold: float) -> float:
+    """Level that separates a map's mask from the rest: lower than the threshold where the rule for empty masks held.
+
+    Parameters
+    ----------
+    map_HW : ndarray, float, (H, W), in [0, 1]
+    mask_HW : ndarray, bool, (H, W)
+        From `binarize` with the same threshold, before regions are dropped.
+    threshold : float
+
+    Returns
+    -------
+    float
+        The threshold where the map reaches it, or where the mask is empty; else the smallest value inside the mask.
+
+    Examples
+    --------
+    >>> map_HW = np.array([[0.40, 0.39, 0.10]])
+    >>> effective_threshold(map_HW, binarize(map_HW, 0.5, RefineConfig()), 0.5)
+    0.39
+    """
+    return min(threshold, float(map_HW[mask_HW].min())) if mask_HW.any() else threshold
+
+
+@cache
 def _warn_once(message: str) -> None:
     """A run over thousands of groups must not drown its log."""
-    if message not in _warned:
-        _warned.add(message)
-        logger.warning("%s", message)
+    logger.warning("%s", message)
 
 
 def _check_group(

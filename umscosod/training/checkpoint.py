@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,13 +68,6 @@ class CheckpointMeta:
     schema: int = SCHEMA
 
 
-class _Field(NamedTuple):
-    """Of the file: what its value must be, in words and as a test."""
-
-    wanted: str
-    holds: Callable[[Any], bool]
-
-
 def _is_count(value: object, low: int = 0, high: int = _MAX_COUNT) -> bool:
     return type(value) is int and low <= value <= high
 
@@ -92,59 +85,28 @@ def _depth(value: object) -> int:
     return depth
 
 
-_FIELDS = {
-    "config": _Field(
+# Of the file: what each value must be, in words and as a test.
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "config": (
         f"settings by name, at most {_MAX_DEPTH} levels deep",
         lambda value: isinstance(value, dict) and _depth(value) <= _MAX_DEPTH,
     ),
-    "backbone_ids": _Field("two texts", lambda value: _is_pair(value) and all(isinstance(item, str) for item in value)),
-    "dims": _Field(
+    "backbone_ids": ("two texts", lambda value: _is_pair(value) and all(isinstance(item, str) for item in value)),
+    "dims": (
         f"two whole numbers from 1 to {_MAX_WIDTH}",
         lambda value: _is_pair(value) and all(_is_count(item, 1, _MAX_WIDTH) for item in value),
     ),
-    "fingerprint": _Field("text", lambda value: isinstance(value, str)),
-    "step": _Field("a whole number >= 0", _is_count),
-    "epoch": _Field("a whole number >= 0", _is_count),
-    "calibration": _Field(
+    "fingerprint": ("text", lambda value: isinstance(value, str)),
+    "calibration": (
         "numbers from 0 to 1 by name",
         lambda value: isinstance(value, dict) and all(_is_share(item) for item in value.values()),
     ),
-    "schema": _Field("a whole number >= 0", _is_count),
+    **dict.fromkeys(("step", "epoch", "schema"), ("a whole number >= 0", _is_count)),
 }
 
 
 def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2
-
-
-def read_meta(file: Path) -> CheckpointMeta:
-    """Read and check a ``meta.json``.
-
-    Raises
-    ------
-    CheckpointError
-        It is damaged, a field is missing or of another kind than it must be, or another version wrote it.
-    """
-    content = read_part(file)
-    cure = "use an earlier checkpoint or train anew"
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} is damaged: it holds {shorten(content)} where fields by name belong; {cure}")
-    if _is_count(content.get("schema")) and content["schema"] != SCHEMA:
-        raise CheckpointError(
-            f"{file} has schema {content['schema']}, this version reads {SCHEMA}; install the version that wrote it"
-        )
-    missing = sorted(_FIELDS.keys() - content.keys() - {"calibration"})
-    unknown = sorted(content.keys() - _FIELDS.keys())
-    if missing or unknown:
-        what = f"{missing[0]} is missing" if missing else f"{shorten(unknown[0])} is no field of it"
-        raise CheckpointError(f"{file} is damaged: {what}; {cure}")
-    for name, value in content.items():
-        if not _FIELDS[name].holds(value):
-            raise CheckpointError(
-                f"{file} is damaged: {name} must be {_FIELDS[name].wanted}, got {shorten(value)}; {cure}"
-            )
-    pairs = {key: tuple(content[key]) for key in ("backbone_ids", "dims")}
-    return CheckpointMeta(**{**content, **pairs})
 
 
 def read_part(file: Path) -> Any:
@@ -311,9 +273,29 @@ def load_meta(path: Path) -> CheckpointMeta:
     Raises
     ------
     CheckpointError
-        There is no checkpoint, its ``meta.json`` is damaged, or another version wrote it; field and value are named.
+        There is no checkpoint, its ``meta.json`` is damaged, a field is missing or of another kind than it must be, or
+        another version wrote it; field and value are named.
     """
-    return read_meta(find_checkpoint(path) / META_FILE)
+    file = find_checkpoint(path) / META_FILE
+    content = read_part(file)
+    cure = "use an earlier checkpoint or train anew"
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is damaged: it holds {shorten(content)} where fields by name belong; {cure}")
+    if _is_count(content.get("schema")) and content["schema"] != SCHEMA:
+        raise CheckpointError(
+            f"{file} has schema {content['schema']}, this version reads {SCHEMA}; install the version that wrote it"
+        )
+    missing = sorted(_FIELDS.keys() - content.keys() - {"calibration"})
+    unknown = sorted(content.keys() - _FIELDS.keys())
+    if missing or unknown:
+        what = f"{missing[0]} is missing" if missing else f"{shorten(unknown[0])} is no field of it"
+        raise CheckpointError(f"{file} is damaged: {what}; {cure}")
+    for name, value in content.items():
+        wanted, holds = _FIELDS[name]
+        if not holds(value):
+            raise CheckpointError(f"{file} is damaged: {name} must be {wanted}, got {shorten(value)}; {cure}")
+    pairs = {key: tuple(content[key]) for key in ("backbone_ids", "dims")}
+    return CheckpointMeta(**{**content, **pairs})
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

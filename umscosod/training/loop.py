@@ -11,23 +11,35 @@ import dataclasses
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from umscosod.config import PipelineConfig
+from umscosod.config.io import iter_differences
+from umscosod.data.files import open_atomic
 from umscosod.device import autocast, deterministic_kernels, resolve_device
-from umscosod.errors import Cancelled, DataError, UmscosodError
+from umscosod.errors import Cancelled, CheckpointError, DataError, UmscosodError, shorten
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.training.checkpoint import CheckpointMeta, find_checkpoint, load_meta, save_checkpoint
-from umscosod.training.resume import METRICS_FILE, resume_training
+from umscosod.training.checkpoint import (
+    META_FILE,
+    STATE_FILE,
+    CheckpointMeta,
+    find_checkpoint,
+    load_meta,
+    load_network_weights,
+    load_state,
+    remove_leftovers,
+    save_checkpoint,
+)
 from umscosod.training.sampler import (
     build_targets,
     compute_fingerprint,
@@ -76,6 +88,9 @@ class Teacher:
             own.copy_(buffer)
 
 
+METRICS_FILE = "metrics.jsonl"
+# What a resumed run may change: how long it goes on and how often it saves decide nothing about the steps done.
+_FREE_TO_CHANGE = frozenset({"train.epochs", "train.checkpoint_every", "train.keep_checkpoints"})
 KEEP_CHECKPOINTS = 2  # the latest, on disk: one more than the one that is resumed from, should that be damaged
 
 
@@ -108,9 +123,8 @@ def train_network(
     progress: ProgressFn = ignore_progress,
     *,
     groups: Sequence[ImageGroup] | None = None,
-    resume: Literal["auto", "never", "must"] = "auto",
 ) -> TrainedNetwork:
-    """Train the network on the pseudo-labels of a collection (eq. 9, 10).
+    """Train the network on the pseudo-labels of a collection (eq. 9, 10), or resume the run that `run_dir` holds.
 
     Parameters
     ----------
@@ -127,8 +141,6 @@ def train_network(
         run is saved where it stands and the exception goes on; resuming continues from that very step.
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
-    resume : {"auto", "never", "must"}
-        Resume the run in `run_dir` if there is one; start anew and delete it; or insist that there is one.
 
     Returns
     -------
@@ -137,7 +149,7 @@ def train_network(
     Raises
     ------
     CheckpointError
-        The run in `run_dir` was made with other settings, data or backbones; or there is none to resume.
+        The run in `run_dir` was made with other settings, data or backbones.
     DataError
         Nothing to train on, or streams that do not fit each other.
     UmscosodError
@@ -154,7 +166,7 @@ def train_network(
 
     with deterministic_kernels(device):
         teacher = Teacher(model, config.train.ema_decay)
-        resumed = step = resume_training(run_dir, meta, model, teacher.model, optimizer, resume)
+        resumed = step = _resume(run_dir, meta, model, teacher.model, optimizer)
         total = len(order) * config.train.epochs
         model.train()
         checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
@@ -164,7 +176,10 @@ def train_network(
                 index = order[at.group]
                 chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
                 seen = features[index]
-                _check_same_images(seen.group, groups[index])
+                if seen.group.images != groups[index].images:
+                    raise DataError(
+                        f"group {groups[index].name!r}: its features hold other images than the list of groups says"
+                    )
                 loss = _train_step(model, optimizer, seen.take(chosen), labels, config, device)
                 step += 1
                 teacher.follow(model, step)
@@ -181,11 +196,6 @@ def train_network(
     return TrainedNetwork(
         model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
     )
-
-
-def _check_same_images(seen: ImageGroup, listed: ImageGroup) -> None:
-    if seen.images != listed.images:
-        raise DataError(f"group {listed.name!r}: its features hold other images than the list of groups says")
 
 
 def _train_step(
@@ -206,7 +216,7 @@ def _train_step(
         return torch.from_numpy(array).to(device=device, dtype=dtype)
 
     with autocast(device):
-        output = model(
+        logits = model(
             tensor(features.first.tokens_NPD),
             tensor(features.second.tokens_NPD),
             tensor(features.saliency_NP),
@@ -216,7 +226,7 @@ def _train_step(
             tensor(features.pictures_NHW3, torch.uint8) if config.network.decoder.picture else None,
         )
     loss = compute_loss(
-        output.logits,
+        logits,
         target_NHW.to(device),
         torch.tensor([image_weight(label, config.train.label_weights) for label in targets], device=device),
         label_smoothing=config.train.label_smoothing,
@@ -233,11 +243,10 @@ def _train_step(
 
 
 def _describe_run(sample: GroupFeatures, config: PipelineConfig, fingerprint: str) -> CheckpointMeta:
-    streams = (sample.first, sample.second)
     return CheckpointMeta(
         config=json.loads(json.dumps(dataclasses.asdict(config))),
-        backbone_ids=(streams[0].backbone_id, streams[1].backbone_id),
-        dims=(streams[0].tokens_NPD.shape[2], streams[1].tokens_NPD.shape[2]),
+        backbone_ids=(sample.first.backbone_id, sample.second.backbone_id),
+        dims=(sample.first.tokens_NPD.shape[2], sample.second.tokens_NPD.shape[2]),
         fingerprint=fingerprint,
         step=0,
         epoch=0,
@@ -261,3 +270,129 @@ def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:
     row = {"step": step, "epoch": epoch, "loss": loss.total.item(), "bce": loss.bce.item(), "iou": loss.iou.item()}
     log.write(json.dumps(row) + "\n")
     log.flush()
+
+
+# Taking up a run that was killed: only the same run, from its last whole checkpoint.
+
+
+def _resume(
+    run_dir: Path,
+    meta: CheckpointMeta,
+    model: UmsNetwork,
+    teacher: UmsNetwork,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Restore the last checkpoint, or clear the ground for a new run.
+
+    Parameters
+    ----------
+    run_dir : Path
+    meta : CheckpointMeta
+        Of the run that asks.
+    model, teacher, optimizer
+        Get the checkpoint's weights and state. A checkpoint's model is the teacher; where that is not the network
+        itself, the network's weights are part of the state.
+
+    Returns
+    -------
+    int
+        Steps done.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint was made with other settings, data or backbones, or is damaged.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(run_dir / "checkpoints")
+    metrics = run_dir / METRICS_FILE
+    try:
+        checkpoint = find_checkpoint(run_dir / "checkpoints")
+    except CheckpointError:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        metrics.unlink(missing_ok=True)
+        return 0
+    saved = load_meta(checkpoint)
+    _check_same_run(saved, meta, checkpoint)
+    load_network_weights(teacher, checkpoint)
+    try:
+        _restore(load_state(checkpoint), saved.step, model, teacher, optimizer)
+    except _ForeignStateError as error:
+        raise CheckpointError(
+            f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use the one "
+            "before"
+        ) from None
+    if metrics.is_file():  # the rows after that step will come again; a torn last row is among them
+        rows = metrics.read_text(encoding="utf-8").splitlines(keepends=True)[: saved.step]
+        with open_atomic(metrics) as stream:
+            stream.write("".join(rows).encode())
+    logger.info("training resumes from %s", checkpoint)
+    return saved.step
+
+
+class _ForeignStateError(Exception):
+    """A state is whole, but of something else; says what is wrong."""
+
+
+def _restore(
+    state: dict[str, Any], step: int, model: UmsNetwork, teacher: UmsNetwork, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a state back, once all of it is known to fit."""
+    wanted = {"optimizer", "step"} | ({"network"} if teacher is not model else set())
+    if missing := sorted(wanted - state.keys()):
+        raise _ForeignStateError(f"{missing[0]} is missing")
+    if type(state["step"]) is not int or state["step"] != step:
+        raise _ForeignStateError(f"step is {shorten(state['step'])}, {META_FILE} says {step}")
+    moments = _check_optimizer(state["optimizer"], optimizer)
+    if teacher is not model:
+        _check_tensors("network", state["network"], model.state_dict())
+        model.load_state_dict(state["network"])
+    # Its own step size and betas stay: they are settings, which `_check_same_run` has compared.
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_optimizer(saved: object, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Adam's moments, one set for each parameter that had a gradient."""
+    moments = saved.get("state") if isinstance(saved, dict) else None
+    if not isinstance(moments, dict) or not moments:
+        raise _ForeignStateError("optimizer has no state")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, held in moments.items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            raise _ForeignStateError(f"optimizer: there is no parameter {shorten(index)}")
+        like = {"step": torch.tensor(0.0), "exp_avg": parameters[index], "exp_avg_sq": parameters[index]}
+        _check_tensors(f"optimizer: parameter {index}", held, like)
+    return moments
+
+
+def _check_tensors(what: str, found: object, expected: Mapping[str, Tensor]) -> None:
+    if not isinstance(found, dict) or found.keys() != expected.keys():
+        names = sorted(map(str, found)) if isinstance(found, dict) else found
+        raise _ForeignStateError(f"{what} holds {shorten(names)}, expected {shorten(sorted(expected))}")
+    for name, wanted in expected.items():
+        held = found[name]
+        if not isinstance(held, Tensor) or (held.shape, held.dtype) != (wanted.shape, wanted.dtype):
+            got = f"{tuple(held.shape)} {held.dtype}" if isinstance(held, Tensor) else shorten(held)
+            raise _ForeignStateError(f"{what}: {name} is {got}, expected {tuple(wanted.shape)} {wanted.dtype}")
+        if held.is_floating_point() and not torch.isfinite(held).all():
+            raise _ForeignStateError(f"{what}: {name} holds NaN or infinity")
+
+
+def _check_same_run(saved: CheckpointMeta, now: CheckpointMeta, checkpoint: Path) -> None:
+    """Refuse to resume a run with other settings: the result would be neither run's."""
+
+    def facts(meta: CheckpointMeta) -> dict[str, Any]:
+        settings = {name: meta.config.get(name) for name in ("seed", "network", "train")}
+        streams = {"first backbone": meta.backbone_ids[0], "second backbone": meta.backbone_ids[1]}
+        return {"config": settings, **streams, "images and pseudo-labels": meta.fingerprint[:12]}
+
+    lines = [
+        f"  {name.removeprefix('config.')}: {shorten(then)} then, {shorten(today)} now"
+        for name, then, today in iter_differences(facts(saved), facts(now))
+        if name.removeprefix("config.") not in _FREE_TO_CHANGE
+    ]
+    if lines:
+        raise CheckpointError(
+            f"cannot resume {checkpoint}, it was made with other settings:\n" + "\n".join(lines) + "\n"
+            "Restore them, choose another output folder, or start anew (--overwrite)."
+        )

@@ -108,14 +108,6 @@ def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -
     return label.confidence
 
 
-def list_usable(
-    group: ImageGroup, labels: Mapping[str, PseudoLabel], label_weights: str = "confidence"
-) -> tuple[int, ...]:
-    """Indices of the images of a group that have a label of positive weight."""
-    weights = (image_weight(labels.get(image.id), label_weights) for image in group.images)
-    return tuple(index for index, weight in enumerate(weights) if weight > 0)
-
-
 def select_groups(
     groups: Sequence[ImageGroup], labels: Mapping[str, PseudoLabel], label_weights: str = "confidence"
 ) -> dict[int, tuple[int, ...]]:
@@ -126,15 +118,17 @@ def select_groups(
     DataError
         No image of any group has a label of positive weight.
     """
-    usable = {index: list_usable(group, labels, label_weights) for index, group in enumerate(groups)}
-    kept = {index: images for index, images in usable.items() if images}
+    kept: dict[int, tuple[int, ...]] = {}
+    for index, group in enumerate(groups):
+        weights = [image_weight(labels.get(image.id), label_weights) for image in group.images]
+        if usable := tuple(at for at, weight in enumerate(weights) if weight > 0):
+            kept[index] = usable
     if not kept:
         raise DataError(
             f"none of the {sum(len(group.images) for group in groups)} images in {len(groups)} groups has a "
             "pseudo-label to train on; look at the pseudo-labels: each needs the path of its image and .png"
         )
-    dropped = len(groups) - len(kept)
-    if dropped:
+    if dropped := len(groups) - len(kept):
         logger.warning("%d of %d groups have no usable pseudo-label and are not trained on", dropped, len(groups))
     return kept
 

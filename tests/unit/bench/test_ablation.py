@@ -18,9 +18,7 @@ from umscosod.bench.ablation import (
     LABELS,
     MODULES,
     AblationReport,
-    Spread,
     Study,
-    Variant,
     format_ablation,
     run_ablation,
     save_ablation,
@@ -141,7 +139,7 @@ def test_rows_are_jobs_with_their_settings_and_scores_those_of_evaluate(
     done: tuple[AblationReport, str], data: Path, config: PipelineConfig
 ) -> None:
     report, _ = done
-    assert report.exit_code == 0
+    assert report.bench.exit_code == 0
     for study in report.studies:
         for entry in study.entries(config.seed, 2):
             folder = report.bench.out / "tiny" / entry.name
@@ -208,10 +206,7 @@ def made_up(cells: dict[tuple[str, str], float | None]) -> BenchReport:
 
 
 def test_mean_and_deviation_by_hand() -> None:
-    assert Spread(values=(0.2, 0.3, 0.4)).mean == pytest.approx(0.3)
-    assert Spread(values=(0.2, 0.3, 0.4)).deviation == pytest.approx(0.1)
-    assert Spread(values=(0.2,)).deviation is None
-    rows = tuple(Variant(name=name, title=name.upper()) for name in ("x", "y"))
+    rows = tuple(Entry(name=name, title=name.upper()) for name in ("x", "y"))
     study = Study(name="s", title="S", variants=rows, is_trained=True)
     bench = made_up(
         {
@@ -220,19 +215,12 @@ def test_mean_and_deviation_by_hand() -> None:
         }
     )  # fmt: skip
     report = AblationReport(bench=bench, config=PipelineConfig(seed=1), studies=(study,), n_seeds=2)
-    over_both, in_a = report.spread(study, rows[0], "iou"), report.spread(study, rows[0], "iou", dataset="a")
-    assert over_both is not None
-    assert in_a is not None
-    assert over_both.values == pytest.approx((0.4, 0.5))  # a mean over data sets for each seed
-    assert over_both.deviation == pytest.approx(0.5**0.5 * 0.1)
-    assert in_a.mean == pytest.approx(0.3)
-    assert in_a.deviation == pytest.approx(2**0.5 * 0.1)
-    maps = report.spread(study, rows[0], "s", of_maps=True)
-    assert maps is not None
-    assert maps.mean == pytest.approx(0.225)
-    assert report.spread(study, rows[1], "iou") is None  # one job failed
-    assert report.spread(study, rows[1], "iou", dataset="b") is None
-    assert report.exit_code == 1
+    assert report.figures(study, rows[0], "iou") == pytest.approx((0.4, 0.5))  # a mean over data sets for each seed
+    assert report.figures(study, rows[0], "iou", "a") == pytest.approx((0.2, 0.4))
+    assert report.mean_of_maps(study, rows[0], "s", None) == pytest.approx(0.225)
+    assert report.figures(study, rows[1], "iou") == ()  # one job failed
+    assert report.figures(study, rows[1], "iou", "b") == ()
+    assert report.bench.exit_code == 1
     text = format_ablation(report)
     lines = text.split("### Mean of 2 data sets, final masks")[1].splitlines()
     assert next(line for line in lines if line.startswith("| X ")).count("0.450 ± 0.071") == 5

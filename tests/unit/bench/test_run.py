@@ -69,7 +69,7 @@ def test_scores_are_those_of_evaluate(done: tuple[BenchReport, str], data: Path)
             assert cell.seconds is not None
             assert cell.seconds > 0
     figures = [report.cell(name, "pseudo").figure("iou") for name in report.datasets]
-    assert report.mean("pseudo", "iou") == pytest.approx(np.mean(figures))
+    assert report.figure("pseudo", "iou") == pytest.approx(np.mean(figures))
     assert report.exit_code == 0
 
 
@@ -83,7 +83,7 @@ def test_the_tables_hold_the_figures(done: tuple[BenchReport, str]) -> None:
     assert cell is not None
     assert re.findall(r"\d\.\d+", row)[:2] == [f"{cell.dataset.mae:.3f}", f"{cell.dataset.s:.3f}"]
     stored = json.loads((report.out / "bench.json").read_bytes())
-    assert stored["mean"]["attention"]["iou"] == report.mean("attention", "iou")
+    assert stored["mean"]["attention"]["iou"] == report.figure("attention", "iou")
     assert len(stored["cells"]) == 6
 
 
@@ -160,7 +160,7 @@ def test_one_bad_method_or_data_set_ends_nothing_else(
     assert "no folder of maps" in report.cell("one", "nowhere").error
     assert "not a benchmark layout" in report.cell("empty", "attention").error
     assert report.cell("missing", "attention").error
-    assert report.mean("attention", "iou") is None
+    assert report.figure("attention", "iou") is None
     assert report.exit_code == 1
     text = save_bench(report, shown=2)
     assert "## Not scored" in text

@@ -9,7 +9,6 @@ from tests.unit.confidence.toys import make_evidence
 from umscosod.confidence.cues import GroupEvidence, Stream
 from umscosod.confidence.judge import MIXED, UNLIKE, judge_evidence
 from umscosod.config import ConfidenceConfig
-from umscosod.errors import DataError
 
 CONFIG = ConfidenceConfig()
 SAME, MIX = [0] * 10, list(range(10))
@@ -102,9 +101,3 @@ def test_reasons_are_told_where_confidence_is_low_only() -> None:
     assert judged.masks[0].confidence < min(one.confidence for one in judged.masks[1:])
     for one in judged.masks:
         assert bool(one.reason) == (one.confidence < CONFIG.low or one.is_unlike)
-
-
-def test_masks_and_pictures_must_be_of_one_size() -> None:
-    evidence = make_evidence(SAME)
-    with pytest.raises(DataError, match="at one size"):
-        replace(evidence, masks_NHW=evidence.masks_NHW[:, ::2])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from umscosod.confidence.cues import GroupEvidence, Stream, patch_share, principal_tokens
+from umscosod.confidence.cues import GroupEvidence, Stream, principal_tokens
+from umscosod.data.resize import mask_share
 from umscosod.types import BoolArray
 
 GRID, PIXELS = 8, 64
@@ -23,7 +24,7 @@ def make_mask(at: int) -> BoolArray:
 def make_streams(objects: Sequence[int], noise: float = 0.3, seed: int = 0) -> tuple[Stream, Stream]:
     """Tokens of two backbones: `objects` says which thing each image shows; backgrounds vary."""
     rng = np.random.default_rng(seed)
-    share_NP = np.stack([patch_share(make_mask(at), (GRID, GRID)) for at in range(len(objects))])
+    share_NP = np.stack([mask_share(make_mask(at), (GRID, GRID)).ravel() for at in range(len(objects))])
     streams = []
     for width in (24, 20):
         things = rng.normal(size=(max(objects) + 1, width)) * 1.5

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umscosod.data.resize import resize_aligned, resize_centred, resize_mask, resize_picture, resize_saved
+from umscosod.data.resize import mask_share, resize_aligned, resize_centred, resize_mask, resize_picture, resize_saved
 from umscosod.errors import DataError
 
 
@@ -126,3 +126,20 @@ def test_pictures_stay_uint8_and_keep_their_channels() -> None:
         assert out.dtype == np.uint8
         assert out.shape == (*size_hw, 3)
         assert (out == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("size_hw", [(28, 28), (57, 40), (120, 333)])
+def test_a_grid_gets_the_share_that_a_mask_covers(size_hw):
+    mask = np.random.default_rng(1).random(size_hw) < 0.3
+    share = mask_share(mask, (28, 28))
+    assert share.shape == (28, 28)
+    assert share.mean() == pytest.approx(mask.mean(), abs=1e-6)
+    assert mask_share(np.ones(size_hw, dtype=bool), (28, 28)).min() == 1.0
+
+
+def test_one_pixel_of_a_large_mask_does_not_vanish_on_a_grid():
+    mask = np.zeros((560, 560), dtype=bool)
+    mask[25, 41] = True
+    share = mask_share(mask, (28, 28))
+    assert share[1, 2] == pytest.approx(1 / 400)
+    assert np.count_nonzero(share) == 1

@@ -128,11 +128,6 @@ def test_a_wrong_request_is_refused_before_anything_is_written(tmp_path, changes
     assert not (tmp_path / "out").exists()
 
 
-def test_scenes_of_an_unknown_group_are_refused():
-    with pytest.raises(ConfigError, match="'dog' cannot be made"):
-        scenes_of("dog", 0)
-
-
 def test_main_says_where_it_wrote(tmp_path, capsys):
     made = main(tmp_path, seed=1)
     said = capsys.readouterr().out

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from umscosod.demo.compose import Layer, backdrop, blend, expose, lay
-from umscosod.demo.cutouts import BACKDROPS, Cutout, cutout
+from umscosod.demo.cutouts import BACKDROPS, Cutout, Placing, cutout
 
 
 def square(**changes) -> Cutout:
-    fields = {
-        "name": "square",
-        "picture_HW3": np.full((40, 40, 3), 200, np.uint8),
-        "alpha_HW": np.full((40, 40), 255, np.uint8),
-        "anchor": "free",
-        "turn_deg": 0.0,
-        "quarters": (0,),
-        "share": (0.1, 0.2),
-    }
-    return Cutout(**(fields | changes))
+    placing = Placing(source="square.png", turn_deg=0.0, share=(0.1, 0.2))
+    return Cutout(
+        placing=replace(placing, **changes),
+        picture_HW3=np.full((40, 40, 3), 200, np.uint8),
+        alpha_HW=np.full((40, 40), 255, np.uint8),
+    )
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5])

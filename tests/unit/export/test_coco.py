@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from pycocotools.coco import COCO
 
 from tests.unit.export.masks import MASKS, write_items
 from umscosod.errors import ConfigError
-from umscosod.export.coco import export_coco
+from umscosod.export.formats import export_items
+
+export_coco = partial(export_items, form="coco")
 
 
 def load(path: Path) -> dict[str, Any]:

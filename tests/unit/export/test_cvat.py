@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 from tests.unit.export.masks import MASKS, write_items
-from umscosod.export.cvat import encode_runs, export_cvat
+from umscosod.export.cvat import encode_runs
+from umscosod.export.formats import export_items
 from umscosod.types import BoolArray
+
+export_cvat = partial(export_items, form="cvat")
 
 # the mask in the description of the format (docs.cvat.ai, XML annotation format), 13 x 15 pixels
 DOCUMENTED = [3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3]

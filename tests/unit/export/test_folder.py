@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from tests.unit.export.masks import MASKS, write_items
 from umscosod.data.folders import iter_images
 from umscosod.errors import DataError
-from umscosod.export.folder import export_png, open_export
-from umscosod.export.items import Counts
-from umscosod.export.yolo import export_yolo
+from umscosod.export.folder import open_export
+from umscosod.export.formats import export_items
+
+export_png = partial(export_items, form="png")
+export_yolo = partial(export_items, form="yolo")
 
 
 def names(folder: Path) -> list[str]:
@@ -85,7 +88,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     before = names(out)
 
     def fail() -> None:
-        with open_export(out, "png", Counts(), overwrite=True) as folder:
+        with open_export(out, "png", overwrite=True) as folder:
             folder.add("new.png").write_bytes(b"half")
             raise RuntimeError("disk pulled out")
 
@@ -121,7 +124,7 @@ def test_an_export_killed_while_it_moved_can_be_replaced(tmp_path: Path, monkeyp
 
 
 def test_names_stay_inside_and_are_given_once(tmp_path: Path) -> None:
-    with open_export(tmp_path / "out", "png", Counts(), overwrite=False) as folder:
+    with open_export(tmp_path / "out", "png", overwrite=False) as folder:
         folder.add("a.png").write_bytes(b"")
         with pytest.raises(DataError, match="already"):
             folder.add("a.png")

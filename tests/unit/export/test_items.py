@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ from PIL import Image
 
 from tests.unit.export.masks import MASKS, write_items
 from umscosod.errors import DataError
-from umscosod.export.folder import export_png
+from umscosod.export.formats import export_items
 from umscosod.export.items import Counts, ExportItem, ExportReport, iter_masks
 from umscosod.export.png import write_mask
+
+export_png = partial(export_items, form="png")
 
 
 def turn(path: Path, orientation: int) -> None:
@@ -74,12 +78,13 @@ def test_masks_are_written_as_they_are_read(tmp_path: Path) -> None:
     items = write_items(tmp_path)
     seen: list[int] = []
 
-    def one_by_one() -> object:
-        for item in items:
-            seen.append(len(list((tmp_path / "out").rglob("*.png"))))
-            yield item
+    class OneByOne(list[ExportItem]):
+        def __iter__(self) -> Iterator[ExportItem]:
+            for item in items:
+                seen.append(len(list((tmp_path / "out").rglob("*.png"))))
+                yield item
 
-    export_png(one_by_one(), tmp_path / "out")  # type: ignore[arg-type]
+    export_png(OneByOne(items), tmp_path / "out")
     assert seen == [0, 1, 2, 3, 4]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from umscosod.data.masks import read_mask
 from umscosod.errors import DataError
-from umscosod.export.png import map_to_bytes, read_map, read_mask, write_map, write_mask
+from umscosod.export.png import map_to_bytes, read_map, write_map, write_mask
 
 
 def test_mask_round_trip(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.unit.export.masks import MASKS
-from umscosod.errors import DataError
 from umscosod.export.polygons import Points, compute_polygons
 from umscosod.types import BoolArray
 
@@ -50,8 +49,3 @@ def test_a_hole_is_joined_by_a_seam_and_an_island_is_a_polygon_of_its_own() -> N
     ring[3, 3] = True
     polygons, n_dropped = compute_polygons(ring)
     assert (len(polygons), n_dropped) == (1, 1)  # one pixel is no polygon
-
-
-def test_other_arrays_are_refused() -> None:
-    with pytest.raises(DataError, match="boolean"):
-        compute_polygons(np.zeros((3, 3), np.uint8))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,9 +11,11 @@ import pytest
 import yaml
 
 from tests.unit.export.masks import MASKS, write_items
+from umscosod.export.formats import export_items
 from umscosod.export.items import ExportItem
-from umscosod.export.yolo import export_yolo
 from umscosod.types import BoolArray
+
+export_yolo = partial(export_items, form="yolo")
 
 
 def draw(label: Path, size_hw: tuple[int, ...]) -> BoolArray:

@@ -22,7 +22,6 @@ def shrink(spec: VitSpec) -> VitSpec:
     return replace(
         spec,
         dim=dim,
-        heads=heads,
         native_px=4 * spec.patch_px,
         overrides=(("embed_dim", dim), ("depth", 2), ("num_heads", heads)),
     )

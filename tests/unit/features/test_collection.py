@@ -286,7 +286,7 @@ def test_what_was_read_is_remembered_and_the_agreed_saliency_too(setup: Setup, m
     collection = setup.load()
     before = bits(collection[0])
     reads = Reads().watch(monkeypatch)
-    monkeypatch.setattr("umscosod.features.assembly.sharpen_saliency", None)
+    monkeypatch.setattr("umscosod.features.group.sharpen_saliency", None)
     assert bits(collection[0]) == before
     assert reads.arrays == []
 

@@ -35,7 +35,7 @@ def make_picture(size_px: int) -> ByteArray:
 
 
 def spec_of(name: str) -> VitSpec:
-    return replace(SPECS[name], dim=24, heads=2, overrides=SMALL)
+    return replace(SPECS[name], dim=24, overrides=SMALL)
 
 
 @pytest.fixture(scope="module")

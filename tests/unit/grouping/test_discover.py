@@ -11,7 +11,7 @@ import pytest
 from umscosod.config import GroupingConfig, PipelineConfig
 from umscosod.data.groups import groups_from_csv
 from umscosod.errors import ConfigError, DataError
-from umscosod.grouping import discover_groups, write_groups_csv
+from umscosod.grouping.discover import discover_groups, write_groups_csv
 from umscosod.types import ImageGroup, ImageRef
 
 

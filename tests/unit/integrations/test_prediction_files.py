@@ -12,7 +12,8 @@ from PIL import Image
 from umscosod.errors import DataError
 from umscosod.export.png import write_mask
 from umscosod.export.report import write_report
-from umscosod.integrations.fiftyone.exchange.importer import PredictionFolder, Wanted, looks_like_masks
+from umscosod.integrations.fiftyone.exchange.predictions import PredictionFolder, looks_like_masks
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow
 from umscosod.types import Labelled, Status
 
 
@@ -24,12 +25,12 @@ def write(root: Path, *names: str, value: int = 255) -> Path:
     return root
 
 
-def wanted(*images: str, group: str | None = None) -> list[Wanted]:
+def wanted(*images: str, group: str | None = None) -> list[SampleRow]:
     """One sample for each ``GROUP/NAME.jpg`` below /d/image; its id is that name."""
-    return [Wanted(id=name, image=Path("/d/image", name), group=group or str(Path(name).parent)) for name in images]
+    return [SampleRow(id=name, path=Path("/d/image", name), group=group or str(Path(name).parent)) for name in images]
 
 
-def names(folder: PredictionFolder, samples: list[Wanted]) -> dict[str, str]:
+def names(folder: PredictionFolder, samples: list[SampleRow]) -> dict[str, str]:
     return {sample: prediction.name for sample, prediction in folder.match(samples).found.items()}
 
 
@@ -74,7 +75,7 @@ def test_folders_are_found_by_their_last_parts_but_groups_of_a_field_only_by_the
 
 def test_a_sample_without_a_group_is_told(tmp_path: Path) -> None:
     folder = PredictionFolder(write(tmp_path, "1.png"), by_folder=False)
-    sample = Wanted(id="a", image=Path("/d/1.jpg"), group="")
+    sample = SampleRow(id="a", path=Path("/d/1.jpg"), group="")
     assert folder.match([sample]).problems == {"a": "1.jpg: it has no group"}
 
 
@@ -95,7 +96,7 @@ def test_an_output_folder_is_read_by_its_report(tmp_path: Path) -> None:
     assert found["cat/8.jpg"].mask is None
     assert found["dog/5.jpg"].row == rows[3]
     assert found["cat/7.jpg"].map is None  # there is no folder of maps
-    by_id = folder.match([Wanted(id="64a0", image=Path("/elsewhere/x.jpg"), group="moved")])
+    by_id = folder.match([SampleRow(id="64a0", path=Path("/elsewhere/x.jpg"), group="moved")])
     assert by_id.found["64a0"].row == rows[3]
 
 

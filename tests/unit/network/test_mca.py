@@ -7,7 +7,7 @@ import statistics
 import pytest
 import torch
 
-from umscosod.network.mca import Gate, Mca, channel_kernel_size
+from umscosod.network.fram import Gate, Mca, channel_kernel_size
 
 
 @pytest.mark.parametrize(("dim", "size"), [(1, 1), (2, 1), (32, 3), (64, 3), (384, 5), (512, 5), (768, 5)])

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from umscosod.config import AfmmConfig, CfmmConfig, DecoderConfig, FramConfig, NetworkConfig
 from umscosod.errors import DataError
-from umscosod.network import cfmm, predict
-from umscosod.network.model import NetworkOutput, UmsNetwork, build_network, common_width, resize_tokens
-from umscosod.network.predict import predict_maps
+from umscosod.network import cfmm
+from umscosod.network import model as model_module
+from umscosod.network.model import UmsNetwork, build_network, common_width, predict_maps, resize_tokens
 from umscosod.types import GroupFeatures
 
 CPU = torch.device("cpu")
@@ -24,8 +24,8 @@ def _config(**changes: object) -> NetworkConfig:
     return NetworkConfig(**({"decoder": DecoderConfig(channels=4)} | changes))  # type: ignore[arg-type]
 
 
-def _forward(model: UmsNetwork, features: GroupFeatures) -> NetworkOutput:
-    out: NetworkOutput = model(
+def _forward(model: UmsNetwork, features: GroupFeatures) -> tuple[Tensor, ...]:
+    out: tuple[Tensor, ...] = model(
         torch.from_numpy(features.first.tokens_NPD).float(),
         torch.from_numpy(features.second.tokens_NPD).float(),
         torch.from_numpy(features.saliency_NP),
@@ -43,9 +43,8 @@ def test_every_module_can_be_switched(make_features: Callable[..., GroupFeatures
     config = _config(afmm=AfmmConfig(enabled=afmm), cfmm=CfmmConfig(enabled=cfmm), fram=FramConfig(enabled=fram))
     model, features = build_network(config, 8, 8, 0), make_features(3)
     out = _forward(model, features)
-    assert [tuple(one.shape) for one in out.logits] == [(3, 1, 12, 12)] * 3
-    assert out.fused_NPD.shape == (3, 9, 8)
-    sum(one.sum() for one in out.logits).backward()
+    assert [tuple(one.shape) for one in out] == [(3, 1, 12, 12)] * 3
+    sum(one.sum() for one in out).backward()
     learned = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all(model.get_parameter(name).grad is not None for name in learned)
     assert any(name.startswith("afmm") for name in learned) == afmm
@@ -95,7 +94,7 @@ def test_finite_in_bfloat16(make_features: Callable[..., GroupFeatures]) -> None
     model, features = build_network(_config(), 8, 8, 0), make_features(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = _forward(model, features)
-        total: Tensor = sum((one.float().sum() for one in out.logits), torch.zeros(()))
+        total: Tensor = sum((one.float().sum() for one in out), torch.zeros(()))
     total.backward()
     assert torch.isfinite(total)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
@@ -120,12 +119,12 @@ def test_predict_group_equals_forward(
     changes: dict[str, object],
     block: int,
 ) -> None:
-    for module in (predict, cfmm):
+    for module in (model_module, cfmm):
         monkeypatch.setattr(module, "BLOCK_IMAGES", block)
     features = make_features(count, dim_second=6)
     model = build_network(_config(**changes), 8, 6, 3)
     with torch.no_grad():
-        expected = _forward(model.eval(), features).logits[-1].sigmoid().squeeze(1).numpy()
+        expected = _forward(model.eval(), features)[-1].sigmoid().squeeze(1).numpy()
     model.train()
     got = predict_maps(model, features, CPU)
     assert model.training, "the mode is left as it was"

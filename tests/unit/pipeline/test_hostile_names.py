@@ -48,11 +48,11 @@ def test_every_verb_copes_with_names_of_any_bytes_and_length(
 ) -> None:
     out, pseudo = tmp_path / "out", tmp_path / "pseudo"
     groups = groups_from_folder(hostile)
-    report = label_groups(hostile, out, config)
+    report = label_groups(hostile, out, config, train=True)
     assert {row.status for row in report.rows} <= {Status.LABELLED, Status.EMPTY}
     assert len(report.rows) == 5
     assert all((out / "masks" / image.output).is_file() for group in groups for image in group.images)
-    assert label_groups(hostile, out, config).rows == report.rows  # resumed
+    assert label_groups(hostile, out, config, train=True).rows == report.rows  # resumed
     label_groups(hostile, out, config, train=False, overwrite=True)
     assert make_pseudo_labels(hostile, pseudo, config).exit_code == 0
     trained = train(hostile, pseudo, tmp_path / "trained", config)

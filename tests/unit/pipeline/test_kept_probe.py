@@ -57,7 +57,7 @@ def test_the_images_of_the_training_get_from_predict_what_label_gave_them(
     tmp_path: Path, images: Path, config: PipelineConfig
 ) -> None:
     """On the training's own images the probe's maps are the cleaned labels'."""
-    first = label_groups(images, tmp_path / "label", config)
+    first = label_groups(images, tmp_path / "label", config, train=True)
     second = predict(images, tmp_path / "predict", tmp_path / "label", config)
     trees = (select(read_tree(tmp_path / name), "masks", "maps") for name in ("label", "predict"))
     assert_same(*trees)

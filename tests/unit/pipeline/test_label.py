@@ -17,6 +17,7 @@ from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
+from umscosod.estimate import advise_training
 from umscosod.pipeline import label_groups, make_pseudo_labels
 from umscosod.refine.rrbe import refine_group
 from umscosod.types import ImageGroup, RefinedMask, Status
@@ -37,7 +38,7 @@ def test_two_cold_runs_write_the_same_bytes_whatever_the_number_of_crf_processes
 ) -> None:
     config = quick_config(tmp_path / "other-cache", keep="network")
     config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=2)))
-    report = label_groups(images, tmp_path / "again", config)
+    report = label_groups(images, tmp_path / "again", config, train=True)
     assert_same(read_results(tmp_path / "again"), read_results(finished.out))
     assert report.rows == finished.report.rows
 
@@ -89,10 +90,10 @@ def test_ground_truth_beside_the_images_is_never_read(
     tmp_path: Path, collection: Path, images: Path, config: PipelineConfig
 ) -> None:
     shutil.copytree(images, tmp_path / "alone")
-    label_groups(tmp_path / "alone", tmp_path / "without", config)
+    label_groups(tmp_path / "alone", tmp_path / "without", config, train=True)
     for mask in (collection / "gt").rglob("*.png"):
         assert mask.is_file()
-    label_groups(collection, tmp_path / "with", config)
+    label_groups(collection, tmp_path / "with", config, train=True)
     assert_same(read_results(tmp_path / "with"), read_results(tmp_path / "without"))
 
 
@@ -107,19 +108,44 @@ def test_every_group_is_refined_once(
         return refine_group(maps, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr("umscosod.pipeline.segment.refine_group", count)
-    report = label_groups(images, tmp_path / "out", replace(config, keep=keep))
+    report = label_groups(images, tmp_path / "out", replace(config, keep=keep), train=True)
     assert groups == [3, 3]
     assert {row.source for row in report.rows} == {{"blend": "mean", "pseudo": "pseudo-label"}.get(keep, keep)}
 
 
 def test_keep_pseudo_gives_what_no_training_gives(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
-    report = label_groups(images, tmp_path / "out", replace(config, keep="pseudo"))
+    report = label_groups(images, tmp_path / "out", replace(config, keep="pseudo"), train=True)
     assert {row.source for row in report.rows} == {"pseudo-label"}
     bare = label_groups(images, tmp_path / "bare", config, train=False)
     assert not (tmp_path / "bare" / "run" / "checkpoints").exists()
     assert {row.source for row in bare.rows} == {"pseudo-label"}
     trees = ("masks", "maps", "pseudo")
     assert_same(select(read_tree(tmp_path / "out"), *trees), select(read_tree(tmp_path / "bare"), *trees))
+
+
+def test_training_is_left_out_where_it_does_not_pay(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
+    report = label_groups(images, tmp_path / "auto", config)
+    (note,) = (note for note in report.notes if "no network was trained" in note)
+    assert "--train always" in note
+    bare = label_groups(images, tmp_path / "never", config, train=False)
+    assert not any("no network" in note for note in bare.notes)
+    assert report.rows == bare.rows
+    assert label_groups(images, tmp_path / "never", config).seconds < bare.seconds  # it is the very same job
+    assert (tmp_path / "auto" / "run" / "checkpoints").exists() is False
+
+
+def test_training_is_not_left_out_where_only_the_network_is_wanted(
+    tmp_path: Path, images: Path, config: PipelineConfig
+) -> None:
+    report = label_groups(images, tmp_path / "out", replace(config, keep="network"))
+    assert {row.source for row in report.rows} == {"network"}
+
+
+@pytest.mark.parametrize(("n_images", "width", "pays"), [(99, 384, False), (100, 384, True), (5000, 0, False)])
+def test_advice_on_training(n_images: int, width: int, pays: bool) -> None:
+    found, why = advise_training(n_images, width)
+    assert found is pays
+    assert why
 
 
 def test_masks_have_the_upright_size_of_their_image(
@@ -164,7 +190,7 @@ def test_a_twin_in_a_group_gets_the_same_mask(tmp_path: Path, images: Path, conf
     shutil.copytree(images, tmp_path / "image")
     coffee = tmp_path / "image" / "coffee"
     shutil.copy(coffee / "coffee_00.jpg", coffee / "twin.jpg")
-    report = label_groups(tmp_path / "image", tmp_path / "out", config)
+    report = label_groups(tmp_path / "image", tmp_path / "out", config, train=True)
     rows = {Path(row.image_id).stem: row for row in report.rows}
     assert len(rows) == 7
     for tree in ("masks", "maps", "pseudo"):
@@ -195,7 +221,7 @@ def test_results_inside_the_images_folder_are_no_images(tmp_path: Path, images: 
 def test_an_unlabelled_group_of_one_is_noted(tmp_path: Path, images: Path, config: PipelineConfig) -> None:
     (tmp_path / "image" / "lone").mkdir(parents=True)
     shutil.copy(images / "coffee" / "coffee_00.jpg", tmp_path / "image" / "lone")
-    report = label_groups(tmp_path / "image", tmp_path / "out", config)
+    report = label_groups(tmp_path / "image", tmp_path / "out", config, train=True)
     assert [note for note in report.notes if "'lone' has one image" in note]
     assert len(report.rows) == 1
 

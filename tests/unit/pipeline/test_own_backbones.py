@@ -100,7 +100,7 @@ def test_a_network_trained_on_them_predicts_with_them(
     images: Path, config: PipelineConfig, tmp_path: Path, own: tuple[Colours, Colours]
 ) -> None:
     train = replace(config, train=replace(config.train, epochs=1, min_steps=1))
-    label_groups(images, tmp_path / "trained", train, backbones=own)
+    label_groups(images, tmp_path / "trained", train, backbones=own, train=True)
     predict(images, tmp_path / "predicted", tmp_path / "trained", config, backbones=own)
     masks(tmp_path / "predicted")
 

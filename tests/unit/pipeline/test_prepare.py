@@ -13,8 +13,7 @@ from umscosod.data.groups import groups_from_folder
 from umscosod.errors import ConfigError, DataError, WeightsError
 from umscosod.pipeline import label_groups
 from umscosod.pipeline.job import JobFolder
-from umscosod.pipeline.setup import deciding_settings, find_groups, prepare
-from umscosod.progress import ignore_progress
+from umscosod.pipeline.setup import deciding_settings, find_groups
 from umscosod.types import ImageGroup, ImageRef
 
 
@@ -134,9 +133,8 @@ def test_other_inputs_among_results_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_a_setting_names_among_results_is_refused(tmp_path: Path, setting: str) -> None:
     touch(tmp_path / "images" / "g" / "1.jpg", file := tmp_path / "out" / "run" / "file")
     config = load_config("smoke", overrides={setting: str(file)})
-    job = prepare(tmp_path / "images", tmp_path / "out", config, mode={}, overwrite=True, progress=ignore_progress)
-    with pytest.raises(DataError, match=r"file lies among the results in .*out, which this job replaces"), job:
-        raise AssertionError
+    with pytest.raises(DataError, match=r"file lies among the results in .*out, which this job replaces"):
+        label_groups(tmp_path / "images", tmp_path / "out", config)
 
 
 @pytest.mark.parametrize("images", ["", "a\x00b", "loop", "none", "n" * 300, "n" * 300 + ".csv"])

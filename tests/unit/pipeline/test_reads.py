@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from umscosod.config import PipelineConfig
-from umscosod.features import assembly, collection
+from umscosod.features import collection
+from umscosod.features import group as assembly
 from umscosod.features.cache import Arrays, FeatureCache
 from umscosod.pipeline import label_groups
 

@@ -78,8 +78,8 @@ def test_label_over_reviewed_pseudo_labels_keeps_and_uses_them(
     human = (reviewed / "pseudo" / f"{CHOSEN}.png").read_bytes()
     config = replace(config, keep="network")
     with pytest.raises(DataError, match="verb: was 'pseudo', now 'label'"):
-        label_groups(images, reviewed, config)
-    label_groups(images, reviewed, config, overwrite=True)
+        label_groups(images, reviewed, config, train=True)
+    label_groups(images, reviewed, config, overwrite=True, train=True)
     assert (reviewed / "pseudo" / f"{CHOSEN}.png").read_bytes() == human
     ours, theirs = (read_tree(out) for out in (reviewed, finished.out))
     assert (
@@ -87,7 +87,7 @@ def test_label_over_reviewed_pseudo_labels_keeps_and_uses_them(
         != theirs["run/checkpoints/step-00000006/model.safetensors"]
     )
     before = read_results(reviewed)
-    label_groups(images, reviewed, config)
+    label_groups(images, reviewed, config, train=True)
     assert_same(read_results(reviewed), before)
 
 
@@ -107,7 +107,7 @@ def test_a_mask_replaced_after_the_job_is_not_passed_over(
 
 def test_the_mask_of_a_person_is_the_final_mask(images: Path, config: PipelineConfig, reviewed: Path) -> None:
     paint(reviewed / "pseudo" / f"{CHOSEN}.png", (72, 96))
-    report = label_groups(images, reviewed, config, overwrite=True)
+    report = label_groups(images, reviewed, config, overwrite=True, train=True)
     (row,) = [row for row in report.rows if row.image_id == f"{CHOSEN}.jpg"]
     assert (row.status, row.source, row.confidence) == (Status.LABELLED, "human", 1.0)
     final = Image.open(reviewed / "masks" / f"{CHOSEN}.png")
@@ -219,7 +219,7 @@ def test_a_mask_that_is_unfit_fails_its_image_and_no_other(
     paint(stamp, (1, 1))
     for report in (
         train(images, reviewed, tmp_path / "out", config),
-        label_groups(images, reviewed, config, overwrite=True),
+        label_groups(images, reviewed, config, overwrite=True, train=True),
     ):
         failed = [row for row in report.rows if row.status is Status.FAILED]
         assert [row.output for row in failed] == ["coffee/coffee_00.png", "coffee/coffee_01.png"]

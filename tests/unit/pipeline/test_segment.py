@@ -11,15 +11,15 @@ from umscosod.confidence.judge import judge_group
 from umscosod.config import PipelineConfig
 from umscosod.pipeline.maps import NETWORK, PROBE, Source
 from umscosod.pipeline.segment import segment_group
-from umscosod.pipeline.setup import prepare
+from umscosod.pipeline.setup import find_groups, prepare, specify
 from umscosod.progress import ignore_progress
 from umscosod.types import GroupFeatures
 
 
 @pytest.fixture
 def features(tmp_path: Path, images: Path, config: PipelineConfig) -> GroupFeatures:
-    mode = {"verb": "label"}
-    with prepare(images, tmp_path / "out", config, mode=mode, overwrite=False, progress=ignore_progress) as prepared:
+    spec = specify(tmp_path / "out", config, "label")
+    with prepare(find_groups(images, spec.out), spec, overwrite=False, progress=ignore_progress) as prepared:
         return prepared.features[0]
 
 

@@ -13,8 +13,7 @@ import pytest
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.pseudo import cleaning as module
-from umscosod.pseudo.cleaning import CleanedLabels, clean_collection, clean_labels
-from umscosod.pseudo.probe import ProbeSample, compute_maps
+from umscosod.pseudo.cleaning import ProbeSample, clean_collection, clean_labels, compute_maps
 from umscosod.types import GroupFeatures, PseudoLabel
 
 GRID = 8
@@ -74,11 +73,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[ProbeSample]:
 def test_what_one_group_takes_along_the_others_know_as_background() -> None:
     collection = [group_of("cat", 1), group_of("cow", 2, 5), group_of("dog", 3, 5)]
     labels = labels_of(collection[0], TRUTH | STRIP) | labels_of(collection[1]) | labels_of(collection[2])
-    cleaned = clean_collection(collection, labels, config_of()).labels
+    cleaned = clean_collection(collection, labels, config_of())[0]
     assert cleaned.keys() == labels.keys()
     for one in cleaned.values():
         assert np.array_equal(one.mask_hw, TRUTH)
-    alone = clean_collection(collection[:1], labels, config_of()).labels
+    alone = clean_collection(collection[:1], labels, config_of())[0]
     assert list(alone) == [image.id for image in collection[0].group.images]
     for one in alone.values():
         assert np.array_equal(one.mask_hw, TRUTH | STRIP)
@@ -94,8 +93,8 @@ def test_without_probe_the_labels_cleaned_by_group_are_left(clean: Literal["none
     for features in collection:
         expected |= clean_labels(features, labels, config.pseudo)
     cleaned = clean_collection(collection, labels, config)
-    assert are_equal(cleaned.labels, expected)
-    assert cleaned.probe is None
+    assert are_equal(cleaned[0], expected)
+    assert cleaned[1] is None
 
 
 def test_the_probe_learns_from_labels_cleaned_by_group(drawn: list[ProbeSample]) -> None:
@@ -113,7 +112,7 @@ def test_the_probe_learns_from_labels_cleaned_by_group(drawn: list[ProbeSample])
 def test_labels_that_tell_nothing_are_left(fill: bool) -> None:
     features = group_of("cat", 1)
     labels = labels_of(features, np.full((GRID, GRID), fill))
-    cleaned = clean_collection([features], labels, config_of()).labels
+    cleaned = clean_collection([features], labels, config_of())[0]
     assert all(cleaned[name] is labels[name] for name in labels)
     assert cleaned.keys() == labels.keys()
 
@@ -121,13 +120,13 @@ def test_labels_that_tell_nothing_are_left(fill: bool) -> None:
 def test_patches_all_alike_leave_labels_alone() -> None:
     features = make_features([np.ones((GRID, GRID, 6))] * 2, [np.zeros((GRID, GRID))] * 2)
     labels = labels_of(features)
-    cleaned = clean_collection([features], labels, config_of()).labels
+    cleaned = clean_collection([features], labels, config_of())[0]
     assert all(cleaned[name] is labels[name] for name in labels)
 
 
 def test_no_groups_and_no_labels() -> None:
-    assert clean_collection([], {}, config_of()) == CleanedLabels(labels={})
-    assert clean_collection([group_of("cat", 1)], {}, config_of()) == CleanedLabels(labels={})
+    assert clean_collection([], {}, config_of()) == ({}, None)
+    assert clean_collection([group_of("cat", 1)], {}, config_of()) == ({}, None)
 
 
 def test_a_persons_label_stays_and_images_without_stay_without() -> None:
@@ -136,7 +135,7 @@ def test_a_persons_label_stays_and_images_without_stay_without() -> None:
     person, without = (image.id for image in collection[0].group.images[:2])
     labels[person] = replace(labels[person], source="human", mask_hw=~TRUTH)
     del labels[without]
-    cleaned = clean_collection(collection, labels, config_of()).labels
+    cleaned = clean_collection(collection, labels, config_of())[0]
     assert cleaned.keys() == labels.keys()
     assert cleaned[person] is labels[person]
     assert all(one.is_map for name, one in cleaned.items() if name != person)
@@ -167,7 +166,7 @@ def test_each_labelled_group_has_a_say(drawn: list[ProbeSample]) -> None:
 def test_one_seed_gives_the_same_bits_another_draws_others(drawn: list[ProbeSample]) -> None:
     collection = [group_of("cat", 1, 4), group_of("cow", 2, 4)]
     labels = labels_of(collection[0]) | labels_of(collection[1])
-    first, second, other = (clean_collection(collection, labels, config_of(seed=s)).labels for s in (1, 1, 2))
+    first, second, other = (clean_collection(collection, labels, config_of(seed=s))[0] for s in (1, 1, 2))
     assert are_equal(first, second)
     assert drawn[0].patches_MF.tobytes() == drawn[2].patches_MF.tobytes()
     assert drawn[0].patches_MF.tobytes() != drawn[4].patches_MF.tobytes()
@@ -178,8 +177,8 @@ def test_one_seed_gives_the_same_bits_another_draws_others(drawn: list[ProbeSamp
 def test_groups_draw_patches_of_their_own_whatever_comes_before(drawn: list[ProbeSample]) -> None:
     collection = [group_of("cat", 1, 4), group_of("cow", 2, 4)]
     labels = labels_of(collection[0]) | labels_of(collection[1])
-    straight = clean_collection(collection, labels, config_of()).labels
-    turned = clean_collection(collection[::-1], labels, config_of()).labels
+    straight = clean_collection(collection, labels, config_of())[0]
+    turned = clean_collection(collection[::-1], labels, config_of())[0]
     assert drawn[0].patches_MF.tobytes() == drawn[3].patches_MF.tobytes()
     assert drawn[1].patches_MF.tobytes() == drawn[2].patches_MF.tobytes()
     for name in labels:  # sums of another order: rounding only
@@ -191,11 +190,11 @@ def test_the_probe_that_made_the_labels_comes_along() -> None:
     labels = labels_of(collection[0]) | labels_of(collection[1])
     config = config_of()
     cleaned = clean_collection(collection, labels, config)
-    assert cleaned.probe is not None
+    assert cleaned[1] is not None
     for features in collection:
-        made = compute_maps(features, cleaned.probe)
+        made = compute_maps(features, cleaned[1])
         for image, map_hw in zip(features.group.images, made, strict=True):
-            assert np.array_equal(cleaned.labels[image.id].map_hw, map_hw)
+            assert np.array_equal(cleaned[0][image.id].map_hw, map_hw)
 
 
 class Counting(Sequence[GroupFeatures]):

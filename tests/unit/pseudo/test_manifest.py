@@ -59,11 +59,11 @@ def same(one: PseudoLabel, other: PseudoLabel) -> bool:
 def test_labels_come_back_as_they_were_made(tmp_path: Path) -> None:
     features, labels = labelled()
     save(tmp_path, features, labels)
-    loaded = load_pseudo_labels(tmp_path, [features.group], with_candidates=True)
+    loaded = load_pseudo_labels(tmp_path, [features.group])
     assert list(loaded) == [label.image_id for label in labels]
-    assert all(same(loaded[label.image_id], label) for label in labels)
-    light = load_pseudo_labels(tmp_path, [features.group])
-    assert all("candidates" not in label.details for label in light.values())
+    for label in labels:
+        details = {name: value for name, value in label.details.items() if name != "candidates"}
+        assert same(loaded[label.image_id], replace(label, details=details))
     row = json.loads((tmp_path / "manifest.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert len(row["candidates"]) == len(labels[0].details["candidates"]) > 0
     np.testing.assert_array_equal(decode_rle(row["label"]), labels[0].mask_hw)

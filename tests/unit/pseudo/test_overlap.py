@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from umscosod.data.masks import encode_rle
 from umscosod.pseudo.proposals import (
@@ -11,7 +10,6 @@ from umscosod.pseudo.proposals import (
     coverage_levels,
     intersections,
     merge_rles,
-    pool_to_grid,
     suppress_duplicates,
 )
 
@@ -29,23 +27,6 @@ def test_equation_1_by_hand() -> None:
     assert compute_overlap(mask, mask) == 1.0
     assert compute_overlap(mask, ~mask) == 0.0
     assert compute_overlap(np.zeros((2, 2), dtype=bool), np.zeros((2, 2), dtype=bool)) == 0.0
-
-
-@pytest.mark.parametrize("size_hw", [(1, 1), (3, 5), (28, 28), (57, 40), (120, 333)])
-def test_pooling_keeps_the_covered_share(size_hw: tuple[int, int]) -> None:
-    mask = np.random.default_rng(1).random(size_hw) < 0.3
-    pooled = pool_to_grid(mask, (28, 28))
-    assert pooled.shape == (28, 28)
-    assert pooled.mean() == pytest.approx(mask.mean(), abs=1e-6)
-    assert pool_to_grid(np.ones(size_hw, dtype=bool), (28, 28)).min() == pytest.approx(1.0, abs=1e-6)
-
-
-def test_one_pixel_of_a_large_image_does_not_vanish() -> None:
-    mask = np.zeros((560, 560), dtype=bool)
-    mask[25, 41] = True
-    pooled = pool_to_grid(mask, (28, 28))
-    assert pooled[1, 2] == pytest.approx(1 / 400)
-    assert np.count_nonzero(pooled) == 1
 
 
 def test_run_length_intersections_equal_dense_ones() -> None:

@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.features.vectors import describe_patches
-from umscosod.pseudo import probe as module
-from umscosod.pseudo.probe import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
+from umscosod.pseudo import cleaning as module
+from umscosod.pseudo.cleaning import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
 from umscosod.types import GroupFeatures, GroupTokens, PseudoLabel
 
 GRID = 8

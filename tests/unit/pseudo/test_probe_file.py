@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from umscosod.errors import CheckpointError
-from umscosod.pseudo.probe import LinearProbe, load_probe, save_probe
+from umscosod.pseudo.cleaning import LinearProbe, load_probe, save_probe
 
 IDS = ("first-a", "second-b")
 RNG = np.random.default_rng(0)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.config import PseudoConfig
-from umscosod.errors import DataError
 from umscosod.pseudo.proposals import HacProposer, MaskProposal, drop_duplicates, is_sound_mask
 
 CONFIG = PseudoConfig()
@@ -33,11 +31,6 @@ def test_area_and_corner_rules() -> None:
 
 def test_a_1x1_mask_is_background() -> None:
     assert not is_sound_mask(np.ones((1, 1), dtype=bool), CONFIG)
-
-
-def test_proposals_need_bool_masks() -> None:
-    with pytest.raises(DataError, match="bool"):
-        proposal(np.zeros((3, 3)))
 
 
 def test_hac_finds_the_painted_object_and_its_part_with_holes_filled() -> None:

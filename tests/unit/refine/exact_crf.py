@@ -5,12 +5,9 @@ The lattice of pydensecrf approximates the same kernels; so labels agree on near
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from umscosod.config import CrfConfig
-from umscosod.refine.crf import check_inputs
 from umscosod.types import ByteArray, FloatArray
 
 
@@ -29,34 +26,21 @@ def _softmax(energy_LP: FloatArray) -> FloatArray:
     return np.asarray(weights_LP / weights_LP.sum(axis=0))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExactCrf:
-    """Dense mean field without approximation; a `DenseCrf` backend.
-
-    Attributes
-    ----------
-    channel_scale_RGB : (float, float, float)
-        As in `PyDenseCrf`.
+def infer_exactly(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
+    """As `umscosod.refine.crf.infer`, without approximation; float64.
 
     References
     ----------
     Kraehenbuehl and Koltun, NIPS 2011, arXiv 1210.5644, algorithm 1.
     """
-
-    channel_scale_RGB: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def infer(self, unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
-        """See `DenseCrf`. Returns float64."""
-        check_inputs(unary_LP, picture_HW3)
-        labels, (height, width) = unary_LP.shape[0], picture_HW3.shape[:2]
-        place_PF = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(float)
-        deviation_RGB = config.bilateral_rgb * np.array(self.channel_scale_RGB)
-        colour_PF = picture_HW3.reshape(-1, 3) / deviation_RGB
-        # Potts: a neighbour's belief in a label lowers that label's energy, in proportion to both kernels.
-        pull_PP = config.gaussian_compat * _kernel(place_PF / config.gaussian_xy_px)
-        pull_PP += config.bilateral_compat * _kernel(np.hstack([place_PF / config.bilateral_xy_px, colour_PF]))
-        energy_LP = unary_LP.astype(np.float64)
-        belief_LP = _softmax(energy_LP)
-        for _ in range(config.iterations):
-            belief_LP = _softmax(energy_LP - belief_LP @ pull_PP)  # the kernel is symmetric: rows or columns alike
-        return belief_LP.reshape(labels, height, width)
+    labels, (height, width) = unary_LP.shape[0], picture_HW3.shape[:2]
+    place_PF = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 2).astype(float)
+    colour_PF = picture_HW3.reshape(-1, 3) / config.bilateral_rgb
+    # Potts: a neighbour's belief in a label lowers that label's energy, in proportion to both kernels.
+    pull_PP = config.gaussian_compat * _kernel(place_PF / config.gaussian_xy_px)
+    pull_PP += config.bilateral_compat * _kernel(np.hstack([place_PF / config.bilateral_xy_px, colour_PF]))
+    energy_LP = unary_LP.astype(np.float64)
+    belief_LP = _softmax(energy_LP)
+    for _ in range(config.iterations):
+        belief_LP = _softmax(energy_LP - belief_LP @ pull_PP)  # the kernel is symmetric: rows or columns alike
+    return belief_LP.reshape(labels, height, width)

@@ -42,7 +42,7 @@ import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
 from umscosod.refine import crf_pool as worker
 answer = worker._answer
-worker._answer = lambda job: os.abort() if json.loads(str(job["settings"]))["threshold"] == 0.25 else answer(job)
+worker._answer = lambda start, config: os.abort() if start.threshold == 0.25 else answer(start, config)
 worker.main()
 """
 PARENT = """

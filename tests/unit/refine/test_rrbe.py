@@ -9,8 +9,7 @@ from umscosod.config import CrfConfig, RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.regions import filter_regions, group_prototype
-from umscosod.refine.rrbe import refine_group
-from umscosod.refine.threshold import adaptive_threshold, binarize, mean_uncertainty
+from umscosod.refine.rrbe import _warn_once, adaptive_threshold, binarize, mean_uncertainty, refine_group
 
 NO_CRF = CrfConfig(enabled=False)
 CRF = CrfConfig(size_px=32, gaussian_xy_px=2, gaussian_compat=1, bilateral_xy_px=4, bilateral_rgb=10)
@@ -66,8 +65,8 @@ def test_the_three_parts_in_the_order_of_the_paper():
         assert got[i].threshold == thresholds[i]
 
 
-def test_one_empty_mask_empties_its_group_in_the_published_form_only(caplog, monkeypatch):
-    monkeypatch.setattr("umscosod.refine.rrbe._warned", set())
+def test_one_empty_mask_empties_its_group_in_the_published_form_only(caplog):
+    _warn_once.cache_clear()
     maps, pictures, tokens, grid, sizes = group(distractor=False)
     maps[2] = 0.0
     published = RefineConfig(crf=NO_CRF, skip_empty=False, keep_best=False, sim_th=0.75)

@@ -7,7 +7,7 @@ import pytest
 
 from umscosod.config import RefineConfig
 from umscosod.errors import DataError
-from umscosod.refine.threshold import adaptive_threshold, binarize, map_confidence, mean_uncertainty
+from umscosod.refine.rrbe import adaptive_threshold, binarize, map_confidence, mean_uncertainty
 
 MAPS = [np.random.default_rng(seed).random((5, 7)) ** power for seed, power in enumerate((0.3, 1.0, 3.0))]
 

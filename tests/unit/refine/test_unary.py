@@ -10,7 +10,7 @@ import pytest
 from umscosod.config import CrfConfig, RefineConfig
 from umscosod.errors import DataError
 from umscosod.refine.crf import build_unary, foreground_probability
-from umscosod.refine.threshold import binarize, effective_threshold
+from umscosod.refine.rrbe import binarize, effective_threshold
 
 SOFT = CrfConfig(confidence=0.9)
 HARD = CrfConfig(unary="hard", confidence=0.9)

@@ -11,7 +11,7 @@ import torch
 
 from tests.unit.training.conftest import Collection
 from umscosod.errors import DataError
-from umscosod.training.sampler import build_targets, compute_fingerprint, image_weight, list_usable, select_groups
+from umscosod.training.sampler import build_targets, compute_fingerprint, image_weight, select_groups
 from umscosod.types import PseudoLabel
 
 
@@ -51,7 +51,6 @@ def test_images_and_groups_without_labels_are_left_out(
     groups = [one.group for one in collection.features]
     labels = {name: label for name, label in collection.labels.items() if not name.startswith("group2/")}
     labels["group0/1.png"] = dataclasses.replace(labels["group0/1.png"], confidence=0.0)
-    assert list_usable(groups[0], labels) == (0, 2)
     with caplog.at_level(logging.WARNING):
         assert select_groups(groups, labels) == {0: (0, 2), 1: (0, 1, 2, 3, 4)}
     assert "1 of 3 groups" in caplog.text

@@ -6,7 +6,7 @@ The model is in the package, not in the plugin or the zoo, so that any process c
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +19,12 @@ from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import ConfigError, DataError
 from umscosod.export.png import map_to_bytes
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, MODEL
-from umscosod.pipeline.predictor import CoSalPredictor, GroupPrediction, check_picture, load_model
+from umscosod.pipeline.predictor import GroupPrediction, check_picture, load_model
 from umscosod.types import ByteArray
 
 logger = logging.getLogger(__name__)
 
 OUTPUTS = ("segmentation", "heatmap")
-_ALL = "all"
 _GROUP_FIELD = "group_field"
 _CURE = (
     "apply the model to dataset.sort_by(GROUP_FIELD) with batch_size at least the size of the largest group, or to one "
@@ -65,11 +64,6 @@ class CoSalModelConfig(foc.Config):  # type: ignore[misc]  # untyped base
         if self.output not in OUTPUTS:
             raise ConfigError(f"output must be one of {', '.join(OUTPUTS)}, got {self.output!r}")
 
-    def load(self) -> CoSalPredictor:
-        """Load the model that these settings describe; raises what `umscosod.load_model` raises."""
-        file = None if self.config_file is None else Path(self.config_file)
-        return load_model(self.checkpoint, load_config(self.preset, file, self.settings))
-
 
 class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped bases
     """Finds the common object of each group of a batch.
@@ -103,12 +97,17 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         dataset.save()
     """
 
+    media_type = "image"
+    ragged_batches = False  # a batch may hold pictures of different sizes, and FiftyOne respects ``batch_size``
+    transforms = None  # pictures come unchanged
+    preprocess = True  # FiftyOne sets it; without transforms it has no effect
+
     def __init__(self, config: CoSalModelConfig) -> None:
         fom.SamplesMixin.__init__(self)
         self.config = config
-        self.predictor = config.load()
-        self._preprocess = True
-        self._seen: set[Hashable] = set()
+        file = None if config.config_file is None else Path(config.config_file)
+        self.predictor = load_model(config.checkpoint, load_config(config.preset, file, config.settings))
+        self._seen: set[str] = set()
         self._has_warned = False
 
     def __enter__(self) -> Self:
@@ -132,30 +131,6 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         if unknown:
             raise ConfigError(f"unknown arguments for this model: {', '.join(unknown)}; it knows {_GROUP_FIELD}")
         self._fields = {key: field for key, field in fields.items() if field}
-
-    @property
-    def media_type(self) -> str:
-        """The kind of samples that the model accepts."""
-        return "image"
-
-    @property
-    def ragged_batches(self) -> bool:
-        """False: a batch may hold pictures of different sizes, and FiftyOne respects ``batch_size``."""
-        return False
-
-    @property
-    def transforms(self) -> None:
-        """No transforms: pictures come unchanged."""
-        return
-
-    @property
-    def preprocess(self) -> bool:
-        """Required by FiftyOne; has no effect, as there are no transforms."""
-        return self._preprocess
-
-    @preprocess.setter
-    def preprocess(self, value: bool) -> None:
-        self._preprocess = value
 
     def predict(self, arg: ByteArray, sample: Any = None) -> Any:
         """Label one picture by itself; see `predict_all`."""
@@ -181,14 +156,15 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
         DataError
             The group field does not exist or holds several values a sample.
         """
-        known = None if samples is None else list(samples)
-        groups = [_ALL] * len(args) if known is None else [self._group_of(sample) for sample in known]
-        names = [f"picture {index}" for index in range(len(args))] if known is None else [one.filepath for one in known]
-        members: dict[Hashable, list[int]] = {}
-        for index, (group, picture_HW3, name) in enumerate(zip(groups, args, names, strict=True)):
+        if samples is None:
+            known: list[tuple[str | None, str]] = [("all", f"picture {index}") for index in range(len(args))]
+        else:
+            known = [(self._group_of(sample), sample.filepath) for sample in samples]
+        members: dict[str, list[int]] = {}
+        for index, ((group, name), picture_HW3) in enumerate(zip(known, args, strict=True)):
             if group is not None and self._is_usable(picture_HW3, name):
                 members.setdefault(group, []).append(index)
-        if known is not None:
+        if samples is not None:
             self._warn_of_cut_groups(members)
         labels: list[Any] = [None] * len(args)
         for indices in members.values():
@@ -197,7 +173,7 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
                 labels[index] = self._to_label(one)
         return labels
 
-    def _group_of(self, sample: Any) -> Hashable | None:
+    def _group_of(self, sample: Any) -> str | None:
         """Return the value that names a sample's group; None if there is none."""
         field = self.needs_fields.get(_GROUP_FIELD)
         if not field:
@@ -206,14 +182,10 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
             raise DataError(f"there is no field {field!r} to group by; pass group_field=NAME of one that there is")
         value = sample[field]
         value = value.label if isinstance(value, fo.Classification) else value
-        if value is None:
-            return None
-        if not isinstance(value, str | int | float):
-            raise DataError(
-                f"cannot group by {field!r}: it holds {type(value).__name__}; use a text, number or Classification "
-                "field"
-            )
-        return str(value)
+        if not isinstance(value, str | int | float | None):
+            kind = type(value).__name__
+            raise DataError(f"cannot group by {field!r}: it holds {kind}; use a text, number or Classification field")
+        return None if value is None else str(value)
 
     def _is_usable(self, picture_HW3: ByteArray, name: str) -> bool:
         """Whether a picture can be encoded; unchecked, one bad picture would end the labelling of its group."""
@@ -224,13 +196,12 @@ class CoSalModel(fom.SamplesMixin, fom.Model):  # type: ignore[misc]  # untyped 
             return False
         return True
 
-    def _warn_of_cut_groups(self, groups: Iterable[Hashable]) -> None:
-        names = set(groups)
-        cut = sorted(str(name) for name in names & self._seen)
+    def _warn_of_cut_groups(self, groups: Iterable[str]) -> None:
+        cut = self._seen.intersection(groups)
         if cut and not self._has_warned:
-            logger.warning("group %r lies in more than one batch and is labelled in parts: %s", cut[0], _CURE)
+            logger.warning("group %r lies in more than one batch and is labelled in parts: %s", min(cut), _CURE)
             self._has_warned = True
-        self._seen |= names
+        self._seen.update(groups)
 
     def _to_label(self, found: GroupPrediction) -> Any:
         if self.config.output == "heatmap":

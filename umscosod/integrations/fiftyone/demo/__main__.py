@@ -51,8 +51,8 @@ def use_home(home: Path) -> None:
         os.environ["FIFTYONE_DATABASE_URI"] = start_mongod(home / "database")
 
 
-def open_app(name: str, *, host: str, port: int | None = None, workspace: str = "compare") -> None:
-    """Show a data set in the App until Ctrl-C; blocks.
+def open_app(name: str, *, host: str, port: int | None = None) -> None:
+    """Show a data set in the App until Ctrl-C, with its workspace ``compare`` if it has one; blocks.
 
     Parameters
     ----------
@@ -62,8 +62,6 @@ def open_app(name: str, *, host: str, port: int | None = None, workspace: str = 
         Address that the App's server listens on.
     port : int, optional
         By default 5151, or the next free one.
-    workspace : str
-        Opened if the data set has it.
 
     Raises
     ------
@@ -76,7 +74,7 @@ def open_app(name: str, *, host: str, port: int | None = None, workspace: str = 
     if not fo.dataset_exists(name):
         raise DataError(f"there is no data set {name!r}; make the demo first (make demo)")
     dataset = fo.load_dataset(name)
-    spaces = dataset.load_workspace(workspace) if dataset.has_workspace(workspace) else None
+    spaces = dataset.load_workspace("compare") if dataset.has_workspace("compare") else None
     session = fo.launch_app(dataset, spaces=spaces, address=host, port=port)
     try:
         sys.stdout.write(f"\nthe App: http://{host}:{port}/datasets/{name}   (end it with Ctrl-C)\n")
@@ -91,9 +89,8 @@ def _choose_port(host: str, port: int | None) -> int:
     candidates = range(_PORT, _PORT + _PORTS_TRIED) if port is None else (port,)
     for candidate in candidates:
         with socket.socket() as probe:
-            if (
-                os.name == "posix"
-            ):  # a port just released by an App counts as free; on Windows the option means something else
+            # a port just released by an App counts as free; on Windows the option means something else
+            if os.name == "posix":
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, candidate))

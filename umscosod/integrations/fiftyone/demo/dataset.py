@@ -9,50 +9,51 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 
 from umscosod.config import PipelineConfig
+from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.errors import DataError, count_of
-from umscosod.integrations.fiftyone.evaluation.comparison import Comparison
+from umscosod.integrations.fiftyone.evaluation.comparison import Comparison, compare_dataset
+from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
+from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
+from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
 from umscosod.integrations.fiftyone.review.listing import list_for_review
 from umscosod.integrations.fiftyone.runs.fields import COLOURS, colour_entry, safe_name
+from umscosod.integrations.fiftyone.runs.jobs import RunReport
+from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
 from umscosod.progress import ProgressFn, ignore_progress
-
-if TYPE_CHECKING:
-    from umscosod.integrations.fiftyone.runs.jobs import RunReport
 
 logger = logging.getLogger(__name__)
 
+GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
+MAIN_RUN, PEER_RUN, PSEUDO_RUN = "cosal", "tokencut", "pseudo"
 GROUPS_VIEW, WORST_VIEW = "by-group", "least-certain-first"
 COMPARE, REVIEW = "compare", "review"
 """Workspaces."""
-SAMPLES_PANEL = "Samples"
 COMPARE_PANEL, REVIEW_PANEL = "compare_models", "review_masks"
-EVALUATION_PANEL = "model_evaluation_panel_builtin"
-_PANEL_SHARE = 0.45  # of the window's width, beside the grid
 _TRUTH_COLOUR = "#2ea043"
 _WORD_COLOUR = "#57606a"
-_OPACITY = 0.6
 
 
-def save_views(dataset: Any, group_field: str, run: str) -> None:
-    """Save a view with one tile a group, and one of a run's masks, lowest confidence first."""
+def save_views(dataset: Any) -> None:
+    """Save a view with one tile a group, and one of the main run's masks, lowest confidence first."""
     views = {
-        GROUPS_VIEW: (dataset.group_by(group_field), "one tile a group; open it to page through its pictures"),
-        WORST_VIEW: (list_for_review(dataset, run), f"masks of {run} that nobody decided about"),
+        GROUPS_VIEW: (dataset.group_by(GROUP_FIELD), "one tile a group; open it to page through its pictures"),
+        WORST_VIEW: (list_for_review(dataset, MAIN_RUN), f"masks of {MAIN_RUN} that nobody decided about"),
     }
     for name, (view, description) in views.items():
         if not dataset.has_saved_view(name):
             dataset.save_view(name, view, description=description)
 
 
-def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_b: str) -> None:
+def save_comparison_views(dataset: Any, comparison: Comparison) -> None:
     """Save the images where one run is better than the other, largest difference first; no view without such images."""
-    for side, better, other in (("a", run_a, run_b), ("b", run_b, run_a)):
+    for side, better, other in (("a", MAIN_RUN, PEER_RUN), ("b", PEER_RUN, MAIN_RUN)):
         name = f"{better}-beats-{other}".replace("_", "-")
         ids = comparison.ids_where("a" if side == "a" else "b")
         if ids:
@@ -62,35 +63,34 @@ def save_comparison_views(dataset: Any, comparison: Comparison, run_a: str, run_
             dataset.delete_saved_view(name)
 
 
-def save_workspaces(dataset: Any, *, has_evaluations: bool) -> list[str]:
+def save_workspaces(dataset: Any, *, has_evaluations: bool) -> None:
     """Save the grid beside the panels: to compare two runs if there are scores, and to review masks."""
-    layouts: dict[str, tuple[tuple[str, ...], str]] = {
-        REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")
-    }
+    layouts: dict[str, tuple[tuple[str, ...], str]]
+    layouts = {REVIEW: ((REVIEW_PANEL,), "look at masks, the least certain first, and decide")}
     if has_evaluations:
-        layouts[COMPARE] = ((COMPARE_PANEL, EVALUATION_PANEL), "two evaluations side by side")
+        layouts[COMPARE] = ((COMPARE_PANEL, "model_evaluation_panel_builtin"), "two evaluations side by side")
     for name, (panels, description) in layouts.items():
         if not dataset.has_workspace(name):
             dataset.save_workspace(name, _beside_grid(panels), description=description)
-    return list(layouts)
 
 
-def set_appearance(dataset: Any, *, shown: Sequence[str], runs: Sequence[str], truth: str | None) -> None:
+def set_appearance(dataset: Any, *, has_truth: bool) -> None:
     """Choose the drawn fields, and a colour for each field, so that runs can be distinguished."""
     config = dataset.app_config
-    config.active_fields = fo.ActiveFields(paths=list(shown))
-    colours = dict(zip(runs, COLOURS, strict=False))
+    shown = [GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence"]
+    config.active_fields = fo.ActiveFields(paths=shown)
+    colours = dict(zip((MAIN_RUN, PEER_RUN, PSEUDO_RUN), COLOURS, strict=False))
     colours |= {f"{run}_map": colour for run, colour in colours.items()}
     colours |= {path: _WORD_COLOUR for path in shown if path not in colours}
-    if truth:
-        colours[truth] = _TRUTH_COLOUR
+    if has_truth:
+        colours[TRUTH_FIELD] = _TRUTH_COLOUR
     fields = [colour_entry(path, colour) for path, colour in colours.items()]
-    config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=_OPACITY)
+    config.color_scheme = fo.ColorScheme(color_by="field", fields=fields, opacity=0.6)
     dataset.save()
 
 
 def _beside_grid(panels: Sequence[str]) -> Any:
-    grid = fo.Panel(type=SAMPLES_PANEL, pinned=True)
+    grid = fo.Panel(type="Samples", pinned=True)
     tabs = [fo.Panel(type=name) for name in panels]
     return fo.Space(
         orientation="horizontal",
@@ -98,12 +98,10 @@ def _beside_grid(panels: Sequence[str]) -> Any:
             fo.Space(children=[grid], active_child=grid.component_id),
             fo.Space(children=tabs, active_child=tabs[0].component_id),
         ],
-        sizes=[1 - _PANEL_SHARE, _PANEL_SHARE],
+        sizes=[0.55, 0.45],  # of the window's width
     )
 
 
-GROUP_FIELD, TRUTH_FIELD = "cls", "ground_truth"
-MAIN_RUN, QUICK_RUN, PSEUDO_RUN = "cosal", "cosal_quick", "pseudo"
 _MARK = "umscosod_demo"  # key in the data set's info: the demo made it from these pictures
 
 
@@ -119,7 +117,7 @@ class DemoReport:
     runs : tuple of RunReport
         The main run first.
     comparison : Comparison or None
-        The main run (A) compared with the quick one (B); None without ground truth.
+        The main run (A) compared with TokenCut (B); None without ground truth.
     notes : tuple of str
         Remarks on problems.
     """
@@ -184,14 +182,12 @@ def build_demo(
     runs = _make_runs(dataset, None if results is None else Path(results).expanduser().resolve(), config, progress)
     has_truth = dataset.has_field(TRUTH_FIELD) and dataset.count(TRUTH_FIELD) > 0
     comparison, notes = _score(dataset, runs, progress) if has_truth else (None, ())
-    save_views(dataset, GROUP_FIELD, MAIN_RUN)
+    save_views(dataset)
     if comparison is not None:
-        save_comparison_views(dataset, comparison, MAIN_RUN, QUICK_RUN)
+        save_comparison_views(dataset, comparison)
     save_workspaces(dataset, has_evaluations=comparison is not None)
     if not _read_mark(dataset).get("is_dressed"):
-        shown = (GROUP_FIELD, MAIN_RUN, f"{MAIN_RUN}_confidence")
-        order = (MAIN_RUN, QUICK_RUN, PSEUDO_RUN)
-        set_appearance(dataset, shown=shown, runs=order, truth=TRUTH_FIELD if has_truth else None)
+        set_appearance(dataset, has_truth=has_truth)
         _mark(dataset, is_dressed=True)
     report = DemoReport(
         name=dataset.name,
@@ -207,10 +203,6 @@ def build_demo(
 
 def _open_dataset(folder: Path, name: str) -> Any:
     """Open or make the data set; add new pictures, and leave existing samples unchanged."""
-    import fiftyone as fo
-
-    from umscosod.integrations.fiftyone.exchange.importer import CoSODImporter
-
     importer = CoSODImporter(dataset_dir=folder, group_field=GROUP_FIELD, gt_field=TRUTH_FIELD)
     importer.setup()  # before the data set is made: a bad folder makes no data set
     if fo.dataset_exists(name):
@@ -236,10 +228,7 @@ def _open_dataset(folder: Path, name: str) -> Any:
 def _make_runs(
     dataset: Any, results: Path | None, config: PipelineConfig | None, progress: ProgressFn
 ) -> tuple[RunReport, ...]:
-    """Make the run with training (or import the command line's result), the quick run, and the pseudo-labels."""
-    from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
-    from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset
-
+    """Label by the method (or import the command line's result) and by TokenCut on the same tokens; pseudo-labels."""
     own: dict[str, Any] = {"group_field": GROUP_FIELD, "config": config, "progress": progress}
     if results is None:
         main = label_dataset(dataset, field=MAIN_RUN, **own)
@@ -250,32 +239,23 @@ def _make_runs(
             dataset, results, MAIN_RUN, group_field=GROUP_FIELD, overwrite=is_changed, progress=progress
         )
         _mark(dataset, results=digest)
-    quick = label_dataset(dataset, field=QUICK_RUN, train=False, **own)
+    as_peer = replace(load_config(DEFAULT_PRESET) if config is None else config, method="tokencut")
+    peer = label_dataset(dataset, field=PEER_RUN, **{**own, "config": as_peer})
     pseudo = pseudo_label_dataset(dataset, field=PSEUDO_RUN, **own)
-    return main, quick, pseudo
+    return main, peer, pseudo
 
 
 def _score(
     dataset: Any, runs: tuple[RunReport, ...], progress: ProgressFn
 ) -> tuple[Comparison | None, tuple[str, ...]]:
     """Evaluate the two runs if labels or evaluation are new, and compare them."""
-    from umscosod.integrations.fiftyone.evaluation.comparison import compare_dataset
-    from umscosod.integrations.fiftyone.evaluation.dataset import evaluate_dataset
-
     try:
         for run in runs:
             key = f"eval_{run.key}"
             if run.key != PSEUDO_RUN and (run.rows or key not in dataset.list_evaluations()):
-                evaluate_dataset(
-                    dataset,
-                    run.key,
-                    TRUTH_FIELD,
-                    eval_key=key,
-                    group_field=GROUP_FIELD,
-                    overwrite=True,
-                    progress=progress,
-                )
-        return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{QUICK_RUN}"), ()
+                options: dict[str, Any] = {"eval_key": key, "group_field": GROUP_FIELD, "overwrite": True}
+                evaluate_dataset(dataset, run.key, TRUTH_FIELD, **options, progress=progress)
+        return compare_dataset(dataset, f"eval_{MAIN_RUN}", f"eval_{PEER_RUN}"), ()
     except DataError as error:  # for example nothing was labelled: the data set is still useful
         return None, (str(error),)
 

@@ -7,7 +7,6 @@ above 0.
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -224,15 +223,13 @@ class Comparison:
         ConfigError
             `better` is none of the three.
         """
-        if better == "a":
-            mask_N, order_N = self.gains_N > self.tolerance, -self.gains_N
-        elif better == "b":
-            mask_N, order_N = self.gains_N < -self.tolerance, self.gains_N
-        elif better == "equal":
-            mask_N, order_N = np.abs(self.gains_N) <= self.tolerance, np.zeros(self.n)
-        else:
+        if better not in ("a", "b", "equal"):
             raise ConfigError(f"better={better!r} must be one of a, b, equal")
-        return [self.sample_ids[index] for index in np.argsort(order_N, kind="stable") if mask_N[index]]
+        if better == "equal":
+            return [id_ for id_, gain in zip(self.sample_ids, self.gains_N, strict=True) if abs(gain) <= self.tolerance]
+        lead_N = self.gains_N if better == "a" else -self.gains_N
+        order = np.argsort(-lead_N, kind="stable")
+        return [self.sample_ids[index] for index in order if lead_N[index] > self.tolerance]
 
     def ids_between(self, low: float, high: float) -> list[str]:
         """Return the images with ``low <= gain < high``, largest gain first."""
@@ -312,8 +309,7 @@ def compare_dataset(
     sample_ids = collection.values("id")
     columns = (_image_values(collection, sample_ids, one, measure) for one in (a, b))
     both = [row for row in zip(sample_ids, *columns, strict=True) if row[1] is not None and row[2] is not None]
-    values_a_N = np.array([row[1] for row in both], dtype=np.float64)
-    values_b_N = np.array([row[2] for row in both], dtype=np.float64)
+    values_a_N, values_b_N = (np.array([row[side] for row in both], dtype=np.float64) for side in (1, 2))
     sign = -1.0 if measure in LOWER_IS_BETTER else 1.0
     return Comparison(
         eval_a=eval_a,
@@ -333,7 +329,7 @@ def compare_dataset(
     )
 
 
-_kept: OrderedDict[str, Evaluated] = OrderedDict()
+_kept: dict[str, Evaluated] = {}
 
 
 def load_evaluated(dataset: Any, key: str) -> Evaluated:
@@ -376,7 +372,7 @@ def load_evaluated(dataset: Any, key: str) -> Evaluated:
     )
     _kept[identity] = evaluated
     while len(_kept) > KEPT_RESULTS:
-        _kept.popitem(last=False)
+        _kept.pop(next(iter(_kept)))  # the oldest
     return evaluated
 
 
@@ -389,47 +385,34 @@ def _image_values(collection: Any, sample_ids: list[str], evaluated: Evaluated, 
 
 
 def _notes_on_age(dataset: Any, pair: tuple[Evaluated, ...]) -> tuple[str, ...]:
-    """Name the evaluations that are older than their fields, as far as runs and files show it."""
+    """Name the evaluations that are older than their fields, as far as runs and mask files show it."""
     notes = []
     for one in pair:
-        told = stale_evaluations(dataset, one.pred_field).get(one.key, "")
-        if not told and dataset.has_field(one.pred_field) and _newest_mask(dataset, one.pred_field) > one.made:
-            told = f"{one.key} was made before masks of {one.pred_field} were replaced; evaluate again"
-        notes += [told] if told else []
+        field = one.pred_field
+        masks = every_sample(dataset).values(f"{field}.mask_path") if dataset.has_field(field) else []
+        times = (Path(mask).stat().st_mtime for mask in masks if mask and Path(mask).is_file())
+        if told := stale_evaluations(dataset, field).get(one.key):
+            notes.append(told)
+        elif max(times, default=0.0) > one.made:
+            notes.append(f"{one.key} was made before masks of {field} were replaced; evaluate again")
     return tuple(notes)
 
 
-def _newest_mask(dataset: Any, field: str) -> float:
-    """Return the time of the newest mask file of a field, in seconds since the epoch."""
-    paths = every_sample(dataset).exists(field).values(f"{field}.mask_path")
-    times = [Path(path).stat().st_mtime for path in paths if path and Path(path).is_file()]
-    return max(times, default=0.0)
-
-
 def _measure_rows(a: Scores, b: Scores) -> tuple[MeasureRow, ...]:
-    rows = []
-    for measure, label in WORDS.items():
-        value_a, value_b = getattr(a, measure), getattr(b, measure)
-        gain = gain_of(measure, value_a, value_b)
-        rows.append(MeasureRow(measure=measure, label=label, a=value_a, b=value_b, gain=gain))
-    return tuple(rows)
+    pairs = {measure: (getattr(a, measure), getattr(b, measure)) for measure in WORDS}
+    return tuple(
+        MeasureRow(measure=measure, label=WORDS[measure], a=score_a, b=score_b, gain=gain_of(measure, score_a, score_b))
+        for measure, (score_a, score_b) in pairs.items()
+    )
 
 
 def _group_rows(a: Mapping[str, Scores], b: Mapping[str, Scores], measure: str) -> tuple[GroupRow, ...]:
     rows = []
     for group in sorted({*a, *b}):
-        value_a = getattr(a[group], measure) if group in a else None
-        value_b = getattr(b[group], measure) if group in b else None
-        rows.append(
-            GroupRow(
-                group=group,
-                n_a=a[group].n if group in a else 0,
-                n_b=b[group].n if group in b else 0,
-                a=value_a,
-                b=value_b,
-                gain=None if value_a is None or value_b is None else gain_of(measure, value_a, value_b),
-            )
-        )
+        score_a, score_b = (getattr(side.get(group), measure, None) for side in (a, b))
+        n_a, n_b = (side[group].n if group in side else 0 for side in (a, b))
+        gain = None if score_a is None or score_b is None else gain_of(measure, score_a, score_b)
+        rows.append(GroupRow(group=group, n_a=n_a, n_b=n_b, a=score_a, b=score_b, gain=gain))
     return tuple(sorted(rows, key=lambda row: (row.gain is None, -(row.gain or 0.0))))
 
 
@@ -441,8 +424,7 @@ def _notes(a: Evaluated, b: Evaluated, n_both: int, *, whole: bool) -> tuple[str
     elif not (a.dataset.n == b.dataset.n == n_both):
         notes.append(
             f"A has {count_of(a.dataset.n, 'image')}, B {b.dataset.n}, both {n_both}: "
-            f"figures of data set and groups are over "
-            "different images"
+            "figures of data set and groups are over different images"
         )
     if a.gt_field != b.gt_field:
         notes.append(f"the ground truths differ: {a.gt_field!r} and {b.gt_field!r}")

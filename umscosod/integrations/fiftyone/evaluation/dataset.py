@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -18,34 +18,29 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     BACKGROUND_NAME,
     FOREGROUND_NAME,
     IMAGE_FIELDS,
-    METHOD,
-    CoSalEvaluation,
     CoSalEvaluationConfig,
-    CoSalEvaluationResults,
     EvaluationReport,
-    describe_left_out,
+    check_any,
     measure_fields,
 )
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, collapse_evaluation, every_sample, store_values
+from umscosod.integrations.fiftyone.runs.fields import (
+    FOREGROUND,
+    check_name,
+    collapse_evaluation,
+    every_sample,
+    store_values,
+)
 from umscosod.integrations.fiftyone.runs.jobs import flat_images
-from umscosod.integrations.fiftyone.runs.record import Progress, find_run, showing
+from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig, Progress, showing
 
 logger = logging.getLogger(__name__)
 
 
 def mark_of(dataset: Any, field: str) -> str:
     """Return a mark that changes when a run writes a field; ``""`` for a field that no run of ours wrote."""
-    try:
-        run = find_run(dataset, field)
-    except DataError:
-        run = None
-    return "" if run is None else f"{run.run_id}/{getattr(run, 'changed', '')}"
-
-
-def marks_of(dataset: Any, fields: Iterable[str]) -> dict[str, str]:
-    """Return the marks of the fields that runs wrote."""
-    return {field: mark for field in fields if (mark := mark_of(dataset, field))}
+    run = dataset.get_run_info(field).config if field in dataset.list_runs() else None
+    return f"{run.run_id}/{getattr(run, 'changed', '')}" if isinstance(run, CoSalRunConfig) else ""
 
 
 def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, str]:
@@ -74,17 +69,6 @@ def stale_evaluations(dataset: Any, pred_field: str | None = None) -> dict[str, 
             elif mark_of(dataset, field) != mark:
                 told[key] = f"{key} was made before {field} was labelled anew; evaluate again"
     return told
-
-
-__all__ = [
-    "METHOD",
-    "CoSalEvaluation",
-    "CoSalEvaluationConfig",
-    "CoSalEvaluationResults",
-    "EvaluationReport",
-    "compute_metric",
-    "evaluate_dataset",
-]
 
 
 def evaluate_dataset(
@@ -140,14 +124,12 @@ def evaluate_dataset(
     Raises
     ------
     DataError
-        A field is missing or of another kind, the key is taken, no sample can be scored, or the ground truths hold
-        several ids and no `mask_value` is given.
+        A field is missing or of another kind, the key is taken, no sample can be scored, every ground truth is empty,
+        or they hold several ids and no `mask_value` is given.
     ConfigError
         Unknown definition or measure.
     """
     check_definition(definition)
-    if unknown := [name for name in fields if name not in MEASURES]:
-        raise ConfigError(f"unknown measure {unknown[0]!r}; choose among {', '.join(MEASURES)}")
     view = flat_images(sample_collection)
     dataset = view._dataset
     key = eval_key or f"eval_{pred_field}"
@@ -160,13 +142,15 @@ def evaluate_dataset(
         instances = gt_field
         view, gt_field, problems = _unite_instances(view, instances, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
-    made_of = marks_of(dataset, (pred_field, gt_field))
+    made_of = {field: mark for field in (pred_field, gt_field) if (mark := mark_of(dataset, field))}
     compared: dict[str, Any] = {"definition": definition, "group_field": group_field, "mask_value": mask_value}
+    pairs = (view, map_field or pred_field, gt_field)
     with showing(progress) as shown:
-        pairs = (view, map_field or pred_field, gt_field)
         measured = measure_pairs(*pairs, **compared, report=lambda done, total: shown(done, total, "evaluate"))
-    _explain(measured, problems)
-    _check_any(measured, pred_field, gt_field)
+    measured.left_out = [  # a reason why no ground truth was made replaces "no ground truth"
+        dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
+    ]
+    check_any(measured, pred_field, gt_field)
     if key in dataset.list_evaluations():
         dataset.delete_evaluation(key)
     results = view.evaluate_segmentations(
@@ -185,6 +169,25 @@ def evaluate_dataset(
     collapse_evaluation(dataset, key)
     notes += measured.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
+
+
+def _report(
+    key: str, pred_field: str, gt_field: str, results: Any, measured: Measured, notes: tuple[str, ...]
+) -> EvaluationReport:
+    report = EvaluationReport(
+        eval_key=key,
+        pred_field=pred_field,
+        gt_field=gt_field,
+        definition=measured.definition,
+        dataset=results.dataset_scores,
+        groups=results.group_scores,
+        n=len(measured.images),
+        missing=len(measured.left_out),
+        missing_reasons=tuple(measured.left_out),
+        notes=notes,
+    )
+    logger.info(report.summary)
+    return report
 
 
 def _unite_instances(view: Any, instances: str, progress: Progress) -> tuple[Any, str, dict[str, str]]:
@@ -218,15 +221,9 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
     config = results.config
     measured = getattr(results, "_umscosod_measured", None)
     if measured is None:
-        measured = measure_pairs(
-            samples.view(),
-            config.pred_field,
-            config.gt_field,
-            definition="cosod",
-            group_field=None,
-            report=lambda done, total: None,
-        )
-        _check_any(measured, config.pred_field, config.gt_field)
+        pairs = (samples.view(), config.pred_field, config.gt_field)
+        measured = measure_pairs(*pairs, definition="cosod", group_field=None, report=lambda done, total: None)
+        check_any(measured, config.pred_field, config.gt_field)
         results._umscosod_measured = measured  # private: not stored with the results
     if field:
         dataset = samples._dataset
@@ -234,25 +231,6 @@ def compute_metric(samples: Any, results: Any, measure: Measure, field: str | No
             dataset.add_sample_field(field, fo.FloatField)
         store_values(dataset, field, {image.name: getattr(image, measure) for image in measured.images})
     return float(getattr(measured.means.dataset.scores(), measure))
-
-
-def _report(
-    key: str, pred_field: str, gt_field: str, results: Any, measured: Measured, notes: tuple[str, ...]
-) -> EvaluationReport:
-    report = EvaluationReport(
-        eval_key=key,
-        pred_field=pred_field,
-        gt_field=gt_field,
-        definition=measured.definition,
-        dataset=results.dataset_scores,
-        groups=results.group_scores,
-        n=len(measured.images),
-        missing=len(measured.left_out),
-        missing_reasons=tuple(measured.left_out),
-        notes=notes,
-    )
-    logger.info(report.summary)
-    return report
 
 
 def _check_prediction(view: Any, pred_field: str, use_maps: bool) -> str | None:
@@ -291,32 +269,16 @@ def _names(view: Any, kind: Any) -> str:
 
 
 def _check_key(dataset: Any, key: str, fields: Sequence[Measure], overwrite: bool) -> None:
-    """Refuse a used key, or a key whose fields belong to something else."""
-    if not key.isidentifier() or key.startswith("_"):
-        raise DataError(f"evaluation key {key!r} must be letters, digits and '_', starting with a letter")
-    if key in dataset.list_evaluations():
-        if not overwrite:
-            raise DataError(f"the evaluation {key!r} exists; choose another key or overwrite")
-        return
+    """Refuse a used key, a key whose fields belong to something else, and an unknown measure."""
+    if unknown := [name for name in fields if name not in MEASURES]:
+        raise ConfigError(f"unknown measure {unknown[0]!r}; choose among {', '.join(MEASURES)}")
+    check_name(key, "evaluation key")
+    is_there = key in dataset.list_evaluations()
+    if is_there and not overwrite:
+        raise DataError(f"the evaluation {key!r} exists; choose another key or overwrite")
     taken = [name for name in measure_fields(key, fields) if dataset.has_sample_field(name)]
-    if taken:
+    if taken and not is_there:
         raise DataError(f"field {taken[0]!r}, where figures would go, exists already; choose another evaluation key")
-
-
-def _explain(measured: Measured, problems: dict[str, str]) -> None:
-    """Replace "no ground truth" by the reason, if making a ground truth failed."""
-    measured.left_out = [
-        dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
-    ]
-
-
-def _check_any(measured: Measured, pred_field: str, gt_field: str) -> None:
-    if not measured.images:
-        left = tuple(measured.left_out)
-        raise DataError(
-            f"none of the {len(left)} samples can be scored: {describe_left_out(left)}; "
-            f"choose a view whose samples have both {pred_field!r} and {gt_field!r}"
-        )
 
 
 def _object_name(dataset: Any, gt_field: str) -> str:

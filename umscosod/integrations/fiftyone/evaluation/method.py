@@ -110,6 +110,21 @@ def describe_left_out(rows: tuple[LeftOut, ...]) -> str:
     return f"{text}, such as {rows[0].image}"
 
 
+def check_any(measured: Measured, pred_field: str, gt_field: str) -> None:
+    """Refuse measurements without an image.
+
+    Raises
+    ------
+    DataError
+    """
+    if not measured.images:
+        left = tuple(measured.left_out)
+        raise DataError(
+            f"none of the {len(left)} samples can be scored: {describe_left_out(left)}; "
+            f"choose a view whose samples have both {pred_field!r} and {gt_field!r}"
+        )
+
+
 METHOD = "cosal"
 BACKGROUND = 0
 BACKGROUND_NAME, FOREGROUND_NAME = "background", TARGETS[FOREGROUND]
@@ -209,11 +224,6 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         """The measures that get a field with a value for each image."""
         return (*MEASURES, *PIXEL_MEASURES) if self.image_fields is None else tuple(self.image_fields)
 
-    @property
-    def scored_field(self) -> str:
-        """The field whose pictures are scored."""
-        return self.map_field or self.pred_field
-
 
 class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped base
     """MAE, F, E, S and IoU per image, group and data set, with the pixel confusion matrix of FiftyOne's own method."""
@@ -234,26 +244,18 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
         DataError
             There is no sample with both prediction and ground truth.
         """
-        measured = self.config._measured or self._measure(samples, progress)
-        if not measured.images:
-            reason = f"; the first: {measured.left_out[0].reason}" if measured.left_out else ""
-            raise DataError(f"none of the {len(measured.left_out)} samples can be scored{reason}")
+        config, measured = self.config, self.config._measured
+        if measured is None:
+            view = samples.view()
+            pairs = (view, config.map_field or config.pred_field, config.gt_field)
+            names = ("definition", "group_field", "mask_value")
+            compared = {name: getattr(config, name) for name in names}
+            with fou.ProgressBar(total=len(view), progress=progress) as bar:
+                measured = measure_pairs(*pairs, **compared, report=lambda done, total: bar.set_iteration(done))
+        check_any(measured, config.pred_field, config.gt_field)
         if eval_key:
-            _store(samples._dataset, eval_key, measured, self.config.measures)
+            _store(samples._dataset, eval_key, measured, config.measures)
         return build_results(samples, self, eval_key, measured, mask_targets)
-
-    def _measure(self, samples: Any, progress: Any) -> Measured:
-        view, config = samples.view(), self.config
-        with fou.ProgressBar(total=len(view), progress=progress) as bar:
-            return measure_pairs(
-                view,
-                config.scored_field,
-                config.gt_field,
-                definition=config.definition,
-                group_field=config.group_field,
-                mask_value=config.mask_value,
-                report=lambda done, total: bar.set_iteration(done),
-            )
 
     def get_fields(self, samples: Any, eval_key: str, include_custom_metrics: bool = True) -> list[str]:
         """Return all fields of an evaluation, for renaming and for the sidebar."""
@@ -347,7 +349,7 @@ def build_results(
     """
     names = {str(value): name for value, name in (mask_targets or {}).items()}
     classes = [names.get(str(BACKGROUND), BACKGROUND_NAME), names.get(str(FOREGROUND), FOREGROUND_NAME)]
-    scores = measured.means.dataset.scores()
+    whole, groups = measured.means.dataset, sorted(measured.means.groups.items())
     return CoSalEvaluationResults(
         samples,
         method.config,
@@ -356,17 +358,17 @@ def build_results(
         classes,
         matches=_matches(measured, classes),
         missing=classes[0],
-        custom_metrics=custom_metrics(scores),
+        custom_metrics=custom_metrics(whole.scores()),
         backend=method,
         figures={
             "definition": measured.definition,
-            "dataset": dataclasses.asdict(scores),
-            "groups": {name: dataclasses.asdict(mean.scores()) for name, mean in sorted(measured.means.groups.items())},
+            "dataset": dataclasses.asdict(whole.scores()),
+            "groups": {name: dataclasses.asdict(mean.scores()) for name, mean in groups},
         },
         curves={
-            "thresholds": measured.means.dataset.curves().thresholds_T.tolist(),
-            "dataset": _curves_to(measured.means.dataset.curves()),
-            "groups": {name: _curves_to(mean.curves()) for name, mean in sorted(measured.means.groups.items())},
+            "thresholds": whole.curves().thresholds_T.tolist(),
+            "dataset": _curves_to(whole.curves()),
+            "groups": {name: _curves_to(mean.curves()) for name, mean in groups},
         },
         left_out=[dataclasses.asdict(row) for row in measured.left_out],
         images={
@@ -388,15 +390,10 @@ def _matches(measured: Measured, classes: Sequence[str]) -> list[tuple[str, str,
 
 def _store(dataset: Any, eval_key: str, measured: Measured, measures: Sequence[str]) -> None:
     """Write the scores of each image that get a field."""
-    ids = [image.name for image in measured.images]
-    rows = [dict(zip(PIXEL_MEASURES, pixel_measures(counts), strict=True)) for counts in measured.counts]
+    pixels = [dict(zip(PIXEL_MEASURES, pixel_measures(counts), strict=True)) for counts in measured.counts]
+    scores = [{**dataclasses.asdict(image), **more} for image, more in zip(measured.images, pixels, strict=True)]
     for name, measure in zip(measure_fields(eval_key, measures), measures, strict=True):
-        is_ours = measure in MEASURES
-        values = [
-            getattr(image, measure) if is_ours else row[measure]
-            for image, row in zip(measured.images, rows, strict=True)
-        ]
-        store_values(dataset, name, dict(zip(ids, values, strict=True)))
+        store_values(dataset, name, {row["name"]: row[measure] for row in scores})
 
 
 def pixel_measures(counts: tuple[int, int, int, int]) -> tuple[float | None, float | None, float | None]:

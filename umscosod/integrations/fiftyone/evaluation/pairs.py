@@ -9,19 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 from PIL import Image
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import read_upright_size
 from umscosod.data.mask_rules import MaskValue
-from umscosod.data.mask_values import RawMask, open_mask, read_array
+from umscosod.data.mask_values import Look, RawMask, open_mask, read_array
 from umscosod.errors import DataError, count_of
 from umscosod.evaluation.reading import Readers, decide_truth_rule, open_readers
 from umscosod.evaluation.scores import Definition
 from umscosod.evaluation.scoring import Pictures, Tally, fit_to_truth, open_prediction
-from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, TARGETS, WRITE_BATCH, dataset_folder, store_values
-from umscosod.integrations.fiftyone.runs.jobs import read_rows
+from umscosod.integrations.fiftyone.runs.fields import (
+    TARGETS,
+    WRITE_BATCH,
+    dataset_folder,
+    draw_instances,
+    store_values,
+)
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow, read_samples
 from umscosod.progress import ProgressFn
 from umscosod.types import BoolArray, ByteArray
 
@@ -29,16 +36,6 @@ logger = logging.getLogger(__name__)
 
 ORIGIN = "made_from"
 """Attribute of a mask made here: a hash of the instances whose union it is."""
-"""EXIF orientations from this value on swap width and height."""
-
-
-def mask_field_of(gt_field: str) -> str:
-    """Return the name of the mask field for a field of instances.
-
-    >>> mask_field_of("truth")
-    'truth_mask'
-    """
-    return f"{gt_field}_mask"
 
 
 def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str, dict[str, str]]:
@@ -67,7 +64,7 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
         No instance has a mask, or something else uses the mask field.
     """
     dataset = view._dataset
-    field = mask_field_of(gt_field)
+    field = f"{gt_field}_mask"
     folder = dataset_folder(dataset) / "ground_truth" / gt_field
     present = _present_masks(view, field)
     made: dict[str, Any] = {}
@@ -78,12 +75,10 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
         if instances is not None:
             has_masks |= not instances.detections or any(one.has_mask for one in instances.detections)
             try:
-                label = _mask_label(sample, instances, folder / f"{sample.id}.png", present.get(sample.id))
+                if label := _mask_label(sample, instances, folder / f"{sample.id}.png", present.get(sample.id)):
+                    made[sample.id] = label
             except DataError as error:
                 problems[sample.id] = str(error)
-            else:
-                if label is not None:
-                    made[sample.id] = label
         if len(made) >= WRITE_BATCH:
             written += _write(dataset, field, made)
         progress(done, total, "ground truth")
@@ -99,11 +94,10 @@ def make_mask_field(view: Any, gt_field: str, progress: ProgressFn) -> tuple[str
 
 def _present_masks(view: Any, field: str) -> dict[str, tuple[str, str]]:
     """Return hash and file of the masks made earlier, by sample id."""
-    import fiftyone as fo
-
-    if view.get_field(field) is None:
+    found = view.get_field(field)
+    if found is None:
         return {}
-    if getattr(view.get_field(field), "document_type", None) is not fo.Segmentation:
+    if getattr(found, "document_type", None) is not fo.Segmentation:
         raise DataError(f"field {field!r}, where the masks of the instances would go, holds something else; rename it")
     ids, labels, origins, paths = view.values(["id", f"{field}.id", f"{field}.{ORIGIN}", f"{field}.mask_path"])
     if any(label is not None and not origin for label, origin in zip(labels, origins, strict=True)):
@@ -123,8 +117,6 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
     DataError
         An instance has no mask, or image or mask cannot be read.
     """
-    import fiftyone as fo
-
     without = sum(not one.has_mask for one in instances.detections)
     if without:
         raise DataError(f"{without} of {len(instances.detections)} instances have no mask, only a box")
@@ -132,20 +124,12 @@ def _mask_label(sample: Any, instances: Any, path: Path, present: tuple[str, str
         origin = _fingerprint(instances)
         if present == (origin, str(path)) and path.is_file():
             return None
-        mask_HW = _union(instances, read_upright_size(Path(sample.filepath))[0])
+        mask_HW = draw_instances(instances.detections, read_upright_size(Path(sample.filepath))[0])
     except Exception as error:  # boxes and masks come from any source; a bad image is omitted and does not end the job
         raise DataError(f"cannot draw the instances of {sample.filepath}: {error}") from error
     with open_atomic(path) as stream:
         Image.fromarray(mask_HW).save(stream, "PNG")
     return fo.Segmentation(mask_path=str(path), **{ORIGIN: origin})
-
-
-def _union(instances: Any, size_hw: tuple[int, int]) -> ByteArray:
-    """Draw all instances into one 0/255 mask."""
-    mask_HW = np.zeros(size_hw, np.uint8)
-    for one in instances.detections:
-        one.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the given mask
-    return mask_HW
 
 
 def _fingerprint(instances: Any) -> str:
@@ -161,8 +145,6 @@ def _fingerprint(instances: Any) -> str:
 
 def _write(dataset: Any, field: str, made: dict[str, Any]) -> int:
     """Store the masks made so far and clear the batch; declare the field if there is something to store."""
-    import fiftyone as fo
-
     if not made:
         return 0
     if not dataset.has_sample_field(field):
@@ -183,26 +165,13 @@ OBJECT_LEVEL = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PairRow:
-    """The places of prediction and ground truth of one sample.
+class Label:
+    """A prediction or ground truth of one sample; `id` is None without a label, `path` without a file."""
 
-    Attributes
-    ----------
-    sample_id, image, group : str
-        `image` is the sample's file.
-    pred_id, gt_id : str or None
-        Ids of the labels; None: the sample has none.
-    pred_path, gt_path : str or None
-        Files of the labels; None if the picture is in the database.
-    """
-
-    sample_id: str
-    image: str
-    group: str
-    pred_id: str | None
-    pred_path: str | None
-    gt_id: str | None
-    gt_path: str | None
+    what: str
+    field: str
+    id: str | None
+    path: Path | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,44 +212,6 @@ class Measured(Tally):
         return [*notes, *self.suspicious.notes(), *self.readers.notes()]
 
 
-def read_pair_rows(view: Any, pred_field: str, gt_field: str, group_field: str | None) -> list[PairRow]:
-    """Read the places of the pictures of each sample of a flat view, in a few queries.
-
-    Parameters
-    ----------
-    view : fiftyone.core.view.DatasetView
-    pred_field : str
-        A Segmentation field, or a Heatmap field to score soft maps.
-    gt_field : str
-        A Segmentation field.
-    group_field : str, optional
-        None: the image's folder.
-    """
-    path = f"{pred_field}.{path_attribute(view, pred_field)}"
-    names = [f"{pred_field}.id", path, f"{gt_field}.id", f"{gt_field}.mask_path"]
-    groups = [row.group or NO_GROUP for row in read_rows(view, group_field, gt_field)]
-    columns = view.values(["id", "filepath", *names])
-    return [
-        PairRow(
-            sample_id=sample,
-            image=image,
-            group=group,
-            pred_id=pred_id,
-            pred_path=pred_path,
-            gt_id=gt_id,
-            gt_path=gt_path,
-        )
-        for group, sample, image, pred_id, pred_path, gt_id, gt_path in zip(groups, *columns, strict=True)
-    ]
-
-
-def path_attribute(view: Any, name: str) -> str:
-    """Return the attribute that holds the file of a dense label: ``mask_path`` or ``map_path``."""
-    import fiftyone as fo
-
-    return "map_path" if issubclass(view.get_field(name).document_type, fo.Heatmap) else "mask_path"
-
-
 def measure_pairs(
     view: Any,
     pred_field: str,
@@ -296,9 +227,13 @@ def measure_pairs(
     Parameters
     ----------
     view : fiftyone.core.view.DatasetView
-    pred_field, gt_field, group_field
-        See `read_pair_rows`.
+    pred_field : str
+        A Segmentation field, or a Heatmap field to score soft maps.
+    gt_field : str
+        A Segmentation field.
     definition : {"cosod", "sod"}
+    group_field : str, optional
+        None: the image's folder.
     report : callable
         Called as ``(done, total)`` after each pair.
     mask_value : int, str or sequence, optional
@@ -316,30 +251,46 @@ def measure_pairs(
     ConfigError
         The mask value is none.
     """
-    rows = read_pair_rows(view, pred_field, gt_field, group_field)
-    truths = [row for row in rows if row.gt_id is not None]
-    where = f"field {gt_field!r}"
-    rule = decide_truth_rule(truths, where, mask_value, look=lambda row: _open_truth(view, row, gt_field).look)
-    readers = open_readers(rule, [Path(row.pred_path) for row in rows if row.pred_path])
-    measured = Measured(definition=definition, readers=readers)
-    for done, row in enumerate(rows, start=1):
+    samples = read_samples(view, group_field)
+    attribute = "map_path" if issubclass(view.get_field(pred_field).document_type, fo.Heatmap) else "mask_path"
+    paths = (f"{pred_field}.id", f"{gt_field}.id", f"{pred_field}.{attribute}", f"{gt_field}.mask_path")
+    pairs = [
+        (
+            sample,
+            Label(what="prediction", field=pred_field, id=pred_id, path=Path(pred_path) if pred_path else None),
+            Label(what="ground truth", field=gt_field, id=gt_id, path=Path(gt_path) if gt_path else None),
+        )
+        for sample, pred_id, gt_id, pred_path, gt_path in zip(samples, *view.values(paths), strict=True)
+    ]
+    measured = Measured(definition=definition, readers=_open_readers(view, pairs, gt_field, mask_value))
+    for done, (sample, pred, gt) in enumerate(pairs, start=1):
         try:
-            _add(measured, row, _load(view, row, pred_field, gt_field, measured))
+            pictures = _load(view, sample, pred, gt, measured)
+            files = {"pred": pred.path or sample.path, "gt": gt.path or sample.path}
+            measured.add(sample.id, sample.group or NO_GROUP, pictures, **files)
         except DataError as error:
-            measured.left_out.append(LeftOut(sample_id=row.sample_id, image=row.image, reason=str(error)))
-        report(done, len(rows))
+            measured.left_out.append(LeftOut(sample_id=sample.id, image=str(sample.path), reason=str(error)))
+        else:
+            measured.labels.append((str(gt.id), str(pred.id)))
+            measured.counts.append(count_pixels(pictures.pred_HW, pictures.gt_HW, pictures.ignored_HW))
+        report(done, len(samples))
     if measured.images:
-        readers.truth.check_any(where)
+        measured.readers.truth.check_any(f"field {gt_field!r}")
     measured.suspicious.warn()
-    readers.warn()
+    measured.readers.warn()
     return measured
 
 
-def _add(measured: Measured, row: PairRow, pictures: Pictures) -> None:
-    pred, gt = Path(row.pred_path or row.image), Path(row.gt_path or row.image)
-    measured.add(row.sample_id, row.group, pictures, pred=pred, gt=gt)
-    measured.labels.append((str(row.gt_id), str(row.pred_id)))
-    measured.counts.append(count_pixels(pictures.pred_HW, pictures.gt_HW, pictures.ignored_HW))
+def _open_readers(
+    view: Any, pairs: list[tuple[SampleRow, Label, Label]], gt_field: str, mask_value: MaskValue | None
+) -> Readers:
+    def look(pair: tuple[SampleRow, Label, Label]) -> Look:
+        sample, _, gt = pair
+        return _open_truth(view, sample, gt).look
+
+    truths = [pair for pair in pairs if pair[2].id is not None]
+    rule = decide_truth_rule(truths, f"field {gt_field!r}", mask_value, look=look)
+    return open_readers(rule, [pred.path for _, pred, _ in pairs if pred.path])
 
 
 def count_pixels(
@@ -358,7 +309,7 @@ def count_pixels(
     return background, false_object, missed, right
 
 
-def _load(view: Any, row: PairRow, pred_field: str, gt_field: str, measured: Measured) -> Pictures:
+def _load(view: Any, sample: SampleRow, pred: Label, gt: Label, measured: Measured) -> Pictures:
     """Read both pictures of a sample, at the size of the ground truth.
 
     Raises
@@ -366,28 +317,26 @@ def _load(view: Any, row: PairRow, pred_field: str, gt_field: str, measured: Mea
     DataError
         A picture is missing or cannot be read.
     """
-    for what, name, label in (("prediction", pred_field, row.pred_id), ("ground truth", gt_field, row.gt_id)):
-        if label is None:
-            raise DataError(f"no {what}: the field {name!r} is empty")
-    suspicious = measured.suspicious
-    raw = _open_truth(view, row, gt_field)
-    truth = measured.readers.truth.apply(raw, row.gt_path or row.image)
-    if row.pred_path:
-        prediction = open_prediction(Path(row.pred_path), measured.readers, suspicious)
+    for label in (pred, gt):
+        if label.id is None:
+            raise DataError(f"no {label.what}: the field {label.field!r} is empty")
+    truth = measured.readers.truth.apply(_open_truth(view, sample, gt), gt.path or sample.path)
+    if pred.path:
+        prediction = open_prediction(pred.path, measured.readers, measured.suspicious)
     else:
-        prediction = Image.fromarray(to_bytes(_from_database(view, row, pred_field), pred_field)).convert("L")
-    return fit_to_truth(prediction, truth, suspicious, Path(row.pred_path or row.image))
+        prediction = Image.fromarray(to_bytes(_from_database(view, sample.id, pred.field), pred.field)).convert("L")
+    return fit_to_truth(prediction, truth, measured.suspicious, pred.path or sample.path)
 
 
-def _open_truth(view: Any, row: PairRow, gt_field: str) -> RawMask:
-    if row.gt_path:
-        return open_mask(Path(row.gt_path))
-    return read_array(_from_database(view, row, gt_field), gt_field)
+def _open_truth(view: Any, sample: SampleRow, gt: Label) -> RawMask:
+    if gt.path:
+        return open_mask(gt.path)
+    return read_array(_from_database(view, sample.id, gt.field), gt.field)
 
 
-def _from_database(view: Any, row: PairRow, name: str) -> np.ndarray[Any, Any]:
+def _from_database(view: Any, sample_id: str, name: str) -> np.ndarray[Any, Any]:
     """Return a picture stored in the sample itself."""
-    label = view.select(row.sample_id).first()[name]
+    label = view.select(sample_id).first()[name]
     values = label.get_map() if hasattr(label, "get_map") else label.get_mask()
     if values is None:
         raise DataError(f"the label in {name!r} has neither a file nor a picture of its own; make it again")

@@ -12,8 +12,8 @@ from umscosod.data.naming import assign_outputs
 from umscosod.errors import DataError
 from umscosod.export.formats import export_items
 from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
-from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED, ReviewState, review_field
-from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_groups
+from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED, ReviewState, check_mask_field
+from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_column, read_samples
 from umscosod.integrations.fiftyone.runs.record import Progress, showing
 
 
@@ -78,13 +78,12 @@ def export_dataset(
         No such format.
     """
     view = flat_images(sample_collection)
-    _check_mask_field(view, field)
+    check_mask_field(view, field, "export")
     total = len(view)
-    rows = _read(view, field, category_field, only_accepted=only_accepted)
+    rows = _read(view, field, category_field, only_accepted=only_accepted) if total else []
     if not rows:
         what = "an accepted mask" if only_accepted else "a mask"
         raise DataError(f"none of the {total} samples has {what} in {field!r}; choose another field or view")
-    in_database = [row for row in rows if not row.mask]
     root, items = _items([row for row in rows if row.mask])
     with showing(progress) as shown:
         report = export_items(
@@ -100,55 +99,29 @@ def export_dataset(
         )
     reasons = [
         f"{row.image}: its mask in {field!r} lies in the database, not in a file; write it with label.export_mask()"
-        for row in in_database
+        for row in rows
+        if not row.mask
     ]
     return replace(report, n_unlabelled=total - len(rows), skipped=(*reasons, *report.skipped))
 
 
-def _check_mask_field(view: Any, field: str) -> None:
-    import fiftyone as fo
-
-    masks = view.get_field_schema(embedded_doc_type=fo.Segmentation)
-    if field not in masks:
-        names = ", ".join(sorted(masks)) or "none"
-        raise DataError(f"there is no mask field {field!r} to export; fields with masks here: {names}")
-
-
 def _read(view: Any, field: str, category_field: str | None, *, only_accepted: bool) -> list[_Row]:
     """Read the samples with a mask to export, in a few queries."""
-    own_id, own_path, own_provenance = f"{field}.id", f"{field}.mask_path", f"{field}.provenance"
-    paths = view.values("filepath")
-    groups = read_groups(view, [Path(path) for path in paths], category_field)
-    columns = [
-        _column(view, name)
-        for name in (
-            *(own_id, own_path, own_provenance, f"{field}_confidence", review_field(field)),
-            *(f"{REVIEWED}.run", f"{REVIEWED}.mask_path"),
-        )
-    ]
+    samples = read_samples(view, category_field)
+    own = (f"{field}.id", f"{field}.mask_path", f"{field}.provenance", f"{field}_confidence", f"{field}_review")
+    accepted = (f"{REVIEWED}.run", f"{REVIEWED}.mask_path")
+    columns = [read_column(view, path, len(samples)) for path in (*own, *accepted)]
     rows = []
-    for path, group, label, mask, provenance, confidence, review, from_run, accepted_mask in zip(
-        paths, groups, *columns, strict=True
-    ):
+    for sample, *values in zip(samples, *columns, strict=True):
+        label, mask, provenance, confidence, review, from_run, accepted_mask = values
         is_accepted = field == REVIEWED or review == ReviewState.ACCEPTED
         if label is None or (only_accepted and not is_accepted):
             continue
-        is_human = provenance == HUMAN
         if only_accepted and from_run == field and accepted_mask:
-            mask, is_human = accepted_mask, True
-        rows.append(
-            _Row(image=Path(path), group=group, mask=mask or "", confidence=None if is_human else _float(confidence))
-        )
+            mask, provenance = accepted_mask, HUMAN
+        known = None if provenance == HUMAN or confidence is None else float(confidence)
+        rows.append(_Row(image=sample.path, group=sample.group, mask=mask or "", confidence=known))
     return rows
-
-
-def _column(view: Any, name: str) -> list[Any]:
-    """Return the values of a field; None for each sample if the field does not exist."""
-    return list(view.values(name)) if view.has_field(name) else [None] * len(view)
-
-
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _items(rows: Sequence[_Row]) -> tuple[Path | None, list[ExportItem]]:

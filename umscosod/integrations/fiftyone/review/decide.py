@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
 import numpy as np
 
 from umscosod.data.files import open_atomic
@@ -20,24 +22,33 @@ from umscosod.data.images import check_regular, open_picture, read_upright_size,
 from umscosod.data.mask_values import flatten_alpha
 from umscosod.data.masks import encode_png
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.review.listing import (
-    ReviewRow,
-    batches,
-    check_replaceable,
-    read_review_rows,
-    write_accepted,
-)
 from umscosod.integrations.fiftyone.runs.fields import (
+    HUMAN,
     REVIEWED,
+    WRITE_BATCH,
     ReviewReport,
     ReviewState,
+    check_mask_field,
+    check_name,
     every_sample,
-    review_field,
     review_folder,
+    show_masks,
     store_values,
 )
+from umscosod.integrations.fiftyone.runs.jobs import flat_images
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """One sample of a run, and the earlier decision on it; "" if there is none."""
+
+    id: str
+    has_mask: bool
+    mask_path: str
+    has_reviewed: bool
+    reviewed_run: str
 
 
 def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
@@ -88,12 +99,6 @@ def check_size(mask_path: Path, image_path: Path) -> None:
             f"the mask {mask_path} is {mask_w} x {mask_h} pixels, its image {image_path} {image_w} x {image_h}; "
             "save the mask at the size of the image"
         )
-
-
-def write_reviewed(target: Path, content: bytes) -> None:
-    """Write an accepted mask, completely or not at all."""
-    with open_atomic(target) as stream:
-        stream.write(content)
 
 
 def holds(target: Path, content: bytes) -> bool:
@@ -151,7 +156,7 @@ def accept_masks(
     """
     dataset, rows, skipped = read_review_rows(sample_collection, field, ids, reviewed)
     accepted = 0
-    for batch in batches(rows):
+    for batch in _batches(rows):
         files: dict[str, Path] = {}
         for row in batch:
             target = reviewed_file(dataset, reviewed, row.id)
@@ -163,7 +168,7 @@ def accept_masks(
                 files[row.id] = target
         write_accepted(dataset, field, reviewed, files)
         accepted += len(files)
-    return _logged(ReviewReport(field=field, accepted=accepted, skipped=tuple(skipped)))
+    return _report(field, "accepted", accepted, skipped)
 
 
 def reject_masks(
@@ -174,8 +179,7 @@ def reject_masks(
     A mask of the run that was accepted before is removed, as in `undo_review`. Parameters, errors and report as in
     `accept_masks`.
     """
-    done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.REJECTED)
-    return _logged(ReviewReport(field=field, rejected=done, skipped=skipped))
+    return _decide(sample_collection, field, ids, reviewed, ReviewState.REJECTED, "rejected")
 
 
 def send_back(
@@ -186,8 +190,7 @@ def send_back(
     A mask of the run that was accepted before is removed, as in `undo_review`. Parameters, errors and report as in
     `accept_masks`.
     """
-    done, skipped = _decide(sample_collection, field, ids, reviewed, ReviewState.SENT_BACK)
-    return _logged(ReviewReport(field=field, sent_back=done, skipped=skipped))
+    return _decide(sample_collection, field, ids, reviewed, ReviewState.SENT_BACK, "sent_back")
 
 
 def undo_review(
@@ -198,8 +201,7 @@ def undo_review(
     A mask of this run that was accepted, or corrected with `replace_mask`, is removed from the field `reviewed`, and
     its copy is deleted. Masks accepted from other runs stay. Parameters, errors and report as in `accept_masks`.
     """
-    done, skipped = _decide(sample_collection, field, ids, reviewed, None)
-    return _logged(ReviewReport(field=field, undone=done, skipped=skipped))
+    return _decide(sample_collection, field, ids, reviewed, None, "undone")
 
 
 def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: str = REVIEWED) -> Path:
@@ -232,13 +234,81 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
     content = read_mask_file(source)
     check_size(source, Path(sample.filepath))
     dataset, rows, skipped = read_review_rows(every_sample(sample._dataset), field, [sample.id], reviewed)
-    for _, reason in skipped:
-        raise DataError(f"this sample cannot be corrected: {reason}")
+    if skipped:
+        raise DataError(f"this sample cannot be corrected: {skipped[0][1]}")
     check_replaceable(rows[0], reviewed)
     target = reviewed_file(dataset, reviewed, sample.id)
-    write_reviewed(target, content)
+    with open_atomic(target) as stream:
+        stream.write(content)
     write_accepted(dataset, field, reviewed, {sample.id: target})
     return target
+
+
+def read_review_rows(
+    sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str
+) -> tuple[Any, list[ReviewRow], list[tuple[str, str]]]:
+    """Read the data set, the rows, and the samples outside the run, in one query."""
+    view = flat_images(sample_collection)
+    dataset = view._dataset  # a view has no public access to its data set
+    check_mask_field(view, field, "review")
+    _declare(dataset, field, reviewed)
+    if ids is not None:
+        view = view.select(list(ids))
+    status = f"{field}_status" if dataset.has_sample_field(f"{field}_status") else f"{field}.id"
+    columns = view.values(["id", f"{field}.id", f"{field}.mask_path", status, f"{reviewed}.id", f"{reviewed}.run"])
+    if not columns[0]:
+        raise DataError("there are no samples to decide about; select some, or choose another view")
+    rows, skipped = [], []
+    for sample_id, label, path, status_value, kept, run in zip(*columns, strict=True):
+        if label is None and status_value is None:
+            skipped.append((sample_id, f"it is not among the samples of {field!r}"))
+        else:
+            rows.append(ReviewRow(sample_id, label is not None, path or "", kept is not None, run or ""))
+    return dataset, rows, skipped
+
+
+def _declare(dataset: Any, field: str, reviewed: str) -> None:
+    """Add the fields of a review if they are missing, and let the App draw accepted masks.
+
+    Raises
+    ------
+    DataError
+        Something else uses one of the names.
+    """
+    found = dataset.get_field(reviewed)
+    is_masks = found is None or getattr(found, "document_type", None) is fo.Segmentation
+    if reviewed == field or reviewed in dataset.list_runs() or not is_masks:
+        raise DataError(f"accepted masks cannot go into {reviewed!r}: it is in use for something else; name another")
+    check_name(reviewed)
+    state = dataset.get_field(f"{field}_review")
+    if state is not None and not isinstance(state, fo.StringField):
+        raise DataError(f"decisions cannot go into '{field}_review': it holds no text; rename that field")
+    if state is None:
+        dataset.add_sample_field(f"{field}_review", fo.StringField)
+    if not dataset.has_field(f"{reviewed}.run"):
+        dataset.add_sample_field(reviewed, fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
+        for attribute in ("provenance", "run"):
+            dataset.add_sample_field(f"{reviewed}.{attribute}", fo.StringField)
+        show_masks(dataset, reviewed)
+
+
+def check_replaceable(row: ReviewRow, reviewed: str) -> None:
+    """Refuse to change a label that was put into the field by other means."""
+    if row.has_reviewed and not row.reviewed_run:
+        raise DataError(f"its label in {reviewed!r} comes from no review and is left alone; name another field")
+
+
+def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, Path]) -> None:
+    """Point labels to existing files; the decision is written last, so that an incomplete batch can be repeated."""
+    labels = {id_: fo.Segmentation(mask_path=str(path), provenance=HUMAN, run=field) for id_, path in files.items()}
+    store_values(dataset, reviewed, labels)
+    store_values(dataset, f"{field}_review", dict.fromkeys(files, str(ReviewState.ACCEPTED)))
+
+
+def _batches(rows: Sequence[ReviewRow]) -> Iterator[Sequence[ReviewRow]]:
+    """Yield `WRITE_BATCH` rows at a time: an interrupted review keeps all earlier batches."""
+    for start in range(0, len(rows), WRITE_BATCH):
+        yield rows[start : start + WRITE_BATCH]
 
 
 def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overwrite: bool) -> None:
@@ -246,33 +316,32 @@ def _copy_mask(row: ReviewRow, field: str, reviewed: str, target: Path, *, overw
     if not row.mask_path:
         raise DataError("its mask lies in the database, not in a file" if row.has_mask else "it has no mask to accept")
     content = read_mask_file(Path(row.mask_path))
-    is_there = row.has_reviewed and row.reviewed_run == field and holds(target, content)
-    if is_there:
+    if row.has_reviewed and row.reviewed_run == field and holds(target, content):
         return
     if row.has_reviewed:
         check_replaceable(row, reviewed)
         if not overwrite:
             other = "another mask" if row.reviewed_run == field else f"the mask of {row.reviewed_run!r}"
             raise DataError(f"{other} was accepted before; overwrite to replace it")
-    write_reviewed(target, content)
+    with open_atomic(target) as stream:
+        stream.write(content)
 
 
 def _decide(
-    sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str, state: ReviewState | None
-) -> tuple[int, tuple[tuple[str, str], ...]]:
-    """Store a decision other than accept; accepted masks of this run are removed."""
+    sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str, state: ReviewState | None, word: str
+) -> ReviewReport:
+    """Store a decision other than accept, counted as `word` of the report; accepted masks of this run are removed."""
     dataset, rows, skipped = read_review_rows(sample_collection, field, ids, reviewed)
-    for batch in batches(rows):
+    for batch in _batches(rows):
         taken_back = [row.id for row in batch if row.has_reviewed and row.reviewed_run == field]
-        if taken_back:
-            store_values(dataset, reviewed, dict.fromkeys(taken_back))
-        value = None if state is None else str(state)
-        store_values(dataset, review_field(field), {row.id: value for row in batch})
+        store_values(dataset, reviewed, dict.fromkeys(taken_back))
+        store_values(dataset, f"{field}_review", {row.id: None if state is None else str(state) for row in batch})
         for sample_id in taken_back:
             remove_reviewed(reviewed_file(dataset, reviewed, sample_id))
-    return len(rows), tuple(skipped)
+    return _report(field, word, len(rows), skipped)
 
 
-def _logged(report: ReviewReport) -> ReviewReport:
+def _report(field: str, word: str, count: int, skipped: list[tuple[str, str]]) -> ReviewReport:
+    report = ReviewReport(field=field, **{word: count}, skipped=tuple(skipped))
     logger.info("%s", report.summary)
     return report

@@ -2,135 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fiftyone import ViewField
 
-from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import (
-    HUMAN,
     REVIEWED,
-    WRITE_BATCH,
     ReviewState,
-    review_field,
-    show_masks,
-    store_values,
+    check_mask_field,
+    group_field_of,
+    mask_fields,
 )
-from umscosod.integrations.fiftyone.runs.jobs import flat_images
+from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_column, value_path
 from umscosod.types import Status
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReviewRow:
-    """One sample of a run, and the earlier decision on it; "" if there is none."""
-
-    id: str
-    has_mask: bool
-    mask_path: str
-    has_reviewed: bool
-    reviewed_run: str
-
-
-def check_mask_field(view: Any, field: str) -> None:
-    """Refuse a field that holds no masks, and name the fields that do."""
-    import fiftyone as fo
-
-    masks = view.get_field_schema(embedded_doc_type=fo.Segmentation)
-    if field not in masks:
-        names = ", ".join(sorted(masks)) or "none"
-        raise DataError(f"there is no mask field {field!r} to review; fields with masks here: {names}")
-
-
-def read_review_rows(
-    sample_collection: Any, field: str, ids: Iterable[str] | None, reviewed: str
-) -> tuple[Any, list[ReviewRow], list[tuple[str, str]]]:
-    """Read the data set, the rows, and the samples outside the run, in one query."""
-    view = flat_images(sample_collection)
-    dataset = view._dataset  # a view has no public access to its data set
-    check_mask_field(view, field)
-    _declare(dataset, field, reviewed)
-    if ids is not None:
-        view = view.select(list(ids))
-    status = f"{field}_status" if dataset.has_sample_field(f"{field}_status") else f"{field}.id"
-    paths = ["id", f"{field}.id", f"{field}.mask_path", status, f"{reviewed}.id", f"{reviewed}.run"]
-    columns = view.values(paths)
-    if not columns[0]:
-        raise DataError("there are no samples to decide about; select some, or choose another view")
-    rows, skipped = [], []
-    for sample_id, label, path, status_value, kept, run in zip(*columns, strict=True):
-        if label is None and status_value is None:
-            skipped.append((sample_id, f"it is not among the samples of {field!r}"))
-            continue
-        rows.append(
-            ReviewRow(
-                id=sample_id,
-                has_mask=label is not None,
-                mask_path=path or "",
-                has_reviewed=kept is not None,
-                reviewed_run=run or "",
-            )
-        )
-    return dataset, rows, skipped
-
-
-def _declare(dataset: Any, field: str, reviewed: str) -> None:
-    """Add the fields of a review if they are missing, and let the App draw accepted masks.
-
-    Raises
-    ------
-    DataError
-        Something else uses one of the names.
-    """
-    import fiftyone as fo
-
-    found = dataset.get_field(reviewed)
-    is_masks = found is None or getattr(found, "document_type", None) is fo.Segmentation
-    if reviewed == field or reviewed in dataset.list_runs() or not is_masks:
-        raise DataError(f"accepted masks cannot go into {reviewed!r}: it is in use for something else; name another")
-    if not reviewed.isidentifier() or reviewed.startswith("_"):
-        raise DataError(f"field name {reviewed!r} must be letters, digits and '_', starting with a letter")
-    state = dataset.get_field(review_field(field))
-    if state is not None and not isinstance(state, fo.StringField):
-        raise DataError(f"decisions cannot go into {review_field(field)!r}: it holds no text; rename that field")
-    if state is None:
-        dataset.add_sample_field(review_field(field), fo.StringField)
-    if not dataset.has_field(f"{reviewed}.run"):
-        dataset.add_sample_field(reviewed, fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
-        for attribute in ("provenance", "run"):
-            dataset.add_sample_field(f"{reviewed}.{attribute}", fo.StringField)
-        show_masks(dataset, reviewed)
-
-
-def check_replaceable(row: ReviewRow, reviewed: str) -> None:
-    """Refuse to change a label that was put into the field by other means."""
-    if row.has_reviewed and not row.reviewed_run:
-        raise DataError(f"its label in {reviewed!r} comes from no review and is left alone; name another field")
-
-
-def write_accepted(dataset: Any, field: str, reviewed: str, files: Mapping[str, Path]) -> None:
-    """Point labels to existing files; the decision is written last, so that an incomplete batch can be repeated."""
-    import fiftyone as fo
-
-    if files:
-        labels = {
-            sample_id: fo.Segmentation(mask_path=str(path), provenance=HUMAN, run=field)
-            for sample_id, path in files.items()
-        }
-        store_values(dataset, reviewed, labels)
-        store_values(dataset, review_field(field), dict.fromkeys(files, str(ReviewState.ACCEPTED)))
-
-
-def batches(rows: Sequence[ReviewRow]) -> Iterator[Sequence[ReviewRow]]:
-    """Yield `WRITE_BATCH` rows at a time: an interrupted review keeps all earlier batches."""
-    for start in range(0, len(rows), WRITE_BATCH):
-        yield rows[start : start + WRITE_BATCH]
-
-
-OPEN = "open"
-"""Key of `review_counts` for masks without a decision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,12 +91,8 @@ def list_for_review(
     DataError
         There is no such mask field.
     """
-    from fiftyone import ViewField
-
-    view = flat_images(sample_collection)
-    check_mask_field(view, field)
-    confidence, state = f"{field}_confidence", review_field(field)
-    view = view.match(_is_of_run(field))
+    view = _masks_of_run(sample_collection, field)
+    confidence, state = f"{field}_confidence", f"{field}_review"
     if not include_reviewed:
         view = view.match(~ViewField(state).is_in([str(each) for each in ReviewState]))
     if not view.has_sample_field(confidence):  # imported masks: all are equally uncertain
@@ -240,8 +123,6 @@ def next_for_review(sample_collection: Any, field: str, sample_id: str) -> str |
 
 def list_certain(view: Any, field: str, least: float) -> Any:
     """Keep the masks of a list with a confidence of at least `least`; masks without a confidence are dropped."""
-    from fiftyone import ViewField
-
     return view.match(ViewField(f"{field}_confidence") >= least)
 
 
@@ -254,8 +135,7 @@ def undecided_quantile(sample_collection: Any, field: str, share: float) -> floa
         There is no such mask field.
     """
     view = list_for_review(sample_collection, field)
-    path = f"{field}_confidence"
-    found = [value for value in view.values(path) if value is not None] if view.has_sample_field(path) else []
+    found = [value for value in read_column(view, f"{field}_confidence", 0) if value is not None]
     return float(np.quantile(found, share)) if found else 1.0
 
 
@@ -305,20 +185,16 @@ def review_counts(sample_collection: Any, field: str) -> dict[str, int]:
     DataError
         There is no such mask field.
     """
-    view = flat_images(sample_collection)
-    check_mask_field(view, field)
-    view = view.match(_is_of_run(field))
-    state = review_field(field)
+    view = _masks_of_run(sample_collection, field)
+    state = f"{field}_review"
     found = view.count_values(state) if view.has_sample_field(state) else {}
     decided = {str(each): int(found.get(str(each), 0)) for each in ReviewState}
-    return {OPEN: len(view) - sum(decided.values()), **decided}
+    return {"open": len(view) - sum(decided.values()), **decided}
 
 
 def list_review_fields(dataset: Any) -> list[str]:
     """Name the mask fields that runs wrote; if there are none, all mask fields except `REVIEWED` (schema only)."""
-    import fiftyone as fo
-
-    masks = sorted(set(dataset.get_field_schema(embedded_doc_type=fo.Segmentation)) - {REVIEWED})
+    masks = [field for field in mask_fields(dataset) if field != REVIEWED]
     of_runs = [field for field in masks if dataset.get_field(f"{field}_status") is not None]
     return of_runs or masks
 
@@ -332,23 +208,18 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
         From `list_for_review`.
     field : str
     limit : int, optional
-
-    Raises
-    ------
-    DataError
-        There is no such mask field.
     """
-    check_mask_field(view, field)
-    paths = ["id", "filepath"]
+    dataset = view._dataset  # a view has no public access to its data set
+    group_field = group_field_of(dataset, field)
     optional = {
-        "group": _group_path(view, field),
+        "group": value_path(dataset, group_field) if group_field else "",
         "confidence": f"{field}_confidence",
         "status": f"{field}_status",
         "reason": f"{field}_reason",
-        "state": review_field(field),
+        "state": f"{field}_review",
     }
     optional = {name: path for name, path in optional.items() if path and view.has_field(path)}
-    columns = (view if limit is None else view.limit(limit)).values([*paths, *optional.values()])
+    columns = (view if limit is None else view.limit(limit)).values(["id", "filepath", *optional.values()])
     items = []
     for sample_id, filepath, *values in zip(*columns, strict=True):
         found = dict(zip(optional, values, strict=True))
@@ -367,23 +238,9 @@ def read_review_items(view: Any, field: str, *, limit: int | None = None) -> lis
     return items
 
 
-def _group_path(view: Any, field: str) -> str:
-    """Return the path of the run's group field; "" for the folder, or for masks that no run of ours made."""
-    import fiftyone as fo
-
-    from umscosod.integrations.fiftyone.runs.record import find_run
-
-    dataset = view._dataset  # a view has no public access to its data set
-    run = None if field not in dataset.list_runs() else find_run(dataset, field)
-    name = str(getattr(run, "group_field", None) or "")
-    found = dataset.get_field(name) if name else None
-    is_class = getattr(found, "document_type", None) is fo.Classification
-    return f"{name}.label" if is_class else name
-
-
-def _is_of_run(field: str) -> Any:
-    """Match the samples of the run: they have a mask, or a status that says why not."""
-    from fiftyone import ViewField
-
+def _masks_of_run(sample_collection: Any, field: str) -> Any:
+    """Return the samples of the run: they have a mask, or a status that says why not."""
+    view = flat_images(sample_collection)
+    check_mask_field(view, field, "review")
     wanted = [str(Status.LABELLED), str(Status.EMPTY), str(Status.FAILED)]
-    return ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted)
+    return view.match(ViewField(field).exists() | ViewField(f"{field}_status").is_in(wanted))

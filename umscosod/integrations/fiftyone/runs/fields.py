@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 
 from umscosod.errors import DataError
-from umscosod.types import Status
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+from umscosod.types import ByteArray, Labelled
 
 
 def safe_name(name: str) -> str:
@@ -34,7 +33,7 @@ def safe_name(name: str) -> str:
     >>> safe_name("birds of Chile") != safe_name("birds/of/Chile")
     True
     """
-    plain = _UNSAFE.sub("-", name).strip(".-")
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
     if plain == name:
         return name
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
@@ -52,8 +51,6 @@ def dataset_folder(dataset: Any) -> Path:
     Path
         ``<default_dataset_dir>/umscosod/<name>``, with FiftyOne's own setting of that folder.
     """
-    import fiftyone as fo
-
     return Path(str(fo.config.default_dataset_dir)).expanduser() / "umscosod" / safe_name(dataset.name)
 
 
@@ -110,17 +107,6 @@ class ReviewState(StrEnum):
     SENT_BACK = "sent back"
 
 
-def review_field(field: str) -> str:
-    """Return the field that holds the `ReviewState` of a run's masks.
-
-    Examples
-    --------
-    >>> review_field("cosal")
-    'cosal_review'
-    """
-    return f"{field}_review"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewReport:
     """Outcome of one decision on some samples.
@@ -151,17 +137,13 @@ class ReviewReport:
         >>> ReviewReport(field="cosal", accepted=2, skipped=(("a", "it has no mask"),)).summary
         'cosal: 2 accepted; 1 left as it was (it has no mask)'
         """
-        counts = {
-            "accepted": self.accepted,
-            "rejected": self.rejected,
-            "sent back": self.sent_back,
-            "undone": self.undone,
-        }
-        parts = [", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing changed"]
+        counts = ((self.accepted, "accepted"), (self.rejected, "rejected"), (self.sent_back, "sent back"))
+        told = [f"{count} {word}" for count, word in (*counts, (self.undone, "undone")) if count]
+        parts = [", ".join(told) or "nothing changed"]
         if self.skipped:
             reasons = Counter(reason for _, reason in self.skipped)
-            told = "; ".join(reason if len(reasons) == 1 else f"{n}: {reason}" for reason, n in reasons.most_common())
-            parts.append(f"{len(self.skipped)} left as {'it was' if len(self.skipped) == 1 else 'they were'} ({told})")
+            why = "; ".join(reason if len(reasons) == 1 else f"{n}: {reason}" for reason, n in reasons.most_common())
+            parts.append(f"{len(self.skipped)} left as {'it was' if len(self.skipped) == 1 else 'they were'} ({why})")
         return f"{self.field}: {'; '.join(parts)}"
 
     @property
@@ -173,6 +155,7 @@ class ReviewReport:
 COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
 """Colours of the runs in their order; the first two are those of A and B in the compare panel."""
 GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
+"""Endings of the fields beside a run's mask field."""
 BEFORE = "labels"
 """Sidebar group after which a run's group is placed."""
 
@@ -208,7 +191,7 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
     for kind in (fo.Segmentation, fo.Heatmap):
         hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
-    wanted = (_group_path(dataset, field), field, f"{field}_confidence")
+    wanted = (group_field_of(dataset, field), field, f"{field}_confidence")
     beside = [path for path in wanted if path and dataset.has_field(path)]
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
@@ -257,16 +240,14 @@ def _collapse(dataset: Any, name: str, paths: Iterable[str], after: str | None =
 
 
 def _other_runs(dataset: Any, field: str) -> list[str]:
-    masks = dataset.get_field_schema(embedded_doc_type=fo.Segmentation)
-    return [name for name in masks if name != field and dataset.has_sample_field(f"{name}_status")]
+    return [name for name in mask_fields(dataset) if name != field and dataset.has_sample_field(f"{name}_status")]
 
 
-def _group_path(dataset: Any, field: str) -> str | None:
-    """Return the field that the run grouped by; None for the folder, or for masks that no run of ours made."""
+def group_field_of(dataset: Any, field: str) -> str | None:
+    """Return the field that a run grouped by; None for the folder, or for masks that no run of ours made."""
     from umscosod.integrations.fiftyone.runs.record import find_run
 
-    run = find_run(dataset, field) if field in dataset.list_runs() else None
-    name = getattr(run, "group_field", None)
+    name = getattr(find_run(dataset, field), "group_field", None)
     return str(name) if name and dataset.has_field(name) else None
 
 
@@ -281,29 +262,29 @@ REVIEWED = "reviewed"
 """Field of accepted masks; no run writes it."""
 
 
+def draw_instances(detections: Iterable[Any], size_hw: tuple[int, int]) -> ByteArray:
+    """Draw the masks of detections into one 0/255 mask, uint8 (H, W)."""
+    mask_HW = np.zeros(size_hw, np.uint8)
+    for detection in detections:
+        detection.to_segmentation(mask=mask_HW, target=FOREGROUND)  # draws into the given mask
+    return mask_HW
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelItem:
     """The label of one sample.
 
     Attributes
     ----------
-    sample_id : str
+    row : Labelled
+        Its image's id is the sample's.
     mask_path, map_path : Path or None
         Absolute; None leaves the label unchanged (or clears it, see `write_labels`).
-    confidence : float or None
-        None: nothing is known.
-    status : Status
-    reason : str
-    provenance : {"model", "human"}
     """
 
-    sample_id: str
+    row: Labelled
     mask_path: Path | None
     map_path: Path | None
-    confidence: float | None
-    status: Status
-    reason: str
-    provenance: str = MODEL
 
 
 def field_names(field: str, *, has_maps: bool = True) -> list[str]:
@@ -314,8 +295,36 @@ def field_names(field: str, *, has_maps: bool = True) -> list[str]:
     >>> field_names("cosal")
     ['cosal', 'cosal_map', 'cosal_confidence', 'cosal_status', 'cosal_reason', 'cosal_review']
     """
-    suffixes = ("", "_map", "_confidence", "_status", "_reason", "_review")
-    return [field + suffix for suffix in suffixes if has_maps or suffix != "_map"]
+    return [field + suffix for suffix in ("", *GROUPED) if has_maps or suffix != "_map"]
+
+
+def check_name(name: str, what: str = "field name") -> None:
+    """Refuse a name that FiftyOne would refuse.
+
+    Raises
+    ------
+    DataError
+    """
+    if not name.isidentifier() or name.startswith("_"):
+        raise DataError(f"{what} {name!r} must be letters, digits and '_', starting with a letter")
+
+
+def mask_fields(view: Any) -> list[str]:
+    """Return the names of the fields that hold masks, sorted."""
+    return sorted(view.get_field_schema(embedded_doc_type=fo.Segmentation))
+
+
+def check_mask_field(view: Any, field: str, purpose: str) -> None:
+    """Refuse a field that holds no masks, and name the fields that do.
+
+    Raises
+    ------
+    DataError
+    """
+    names = mask_fields(view)
+    if field not in names:
+        there = ", ".join(names) or "none"
+        raise DataError(f"there is no mask field {field!r} to {purpose}; fields with masks here: {there}")
 
 
 def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
@@ -325,8 +334,7 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
     ------
     DataError
     """
-    if not field.isidentifier() or field.startswith("_"):
-        raise DataError(f"field name {field!r} must be letters, digits and '_', starting with a letter")
+    check_name(field)
     if field == REVIEWED:
         raise DataError(
             f"the field {REVIEWED!r} is for masks that a person accepted, no run writes it; choose another name"
@@ -340,8 +348,6 @@ def check_field(dataset: Any, field: str, *, has_maps: bool = True) -> None:
 
 def declare_fields(dataset: Any, field: str, *, has_maps: bool = True) -> None:
     """Add missing fields, name the mask's pixel value, and choose the appearance of a new run."""
-    import fiftyone as fo
-
     is_new = not dataset.has_sample_field(field)
     for name, (kind, document) in _field_types(field, has_maps).items():
         if not dataset.has_sample_field(name):
@@ -362,8 +368,6 @@ def name_pixels(dataset: Any, field: str) -> None:
 
 def show_masks(dataset: Any, field: str) -> None:
     """Name the pixel value of a mask field and make the field active in the App, which hides dense labels at first."""
-    import fiftyone as fo
-
     name_pixels(dataset, field)
     active = dataset.app_config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
     if field not in active.paths:
@@ -375,7 +379,6 @@ def show_masks(dataset: Any, field: str) -> None:
 def write_labels(
     dataset: Any,
     field: str,
-    run_key: str,
     items: Iterable[LabelItem],
     *,
     has_maps: bool = True,
@@ -390,7 +393,8 @@ def write_labels(
     ----------
     dataset : fiftyone.core.dataset.Dataset
         With the fields that `declare_fields` adds.
-    field, run_key : str
+    field : str
+        Name of the mask field and of the run.
     items : iterable of LabelItem
         Items whose files exist. Samples that are no longer in the data set are skipped.
     has_maps : bool
@@ -410,11 +414,15 @@ def write_labels(
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
-        stored = _read_stored(dataset, field, [item.sample_id for item in batch])
-        due = [item for item in batch if item.sample_id in stored and _is_due(item, *stored[item.sample_id])]
-        if due and clear_missing:  # a status must not outlast the label that it describes
-            store_values(dataset, f"{field}_status", {item.sample_id: None for item in due})
-        for name, values in _columns(field, run_key, due, has_maps, clear_missing).items():
+        stored = _read_stored(dataset, field, [item.row.image_id for item in batch])
+        due = {
+            item.row.image_id: item
+            for item in batch
+            if item.row.image_id in stored and _is_due(item, *stored[item.row.image_id])
+        }
+        if clear_missing:  # a status must not outlast the label that it describes
+            store_values(dataset, f"{field}_status", dict.fromkeys(due))
+        for name, values in _columns(field, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
         written += len(due)
     return written
@@ -429,48 +437,38 @@ def _read_stored(dataset: Any, field: str, sample_ids: Sequence[str]) -> dict[st
 
 def _is_due(item: LabelItem, provenance: str | None, mask: str | None, status: str | None, confidence: Any) -> bool:
     """Whether a label must be written; the status is written last, so that with it everything else is stored."""
-    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.status), item.confidence)
+    wanted = (None if item.mask_path is None else str(item.mask_path), str(item.row.status), item.row.confidence)
     return provenance != HUMAN and (mask, status, confidence) != wanted
 
 
 def _columns(
-    field: str, run_key: str, items: Sequence[LabelItem], has_maps: bool, clear_missing: bool
+    field: str, items: Mapping[str, LabelItem], has_maps: bool, clear_missing: bool
 ) -> dict[str, dict[str, Any]]:
     """Return values by field and sample; masks last, so that an interrupted batch counts as not labelled."""
-    import fiftyone as fo
-
-    columns: dict[str, dict[str, Any]] = {
-        f"{field}_confidence": {item.sample_id: item.confidence for item in items},
-        f"{field}_reason": {item.sample_id: item.reason for item in items},
+    masks: dict[str, Any] = dict.fromkeys(items) if clear_missing else {}
+    maps = dict(masks)
+    confidences = {id_: item.row.confidence for id_, item in items.items()}
+    for id_, item in items.items():
+        if item.mask_path is not None:
+            provenance = HUMAN if item.row.source == HUMAN else MODEL
+            masks[id_] = fo.Segmentation(mask_path=str(item.mask_path), provenance=provenance, run=field)
+        if item.map_path is not None:
+            maps[id_] = fo.Heatmap(map_path=str(item.map_path))
+    return {
+        f"{field}_confidence": {id_: None if value is None else float(value) for id_, value in confidences.items()},
+        f"{field}_reason": {id_: item.row.reason for id_, item in items.items()},
+        **({f"{field}_map": maps} if has_maps else {}),
+        field: masks,
+        f"{field}_review": dict.fromkeys(items),
+        f"{field}_status": {id_: str(item.row.status) for id_, item in items.items()},
     }
-    if has_maps:
-        columns[f"{field}_map"] = {
-            item.sample_id: None if item.map_path is None else fo.Heatmap(map_path=str(item.map_path))
-            for item in items
-            if item.map_path is not None or clear_missing
-        }
-    columns[field] = {
-        item.sample_id: None
-        if item.mask_path is None
-        else fo.Segmentation(mask_path=str(item.mask_path), provenance=item.provenance, run=run_key)
-        for item in items
-        if item.mask_path is not None or clear_missing
-    }
-    columns[f"{field}_review"] = {item.sample_id: None for item in items}
-    columns[f"{field}_status"] = {item.sample_id: str(item.status) for item in items}
-    return columns
 
 
 def _field_types(field: str, has_maps: bool) -> dict[str, tuple[Any, Any]]:
     """Return name and type of each written field: (field class, embedded class or None)."""
-    import fiftyone as fo
-
-    types = {
+    special = {
         field: (fo.EmbeddedDocumentField, fo.Segmentation),
         f"{field}_map": (fo.EmbeddedDocumentField, fo.Heatmap),
         f"{field}_confidence": (fo.FloatField, None),
-        f"{field}_status": (fo.StringField, None),
-        f"{field}_reason": (fo.StringField, None),
-        f"{field}_review": (fo.StringField, None),
     }
-    return {name: types[name] for name in field_names(field, has_maps=has_maps)}
+    return {name: special.get(name, (fo.StringField, None)) for name in field_names(field, has_maps=has_maps)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_config
@@ -145,23 +146,24 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     left = find_interrupted(dataset, key)
     if left is None:
         raise DataError(f"there is nothing to go on with in {key!r}: no run of that name was interrupted in its work")
-    given = dict(left.settings)
+    calls: dict[str, Callable[..., RunReport | TrainOutcome]] = {
+        "label": label_dataset,
+        "pseudo": pseudo_label_dataset,
+        "train": train_dataset,
+        "refine": refine_dataset,
+        "import": import_predictions,
+    }
+    given: dict[str, Any] = {name: None if value == "" else value for name, value in left.settings.items()}
     verb = given.pop("verb")
-    view = every_sample(dataset).select(list(left.sample_ids))
-    common: dict[str, Any] = {"overwrite": left.overwrite, "progress": progress}
     if verb == "import":
-        kind: Literal["map", "mask"] = "map" if given.pop("has_maps") else "mask"
-        return import_predictions(view, field=key, group_field=left.group_field, kind=kind, **given, **common)
-    common["config"] = left.config
-    if verb == "refine":
-        return refine_dataset(view, field=key, **given, **common)
-    common["group_field"] = left.group_field
-    if verb == "train":
-        masks = {name: given[name] or None for name in ("labels", "reviewed")}
-        return train_dataset(view, key=key, labels=masks["labels"], reviewed=masks["reviewed"], **common)
-    if verb == "pseudo":
-        return pseudo_label_dataset(view, field=key, detections_field=given["detections_field"] or None, **common)
-    return label_dataset(view, field=key, checkpoint=given.pop("checkpoint") or None, **given, **common)
+        given["kind"] = "map" if given.pop("has_maps") else "mask"
+    else:
+        given["config"] = left.config
+    if verb != "refine":  # that has the groups of its source
+        given["group_field"] = left.group_field
+    given["key" if verb == "train" else "field"] = key
+    view = every_sample(dataset).select(list(left.sample_ids))
+    return calls[verb](view, **given, overwrite=left.overwrite, progress=progress)
 
 
 def give_up_interrupted(dataset: Any, key: str) -> bool:
@@ -190,8 +192,7 @@ def give_up_interrupted(dataset: Any, key: str) -> bool:
     if record is None or not Path(record.folder).is_dir():
         return False
     with hold_run(Path(record.folder)):
-        parts = [part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id]
-        left = [part for part in parts if part.state is PartState.RUNNING]
+        left = [part for part in list_parts(Path(record.folder), record.run_id) if part.state is PartState.RUNNING]
         for part in left:
             set_state(part, PartState.SUPERSEDED)
     return bool(left)

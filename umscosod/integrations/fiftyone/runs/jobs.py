@@ -7,19 +7,19 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
 
 from umscosod.config import PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
-from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
-    MODEL,
     LabelItem,
     ReviewState,
     check_field,
@@ -37,7 +37,7 @@ from umscosod.integrations.fiftyone.runs.parts import (
     resume_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.runs.record import Progress, noting, showing
+from umscosod.integrations.fiftyone.runs.record import Progress, complete_run, noting, showing, update_run
 from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, Labelled, Status
@@ -115,7 +115,22 @@ def group_names_by_folder(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]:
-    """Read ids, paths, groups and states of all samples of a flat image view, in a few queries.
+    """Read the samples of a flat image view as `read_samples` does, with the states of their labels in `field`."""
+    rows = read_samples(view, group_field)
+    paths = (f"{field}_status", f"{field}_review", f"{field}.provenance")
+    columns = [read_column(view, path, len(rows)) for path in paths]
+    return [
+        replace(
+            row,
+            is_done=status is not None and review != ReviewState.SENT_BACK,
+            is_human=provenance == HUMAN or review in DECIDED,
+        )
+        for row, status, review, provenance in zip(rows, *columns, strict=True)
+    ]
+
+
+def read_samples(view: Any, group_field: str | None) -> list[SampleRow]:
+    """Read ids, paths and groups of all samples of a flat image view, in a few queries.
 
     Raises
     ------
@@ -126,30 +141,17 @@ def read_rows(view: Any, group_field: str | None, field: str) -> list[SampleRow]
     if not ids:
         raise DataError("the view has no samples; choose another view or data set")
     files = [Path(path) for path in paths]
-    names = read_groups(view, files, group_field)
-    statuses, reviews, provenances = (
-        _values_or_none(view, name, len(ids)) for name in (f"{field}_status", f"{field}_review", f"{field}.provenance")
-    )
-    return [
-        SampleRow(
-            id=id_,
-            path=file,
-            group=name,
-            is_done=status is not None and review != ReviewState.SENT_BACK,
-            is_human=provenance == HUMAN or review in DECIDED,
-        )
-        for id_, file, name, status, review, provenance in zip(
-            ids, files, names, statuses, reviews, provenances, strict=True
-        )
-    ]
-
-
-def read_groups(view: Any, files: Sequence[Path], group_field: str | None) -> list[str]:
-    """Return the group name of each sample of a flat view, ``""`` if it has none; by folder without a field."""
     if group_field:
-        return [group_name(value) for value in view.values(value_path(view, group_field))]
-    by_folder = group_names_by_folder(files)
-    return [by_folder[file] for file in files]
+        names = [group_name(value) for value in view.values(value_path(view, group_field))]
+    else:
+        by_folder = group_names_by_folder(files)
+        names = [by_folder[file] for file in files]
+    return [SampleRow(id=id_, path=file, group=name) for id_, file, name in zip(ids, files, names, strict=True)]
+
+
+def read_column(view: Any, path: str, count: int) -> list[Any]:
+    """Return the values of a field of `count` samples; None for each if the field does not exist."""
+    return list(view.values(path)) if view.has_field(path) else [None] * count
 
 
 def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> tuple[list[SampleRow], frozenset[str]]:
@@ -177,11 +179,6 @@ def choose_rows(rows: Sequence[SampleRow], *, overwrite: bool) -> tuple[list[Sam
     return [row for row in grouped if row.group in open_groups], writes
 
 
-def _values_or_none(view: Any, path: str, count: int) -> list[Any]:
-    """Return the values of a field that may not exist."""
-    return list(view.values(path)) if view.has_field(path) else [None] * count
-
-
 def value_path(view: Any, group_field: str) -> str:
     """Return the path to read group names from: a Classification's label, else the field itself.
 
@@ -190,13 +187,12 @@ def value_path(view: Any, group_field: str) -> str:
     DataError
         There is no such field, or it holds no single value a sample.
     """
-    import fiftyone as fo
-
     found = view.get_field(group_field)
     if found is None:
         names = ", ".join(sorted(view.get_field_schema(ftype=fo.StringField))) or "none"
         raise DataError(f"there is no field {group_field!r} to group by; text fields here: {names}")
-    if isinstance(found, fo.EmbeddedDocumentField) and not issubclass(found.document_type, fo.Classification):
+    is_label = isinstance(found, fo.EmbeddedDocumentField)
+    if is_label and not issubclass(found.document_type, fo.Classification):
         raise DataError(
             f"cannot group by {group_field!r}: it holds {found.document_type.__name__}; "
             "use a text, number or Classification field"
@@ -205,7 +201,7 @@ def value_path(view: Any, group_field: str) -> str:
     way = [view.get_field(".".join(parts[:length])) for length in range(1, len(parts) + 1)]
     if any(isinstance(field, (fo.ListField, fo.DictField, fo.VectorField)) for field in way):
         raise DataError(f"cannot group by {group_field!r}: it holds several values a sample; use a field with one")
-    return f"{group_field}.label" if isinstance(found, fo.EmbeddedDocumentField) else group_field
+    return f"{group_field}.label" if is_label else group_field
 
 
 def group_name(value: Any) -> str:
@@ -275,7 +271,7 @@ class Job:
 
     Attributes
     ----------
-    key, method : str
+    key : str
     group_field : str or None
     out_dir : path or None
     config : PipelineConfig
@@ -287,7 +283,6 @@ class Job:
     """
 
     key: str
-    method: str
     group_field: str | None
     out_dir: str | Path | None
     config: PipelineConfig
@@ -295,6 +290,11 @@ class Job:
     overwrite: bool
     has_maps: bool = True
     tree: str = "masks"
+
+    @property
+    def method(self) -> str:
+        """The name in lists of runs: that of the verb; with a given network a run only predicts."""
+        return f"umscosod/{'predict' if self.verb.get('checkpoint') else self.verb['verb']}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -384,29 +384,18 @@ def label_items(part: Part, rows: Iterable[Labelled], tree: str, *, has_maps: bo
     for row in rows:
         mask, soft = part.folder / tree / row.output, part.folder / "maps" / row.output
         is_there = row.status in (Status.LABELLED, Status.EMPTY) and mask.is_file()
-        items.append(
-            LabelItem(
-                sample_id=row.image_id,
-                mask_path=mask if is_there else None,
-                map_path=soft if is_there and has_maps and soft.is_file() else None,  # an import may have masks alone
-                confidence=None if row.confidence is None else float(row.confidence),
-                status=row.status,
-                reason=row.reason,
-                provenance=HUMAN if row.source == HUMAN else MODEL,
-            )
-        )
+        has_map = is_there and has_maps and soft.is_file()  # an import may have masks alone
+        items.append(LabelItem(row=row, mask_path=mask if is_there else None, map_path=soft if has_map else None))
     return items
 
 
 def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, report: LabelReport) -> list[Labelled]:
     """Write the labels of a part; the call can be repeated."""
-    from umscosod.integrations.fiftyone.runs.record import update_run
-
     update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # first: earlier evaluations are now of other labels
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)
-    write_labels(dataset, job.key, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
+    write_labels(dataset, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
     return rows
 
 
@@ -415,39 +404,29 @@ def _close_run(dataset: Any, job: Job, config: CoSalRunConfig, last: Part | None
 
     If the process is killed between two steps, the next call finds the part open and repeats only these steps.
     """
-    from umscosod.integrations.fiftyone.runs.record import COMPLETE, freeze_samples, update_run
-
-    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    parts = list_parts(Path(config.folder), config.run_id)
     whole = [part for part in parts if part.state is PartState.COMPLETE or (last and part.file == last.file)]
+    networks = [str(part.folder) for part in whole if (part.folder / "run" / "checkpoints").is_dir()]
     statuses = every_sample(dataset).count_values(f"{job.key}_status") if dataset.has_field(f"{job.key}_status") else {}
-    freeze_samples(dataset, job.key, config, [sample_id for part in whole for sample_id in part.sample_ids])
-    update_run(
+    complete_run(
         dataset,
-        job.key,
+        job,
         config,
-        state=COMPLETE,
+        [sample_id for part in whole for sample_id in part.sample_ids],
         counts={str(status): count for status, count in statuses.items() if status is not None},
-        settings=config_to_dict(job.config),
-        seed=job.config.seed,
-        versions=package_versions(),
-        group_field=job.group_field,
         seconds=seconds[-1] if seconds else getattr(config, "seconds", 0.0),
         backbones=_backbones(whole[-1].folder) if whole else config.backbones,
-        checkpoint=next((str(part.folder) for part in reversed(whole) if _has_network(part)), ""),
+        checkpoint=networks[-1] if networks else "",
     )
     if last is not None:
         set_state(last, PartState.COMPLETE)
     if dataset.has_field(job.key):
-        used = {
-            Path(path).parts for path in every_sample(dataset).exists(job.key).values(f"{job.key}.mask_path") if path
-        }
+        masks = every_sample(dataset).exists(job.key).values(f"{job.key}.mask_path")
+        folders = {Path(mask).parent for mask in masks if mask}
+        used = folders.union(*(folder.parents for folder in folders))
         for part in parts:
-            if not any(parts_of[: len(part.folder.parts)] == part.folder.parts for parts_of in used):
+            if part.folder not in used:
                 remove_part(part)
-
-
-def _has_network(part: Part) -> bool:
-    return (part.folder / "run" / "checkpoints").is_dir()
 
 
 def _backbones(folder: Path) -> list[str]:

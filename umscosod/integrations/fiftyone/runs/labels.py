@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, load_stored, parse_yaml, read_settings_file
 from umscosod.errors import DataError
-from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, run_job
+from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
-from umscosod.integrations.fiftyone.runs.record import Progress
+from umscosod.integrations.fiftyone.runs.record import IMPORT, Progress, find_run, get_run
+from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
+from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
+from umscosod.pipeline import LabelReport, label_groups, make_pseudo_labels, refine_maps
 from umscosod.progress import ProgressFn
-
-if TYPE_CHECKING:
-    from umscosod.pipeline import LabelReport
 
 
 def label_dataset(
@@ -26,7 +26,7 @@ def label_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     checkpoint: str | Path | None = None,
-    train: bool = True,
+    train: bool | None = None,
     overwrite: bool = False,
     progress: Progress = None,
 ) -> RunReport:
@@ -47,8 +47,9 @@ def label_dataset(
         By default the ``fast`` preset, as on the command line.
     checkpoint : path or str, optional
         Label with this network instead of training one; see `predict_dataset`.
-    train : bool
-        False stops at refined pseudo-labels unless a checkpoint is given.
+    train : bool, optional
+        Whether to train a network on the pseudo-labels, unless a checkpoint is given; False stops at refined
+        pseudo-labels. By default where it pays, see `umscosod.estimate.advise_training`.
     overwrite : bool
         Replace existing labels, but never a person's. Otherwise finished groups are skipped. In the other groups all
         samples are processed, but only unfinished ones are written.
@@ -69,14 +70,10 @@ def label_dataset(
     -----
     The same call resumes a job that was killed at any moment. Labels are written after their files are complete.
     """
-    from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
-    from umscosod.pipeline import label_groups
-
-    config = _config_or_preset(config)
+    config = config or load_config(DEFAULT_PRESET)
     folder = None if checkpoint is None else checkpoint_of(sample_collection, checkpoint)
     job = Job(
         key=field,
-        method="umscosod/label" if folder is None else "umscosod/predict",
         group_field=group_field,
         out_dir=out_dir,
         config=config,
@@ -85,14 +82,7 @@ def label_dataset(
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
-        return label_groups(
-            part.groups,
-            part.folder,
-            config,
-            checkpoint=folder,
-            train=train,
-            progress=progress,
-        )
+        return label_groups(part.groups, part.folder, config, checkpoint=folder, train=train, progress=progress)
 
     return run_job(sample_collection, job, work, progress)
 
@@ -158,15 +148,12 @@ def pseudo_label_dataset(
     detections_field : str, optional
         Read the instance masks from this ``Detections`` field instead of making them by clustering.
     """
-    from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
-    from umscosod.pipeline import make_pseudo_labels
-
-    config = _config_or_preset(config)
+    config = config or load_config(DEFAULT_PRESET)
+    dataset = sample_collection._dataset
     if detections_field is not None:
-        check_detections_field(sample_collection._dataset, detections_field)
+        check_detections_field(dataset, detections_field)
     job = Job(
         key=field,
-        method="umscosod/pseudo",
         group_field=group_field,
         out_dir=out_dir,
         config=config,
@@ -177,7 +164,7 @@ def pseudo_label_dataset(
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
-        chosen = with_detections_file(sample_collection, detections_field, part, config)
+        chosen = with_detections_file(dataset, detections_field, part, config) if detections_field else config
         return make_pseudo_labels(part.groups, part.folder, chosen, progress=progress)
 
     return run_job(sample_collection, job, work, progress)
@@ -213,10 +200,6 @@ def refine_dataset(
     DataError
         `source` is no run with soft maps.
     """
-    from umscosod.integrations.fiftyone.runs.jobs import flat_images
-    from umscosod.integrations.fiftyone.runs.record import get_run
-    from umscosod.pipeline import refine_maps
-
     view = flat_images(sample_collection)
     run = get_run(view._dataset, source)
     config = _config_of_source(view._dataset, source, config)
@@ -229,7 +212,6 @@ def refine_dataset(
     files = dict(zip(*with_maps.values(["id", f"{maps_field}.map_path"]), strict=True))
     job = Job(
         key=field,
-        method="umscosod/refine",
         group_field=run.group_field,
         out_dir=out_dir,
         config=config,
@@ -246,21 +228,13 @@ def refine_dataset(
 
 def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:
     """Return the settings of a run, with its features, and the requested refinement."""
-    from umscosod.integrations.fiftyone.runs.record import IMPORT, find_run
-
-    record = find_run(dataset, source)
-    assert record is not None, "get_run found it"
+    record: Any = find_run(dataset, source)
     if record.method == IMPORT:
-        return _config_or_preset(config)
+        return config or load_config(DEFAULT_PRESET)
     own = load_stored(record.settings, f"run {source!r}")
-    parts = (part for part in list_parts(Path(record.folder)) if part.run_id == record.run_id)
-    used = [part.folder / "run" / "config.yaml" for part in parts]
+    used = [part.folder / "run" / "config.yaml" for part in list_parts(Path(record.folder), record.run_id)]
     found = [file for file in used if file.is_file()]
     if found:  # as the run resolved them: by the available weights, or by its checkpoint
         stored = load_stored(parse_yaml(read_settings_file(found[-1])), str(found[-1]))
         own = replace(own, features=stored.features)
     return own if config is None else replace(own, refine=config.refine)
-
-
-def _config_or_preset(config: PipelineConfig | None) -> PipelineConfig:
-    return load_config(DEFAULT_PRESET) if config is None else config

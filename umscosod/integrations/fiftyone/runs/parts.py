@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from umscosod.config.io import iter_differences
 from umscosod.data.files import (
@@ -35,10 +35,13 @@ from umscosod.data.files import (
 from umscosod.errors import DataError, OtherResultsError, reason_of
 from umscosod.types import NAMES, ImageGroup, ImageRef
 
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs.jobs import Job
+
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-_NAME = re.compile(r"part-(\d+)\.json")
+_NAME = re.compile(r"part-\d+\.json")
 NOTE_FILE = "progress.json"
 """File in a part's folder: the progress of its work; see `umscosod.integrations.fiftyone.runs.record`."""
 _RESULTS = ("groups/*", "maps/*", "pseudo-done", "checkpoints/*", "round-*/checkpoints/*")
@@ -112,8 +115,8 @@ def hold_run(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def list_parts(folder: Path) -> list[Part]:
-    """Return the parts of a run's folder, the oldest first; none if there is no folder.
+def list_parts(folder: Path, run_id: str | None = None) -> list[Part]:
+    """Return the parts in a folder, the oldest first, of one run if `run_id` is given; none if there is no folder.
 
     Raises
     ------
@@ -123,7 +126,8 @@ def list_parts(folder: Path) -> list[Part]:
     if not folder.is_dir():
         return []
     files = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return [_read(path) for path in sorted(files, key=_number)]
+    parts = [_read(path) for path in sorted(files, key=_number)]
+    return [part for part in parts if run_id in (None, part.run_id)]
 
 
 def next_part_file(folder: Path) -> Path:
@@ -174,7 +178,7 @@ def add_part(
         file=file,
         run_id=run_id,
         state=PartState.RUNNING,
-        settings=json.loads(json.dumps(dict(settings))),
+        settings=dict(settings),
         groups=tuple(groups),
         writes=writes,
         replaces=replaces,
@@ -183,23 +187,7 @@ def add_part(
     return part
 
 
-class Call(Protocol):
-    """The request of a call, as needed to resume an interrupted part."""
-
-    @property
-    def key(self) -> str:
-        """The run's name."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The verb and its arguments, with the configuration."""
-
-    @property
-    def overwrite(self) -> bool:
-        """Whether existing labels are replaced."""
-
-
-def resume_part(folder: Path, run_id: str, job: Call, do: Callable[[Part], None]) -> Part | None:
+def resume_part(folder: Path, run_id: str, job: Job, do: Callable[[Part], None]) -> Part | None:
     """Finish an interrupted part.
 
     Returns
@@ -230,7 +218,7 @@ def resume_part(folder: Path, run_id: str, job: Call, do: Callable[[Part], None]
     return part
 
 
-def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
+def unfinished_part(folder: Path, run_id: str, job: Job) -> Part | None:
     """Find the part of an interrupted call.
 
     Raises
@@ -238,8 +226,8 @@ def unfinished_part(folder: Path, run_id: str, job: Call) -> Part | None:
     DataError
         The part has other settings and finished results, and this call does not overwrite.
     """
-    for part in list_parts(folder):
-        if part.run_id != run_id or part.state is not PartState.RUNNING:
+    for part in list_parts(folder, run_id):
+        if part.state is not PartState.RUNNING:
             continue
         differences = [
             f"{name.removeprefix('config.')} was {before!r}, now {now!r}"
@@ -313,8 +301,7 @@ def _remove_tree(path: Path) -> None:
 
 
 def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    return int(found.group(1)) if found else 0
+    return int(path.stem.removeprefix("part-"))
 
 
 def _write(part: Part) -> None:

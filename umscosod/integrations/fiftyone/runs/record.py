@@ -14,15 +14,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import fiftyone as fo
 import fiftyone.core.runs as fors
+import fiftyone.core.utils as fou
 
+from umscosod.config.io import config_to_dict
 from umscosod.data.files import is_held, open_atomic, read_json
 from umscosod.errors import DataError, count_of
+from umscosod.export.report import package_versions
 from umscosod.integrations.fiftyone.runs.fields import remove_sidebar_group
 from umscosod.integrations.fiftyone.runs.parts import NOTE_FILE, Part, PartState, hold_run, list_parts, remove_part
 from umscosod.progress import ProgressFn, ignore_progress, stage_name
+
+if TYPE_CHECKING:
+    from umscosod.integrations.fiftyone.runs.jobs import Job
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +57,7 @@ class Note:
     progress: ProgressFn = ignore_progress
     text: str = ""
     seconds: float = 0.0
-    _since_s: float = 0.0
-    _written_s: float = float("-inf")
+    _written_s: float = 0.0
     _stage: str = ""
 
     def __call__(self, done: int, total: int, stage: str) -> None:
@@ -66,8 +72,8 @@ class Note:
     def write(self) -> None:
         """Write the note to disk."""
         now_s = time.monotonic()
-        self.seconds += now_s - self._since_s
-        self._since_s = self._written_s = now_s
+        self.seconds += now_s - self._written_s
+        self._written_s = now_s
         with open_atomic(self.part.folder / NOTE_FILE) as stream:
             stream.write(json.dumps({"text": self.text, "seconds": round(self.seconds, 3)}).encode())
 
@@ -85,7 +91,7 @@ def read_note(part: Part) -> Note:
 def noting(part: Part, progress: ProgressFn) -> Iterator[Note]:
     """Store the progress of the work in this block; the last state too, unless the process is killed."""
     note = read_note(part)
-    note.progress, note._since_s = progress, time.monotonic()
+    note.progress, note._written_s = progress, time.monotonic()
     try:
         yield note
     finally:
@@ -101,9 +107,6 @@ def showing(progress: Progress) -> Iterator[ProgressFn]:
     if callable(progress):
         yield progress
         return
-    import fiftyone as fo
-    import fiftyone.core.utils as fou
-
     if not (fo.config.show_progress_bars if progress is None else progress):
         yield ignore_progress
         return
@@ -230,29 +233,24 @@ def get_run(dataset: Any, key: str) -> RunSummary:
     if config is None:
         names = ", ".join(run.key for run in list_runs(dataset)) or "none"
         raise DataError(f"there is no run {key!r}; runs of this data set: {names}")
-    info = dataset.get_run_info(key)
     values = config.serialize()
     state, stopped_at = values["state"], ""
     if state == RUNNING and not is_held(Path(values["folder"])):
         left = open_part(config)
         state, stopped_at = INTERRUPTED, "" if left is None else read_note(left).text
+    created = dataset.get_run_info(key).timestamp
+    as_recorded = ("n_samples", "group_field", "checkpoint", "counts", "seed", "settings", "versions")
     return RunSummary(
         key=key,
         method=config.method,
         state=state,
-        stopped_at=stopped_at,
-        seconds=values.get("seconds", 0.0),
-        created=info.timestamp.isoformat(timespec="milliseconds") if info.timestamp else "",
+        created=created.isoformat(timespec="milliseconds") if created else "",
         folder=Path(values["folder"]),
         fields=tuple(values["fields"]),
-        n_samples=values["n_samples"],
-        group_field=values["group_field"],
-        checkpoint=values["checkpoint"],
         backbones=tuple(values["backbones"]),
-        counts=dict(values["counts"]),
-        seed=values["seed"],
-        settings=values["settings"],
-        versions=values["versions"],
+        **{name: values[name] for name in as_recorded},
+        seconds=values.get("seconds", 0.0),
+        stopped_at=stopped_at,
         evaluations=tuple(evaluations_of(dataset, key)),
         stale=stale_evaluations(dataset, key),
     )
@@ -266,7 +264,7 @@ def list_runs(dataset: Any) -> list[RunSummary]:
 
 def open_part(config: CoSalRunConfig) -> Part | None:
     """Return the part that a call is working on, or left unfinished."""
-    parts = [part for part in list_parts(Path(config.folder)) if part.run_id == config.run_id]
+    parts = list_parts(Path(config.folder), config.run_id)
     return next((part for part in parts if part.state is PartState.RUNNING), None)
 
 
@@ -279,16 +277,8 @@ def begin_run(dataset: Any, key: str, method: str, *, asked: Any = None, **recor
     if present is not None:
         update_run(dataset, key, present, state=RUNNING, method=method, asked=asked)
         return present
-    config = CoSalRunConfig(
-        method=method,
-        state=RUNNING,
-        counts={},
-        n_samples=0,
-        checkpoint="",
-        backbones=[],
-        asked=asked,
-        **record,
-    )
+    results: dict[str, Any] = {"counts": {}, "n_samples": 0, "checkpoint": "", "backbones": []}
+    config = CoSalRunConfig(method=method, state=RUNNING, asked=asked, **results, **record)
     dataset.register_run(key, config)
     return config
 
@@ -300,13 +290,23 @@ def update_run(dataset: Any, key: str, config: CoSalRunConfig, **changes: Any) -
     dataset.update_run_config(key, config)
 
 
-def freeze_samples(dataset: Any, key: str, config: CoSalRunConfig, sample_ids: Sequence[str]) -> None:
-    """Store the ids of all samples that the run has processed, and their hash in the record."""
+def complete_run(dataset: Any, job: Job, config: CoSalRunConfig, sample_ids: Sequence[str], **results: Any) -> None:
+    """Record that a run is complete: all samples that it has processed, its settings and its results."""
     ids = sorted(set(sample_ids))
-    digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-    results = fors.RunResults(dataset, config, key, sample_ids=ids)
-    dataset.save_run_results(key, results, overwrite=True)
-    update_run(dataset, key, config, n_samples=len(ids), sample_ids_sha256=digest)
+    dataset.save_run_results(job.key, fors.RunResults(dataset, config, job.key, sample_ids=ids), overwrite=True)
+    update_run(
+        dataset,
+        job.key,
+        config,
+        state=COMPLETE,
+        n_samples=len(ids),
+        sample_ids_sha256=hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
+        settings=config_to_dict(job.config),
+        seed=job.config.seed,
+        versions=package_versions(),
+        group_field=job.group_field,
+        **results,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -364,8 +364,7 @@ def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedR
     """
     dataset.reload()  # another process may have begun the run since the data set was loaded here
     run = get_run(dataset, key)
-    config = find_run(dataset, key)
-    assert config is not None, "get_run found it"
+    config: Any = find_run(dataset, key)
     _remove(dataset, run.fields, config)  # here, since FiftyOne's own clean-up turns errors into warnings
     for name in run.evaluations if evaluations else ():
         dataset.delete_evaluation(name)
@@ -382,27 +381,11 @@ def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     with hold_run(folder) if folder.is_dir() else nullcontext():
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
         remove_sidebar_group(dataset, names[0] if names else "")
-        remove_files(folder, config.run_id)
-
-
-def remove_files(folder: Path, run_id: str) -> None:
-    """Remove a run's parts; parts of other runs and other files stay.
-
-    Raises
-    ------
-    DataError
-        A file cannot be removed.
-    """
-    for part in list_parts(folder):
-        if part.run_id == run_id:
+        for part in list_parts(folder, config.run_id):
             remove_part(part)
 
 
 def evaluations_of(dataset: Any, field_name: str) -> list[str]:
     """Return the keys of the evaluations of a field."""
-    keys = []
-    for key in dataset.list_evaluations():
-        config = dataset.get_evaluation_info(key).config
-        if getattr(config, "pred_field", None) == field_name:
-            keys.append(key)
-    return keys
+    configs = {key: dataset.get_evaluation_info(key).config for key in dataset.list_evaluations()}
+    return [key for key, config in configs.items() if getattr(config, "pred_field", None) == field_name]

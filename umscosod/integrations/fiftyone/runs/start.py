@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
     from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
 
-_SHOWN = 3
-_OURS = re.compile(r"part-\d+(\.json)?")
-
 
 def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
     """Refuse a folder that cannot hold a run's files.
@@ -70,7 +67,7 @@ def foreign_files(out_dir: str) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return [name for name in names if _OURS.fullmatch(name) is None][:_SHOWN]
+    return [name for name in names if re.fullmatch(r"part-\d+(\.json)?", name) is None][:3]
 
 
 def check_start(job: Job) -> None:
@@ -117,7 +114,7 @@ def free_name(dataset: Any, job: Job) -> None:
     present = find_run(dataset, job.key)
     if present is None or present.state != RUNNING or not _conflict(present, job):
         return
-    parts = [part for part in list_parts(Path(present.folder)) if part.run_id == present.run_id]
+    parts = list_parts(Path(present.folder), present.run_id)
     if not any(part.state is PartState.COMPLETE or has_results(part) for part in parts):
         delete_run(dataset, job.key)
 
@@ -132,18 +129,23 @@ def open_run(dataset: Any, job: Job) -> CoSalRunConfig:
         cannot be written.
     """
     present = find_run(dataset, job.key)
-    if present is None:
-        _refuse_foreign(dataset, job.key)
-    elif conflict := _conflict(present, job):
+    if present is not None and (conflict := _conflict(present, job)):
         raise DataError(conflict)
+    if present is None and dataset.has_field(job.key) and (count := every_sample(dataset).count(job.key)):
+        raise DataError(
+            f"the field {job.key!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
+            f"choose another field name"
+        )
     folder = folder_of(dataset, job)
     with stage_part(folder):
         pass  # the folder is writable
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    asked = {"settings": job.settings, "group_field": job.group_field, "began": began}
     return begin_run(
         dataset,
         job.key,
         job.method,
-        asked={"settings": job.settings, "group_field": job.group_field, "began": _now()},
+        asked=asked,
         run_id=uuid.uuid4().hex,
         folder=str(folder),
         fields=field_names(job.key, has_maps=job.has_maps) if job.tree else [],
@@ -163,15 +165,3 @@ def _conflict(present: CoSalRunConfig, job: Job) -> str:
     if job.out_dir is not None and real_path(Path(job.out_dir).expanduser()) != Path(present.folder):
         return f"the run {job.key!r} keeps its files in {present.folder}; leave out the folder or choose another field"
     return ""
-
-
-def _refuse_foreign(dataset: Any, field: str) -> None:
-    if dataset.has_field(field) and (count := every_sample(dataset).count(field)):
-        raise DataError(
-            f"the field {field!r} holds {count_of(count, 'label')} that no run of umscosod wrote; "
-            f"choose another field name"
-        )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
+import fiftyone.core.odm as foo
+
 from umscosod.errors import CheckpointError, DataError
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED
 from umscosod.integrations.fiftyone.runs.jobs import flat_images, group_name, group_names_by_folder, value_path
@@ -84,8 +87,6 @@ def survey(sample_collection: Any, group_field: str | None = None) -> Survey:
 
 def group_fields(sample_collection: Any) -> list[str]:
     """Return the text and Classification fields that may name groups, without those of runs and reviews."""
-    import fiftyone as fo
-
     masks = sample_collection.get_field_schema(embedded_doc_type=fo.Segmentation)
     ours = {f"{field}{suffix}" for field in masks for suffix in _OF_RUNS}
     names = {
@@ -121,10 +122,8 @@ def _names_groups(found: Survey) -> bool:
 
 
 def _count_folders(view: Any) -> Mapping[Path, int]:
-    from fiftyone import ViewField
-
     counts: Counter[Path] = Counter()
-    for folder, count in view.count_values(ViewField("filepath").rsplit(os.sep, 1)[0]).items():
+    for folder, count in view.count_values(fo.ViewField("filepath").rsplit(os.sep, 1)[0]).items():
         counts[Path(folder or os.sep)] += count
     return counts
 
@@ -194,20 +193,15 @@ def checkpoint_of(sample_collection: Any, checkpoint: str | Path) -> Path:
     text = str(checkpoint)
     name, _, key = text.rpartition("/") if isinstance(checkpoint, str) else ("", "", "")
     if not name and text.isidentifier() and (run := find_run(dataset, text)) is not None:
-        return _of_run(run, text)
+        if not run.checkpoint:
+            made = f"({run.method}, {run.state})"
+            raise DataError(f"the run {text!r} {made} has no trained network; choose one that trained{_others()}")
+        return _checked(Path(run.checkpoint), text)
     if name and key.isidentifier():
         for network in _recorded({"key": key}):
             if network.dataset == name:
                 return _checked(network.checkpoint, text)
     return _in_folder(Path(checkpoint).expanduser(), text)
-
-
-def _of_run(run: CoSalRunConfig, key: str) -> Path:
-    if not run.checkpoint:
-        raise DataError(
-            f"the run {key!r} ({run.method}, {run.state}) has no trained network; choose one that trained{_others()}"
-        )
-    return _checked(Path(run.checkpoint), key)
 
 
 def _checked(checkpoint: Path, name: str) -> Path:
@@ -238,8 +232,6 @@ def _others() -> str:
 
 def _recorded(wanted: Mapping[str, Any]) -> list[Network]:
     """Read the networks from the records of our runs of all data sets, with or without files."""
-    import fiftyone.core.odm as foo
-
     database = foo.get_db_conn()
     ours = {"config.cls": f"{CoSalRunConfig.__module__}.{CoSalRunConfig.__name__}"}
     found = list(database.runs.find({**wanted, **ours, "config.checkpoint": {"$gt": ""}}))
