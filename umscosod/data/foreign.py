@@ -162,12 +162,12 @@ class MaskReader:
     def notes(self) -> list[str]:
         """Return one line for each kind of mask that may not be what the user meant."""
         kinds = [
-            (self._other, "do not fit the others of their folder and are read by their own values"),
-            (self._empty, "count as empty though they are not all 0"),
-            (self._full, "count as full, without background"),
+            (self._other, "read by own values, unlike the others of the folder"),
+            (self._empty, "counted as empty though not all 0"),
+            (self._full, "counted as full, without background"),
         ]
         if not self._is_truth:
-            text = "hold 255 beside their ids, by custom 'not known': it counts as background here"
+            text = "with 255 beside the ids, by custom 'not known': background here"
             kinds.append((self._with_ignored, text))
         return [f"{count_of(len(named), 'mask')} {text} ({_name_some(named)})" for named, text in kinds if named]
 

@@ -132,8 +132,8 @@ CASES = {
     ),
     "floating point of 0 and 1": Case(files=[MASK.astype(np.float32)], rule="values 0, 1: 1 is foreground"),
     "floating point, soft": Case(files=[SOFT.astype(np.float32) / 255], masks=[SOFT >= 128], rule="grey levels"),
-    "NaN": Case(files=[M8 * np.float32(np.nan)], masks=[MASK & False], warns="count as empty.*below 0 or NaN"),
-    "below 0": Case(files=[M8 * np.int32(-1)], masks=[MASK & False], warns="count as empty.*below 0 or NaN"),
+    "NaN": Case(files=[M8 * np.float32(np.nan)], masks=[MASK & False], warns="counted as empty.*below 0 or NaN"),
+    "below 0": Case(files=[M8 * np.int32(-1)], masks=[MASK & False], warns="counted as empty.*below 0 or NaN"),
     "ids": Case(files=[IDS], error="holds the values 0, 1, 2, so several could be the object"),
     "ids, one in each file": Case(files=[LEFT * np.uint8(38), RIGHT * np.uint8(75)], error="values 0, 38, 75"),
     "ids, all asked for": Case(files=[IDS], mask_value="1,2", rule="values 0, 1, 2: 1, 2 is foreground"),
@@ -145,7 +145,7 @@ CASES = {
         files=[IDS, LEFT * np.uint8(1)],
         mask_value=[2],
         masks=[RIGHT, MASK & False],
-        warns=r"1 mask count as empty though they are not all 0 \(.*1\.png: 0, 1\)",
+        warns=r"1 mask counted as empty though not all 0 \(.*1\.png: 0, 1\)",
     ),
     "0 is no id": Case(files=[IDS], mask_value="0", error="ids above 0"),
     "0, 1 and 255": Case(
@@ -160,15 +160,15 @@ CASES = {
         files=[M8 * 255 + (np.arange(192).reshape(12, 16) == 0).astype(np.uint8)], rule="grey levels"
     ),
     "soft": Case(files=[SOFT], masks=[SOFT >= 128], rule="grey levels, foreground from half the range on"),
-    "soft and dark": Case(files=[FINE // 2], masks=[MASK & False], warns=r"count as empty though.*0\.png: 0, 30, 31"),
+    "soft and dark": Case(files=[FINE // 2], masks=[MASK & False], warns=r"counted as empty though.*0\.png: 0, 30, 31"),
     "soft edges": Case(files=[M8 * 255 + RIM * np.uint8(90)], rule="grey levels"),
     "trimap": Case(files=[M8 * 255 + RIM * np.uint8(128)], masks=[MASK | RIM], rule="grey levels"),
-    "white and nearly": Case(files=[M8 * 55 + 200], masks=[MASK | True], warns="count as full.*200, 255"),
+    "white and nearly": Case(files=[M8 * 55 + 200], masks=[MASK | True], warns="counted as full.*200, 255"),
     "0/255, and one of 0/1": Case(
         files=[M8 * 255, M8 * 255, M8],
         masks=[MASK] * 3,
         rule="0 and 255",
-        warns=r"do not fit the others.*2\.png: values 0, 1: 1 is foreground",
+        warns=r"unlike the others.*2\.png: values 0, 1: 1 is foreground",
     ),
     "0/1, and one of 0/255": Case(
         files=[M8, M8, M8 * 255], masks=[MASK] * 3, rule="1 is foreground", warns=r"2\.png: 0 and 255"
@@ -230,7 +230,7 @@ def test_a_single_file_is_a_folder_of_its_own(tmp_path: Path, name: str, caplog:
         return
     np.testing.assert_array_equal(read_mask(path), case.masks[0])
     if case.ignored is not None:
-        assert "hold 255 beside their ids" in caplog.text
+        assert "with 255 beside the ids" in caplog.text
     else:
         assert bool(caplog.records) == bool(case.warns)
 
