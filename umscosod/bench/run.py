@@ -15,7 +15,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
 from umscosod.data.folders import refuse_images_in
-from umscosod.data.mask_rules import MaskValue
+from umscosod.data.mask_rules import MaskRule, MaskValue
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
@@ -100,6 +100,7 @@ def run_bench(
     cells: list[Cell] = []
     encoding: dict[str, float] = {}
     pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
+    truth_rules: dict[str, MaskRule] = {}
     notes = list(pair.notes)
     for name, root in datasets.items():
         try:
@@ -109,7 +110,7 @@ def run_bench(
         except (UmscosodError, OSError) as error:
             cells += [Cell(dataset=name, method=entry.name, error=one_line(str(error))) for entry in methods]
             continue
-        encoding[name] = dataset.encoding_s
+        encoding[name], truth_rules[name] = dataset.encoding_s, dataset.truth_rule
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
         if not dataset.truth_rule.is_plain:
             notes.append(f"{name}: ground truths of {dataset.truth_rule.sentence}")
@@ -129,6 +130,7 @@ def run_bench(
             "seed": str(config.seed),
         },
         backbones=(pair.first.id, pair.second.id),
+        truth_rules=truth_rules,
     )
 
 
