@@ -61,6 +61,7 @@ class Ablate(Configured):
         ),
     ] = "all"
     seeds: Annotated[int, Doc("Seeds of training: that of the settings and those after it.")] = 3
+    mask_value: MaskValue = None
     overwrite: Overwrite = False
 
 

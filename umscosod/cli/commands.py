@@ -99,6 +99,7 @@ def ablate(command: args.Ablate, config: PipelineConfig) -> int:
             study=command.study,
             seeds=command.seeds,
             overwrite=command.overwrite,
+            mask_value=command.mask_value,
             progress=progress,
         )
     say(save_ablation(report), end="")

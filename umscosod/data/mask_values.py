@@ -123,7 +123,8 @@ def read_values(image: Image.Image) -> RawMask:
         if not ((red_HW == pixels_HW3[..., 1]).all() and (red_HW == pixels_HW3[..., 2]).all()):
             return _read_colours(rgb, pixels_HW3)
     grey = image if image.mode == "L" else image.convert("L")
-    return RawMask(values_HW=np.asarray(grey), look=_look_at_levels(grey.histogram(), "number"))
+    grey_HW = np.asarray(grey)
+    return RawMask(values_HW=grey_HW, look=_look_at_white(grey_HW) or _look_at_levels(grey.histogram(), "number"))
 
 
 def read_array(values: _Values, name: str) -> RawMask:
@@ -193,6 +194,22 @@ def _read_palette(image: Image.Image) -> RawMask | None:
     if len(used) > FEW or (colours[0] != black and any(colours[index] == black for index in used)):
         return None
     return RawMask(values_HW=np.asarray(image), look=_look_at_levels(counts, "index"))
+
+
+def _look_at_white(grey_HW: npt.NDArray[np.uint8]) -> Look | None:
+    """Look at a mask of 0 and 255, much faster than by a histogram; None: there are other values."""
+    if (grey_HW + np.uint8(1)).max() > 1:  # 255 becomes 0
+        return None
+    n_white = int(np.count_nonzero(grey_HW))
+    counts = {0: grey_HW.size - n_white, BYTE: n_white}
+    values = tuple(value for value, count in counts.items() if count)
+    return Look(
+        form="number",
+        values=values,
+        counts=tuple(counts[value] for value in values),
+        low=values[0],
+        top=values[-1],
+    )
 
 
 def _look_at_levels(histogram: list[int], form: Form) -> Look:
