@@ -23,6 +23,7 @@ HALF = 128
 _LOOKED_AT = 16  # files, evenly spread, that are looked at first
 _SMALL = 10  # a grey level up to this is an id where others are not small
 _ROUNDED = 2  # levels that a shade may be off
+_NEAR_WHITE = 0.9  # share of white that a compressed mask reaches, and ids do not
 _FEW_BRIGHT = 12  # with more values, of which some are bright, a mask is soft
 _STRAY = 8  # where 255 is so many times as frequent as 1, 1 is noise
 _SHOWN = 5
@@ -326,7 +327,8 @@ def _are_ids(looks: Sequence[Look], ids: set[float]) -> bool:
     top = max(look.top for look in looks)
     if top > WORD or max(ids) < (HALF if top <= BYTE else (WORD + 1) / 2):
         return True
-    return min(ids) <= _SMALL and top not in (BYTE, WORD) and all(len(look.values) <= _FEW_BRIGHT for look in looks)
+    is_far_from_white = top < _NEAR_WHITE * (BYTE if top <= BYTE else WORD)
+    return min(ids) <= _SMALL and is_far_from_white and all(len(look.values) <= _FEW_BRIGHT for look in looks)
 
 
 def _outnumber(looks: Sequence[Look], ids: set[float], white: float) -> bool:

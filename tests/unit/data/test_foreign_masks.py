@@ -162,6 +162,8 @@ CASES = {
     "soft": Case(files=[SOFT], masks=[SOFT >= 128], rule="grey levels, foreground from half the range on"),
     "soft and dark": Case(files=[FINE // 2], masks=[MASK & False], warns=r"counted as empty though.*0\.png: 0, 30, 31"),
     "soft edges": Case(files=[M8 * 255 + RIM * np.uint8(90)], rule="grey levels"),
+    "0 and 255, compressed with loss": Case(files=[M8 * 253 + RIM], rule="grey levels"),
+    "ids of many classes": Case(files=[LEFT * np.uint8(4) + RIGHT * np.uint8(150)], error="values 0, 4, 150"),
     "trimap": Case(files=[M8 * 255 + RIM * np.uint8(128)], masks=[MASK | RIM], rule="grey levels"),
     "white and nearly": Case(files=[M8 * 55 + 200], masks=[MASK | True], warns="counted as full.*200, 255"),
     "0/255, and one of 0/1": Case(
