@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from umscosod.config import DataConfig
+from umscosod.data.orientation import read_orientation
 from umscosod.errors import DataError, reason_of
 from umscosod.types import ByteArray
 
@@ -169,7 +170,6 @@ def check_regular(path: Path, what: str = "an image file") -> None:
 
 
 _DEFAULTS = DataConfig()
-_ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -370,23 +370,25 @@ def _check_size(path: Path, size_wh: tuple[int, int], max_pixels: int, min_side_
 
 
 def load_upright(path: Path, image: Image.Image) -> Image.Image:
-    """Decode the pixels of the image of `open_picture` and undo the EXIF orientation.
+    """Decode the pixels of the image of `open_picture` and undo the orientation, as a browser does.
 
-    ``ImageOps.exif_transpose`` is not used: it also rewrites the metadata and fails if they are damaged.
+    ``ImageOps.exif_transpose`` is not used: it also rewrites the metadata, fails if they are damaged, and obeys tags
+    that a browser does not (`umscosod.data.orientation`).
     """
     if image.format == "TIFF":  # this reader applies the EXIF orientation itself
         with quiet_pillow():
             image.load()
+        orientation = _read_orientation(path, image)
     else:
+        orientation = _read_orientation(path, image)
         image.load()
-    orientation = _read_orientation(path, image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _read_orientation(path: Path, image: Image.Image) -> int:
     try:
         with quiet_pillow():
-            return int(image.getexif().get(_ORIENTATION_TAG, 1))
+            return read_orientation(image)
     except Exception as error:  # only the metadata are damaged, and the reader raises errors of almost any type
         logger.warning("%s: EXIF data are damaged (%s); taken as upright", path, reason_of(error))
         return 1

@@ -158,12 +158,12 @@ def _blocks(rows: list[str], side: int = 16) -> np.ndarray:
     return small.repeat(side, axis=0).repeat(side, axis=1)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    lossless = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
+    lossless = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
     path = _save(tmp_path / f"a.{suffix}", Image.fromarray(_blocks(STORED[orientation])), exif=exif, **lossless)
     got = decode_image(path)
     expected = _blocks(STORED[1])
