@@ -20,6 +20,13 @@ Data = Annotated[
 ]
 
 
+MaskValue = Annotated[
+    str | None,
+    unset("IDS"),
+    Doc("Ids that are foreground in the ground truths: 15, 1,2 or 1-20, or a colour, '#ff0000'; 255 is then ignored."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench(Configured):
     """Run several methods on data sets with ground truth, one refinement for all; tables and a page of differences."""
@@ -35,6 +42,7 @@ class Bench(Configured):
         ),
     ] = "all"
     as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
+    mask_value: MaskValue = None
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False
 
@@ -53,6 +61,7 @@ class Ablate(Configured):
         ),
     ] = "all"
     seeds: Annotated[int, Doc("Seeds of training: that of the settings and those after it.")] = 3
+    mask_value: MaskValue = None
     overwrite: Overwrite = False
 
 
@@ -126,6 +135,7 @@ class Evaluate(Command):
         Literal["cosod", "sod"],
         Doc("What the figures mean: eval-co-sod's arithmetic (that of the papers' tables) or PySODMetrics'."),
     ] = "cosod"
+    mask_value: MaskValue = None
     worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
 
 
