@@ -185,8 +185,8 @@ def _look(steering: Steering, features: GroupFeatures, benchmark: Benchmark) -> 
     truth, found = {}, {}
     for image, size_hw in zip(features.group.images, features.sizes_hw, strict=True):
         if image.id in benchmark.masks:
-            truth[image.id] = resize_mask(read_mask(benchmark.masks[image.id], faint=[]), size_hw)
-            found[image.id] = read_mask(path_inside(out, f"masks/{image.output}"), faint=[])
+            truth[image.id] = resize_mask(read_mask(benchmark.masks[image.id]), size_hw)
+            found[image.id] = read_mask(path_inside(out, f"masks/{image.output}"))
 
     def draw(seed: int, count: int) -> list[str]:
         names = sorted(truth)

@@ -25,6 +25,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import load_stored, parse_yaml, read_settings_file
 from umscosod.data.files import check_place, lock_folder, open_atomic, read_json
 from umscosod.data.images import read_upright_size
+from umscosod.data.mask_rules import MaskValue
 from umscosod.data.masks import read_mask
 from umscosod.device import resolve_device
 from umscosod.errors import DataError, WeightsError, count_of
@@ -86,6 +87,7 @@ def relabel(
     *,
     groups: Sequence[str] | None = None,
     examples_for: str = "group",
+    mask_value: MaskValue | None = None,
     backbones: tuple[Backbone, Backbone] | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> SteerReport:
@@ -102,6 +104,8 @@ def relabel(
         Groups to relabel. By default those with examples. One without any gets back the masks that it had at first.
     examples_for : {"group", "all"}
         Whether examples serve their own group or all groups to relabel.
+    mask_value : int, str or sequence, optional
+        What is foreground in a folder's masks of several ids, see `umscosod.data.mask_rules.MaskValue`.
     backbones : (Backbone, Backbone), optional
         Those of the job, where it was given objects.
     progress : callable
@@ -126,7 +130,7 @@ def relabel(
     check_place(out, "job")
     with open_job(out) as job:
         if isinstance(examples, str | Path):
-            examples = read_examples(Path(examples), job.collection.groups)
+            examples = read_examples(Path(examples), job.collection.groups, mask_value)
         shown = _check_examples(job.collection, examples)
         chosen = _choose_groups(job.collection, shown, groups, examples_for)
         digests = {group.name: _digest(group, shown, examples_for) for group in chosen}
@@ -449,7 +453,7 @@ def _relabel_group(
         if image.id in shown and (mask_HW := shown[image.id].mask_HW) is not None:
             own_masks[image.id] = mask_HW
         elif before[image.id].source == HUMAN_SOURCE:
-            own_masks[image.id] = read_mask(first / "masks" / image.output, faint=[])
+            own_masks[image.id] = read_mask(first / "masks" / image.output)
     features, base_NHW = steering.load(usable)
     choice, segments, judged = steering.segment(features, base_NHW, shown, own_masks, others)
     old = {image.id: _read(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
