@@ -189,13 +189,18 @@ class SteeredJob:
         self.folder = JobFolder.reopen(out)
         self.collection = self.folder.load_collection()
         self.config: PipelineConfig = _read_config(self.folder.run / "config.yaml")
-        self.rows = {row.image_id: row for row in read_report(out / "report.json")}
+        self.rows = self._read_rows()
         self.steps = _Steps(self.folder.run / "steps", out)
+
+    def _read_rows(self) -> dict[str, Labelled]:
+        """Rows as the report says them: rounded."""
+        return {row.image_id: row for row in read_report(self.folder.out / "report.json")}
 
     def publish(self, changed: Iterable[str]) -> None:
         """Write the report and the page anew."""
         rows = [self.rows[image.id] for group in self.collection.groups for image in group.images]
         update_report(self.folder.out, self.collection.groups, rows, frozenset(changed), self.config.data.max_pixels)
+        self.rows = self._read_rows()
 
     def restore(self, step: Path) -> tuple[list[Labelled], list[str]]:
         """Put back what a step keeps, and remove the step."""

@@ -32,7 +32,7 @@ from umscosod.types import BoolArray, FloatArray, GroupFeatures
 RIDGE = 0.03  # on the squared weights, for patches of unit variance
 OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
-MARGIN = 0.02  # IoU by which another candidate must beat the mixture
+MARGIN = 0.1  # mean IoU by which another must beat the mixture; two or three masks are no more certain
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
 _VOTERS = 2000  # most patches that vote
 _STEPS = 60  # of L-BFGS
