@@ -29,12 +29,17 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 def read_results(out: Path) -> dict[str, bytes]:
     """Every file of a job that must not depend on when, where and in how many goes it ran.
 
-    Left out: ``run/run.json`` (durations, command line), ``run/config.yaml`` (names the cache) and all checkpoints but
-    the last, whose ``meta.json`` counts without the name of the cache and the number of processes, and whose
-    ``state.pt`` counts by its values: a pickle also tells which of its objects were one.
+    Left out: ``run/run.json`` (durations, command line), ``run/config.yaml`` (names the cache), the paths of the images
+    in ``run/collection.json``, and all checkpoints but the last, whose ``meta.json`` counts without the name of the
+    cache and the number of processes, and whose ``state.pt`` counts by its values: a pickle also tells which of its
+    objects were one.
     """
     files = read_tree(out)
     del files["run/run.json"], files["run/config.yaml"]
+    if "run/collection.json" in files:
+        kept = json.loads(files["run/collection.json"])
+        kept["images"] = [[group, name, output] for group, name, _, output in kept["images"]]
+        files["run/collection.json"] = json.dumps(kept, sort_keys=True).encode()
     checkpoints = sorted({name.split("/")[2] for name in files if name.startswith("run/checkpoints/")})
     for old in checkpoints[:-1]:
         files = {name: content for name, content in files.items() if f"checkpoints/{old}/" not in name}

@@ -101,17 +101,17 @@ def test_label_passes_everything_on(pipeline: Pipeline) -> None:
     images, out, config = args
     assert (name, images, out) == ("label_groups", Path("photos"), Path("result"))
     assert (config.seed, config.refine.crf.iterations) == (5, 3)
-    assert kwargs == {"checkpoint": None, "train": None, "overwrite": True}
+    assert kwargs == {"checkpoint": None, "examples": None, "train": None, "overwrite": True}
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--train", "auto"], {"checkpoint": None, "train": None, "overwrite": False}),
-        (["--train", "always"], {"checkpoint": None, "train": True, "overwrite": False}),
-        (["--train", "never"], {"checkpoint": None, "train": False, "overwrite": False}),
-        (["--no-train"], {"checkpoint": None, "train": False, "overwrite": False}),
-        (["--checkpoint", "net"], {"checkpoint": Path("net"), "train": None, "overwrite": False}),
+        (["--train", "auto"], {"checkpoint": None, "examples": None, "train": None, "overwrite": False}),
+        (["--train", "always"], {"checkpoint": None, "examples": None, "train": True, "overwrite": False}),
+        (["--train", "never"], {"checkpoint": None, "examples": None, "train": False, "overwrite": False}),
+        (["--no-train"], {"checkpoint": None, "examples": None, "train": False, "overwrite": False}),
+        (["--checkpoint", "net"], {"checkpoint": Path("net"), "examples": None, "train": None, "overwrite": False}),
     ],
 )
 def test_label_trains_as_it_is_told(pipeline: Pipeline, flags: list[str], expected: dict[str, Any]) -> None:

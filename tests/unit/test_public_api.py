@@ -24,6 +24,8 @@ PROMISED = {
     "make_pseudo_labels": "function",
     "predict": "function",
     "refine_maps": "function",
+    "relabel": "function",
+    "undo_relabel": "function",
     "train": "function",
 }
 
