@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.confidence.judge import GroupJudgement
+from umscosod.config import PipelineConfig
 from umscosod.config.io import iter_differences
 from umscosod.data.files import (
     GUARDED,
@@ -42,8 +43,11 @@ from umscosod.data.files import (
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
+from umscosod.export.folder import path_inside
 from umscosod.export.report import build_row
+from umscosod.features.cache import file_sha256
 from umscosod.features.group import Whitening
+from umscosod.pseudo.store import MANIFEST_NAME
 from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
@@ -385,3 +389,34 @@ def _holds_anything(path: Path) -> bool:
 
 def _short(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Hash what files hold, in their order; one that cannot be read counts as empty."""
+    return hash_texts([hash_file(file) for file in files])
+
+
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; empty where it cannot be read."""
+    try:
+        return file_sha256(file) if file.is_file() else ""
+    except OSError:
+        return ""
+
+
+def hash_instances(config: PipelineConfig) -> str:
+    """Hash the files of instance masks."""
+    wanted = config.pseudo.proposer == "coco-json"
+    names = (config.pseudo.detections, config.pseudo.detections_images) if wanted else ()
+    return hash_files(Path(name) for name in names if name)
+
+
+def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
+    """Hash the pseudo-labels of some groups."""
+    masks = (path_inside(folder, image.output) for group in groups for image in group.images)
+    return hash_files([folder / MANIFEST_NAME, *masks])
+
+
+def hash_texts(texts: Sequence[str]) -> str:
+    """Hash some texts in their order."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

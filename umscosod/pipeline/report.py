@@ -2,97 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from umscosod import __version__
-from umscosod.baselines import BASELINES
 from umscosod.config.io import dump_config
-from umscosod.data.files import OWN_FILES, lock_folder, open_atomic, read_json
-from umscosod.device import resolve_device
-from umscosod.errors import DataError, count_of
+from umscosod.data.files import open_atomic, read_json
+from umscosod.errors import count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
-from umscosod.export.report import build_row, write_report
-from umscosod.features.backbone import identify_backbones
-from umscosod.pipeline.job import FINISHED, are_whole
+from umscosod.export.report import write_report
+from umscosod.pipeline.job import FINISHED
 from umscosod.pipeline.maps import Labels
-from umscosod.pipeline.setup import (
-    JobSpec,
-    Prepared,
-    deciding_settings,
-    hash_files,
-    hash_instances,
-    hash_labels,
-    resolve_names,
-)
+from umscosod.pipeline.setup import Prepared, deciding_settings, identify_job
 from umscosod.refine.crf import crf_available
 from umscosod.runinfo import collect_run_info, write_run_info
-from umscosod.types import ImageGroup, Labelled, Status
+from umscosod.types import ImageGroup, Labelled, LabelReport, Status, TrainReport
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelReport:
-    """Outcome of labelling a collection.
-
-    Attributes
-    ----------
-    rows : tuple of Labelled
-        One per image asked for, in the order of the groups.
-    out : Path
-        The output folder.
-    notes : tuple of str
-        What was chosen on the way and why, for people.
-    seconds : float
-        Wall time of this call; a resumed job counts only what was left.
-    """
-
-    rows: tuple[Labelled, ...]
-    out: Path
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def counts(self) -> dict[Status, int]:
-        """Number of images by status, zeros included."""
-        found = Counter(row.status for row in self.rows)
-        return {status: found[status] for status in Status}
-
-    @property
-    def exit_code(self) -> int:
-        """0 all well, 1 if any image failed, 3 if nothing was labelled."""
-        if not self.counts[Status.LABELLED]:
-            return 3
-        return 1 if self.counts[Status.FAILED] else 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainReport:
-    """Outcome of training on pseudo-labels.
-
-    Attributes
-    ----------
-    checkpoint : Path
-        Folder of the final checkpoint.
-    steps : int
-    final_loss : float
-        Of the last step.
-    notes : tuple of str
-    rows : tuple of Labelled
-        Images that could not be used, as ``failed``.
-    """
-
-    checkpoint: Path
-    steps: int
-    final_loss: float
-    notes: tuple[str, ...] = ()
-    rows: tuple[Labelled, ...] = ()
-
+__all__ = ["LabelReport", "TrainReport", "finish_job", "finished_rows", "pseudo_rows", "update_report"]
 
 _SHOWN = 8
 
@@ -108,61 +37,6 @@ def _mixed_notes(rows: Sequence[Labelled]) -> list[str]:
         f"no common object seen, so that no mask there can be relied on: "
         f"{len(names)} of {count_of(count, 'group')} ({shown})"
     ]
-
-
-def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport | None:
-    """Take the report of a job that is finished; nothing is built, encoded or written.
-
-    Returns
-    -------
-    LabelReport or None
-        None where the folder holds no finished job of this version and these very settings, weights, images, instance
-        masks, pseudo-labels and maps; where an image had failed; or where a result is missing or damaged.
-
-    Raises
-    ------
-    UmscosodError
-        As `umscosod.pipeline.setup.prepare`.
-    """
-    started, out, config = time.monotonic(), spec.out, spec.config
-    if not (out / "run" / FINISHED).is_file():
-        return None
-    if spec.pair is None:
-        (first, first_id), (second, second_id) = identify_backbones(config.features, resolve_device(config.device))
-        spec = replace(spec, config=resolve_names(config, first, second))
-    else:
-        first_id, second_id = spec.pair.first.id, spec.pair.second.id
-    hashes = {"images": hash_files(image.path for group in groups for image in group.images)}
-    if spec.mode["verb"] == "label" and config.method not in BASELINES:
-        hashes |= {"instances": hash_instances(config), "pseudo-labels": hash_labels(out / "pseudo", groups)}
-    hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
-    with lock_folder(out):
-        try:
-            record = read_json(out / "run" / FINISHED)
-            rows = tuple(build_row(row) for row in record["rows"])
-            notes = tuple(str(note) for note in record["notes"])
-            is_same = record["job"] == _identify_job(groups, spec, (first_id, second_id), hashes)
-        except (DataError, TypeError, KeyError):
-            return None
-        everything = (image for group in groups for image in group.images)
-        if not (is_same and all((out / name).is_file() for name in OWN_FILES) and are_whole(out, everything)):
-            return None
-    return LabelReport(rows=rows, out=out, notes=notes, seconds=time.monotonic() - started)
-
-
-def _identify_job(
-    groups: Sequence[ImageGroup], spec: JobSpec, backbone_ids: tuple[str, str], hashes: Mapping[str, str]
-) -> str:
-    """Hash everything that decides the results of a job; `hashes` are those of files, taken before they were read."""
-    content = {
-        "version": __version__,
-        "mode": dict(spec.mode),
-        "config": deciding_settings(spec.config),
-        "backbones": list(backbone_ids),
-        "images": [[group.name, image.id, image.output] for group in groups for image in group.images],
-        "hashes": dict(hashes),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def finished_rows(prepared: Prepared) -> list[Labelled] | None:
@@ -234,7 +108,7 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     prepared.job.finish()
     if not prepared.features.failures:  # else what has failed is tried again
         spec = replace(prepared.spec, config=config)
-        job = _identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
+        job = identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
         record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": notes}
         with open_atomic(prepared.job.run / FINISHED) as stream:
             stream.write(json.dumps(record).encode())

@@ -1,4 +1,4 @@
-"""Before the first stage: groups found, settings checked, backbones chosen, the output folder claimed."""
+"""Before the first stage: groups found, settings checked, finished jobs known again, the output folder claimed."""
 
 from __future__ import annotations
 
@@ -6,31 +6,51 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umscosod import __version__
+from umscosod.baselines import BASELINES
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
-from umscosod.data.files import GUARDED, LONGEST_PATH, OWN_FOLDERS, check_place, lock_folder, real_path
+from umscosod.data.files import (
+    GUARDED,
+    LONGEST_PATH,
+    OWN_FILES,
+    OWN_FOLDERS,
+    check_place,
+    lock_folder,
+    read_json,
+    real_path,
+)
 from umscosod.data.folders import refuse_images_in
 from umscosod.data.groups import groups_from_images
 from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.export.folder import path_inside
-from umscosod.features.backbone import AUTO, Backbone, BackbonePair, build_backbones, pair_backbones
-from umscosod.features.cache import file_sha256, open_cache
+from umscosod.estimate import advise_training, first_width
+from umscosod.export.report import build_row
+from umscosod.features.backbone import AUTO, Backbone, BackbonePair, build_backbones, identify_backbones, pair_backbones
+from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import Whitening
-from umscosod.pipeline.job import JobFolder
+from umscosod.pipeline.job import (
+    FINISHED,
+    JobFolder,
+    are_whole,
+    hash_files,
+    hash_instances,
+    hash_labels,
+    hash_texts,
+)
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.proposals import CocoProposer
-from umscosod.pseudo.store import MANIFEST_NAME
-from umscosod.types import ImageGroup, ImageRef, Labelled, Status
+from umscosod.types import ImageGroup, ImageRef, Labelled, LabelReport, Status
 
 if TYPE_CHECKING:
     import torch
@@ -167,6 +187,20 @@ class Prepared:
         ]
 
 
+def settle_training(spec: JobSpec, groups: Sequence[ImageGroup]) -> JobSpec:
+    """Where nobody said whether to train, do so where it pays; only the whole method trains."""
+    config = spec.config
+    if "train" not in spec.mode or (spec.mode["train"] is not None and config.method == "ums"):
+        return spec
+    notes: tuple[str, ...] = ()
+    trains = config.method == "ums"
+    if trains and config.keep != "network":
+        width = first_width(config.features) if spec.pair is None else spec.pair.first.dim
+        trains, why = advise_training(sum(len(group.images) for group in groups), width)
+        notes = () if trains else (f"no network was trained: {why}; to train all the same: --train always",)
+    return replace(spec, mode={**spec.mode, "train": trains}, notes=notes)
+
+
 def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tuple[ImageGroup, ...]:
     """Take groups as they are, or find them in a folder or a ``.csv`` list; the output folder is left out.
 
@@ -301,7 +335,7 @@ def prepare(
             features=features,
             config=config,
             job=job,
-            hashes=hashes | {"images": _hash_texts(list(features.sha256.values()))},
+            hashes=hashes | {"images": hash_texts(list(features.sha256.values()))},
             device=device,
             notes=(*spec.notes, *pair.notes, *_notes_on_groups(features.groups)),
             detections=detections,
@@ -356,36 +390,6 @@ def resolve_names(config: PipelineConfig, first: str, second: str) -> PipelineCo
     return replace(config, features=replace(config.features, backbone=first, second_backbone=second))
 
 
-def hash_files(files: Iterable[Path]) -> str:
-    """Hash what files hold, in their order; one that cannot be read counts as empty."""
-    return _hash_texts([hash_file(file) for file in files])
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; empty where it cannot be read."""
-    try:
-        return file_sha256(file) if file.is_file() else ""
-    except OSError:
-        return ""
-
-
-def hash_instances(config: PipelineConfig) -> str:
-    """Hash the files of instance masks."""
-    wanted = config.pseudo.proposer == "coco-json"
-    names = (config.pseudo.detections, config.pseudo.detections_images) if wanted else ()
-    return hash_files(Path(name) for name in names if name)
-
-
-def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
-    """Hash the pseudo-labels of some groups."""
-    masks = (path_inside(folder, image.output) for group in groups for image in group.images)
-    return hash_files([folder / MANIFEST_NAME, *masks])
-
-
-def _hash_texts(texts: Sequence[str]) -> str:
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-
-
 def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
     return [
         f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
@@ -403,3 +407,58 @@ def deciding_settings(config: PipelineConfig) -> dict[str, Any]:
             section = section[part]
         del section[name]
     return values
+
+
+def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport | None:
+    """Take the report of a job that is finished; nothing is built, encoded or written.
+
+    Returns
+    -------
+    LabelReport or None
+        None where the folder holds no finished job of this version and these very settings, weights, images, instance
+        masks, pseudo-labels and maps; where an image had failed; or where a result is missing or damaged.
+
+    Raises
+    ------
+    UmscosodError
+        As `umscosod.pipeline.setup.prepare`.
+    """
+    started, out, config = time.monotonic(), spec.out, spec.config
+    if not (out / "run" / FINISHED).is_file():
+        return None
+    if spec.pair is None:
+        (first, first_id), (second, second_id) = identify_backbones(config.features, resolve_device(config.device))
+        spec = replace(spec, config=resolve_names(config, first, second))
+    else:
+        first_id, second_id = spec.pair.first.id, spec.pair.second.id
+    hashes = {"images": hash_files(image.path for group in groups for image in group.images)}
+    if spec.mode["verb"] == "label" and config.method not in BASELINES:
+        hashes |= {"instances": hash_instances(config), "pseudo-labels": hash_labels(out / "pseudo", groups)}
+    hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
+    with lock_folder(out):
+        try:
+            record = read_json(out / "run" / FINISHED)
+            rows = tuple(build_row(row) for row in record["rows"])
+            notes = tuple(str(note) for note in record["notes"])
+            is_same = record["job"] == identify_job(groups, spec, (first_id, second_id), hashes)
+        except (DataError, TypeError, KeyError):
+            return None
+        everything = (image for group in groups for image in group.images)
+        if not (is_same and all((out / name).is_file() for name in OWN_FILES) and are_whole(out, everything)):
+            return None
+    return LabelReport(rows=rows, out=out, notes=notes, seconds=time.monotonic() - started)
+
+
+def identify_job(
+    groups: Sequence[ImageGroup], spec: JobSpec, backbone_ids: tuple[str, str], hashes: Mapping[str, str]
+) -> str:
+    """Hash everything that decides the results of a job; `hashes` are those of files, taken before they were read."""
+    content = {
+        "version": __version__,
+        "mode": dict(spec.mode),
+        "config": deciding_settings(spec.config),
+        "backbones": list(backbone_ids),
+        "images": [[group.name, image.id, image.output] for group in groups for image in group.images],
+        "hashes": dict(hashes),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()

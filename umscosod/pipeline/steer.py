@@ -1,21 +1,19 @@
 """Examples steer the groups of a finished job: new maps from cached tokens, stage 3, nothing else.
 
-Each call is a step. ``OUT/run/steps/NNNN`` holds the masks, maps and rows of its groups as they were before, and
-appears whole; ``done`` in it appears last. A step without it was killed: it is taken back first. `undo_relabel` takes
-the last one back, to the byte. A group always starts from its oldest copy, so that equal examples give equal masks
-however often they are changed in between.
+Each call is a step, see `umscosod.pipeline.steps`. One that was killed is taken back by the next call; `undo_relabel`
+takes the last one back, to the byte. A group always starts from its oldest copy, so that equal examples give equal
+masks however often they are changed in between.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +21,14 @@ import numpy as np
 from umscosod.confidence.judge import GroupJudgement
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_stored, parse_yaml, read_settings_file
-from umscosod.data.files import check_place, lock_folder, open_atomic, read_json
+from umscosod.data.files import check_place, lock_folder
 from umscosod.data.images import read_upright_size
 from umscosod.data.mask_rules import MaskValue
 from umscosod.data.masks import read_mask
 from umscosod.device import resolve_device
 from umscosod.errors import DataError, WeightsError, count_of
 from umscosod.export.folder import path_inside
-from umscosod.export.report import build_row, read_report
+from umscosod.export.report import read_report
 from umscosod.features.backbone import Backbone, build_backbones, pair_backbones
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
@@ -39,6 +37,7 @@ from umscosod.pipeline.maps import Source, read_stored
 from umscosod.pipeline.report import update_report
 from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.stages import write_group
+from umscosod.pipeline.steps import Steps, read_bytes
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.pseudo.store import HUMAN_SOURCE
@@ -46,14 +45,12 @@ from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example, hash_example, read_examples
 from umscosod.steering.head import UNCHANGED, sample_examples, steer_maps
-from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, Status
+from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, Status
 
 logger = logging.getLogger(__name__)
 
 STEERED = "steered"
 """Source of the maps of a steered group."""
-_TREES = ("masks", "maps")
-_DONE = "done"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,7 +187,7 @@ class SteeredJob:
         self.collection = self.folder.load_collection()
         self.config: PipelineConfig = _read_config(self.folder.run / "config.yaml")
         self.rows = self._read_rows()
-        self.steps = _Steps(self.folder.run / "steps", out)
+        self.steps = Steps(self.folder.run / "steps", out)
 
     def _read_rows(self) -> dict[str, Labelled]:
         """Rows as the report says them: rounded."""
@@ -232,83 +229,6 @@ def open_job(out: Path) -> Iterator[SteeredJob]:
             logger.warning("%s: a relabelling was interrupted; it is taken back first", out)
             job.restore(torn)
         yield job
-
-
-class _Steps:
-    """The relabellings of a job: what was there before each."""
-
-    def __init__(self, folder: Path, out: Path) -> None:
-        self.folder, self.out = folder, out
-
-    def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]" * 4)) if self.folder.is_dir() else []
-
-    @property
-    def last(self) -> Path | None:
-        """The last step."""
-        return next(reversed(self._all()), None)
-
-    @property
-    def torn(self) -> Path | None:
-        """The last step, if it was killed."""
-        return self.last if self.last is not None and not (self.last / _DONE).is_file() else None
-
-    def digest_of(self, group: str) -> str:
-        """What a group was relabelled by last; ``""`` if it never was."""
-        found = (read_json(step / "step.json")["digests"].get(group) for step in reversed(self._all()))
-        return next(filter(None, found), "")
-
-    def begin(self, groups: Sequence[ImageGroup], digests: Mapping[str, str], rows: Mapping[str, Labelled]) -> Path:
-        """Keep copies of the masks, maps and rows of some groups; whole or not at all."""
-        self.folder.mkdir(exist_ok=True)
-        number = 1 + max((int(step.name) for step in self._all()), default=0)
-        step, draft = self.folder / f"{number:04}", self.folder / f".{number:04}.tmp"
-        shutil.rmtree(draft, ignore_errors=True)
-        for image in (image for group in groups for image in group.images):
-            for tree in _TREES:
-                source, target = path_inside(self.out, f"{tree}/{image.output}"), draft / tree / image.output
-                if source.is_file():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, target)
-        kept = {group.name: [asdict(rows[image.id]) for image in group.images] for group in groups}
-        content = {"digests": {group.name: digests[group.name] for group in groups}, "rows": kept}
-        with open_atomic(draft / "step.json") as stream:
-            stream.write(json.dumps(content).encode("utf-8", NAMES))
-        draft.rename(step)
-        return step
-
-    def end(self, step: Path) -> None:
-        """Mark a step as complete."""
-        with open_atomic(step / _DONE):
-            pass
-
-    def rows_of(self, step: Path) -> dict[str, list[Labelled]]:
-        """Rows that a step keeps, by group."""
-        content = read_json(step / "step.json")
-        return {name: [build_row(row) for row in rows] for name, rows in content["rows"].items()}
-
-    def first_of(self, group: str) -> Path | None:
-        """The oldest step that keeps a group: it was not steered then."""
-        return next((step for step in self._all() if group in read_json(step / "step.json")["rows"]), None)
-
-    def put_back(self, step: Path, group: ImageGroup) -> list[str]:
-        """Restore the masks and maps of a group; give the ids of the images whose masks differed."""
-        differ = []
-        for image in group.images:
-            for tree in _TREES:
-                kept, target = step / tree / image.output, path_inside(self.out, f"{tree}/{image.output}")
-                if not kept.is_file():
-                    continue
-                content = kept.read_bytes()
-                if tree == "masks" and _read(target) != content:
-                    differ.append(image.id)
-                with open_atomic(target) as stream:
-                    stream.write(content)
-        return differ
-
-
-def _read(file: Path) -> bytes:
-    return file.read_bytes() if file.is_file() else b""
 
 
 def _check_examples(collection: Collection, examples: Mapping[str, Example | BoolArray]) -> dict[str, Example]:
@@ -461,7 +381,7 @@ def _relabel_group(
             own_masks[image.id] = read_mask(first / "masks" / image.output)
     features, base_NHW = steering.load(usable)
     choice, segments, judged = steering.segment(features, base_NHW, shown, own_masks, others)
-    old = {image.id: _read(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
+    old = {image.id: read_bytes(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
     folder.drop_rows(group)
     rows = {**before, **{row.image_id: row for row in write_group(folder, features, segments, judged, {})}}
     if choice == UNCHANGED:  # a map read back from 8 bits could give another mask
@@ -470,5 +390,5 @@ def _relabel_group(
         rows |= {image.id: before[image.id] for image in kept.images}
     ordered = [rows[image.id] for image in group.images]
     folder.save_rows(group, ordered)
-    new = {image.id: _read(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
+    new = {image.id: read_bytes(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
     return choice, ordered, [image_id for image_id in new if new[image_id] != old[image_id]]

@@ -17,7 +17,6 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.errors import DataError
-from umscosod.estimate import advise_training, first_width
 from umscosod.features.backbone import Backbone, BackbonePair, blank_pair
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.checkpoints import (
@@ -43,12 +42,21 @@ from umscosod.pipeline.maps import (
 from umscosod.pipeline.report import (
     LabelReport,
     TrainReport,
-    find_finished,
     finish_job,
     finished_rows,
     pseudo_rows,
 )
-from umscosod.pipeline.setup import Images, JobSpec, Prepared, find_groups, named_files, prepare, specify
+from umscosod.pipeline.setup import (
+    Images,
+    JobSpec,
+    Prepared,
+    find_finished,
+    find_groups,
+    named_files,
+    prepare,
+    settle_training,
+    specify,
+)
 from umscosod.pipeline.stages import (
     clean_stage,
     label_source,
@@ -60,13 +68,13 @@ from umscosod.pipeline.stages import (
     stored_source,
     training_stage,
 )
-from umscosod.pipeline.steer import relabel
+from umscosod.pipeline.steer import SteerReport, relabel
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example
 from umscosod.training.checkpoint import CheckpointMeta
 from umscosod.training.sampler import compute_fingerprint
-from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel
+from umscosod.types import BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel
 
 logger = logging.getLogger(__name__)
 
@@ -124,23 +132,16 @@ def label_groups(
     -----
     Killed at any moment, the same call resumes the job where it stopped and ends with the same files.
     """
-    if examples is not None:
-        report = label_groups(
-            images,
-            out,
-            config,
-            checkpoint=checkpoint,
-            train=train,
-            backbones=backbones,
-            overwrite=overwrite,
-            progress=progress,
-        )
-        return _with_examples(report, examples, backbones, progress)
     if checkpoint is not None:
-        return predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
-    spec = specify(out, config, "label", backbones=backbones)
-    groups = find_groups(images, spec.out, inputs=named_files(spec.config))
-    spec = _decide_training(spec, train, sum(len(group.images) for group in groups))
+        report = predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
+    else:
+        report = _label(images, specify(out, config, "label", backbones=backbones, train=train), overwrite, progress)
+    if examples is None:
+        return report
+    return _with_examples(report, relabel(out, examples, backbones=backbones, progress=progress))
+
+
+def _label(images: Images, spec: JobSpec, overwrite: bool, progress: ProgressFn) -> LabelReport:
     is_baseline = spec.config.method in BASELINES
 
     def work(prepared: Prepared) -> list[Labelled]:
@@ -148,17 +149,10 @@ def label_groups(
             return _label_by_baseline(prepared, progress)
         return _label_by_method(prepared, progress)
 
-    return _run(groups, spec, work, overwrite=overwrite, progress=progress, wants_masks=not is_baseline)
+    return _run(images, spec, work, overwrite=overwrite, progress=progress, wants_masks=not is_baseline)
 
 
-def _with_examples(
-    report: LabelReport,
-    examples: str | Path | Mapping[str, Example | BoolArray],
-    backbones: tuple[Backbone, Backbone] | None,
-    progress: ProgressFn,
-) -> LabelReport:
-    """Steer the groups of a finished job."""
-    steered = relabel(report.out, examples, backbones=backbones, progress=progress)
+def _with_examples(report: LabelReport, steered: SteerReport) -> LabelReport:
     rows = {row.image_id: row for row in steered.rows}
     return replace(
         report,
@@ -168,20 +162,8 @@ def _with_examples(
     )
 
 
-def _decide_training(spec: JobSpec, train: bool | None, n_images: int) -> JobSpec:
-    """Where `train` is None, train where it pays; only the whole method trains."""
-    if spec.config.method != "ums":
-        return replace(spec, mode={**spec.mode, "train": False})
-    if train is not None or spec.config.keep == "network":
-        return replace(spec, mode={**spec.mode, "train": train is not False})
-    width = first_width(spec.config.features) if spec.pair is None else spec.pair.first.dim
-    pays, why = advise_training(n_images, width)
-    notes = () if pays else (f"no network was trained: {why}; to train all the same: --train always",)
-    return replace(spec, mode={**spec.mode, "train": pays}, notes=notes)
-
-
 def _run(
-    groups: tuple[ImageGroup, ...],
+    images: Images,
     spec: JobSpec,
     work: Callable[[Prepared], list[Labelled]],
     *,
@@ -191,6 +173,8 @@ def _run(
 ) -> LabelReport:
     """Take the report of a job that is finished, or do its work; `at_door` goes to `prepare`."""
     started = time.monotonic()
+    groups = find_groups(images, spec.out, inputs=named_files(spec.config))
+    spec = settle_training(spec, groups)
     if not overwrite and (done := find_finished(groups, spec)) is not None:
         return done
     with prepare(groups, spec, overwrite=overwrite, progress=progress, **at_door) as prepared:
@@ -256,7 +240,6 @@ def predict(
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
     spec = specify(out, config, "predict", backbones=backbones, checkpoint=hash_checkpoint(folder))
-    groups = find_groups(images, spec.out, inputs=named_files(config))
     whitenings, probe = load_whitenings(folder), find_probe(folder, config)
     loaded: list[tuple[UmsNetwork, CheckpointMeta]] = []
 
@@ -273,7 +256,7 @@ def predict(
             network = stored_source(prepared, NETWORK, meta.calibration.get("b_bar", b_bar))
         return segment_stage(prepared, choose_sources(prepared.config, network, probe), progress)
 
-    return _run(groups, spec, work, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit)
+    return _run(images, spec, work, overwrite=overwrite, progress=progress, whitenings=whitenings, admit=admit)
 
 
 def make_pseudo_labels(
