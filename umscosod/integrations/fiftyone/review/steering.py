@@ -82,7 +82,7 @@ def mask_of_person(sample: Any, field: str) -> BoolArray | None:
         if label is None:
             continue
         if label.mask_path:
-            return read_mask(Path(label.mask_path), faint=[])
+            return read_mask(Path(label.mask_path))
         if label.mask is not None:
             return np.asarray(label.mask) > 0
     return None
@@ -207,12 +207,12 @@ def _keep_not(sample: Any, field: str, parts: Sequence[Part]) -> None:
         raise DataError("a person accepted or made its mask; undo that first")
     if label is None or not label.mask_path:
         raise DataError("it has no mask")
-    not_HW = read_mask(Path(label.mask_path), faint=[])
+    not_HW = read_mask(Path(label.mask_path))
     if not not_HW.any():
         raise DataError("its mask is empty: mark what is the object in another image")
     target = not_file(part, sample.id)
     if (earlier := find_not(parts, sample.id)) is not None:
-        not_HW = not_HW | read_mask(earlier, faint=[])
+        not_HW = not_HW | read_mask(earlier)
     with open_atomic(target) as stream:
         stream.write(encode_png(not_HW.astype(np.uint8) * FOREGROUND))
 
@@ -403,7 +403,7 @@ def read_dataset_examples(
             mask_HW = mask_of_person(sample, field)
         elif mark == NOT:
             file = find_not(parts, sample.id)
-            not_HW = None if file is None else read_mask(file, faint=[])
+            not_HW = None if file is None else read_mask(file)
         if mark and mask_HW is None and not_HW is None:
             lost.append(sample.id)
         points = _points(marks.points.get(sample.id, []))
