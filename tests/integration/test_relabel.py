@@ -176,7 +176,10 @@ def test_points_and_boxes_are_examples(labelled: Any) -> None:
     ids = labelled.values("id")
     sample = labelled[ids[1]]
     sample["dots"] = fo.Keypoints(
-        keypoints=[fo.Keypoint(points=[[0.1, 0.1], [float("nan"), float("nan")]], label="not"), fo.Keypoint(points=[[0.5, 0.5]])]
+        keypoints=[
+            fo.Keypoint(points=[[0.1, 0.1], [float("nan"), float("nan")]], label="not"),
+            fo.Keypoint(points=[[0.5, 0.5]]),
+        ]
     )
     sample["boxes"] = fo.Detections(
         detections=[

@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from umscosod.integrations.fiftyone.review.relabel_steps import (
     Record,
     begin_record,
     end_record,
+    has_record,
     list_records,
     show_file,
     take_back,
@@ -174,12 +175,10 @@ def undo_relabel_dataset(dataset: Any, run: str) -> RelabelReport:
 
 def can_undo(dataset: Any, run: str) -> bool:
     """Whether there is a relabelling to take back."""
-    return bool(list_records(finished_parts(run_of(dataset, run))))
+    return has_record(finished_parts(run_of(dataset, run)))
 
 
 def _timed(report: RelabelReport, started: float) -> RelabelReport:
-    from dataclasses import replace
-
     return replace(report, seconds=time.monotonic() - started)
 
 
@@ -259,12 +258,16 @@ class _Call:
         parts = [share.part for share in shares]
         record = begin_record(self.dataset, self.field, parts, self.parts, names, ids=ids, kept=kept)
         try:
-            changed, notes = self._work(shares, shown, kept, examples_for, progress)
+            written, changed, notes = self._work(shares, shown, kept, examples_for, progress)
         except BaseException:  # a stop by the user too
             self._take_back(record)
             raise
-        end_record(record, parts, changed)
-        self._count_again()
+        if written:
+            end_record(record, parts, changed)
+            self._count_again()
+        else:  # an undo is to find the call before
+            self._take_back(record)
+            notes.append("these examples change nothing")
         if lost:
             notes.append(f"{count_of(len(lost), 'example')} had no mask any more and did not count; mark again")
         return RelabelReport(
@@ -329,9 +332,10 @@ class _Call:
         kept: set[str],
         examples_for: str,
         progress: ProgressFn,
-    ) -> tuple[list[str], list[str]]:
-        """Relabel each part, and write what came of it; give the changed samples and notes."""
+    ) -> tuple[int, list[str], list[str]]:
+        """Relabel each part, and write what came of it; give the samples written, those with other masks, and notes."""
         self._note_change()
+        written = 0
         changed: list[str] = []
         notes: list[str] = []
         for share in shares:
@@ -348,9 +352,9 @@ class _Call:
             rows = [row for row in report.rows if row.image_id in mine]
             items = self._show(share, label_items(share.part, rows, self.config.tree, has_maps=True))
             self._keep_before(before)
-            write_labels(self.dataset, self.field, items)
+            written += write_labels(self.dataset, self.field, items)
             changed += [i.row.image_id for i in items if i.mask_path and str(i.mask_path) != before[i.row.image_id]]
-        return changed, notes
+        return written, changed, notes
 
     def _freeze(self, share: _Share) -> dict[str, str | None]:
         """Point labels to copies that never change, as the pipeline is about to write its own files; give the masks."""

@@ -87,6 +87,11 @@ def list_records(parts: Iterable[Part]) -> list[Record]:
     return sorted((_read(file) for file in files), key=lambda record: record.number)
 
 
+def has_record(parts: Iterable[Part]) -> bool:
+    """Whether there is anything to take back."""
+    return any(_files(part.folder / _RECORDS) for part in parts)
+
+
 def _files(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if _NAME.fullmatch(file.name)] if folder.is_dir() else []
 
@@ -94,9 +99,16 @@ def _files(folder: Path) -> list[Path]:
 def _read(file: Path) -> Record:
     content = read_json(file)
     try:
-        lists = {name: tuple(content[name]) for name in ("groups", "kept", "changed")}
-        rest = {name: content[name] for name in ("is_done", "steps", "ended", "values")}
-        return Record(file=file, **lists, **rest)
+        return Record(
+            file=file,
+            is_done=bool(content["is_done"]),
+            groups=tuple(content["groups"]),
+            steps=dict(content["steps"]),
+            ended=dict(content["ended"]),
+            values=dict(content["values"]),
+            kept=tuple(content["kept"]),
+            changed=tuple(content["changed"]),
+        )
     except (KeyError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); move it away: that relabelling cannot be undone then") from error
 

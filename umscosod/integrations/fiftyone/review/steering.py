@@ -302,6 +302,27 @@ def part_of(parts: Iterable[Part], sample_id: str) -> Part | None:
     return next((part for part in parts if sample_id in part.sample_ids), None)
 
 
+def groups_of(dataset: Any, field: str, ids: Iterable[str]) -> list[str]:
+    """Return the names of the groups of some samples, as the run has them; none for samples outside it."""
+    wanted = set(ids)
+    groups = (group for part in finished_parts(run_of(dataset, field)) for group in part.groups)
+    return list(dict.fromkeys(g.name for g in groups if any(image.id in wanted for image in g.images)))
+
+
+def can_steer(dataset: Any, field: str) -> bool:
+    """Whether examples can correct a run."""
+    config = find_run(dataset, field)
+    return config is not None and config.method in _WITH_JOBS
+
+
+def marks_of_group(dataset: Any, field: str, name: str) -> dict[str, str]:
+    """Return the marks in a group by sample."""
+    parts = finished_parts(run_of(dataset, field))
+    ids = {image.id for part in parts for group in part.groups if group.name == name for image in group.images}
+    marks = read_marks(dataset, field, Prompts()).by_sample
+    return {id_: mark for id_, mark in marks.items() if id_ in ids}
+
+
 def not_file(part: Part, sample_id: str) -> Path:
     """Return the place of the copy of a mask that is not the object."""
     output = next(image.output for group in part.groups for image in group.images if image.id == sample_id)
