@@ -144,7 +144,6 @@ def relabel_dataset(
     dataset.reload()  # another process may have changed the run since the data set was loaded here
     config = run_of(dataset, run)
     with hold_run(Path(config.folder)), showing(progress) as shown:
-        declare_steering(dataset, run, config)
         call = _Call(dataset, run, config, Prompts(points_field=points_field, boxes_field=boxes_field))
         call.take_back_killed()
         report = call.relabel(None if groups is None else list(groups), examples_for, shown)
@@ -256,6 +255,7 @@ class _Call:
         self._refuse_silence(names, shown, examples_for)
         kept = persons_samples(self.dataset, self.field, ids, marks)
         parts = [share.part for share in shares]
+        declare_steering(self.dataset, self.field, self.config)
         record = begin_record(self.dataset, self.field, parts, self.parts, names, ids=ids, kept=kept)
         try:
             written, changed, notes = self._work(shares, shown, kept, examples_for, progress)

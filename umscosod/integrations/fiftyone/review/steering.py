@@ -315,10 +315,15 @@ def can_steer(dataset: Any, field: str) -> bool:
     return config is not None and config.method in _WITH_JOBS
 
 
+def ids_of_group(dataset: Any, field: str, name: str) -> set[str]:
+    """Return the samples of a group, as the run has it."""
+    parts = finished_parts(run_of(dataset, field))
+    return {image.id for part in parts for group in part.groups if group.name == name for image in group.images}
+
+
 def marks_of_group(dataset: Any, field: str, name: str) -> dict[str, str]:
     """Return the marks in a group by sample."""
-    parts = finished_parts(run_of(dataset, field))
-    ids = {image.id for part in parts for group in part.groups if group.name == name for image in group.images}
+    ids = ids_of_group(dataset, field, name)
     marks = read_marks(dataset, field, Prompts()).by_sample
     return {id_: mark for id_, mark in marks.items() if id_ in ids}
 
