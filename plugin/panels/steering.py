@@ -39,7 +39,6 @@ class SteeringButtons:
         run, ids = run_of(ctx), looked_at(ctx)
         if not run:
             return
-        is_known = _is_known(ctx)
         try:
             groups = groups_of(ctx.dataset, run, ids) if ids else [ctx.panel.state.steered_group]
             if not groups or not groups[0]:
@@ -57,7 +56,6 @@ class SteeringButtons:
         except UmscosodError as error:
             ctx.ops.notify(str(error), variant="error")
             return
-        _reload(ctx, is_known=is_known)
         self._show_outcome(ctx, report, groups[0])
 
     def undo_relabel(self, ctx: Any) -> None:
@@ -96,7 +94,6 @@ class SteeringButtons:
         if not ids:
             ctx.ops.notify("Select masks in the grid first", variant="warning")
             return
-        is_known = _is_known(ctx)
         try:
             report = getattr(integration, name)(ctx.dataset, run, ids=ids)
             ctx.panel.state.steered_group = next(iter(groups_of(ctx.dataset, run, ids)), "")
@@ -104,10 +101,9 @@ class SteeringButtons:
             ctx.ops.notify(str(error), variant="error")
             return
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
-        _reload(ctx, is_known=is_known)
+        _reload(ctx)
         draw(ctx, before=False)
         ctx.ops.clear_selected_samples()
-        ctx.ops.reload_samples()
         self._tell(ctx)
         self._refresh(ctx)  # type: ignore[attr-defined]  # of the panel
 
@@ -119,9 +115,9 @@ class SteeringButtons:
         if not is_shown:
             ctx.panel.state.opened_group = group
             show_own(ctx, group_view(ctx, group))
+        _reload(ctx)  # tiles stay in their places; their masks have new file names
         draw(ctx, before=False)
         ctx.ops.clear_selected_samples()
-        ctx.ops.reload_samples()  # tiles stay in their places; their masks have new file names
         done = "taken back" if report.is_undone else "changed"
         count = f"**{len(report.changed)} of {report.looked_at} masks {done}** in {', '.join(report.groups[:3])}"
         notes = [note for note in report.notes if note]
@@ -155,18 +151,10 @@ def _load() -> None:
     import umscosod.integrations.fiftyone.review.relabel  # noqa: F401  # torch takes seconds
 
 
-def _is_known(ctx: Any) -> bool:
-    """Whether the page can know the fields of examples."""
-    from umscosod.integrations.fiftyone.review.steering import example_field
-
-    return bool(ctx.dataset.has_sample_field(example_field(run_of(ctx))))
-
-
-def _reload(ctx: Any, *, is_known: bool) -> None:
-    """Let the page learn new fields."""
-    if not is_known and _is_known(ctx):
-        list(keep_filters(ctx))
-        ctx.trigger("reload_dataset")
+def _reload(ctx: Any) -> None:
+    """Let the page read samples and fields again; what FiftyOne calls *reload samples* leaves the tiles as they are."""
+    list(keep_filters(ctx))
+    ctx.trigger("reload_dataset")
 
 
 def group_view(ctx: Any, group: str) -> Any:
