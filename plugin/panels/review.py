@@ -22,6 +22,7 @@ from ..operators.review import (
 from .base import BasePanel
 from .own_view import base_view, note_base, restore_base, show_own, shown_view
 from .review_layout import ALL, UNDECIDED, add_choices, add_decisions, add_sure, add_switch, add_tables
+from .steering import SteeringButtons, add_steering
 
 PAGE = 10
 """Masks in the table, and the step of Next."""
@@ -35,11 +36,14 @@ HELP = """Masks of a run, the least certain first; empty and failed images are a
 Accepted masks are copied into the field `reviewed`: no run writes there, and training can use them. Rejected samples
 are left out of training and left alone by later runs. Samples sent back are done again by the next run of the field.
 
+Put a group right: tick a mask that is right and press *Use as example* (this accepts it), or a wrong one and press *Not
+this*. *Relabel this group* corrects the other masks in seconds; a person's stay. *Undo relabelling* takes it back.
+
 By keyboard: press backtick, type `accept_mask`, `reject_mask` or `send_back_mask`, Enter. They act on the open sample,
 else on the selection."""
 
 
-class ReviewMasks(BasePanel):
+class ReviewMasks(SteeringButtons, BasePanel):
     """Shows the worst masks of a run and records decisions on them."""
 
     @property
@@ -158,10 +162,13 @@ class ReviewMasks(BasePanel):
 
         rows, row = ctx.panel.state.groups or [], ctx.params.get("row")
         if isinstance(row, int) and row < len(rows):
-            show_own(ctx, list_group(base_view(ctx), _run(ctx), rows[row]["group"]))
+            view = list_group(base_view(ctx), _run(ctx), rows[row]["group"])
+            show_own(ctx, view)
+            self._open_steering(ctx, view.first().id if rows[row]["group"] else None)
 
     def show_list(self, ctx: Any) -> None:
         """Return from a group to the list."""
+        ctx.panel.state.opened_group = ""
         self._show(ctx)
 
     def open_refine(self, ctx: Any) -> None:
@@ -178,6 +185,7 @@ class ReviewMasks(BasePanel):
             remember_field(ctx, _run(ctx))
             _show_only(ctx, _run(ctx))
             self._begin_sure(ctx)
+        self._begin_steering(ctx)
         self._show(ctx)
 
     def _begin_sure(self, ctx: Any) -> None:
@@ -250,6 +258,8 @@ class ReviewMasks(BasePanel):
         add_choices(panel, self, fields, _limit(ctx))
         panel.md(ctx.panel.state.counts or "", name="counts_text")
         add_decisions(panel, self)
+        if ctx.panel.state.can_steer:
+            add_steering(panel, self, ctx)
         add_switch(panel, self)
         add_tables(panel, self)
         add_sure(panel, self, _least(ctx), ctx.panel.state.sure or 0)

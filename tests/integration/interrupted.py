@@ -34,10 +34,18 @@ class Driver:
         )
 
     def __call__(
-        self, dataset: Any, verb: str, *, kill: int | None = None, reload: bool = True, **options: Any
+        self,
+        dataset: Any,
+        verb: str,
+        *,
+        kill: int | None = None,
+        below: Path | None = None,
+        reload: bool = True,
+        **options: Any,
     ) -> list[str]:
-        """Do it in a process of its own; gives the changes that it made to the database."""
+        """Do it in a process of its own; gives the changes that it made to the database, or to files below a folder."""
         task = {"dataset": dataset.name, "verb": verb, "options": options, "kill": kill}
+        task |= {} if below is None else {"below": str(below)}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(task) + "\n")

@@ -1,9 +1,10 @@
 """Work on a data set in processes that kill themselves before a chosen change to the database: a program run by tests.
 
-Reads one JSON object a line: ``{"dataset": NAME, "verb": NAME, "options": {...}, "kill": K}``. Each is done in a fork
-of this process, which has everything loaded and never speaks to the database itself. With K the fork sends itself
-SIGKILL before its K-th writing command. Answers with a line ``{"status": ..., "commands": [...], "error": ...}``: the
-exit status, negative for a signal, and the writing commands in order.
+Reads one JSON object a line: ``{"dataset": NAME, "verb": NAME, "options": {...}, "kill": K, "below": FOLDER}``. Each is
+done in a fork of this process, which has everything loaded and never speaks to the database itself. With K the fork
+sends itself SIGKILL before its K-th writing command, or with a folder before its K-th change to files below it. Answers
+with a line ``{"status": ..., "commands": [...], "error": ...}``: the exit status, negative for a signal, and the
+writing commands, or changes to files, in order.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import fiftyone as fo
 from pymongo import monitoring
 
+from tests.integration.kill_at_write import watch
 from tests.jobs import quick_config
 from tests.synthetic import tiny_collection
 from umscosod.integrations import fiftyone as ours
@@ -32,7 +34,10 @@ VERBS: dict[str, Callable[..., Any]] = {
     "label": ours.label_dataset,
     "train": ours.train_dataset,
     "delete": ours.delete_run,
+    "relabel": ours.relabel_dataset,
+    "undo": ours.undo_relabel_dataset,
 }
+WITHOUT_SETTINGS = ("delete", "relabel", "undo")
 SMALL_BATCH = 2
 """Samples a write, so that a toy data set takes several."""
 
@@ -43,13 +48,16 @@ class Watch(monitoring.CommandListener):
     def __init__(self, log: Path, kill: int | None) -> None:
         self.log, self.kill, self.count = log, kill, 0
 
+    def note(self, what: str) -> None:
+        self.count += 1
+        if self.count == self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{what}\n")
+
     def started(self, event: Any) -> None:
         if event.command_name in WRITING:
-            self.count += 1
-            if self.count == self.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(f"{event.command_name} {event.command[event.command_name]}\n")
+            self.note(f"{event.command_name} {event.command[event.command_name]}")
 
     def succeeded(self, event: Any) -> None:
         """Nothing to note."""
@@ -61,10 +69,14 @@ class Watch(monitoring.CommandListener):
 def work(task: dict[str, Any], cache: Path, log: Path) -> None:
     """Do one task; runs in a fork."""
     fields.WRITE_BATCH = SMALL_BATCH
-    monitoring.register(Watch(log, task["kill"]))
+    noting = Watch(log, task["kill"])
+    if task.get("below"):
+        watch(Path(task["below"]), lambda: noting.note("file"))
+    else:
+        monitoring.register(noting)
     dataset = fo.load_dataset(task["dataset"])
     options = task["options"]
-    if task["verb"] != "delete":
+    if task["verb"] not in WITHOUT_SETTINGS:
         options = {"group_field": "cls", "config": quick_config(cache, seed=options.pop("seed", 0)), **options}
     VERBS[task["verb"]](dataset, **options)
 

@@ -212,7 +212,10 @@ class SteeredJob:
             restored += rows
         self.rows |= {row.image_id: row for row in restored}
         self.publish(changed)
-        shutil.rmtree(step)
+        gone = step.with_name(f".{step.name}.tmp")  # killed from here on, it does not count any more
+        shutil.rmtree(gone, ignore_errors=True)
+        step.rename(gone)
+        shutil.rmtree(gone)
         return restored, changed
 
 

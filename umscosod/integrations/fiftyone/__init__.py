@@ -19,6 +19,8 @@ _NAMES = {
     "model": ("CoSalModel", "CoSalModelConfig"),
     "review.decide": ("accept_masks", "reject_masks", "replace_mask", "send_back", "undo_review"),
     "review.listing": ("list_for_review", "review_counts"),
+    "review.relabel": ("RelabelReport", "relabel_dataset", "undo_relabel_dataset"),
+    "review.steering": ("MarkReport", "forget_examples", "mark_not_this", "mask_of_person", "use_as_example"),
     "runs.fields": ("ReviewReport",),
     "runs.interrupted": ("InterruptedRun", "find_interrupted", "give_up_interrupted", "resume_dataset"),
     "runs.jobs": ("RunReport",),
