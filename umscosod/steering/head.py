@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from umscosod.data.blend import blend_maps, logit, sigmoid
-from umscosod.data.resize import resize_centred, resize_mask
+from umscosod.data.resize import resize_centred
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.steering.examples import Example, to_patches
@@ -85,15 +85,15 @@ def steer_maps(
     shown = [*own.values(), *foreign]
     if not shown:
         return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
-    masks = {
-        index: resize_mask(mask_HW, features.size_hw)
-        for index in own
-        if (mask_HW := examples[features.group.images[index].id].mask_HW) is not None
-    }
+    masks = [index for index in own if examples[head.ids[index]].mask_HW is not None]
     choice = MIXTURE
     if len(masks) + len(foreign) > 1 and masks:
         choice = _choose(head, own, foreign, masks)
-    return SteeredMaps(maps_NHW=head.maps(choice, shown, masks), choice=choice)
+    if choice == UNCHANGED:
+        return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
+    head_NP = head.classify(shown, masks if choice == MIXTURE else None)
+    head_NHW = np.stack([resize_centred(map_P.reshape(head.grid_hw), base_NHW.shape[1:]) for map_P in head_NP])
+    return SteeredMaps(maps_NHW=blend_maps(base_NHW, head_NHW, _SHARES[choice]), choice=choice)
 
 
 def sample_examples(
@@ -109,17 +109,18 @@ def sample_examples(
     return list(_Head.of(features, base_NHW).sample(examples).values())
 
 
-def _choose(
-    head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Mapping[int, BoolArray]
-) -> str:
-    """Judge each candidate on each mask by a fit to the other examples: the mean IoU, with a margin for the mixture."""
+def _choose(head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Sequence[int]) -> str:
+    """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid, plus the mixture's margin."""
     gains = dict.fromkeys((MIXTURE, UNCHANGED, EXAMPLES, ALONE), 0.0)
     gains[MIXTURE] = MARGIN
-    for index, mask_HW in masks.items():
-        others = {other: sample for other, sample in own.items() if other != index}
-        for choice in gains:
-            map_HW = head.maps(choice, [*others.values(), *foreign], masks.keys() - {index})[index]
-            gains[choice] += mask_iou(map_HW >= 0.5, mask_HW) / len(masks)
+    for index in masks:
+        others = [*(sample for other, sample in own.items() if other != index), *foreign]
+        examples_NP = head.classify(others, None)
+        mixture_NP = head.classify(others, [other for other in masks if other != index])
+        maps = {choice: blend_maps(head.base_NP, examples_NP, _SHARES[choice]) for choice in (EXAMPLES, ALONE)}
+        maps |= {MIXTURE: blend_maps(head.base_NP, mixture_NP, _SHARES[MIXTURE]), UNCHANGED: head.base_NP}
+        for choice, maps_NP in maps.items():
+            gains[choice] += mask_iou(maps_NP[index] >= 0.5, own[index].targets_M >= 0.5) / len(masks)
     return max(gains, key=gains.__getitem__)
 
 
@@ -185,22 +186,21 @@ class _Head:
                 )
         return samples
 
-    def maps(self, choice: str, shown: Sequence[ProbeSample], whole: Collection[int]) -> FloatArray:
-        """Maps of a candidate, float32, (N, H, W); `whole`: places of the images whose masks are shown."""
-        if choice == UNCHANGED or not shown:
-            return self.base_NHW
+    def classify(self, shown: Sequence[ProbeSample], masks: Collection[int] | None) -> FloatArray:
+        """Maps of a fit to some examples, float32, (N, P), in [0, 1].
+
+        With `masks`, the places of the images whose masks are shown, the other images count too: the mixture.
+        """
         samples = [replace(one, weights_M=one.weights_M / len(shown)) for one in shown]
-        if choice == MIXTURE:
-            samples.append(self._rest(whole))
+        if masks is not None:
+            samples.append(self._rest(masks))
         solution_G = _fit(samples)
         logits_NP = self.inputs_NPF @ solution_G[:-1].astype(np.float32) + np.float32(solution_G[-1])
-        masks = [one for one in shown if len(one.targets_M) == self.base_NP.shape[1]]
-        if masks:
-            nearest_NP = self._vote(masks)
+        whole = [one for one in shown if len(one.targets_M) == self.base_NP.shape[1]]
+        if whole:
+            nearest_NP = self._vote(whole)
             logits_NP = logits_NP / _size(logits_NP) + nearest_NP / _size(nearest_NP)
-        size_hw = self.base_NHW.shape[1:]
-        head_NHW = np.stack([resize_centred(map_P.reshape(self.grid_hw), size_hw) for map_P in sigmoid(logits_NP)])
-        return blend_maps(self.base_NHW, head_NHW, _SHARES[choice])
+        return sigmoid(logits_NP).astype(np.float32)
 
     def _vote(self, masks: Sequence[ProbeSample]) -> FloatArray:
         """Logits of the shares that the patches of the masks most like each patch have; float32, (N, P)."""
