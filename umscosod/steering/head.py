@@ -34,7 +34,7 @@ OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for a
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
 MARGIN = 0.1  # mean IoU by which another must beat the mixture; two or three masks are no more certain
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
-_VOTERS = 2000  # most patches that vote
+_VOTERS = 1000  # most patches that vote
 _STEPS = 60  # of L-BFGS
 
 UNCHANGED, MIXTURE, EXAMPLES, ALONE = "unchanged", "mixture", "examples", "examples alone"
@@ -110,7 +110,7 @@ def sample_examples(
 
 
 def _choose(head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Sequence[int]) -> str:
-    """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid, plus the mixture's margin."""
+    """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid, the mixture's raised."""
     gains = dict.fromkeys((MIXTURE, UNCHANGED, EXAMPLES, ALONE), 0.0)
     gains[MIXTURE] = MARGIN
     for index in masks:
