@@ -164,7 +164,7 @@ class ReviewMasks(SteeringButtons, BasePanel):
         if isinstance(row, int) and row < len(rows):
             view = list_group(base_view(ctx), _run(ctx), rows[row]["group"])
             show_own(ctx, view)
-            self._open_steering(ctx, view.first().id if rows[row]["group"] else None)
+            self._open_steering(ctx, view.values("id"))
 
     def show_list(self, ctx: Any) -> None:
         """Return from a group to the list."""
