@@ -89,6 +89,7 @@ class ReviewMasks(SteeringButtons, BasePanel):
     def on_change_selected(self, ctx: Any) -> None:
         """Update the counts: a decision made without the panel ends with an empty selection."""
         self._refresh(ctx)
+        self._tell(ctx)
 
     def on_change_current_sample(self, ctx: Any) -> None:
         """Draw the run's mask on the open sample; update the counts, as the sample may have been decided."""

@@ -106,7 +106,10 @@ def test_put_it_right(app_url: str, browser: Any, cups: Any, tmp_path: Path, rec
     app.picture("steer_group")
     tick_last_tile(app)
     press(app, "Use as example")
+    app.page.locator("[data-cy='looker'] [data-cy='tag-cosal_example']").first.wait_for()
+    app.settle()
     app.page.get_by_text("1 example").first.wait_for()
+    app.page.get_by_text("accepted with it").first.wait_for(state="hidden")
     app.picture("steer_example")
     first = shown_masks(cups)
 
@@ -131,7 +134,7 @@ def test_put_it_right(app_url: str, browser: Any, cups: Any, tmp_path: Path, rec
 
     press(app, "Show the masks before")
     app.page.get_by_role("button", name="Show the new masks").wait_for()
-    app.page.locator("[data-cy='checkbox-cosal_before'].Mui-checked, [data-cy='looker']").first.wait_for()
+    app.settle()
     app.picture("steer_before")
     press(app, "Undo relabelling")
     app.page.get_by_text("masks taken back").first.wait_for()
