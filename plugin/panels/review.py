@@ -89,6 +89,7 @@ class ReviewMasks(SteeringButtons, BasePanel):
     def on_change_selected(self, ctx: Any) -> None:
         """Update the counts: a decision made without the panel ends with an empty selection."""
         self._refresh(ctx)
+        self._tell(ctx)
 
     def on_change_current_sample(self, ctx: Any) -> None:
         """Draw the run's mask on the open sample; update the counts, as the sample may have been decided."""
@@ -164,7 +165,7 @@ class ReviewMasks(SteeringButtons, BasePanel):
         if isinstance(row, int) and row < len(rows):
             view = list_group(base_view(ctx), _run(ctx), rows[row]["group"])
             show_own(ctx, view)
-            self._open_steering(ctx, view.first().id if rows[row]["group"] else None)
+            self._open_steering(ctx, view.values("id"))
 
     def show_list(self, ctx: Any) -> None:
         """Return from a group to the list."""

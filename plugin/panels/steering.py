@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from bson import ObjectId
 from fiftyone.operators import types
 
 from umscosod.errors import UmscosodError
@@ -36,7 +37,7 @@ class SteeringButtons:
         import umscosod.integrations.fiftyone as integration
         from umscosod.integrations.fiftyone.review.steering import groups_of
 
-        run, ids = run_of(ctx), looked_at(ctx)
+        run, ids, is_known = run_of(ctx), looked_at(ctx), _knows_fields(ctx)
         if not run:
             return
         try:
@@ -56,6 +57,8 @@ class SteeringButtons:
         except UmscosodError as error:
             ctx.ops.notify(str(error), variant="error")
             return
+        if not is_known:
+            _reload(ctx)
         self._show_outcome(ctx, report, groups[0])
 
     def undo_relabel(self, ctx: Any) -> None:
@@ -71,15 +74,16 @@ class SteeringButtons:
             return
         self._show_outcome(ctx, report, report.groups[0])
 
-    def _open_steering(self, ctx: Any, sample_id: str | None) -> None:
+    def _open_steering(self, ctx: Any, ids: list[str]) -> None:
         """Note the group that the grid shows."""
         from umscosod.integrations.fiftyone.review.steering import groups_of
 
-        if sample_id and ctx.panel.state.can_steer:
-            group = next(iter(groups_of(ctx.dataset, run_of(ctx), [sample_id])), "")
+        if ids and ctx.panel.state.can_steer:
+            group = next(iter(groups_of(ctx.dataset, run_of(ctx), ids[:1])), "")
             if group != ctx.panel.state.steered_group:
                 ctx.panel.state.outcome = ""
-            ctx.panel.state.steered_group = ctx.panel.state.opened_group = group
+            ctx.panel.state.steered_group = group
+            note_opened(ctx, group, ids)
             self._tell(ctx)
 
     def toggle_before(self, ctx: Any) -> None:
@@ -90,7 +94,7 @@ class SteeringButtons:
         import umscosod.integrations.fiftyone as integration
         from umscosod.integrations.fiftyone.review.steering import groups_of
 
-        run, ids = run_of(ctx), looked_at(ctx)
+        run, ids, is_known = run_of(ctx), looked_at(ctx), _knows_fields(ctx)
         if not ids:
             ctx.ops.notify("Select masks in the grid first", variant="warning")
             return
@@ -101,23 +105,25 @@ class SteeringButtons:
             ctx.ops.notify(str(error), variant="error")
             return
         ctx.ops.notify(report.summary, variant="success" if report.is_success else "warning")
-        _reload(ctx)
-        draw(ctx, before=False)
         ctx.ops.clear_selected_samples()
         self._tell(ctx)
-        self._refresh(ctx)  # type: ignore[attr-defined]  # of the panel
+        view = self._refresh(ctx)  # type: ignore[attr-defined]  # of the panel
+        if not is_known:
+            _reload(ctx)
+        elif (shown := opened_view(ctx)) is not None or view is not None:
+            show_own(ctx, view if shown is None else shown)
+        draw(ctx, before=False)
 
     def _show_outcome(self, ctx: Any, report: Any, group: str) -> None:
         """Show the group, with its new masks and what changed."""
-        is_shown = ctx.panel.state.opened_group == group
         ctx.panel.state.steered_group = group
         ctx.ops.notify(report.summary, variant="success")
-        if not is_shown:
-            ctx.panel.state.opened_group = group
-            show_own(ctx, group_view(ctx, group))
-        _reload(ctx)  # tiles stay in their places; their masks have new file names
+        if ctx.selected:
+            ctx.ops.clear_selected_samples()
+        if ctx.panel.state.opened_group != group:
+            note_opened(ctx, group, group_view(ctx, group).values("id"))
+        show_own(ctx, opened_view(ctx))  # the tiles stay in their places; their masks have new file names
         draw(ctx, before=False)
-        ctx.ops.clear_selected_samples()
         done = "taken back" if report.is_undone else "changed"
         count = f"**{len(report.changed)} of {report.looked_at} masks {done}** in {', '.join(report.groups[:3])}"
         notes = [note for note in report.notes if note]
@@ -151,8 +157,29 @@ def _load() -> None:
     import umscosod.integrations.fiftyone.review.relabel  # noqa: F401  # torch takes seconds
 
 
+def _knows_fields(ctx: Any) -> bool:
+    """Whether the fields of examples were there before."""
+    from umscosod.integrations.fiftyone.review.steering import example_field
+
+    return bool(ctx.dataset.has_sample_field(example_field(run_of(ctx))))
+
+
+def note_opened(ctx: Any, group: str, ids: list[str]) -> None:
+    """Remember the group in the grid, and the order of its tiles."""
+    ctx.panel.state.opened_group, ctx.panel.state.opened_ids = group, ids
+
+
+def opened_view(ctx: Any) -> Any:
+    """Return the group in the grid in its order; None if the grid shows the list.
+
+    The App reads samples again only for a view that it has not shown: one id that no sample has makes it another.
+    """
+    ids = ctx.panel.state.opened_ids if ctx.panel.state.opened_group else None
+    return ctx.dataset.select([*ids, str(ObjectId())], ordered=True) if ids else None
+
+
 def _reload(ctx: Any) -> None:
-    """Let the page read samples and fields again; what FiftyOne calls *reload samples* leaves the tiles as they are."""
+    """Let the page learn new fields, which takes it seconds."""
     list(keep_filters(ctx))
     ctx.trigger("reload_dataset")
 
@@ -184,7 +211,9 @@ def draw(ctx: Any, *, before: bool) -> None:
     fields = shown_fields(ctx.dataset, run, active)
     if ctx.dataset.has_sample_field(names[0]):
         fields.append(names[0])
-    ctx.ops.set_active_fields([names[1] if path == run and before else path for path in fields])
+    fields = [names[1] if path == run and before else path for path in fields]
+    if fields != (getattr(ctx, "active_fields", None) or []):  # each such call costs the page a second
+        ctx.ops.set_active_fields(fields)
 
 
 def add_steering(panel: Any, own: Any, ctx: Any) -> None:
