@@ -177,6 +177,15 @@ def show_run(dataset: Any, field: str) -> None:
     _collapse(dataset, field, [f"{field}{suffix}" for suffix in GROUPED], after=BEFORE)
 
 
+def show_objects(dataset: Any, field: str, name: str) -> None:
+    """Put the objects of a run into its sidebar group, not drawn at first: its mask shows the same pixels."""
+    config = dataset.app_config
+    active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
+    active.paths = [path for path in active.paths if path != name]
+    config.active_fields = active
+    _collapse(dataset, field, [name], after=BEFORE)
+
+
 def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     """Return the fields to draw to judge one run's masks: no other masks, group and confidence as captions.
 
@@ -411,9 +420,12 @@ def write_labels(
     DataError
         Samples did not store the written values.
     """
+    from umscosod.integrations.fiftyone.runs.edits import follow_labels, read_new_edits
+
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
+        read_new_edits(dataset, field, [item.row.image_id for item in batch])  # drawn since the work began
         stored = _read_stored(dataset, field, [item.row.image_id for item in batch])
         due = {
             item.row.image_id: item
@@ -424,6 +436,7 @@ def write_labels(
             store_values(dataset, f"{field}_status", dict.fromkeys(due))
         for name, values in _columns(field, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
+        follow_labels(dataset, field, batch, clear_missing=clear_missing)
         written += len(due)
     return written
 
