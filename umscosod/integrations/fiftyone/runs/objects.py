@@ -202,7 +202,7 @@ def is_rewritten(detection: Mapping[str, Any]) -> bool:
         size = Path(detection["mask_path"]).stat().st_size
     except OSError:
         return False
-    return size != detection.get("mask_bytes", size)
+    return bool(size != detection.get("mask_bytes", size))
 
 
 def _mark(detections: Iterable[Mapping[str, Any]]) -> str:

@@ -398,7 +398,7 @@ def delete_run(
             f"a person edited {count_of(edited, 'mask')} of the run {key!r}: delete_run(edits='keep') keeps them as "
             "accepted masks in 'reviewed', edits='delete' deletes them too"
         )
-    kept = {"kept_edits": edited} if edits == "keep" else {"deleted_edits": edited}
+    told: dict[str, Any] = {"kept_edits" if edits == "keep" else "deleted_edits": edited}
     if edits == "delete":
         forget_edits(dataset, key)
     _remove(dataset, run.fields, config)  # here, since FiftyOne's own clean-up turns errors into warnings
@@ -406,10 +406,10 @@ def delete_run(
         dataset.delete_evaluation(name)
     CoSalRun.delete_run(dataset, key, cleanup=False)
     if evaluations:
-        return DeletedRun(run=run, evaluations=run.evaluations, **kept)
+        return DeletedRun(run=run, evaluations=run.evaluations, **told)
     schema = dataset.get_field_schema()
     scores = tuple(name for name in schema if name.startswith(tuple(f"{each}_" for each in run.evaluations)))
-    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=scores if run.evaluations else (), **kept)
+    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=scores if run.evaluations else (), **told)
 
 
 def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:

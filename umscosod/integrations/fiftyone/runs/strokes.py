@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from umscosod.types import BoolArray
@@ -134,12 +135,12 @@ def _find_fit(old: Island, edited_hw: BoolArray, box: list[float], size_hw: tupl
         sizes.append([max(size, 1) for size in _roundings(old.mask_HW.shape[axis] * scale)])
         offsets.append(_roundings((first - corner[axis] * size_hw[axis]) * scale))
     best, fewest = _Fit((sizes[0][0], sizes[1][0]), (offsets[0][0], offsets[1][0])), -1
-    for size in product(*sizes):
-        stretched_hw = _stretch(old.mask_HW, size)
-        for offset in product(*offsets):
-            count = _count_differences(stretched_hw, edited_hw, offset)
+    for height, width in product(*sizes):
+        stretched_hw = _stretch(old.mask_HW, (height, width))
+        for y, x in product(*offsets):
+            count = _count_differences(stretched_hw, edited_hw, (y, x))
             if fewest < 0 or count < fewest:
-                best, fewest = _Fit(size, offset), count
+                best, fewest = _Fit((height, width), (y, x)), count
     return best
 
 
@@ -197,6 +198,7 @@ def _drop_thin(changed_hw: BoolArray) -> BoolArray:
     return near_hw
 
 
-def _canvas_lines(length: int, first: int, scale: float, place: int) -> np.ndarray:
+def _canvas_lines(length: int, first: int, scale: float, place: int) -> npt.NDArray[np.int64]:
     """Return for each row (or column) of the image the one of the canvas that shows its centre."""
-    return np.floor((np.arange(length) + 0.5 - first) * scale).astype(int) + place
+    lines: npt.NDArray[np.int64] = np.floor((np.arange(length) + 0.5 - first) * scale).astype(np.int64) + place
+    return lines
