@@ -67,7 +67,8 @@ def test_each_island_is_an_object(toy_dataset: Any, config: PipelineConfig) -> N
         assert np.array_equal(union, mask)
     assert toy_dataset.active_label_schemas == ["cosal_objects"]
     assert toy_dataset.label_schemas["cosal_objects"]["classes"] == ["disk-0", "square-1"]
-    assert "cosal_objects" not in toy_dataset.app_config.active_fields.paths
+    drawn = ["cls", "cosal", "cosal_objects", "cosal_confidence"]
+    assert toy_dataset.app_config.active_fields.paths[-4:] == drawn  # the App edits only what it draws
     assert "cosal_objects" in ours.get_run(toy_dataset, "cosal").fields
     assert ours.read_edits(toy_dataset, "cosal") == []
     assert ours.delete_run(toy_dataset, "cosal").summary == "cosal: deleted with 7 fields"

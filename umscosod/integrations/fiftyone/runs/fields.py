@@ -156,6 +156,8 @@ COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
 """Colours of the runs in their order; the first two are those of A and B in the compare panel."""
 GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
 """Endings of the fields beside a run's mask field."""
+OBJECTS = "_objects"
+"""Ending of the field with a run's objects, which a person can edit; not each run has one."""
 BEFORE = "labels"
 """Sidebar group after which a run's group is placed."""
 
@@ -178,11 +180,17 @@ def show_run(dataset: Any, field: str) -> None:
 
 
 def show_objects(dataset: Any, field: str, name: str) -> None:
-    """Put the objects of a run into its sidebar group, not drawn at first: its mask shows the same pixels."""
+    """Draw the objects of a run, in its colour, where its masks are drawn: the App lets people edit only what it draws."""
     config = dataset.app_config
     active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
-    active.paths = [path for path in active.paths if path != name]
+    if field in active.paths:
+        active.paths = shown_fields(dataset, field, active.paths)
     config.active_fields = active
+    scheme = config.color_scheme
+    colours = {entry.get("path"): entry.get("fieldColor") for entry in (scheme.fields if scheme else None) or []}
+    if field in colours and name not in colours:
+        scheme.fields = [*scheme.fields, colour_entry(name, colours[field])]
+        config.color_scheme = scheme
     _collapse(dataset, field, [name], after=BEFORE)
 
 
@@ -197,10 +205,10 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     active : iterable of str
         The drawn fields; those that are no mask and belong to no other run stay.
     """
-    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
+    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in (*GROUPED, OBJECTS)}
     for kind in (fo.Segmentation, fo.Heatmap):
         hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
-    wanted = (group_field_of(dataset, field), field, f"{field}_confidence")
+    wanted = (group_field_of(dataset, field), field, f"{field}{OBJECTS}", f"{field}_confidence")
     beside = [path for path in wanted if path and dataset.has_field(path)]
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 

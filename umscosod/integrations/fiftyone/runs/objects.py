@@ -29,6 +29,7 @@ from umscosod.integrations.fiftyone.runs.fields import (
     FOREGROUND,
     HUMAN,
     MODEL,
+    OBJECTS,
     TARGETS,
     WRITE_BATCH,
     every_sample,
@@ -38,7 +39,6 @@ from umscosod.integrations.fiftyone.runs.fields import (
 from umscosod.integrations.fiftyone.runs.strokes import split_islands
 from umscosod.types import BoolArray
 
-SUFFIX = "_objects"
 FOLDER = "objects"
 """Folder of their files, in the folder of the run: ``objects/<sample id>/<hash>.png``."""
 _HASH_LENGTH = 20
@@ -56,7 +56,7 @@ def objects_field(field: str) -> str:
     >>> objects_field("cosal")
     'cosal_objects'
     """
-    return f"{field}{SUFFIX}"
+    return f"{field}{OBJECTS}"
 
 
 def has_objects(dataset: Any, field: str) -> bool:
