@@ -54,6 +54,12 @@ class Evaluate(JobOperator):
         outlook.add_group_choice()
         if form.flag("advanced", label="Advanced", description="Definition and number of measures, name, soft maps"):
             form.choice("definition", DEFINITIONS, "cosod", label="Definition")
+            form.text(
+                "mask_value",
+                allow_empty=True,
+                label="Ids of the object in the ground truth",
+                description="Only if masks hold several ids: 15, 1,2, 1-20 or #ff0000; 255 is then ignored",
+            )
             if pred_field and ctx.dataset.get_field(f"{pred_field}_map") is not None:
                 form.flag("use_maps", label=f"Score the soft maps in {pred_field}_map, not the masks")
             form.flag(
@@ -77,6 +83,7 @@ class Evaluate(JobOperator):
             "eval_key": read_text(ctx, "eval_key") or None,
             "group_field": read_group_field(ctx),
             "definition": read_text(ctx, "definition", "cosod"),
+            "mask_value": read_text(ctx, "mask_value") or None,
             "use_maps": read_flag(ctx, "use_maps"),
             "fields": tuple(WORDS) if read_flag(ctx, "all_measures") else IMAGE_FIELDS,
         }

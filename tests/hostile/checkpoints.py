@@ -66,7 +66,7 @@ def _interrupted(what: str, content: Callable[[], object] | bytes) -> Case:
 
     return Case(
         what=f"state.pt: {what}",
-        command="label photos --out result --preset smoke --config.train.epochs 1",
+        command="label photos --out result --preset smoke --train always --config.train.epochs 1",
         code=2,
         says="error: ",
         make=make,

@@ -85,7 +85,7 @@ CASES = [
     _fine("3,000 x 30 pixels", "wide.png", picture_bytes((3000, 30))),
     Case(
         what="picture replaced by a PostScript file after a run",
-        command="label photos --out result --preset smoke",
+        command="label photos --out result --preset smoke --train always",
         code=2,
         says="error: ",
         make=lambda folder: name_photo(folder).write_bytes(_POSTSCRIPT),

@@ -19,7 +19,7 @@ from tests.jobs import read_results
 
 SEED, COUNT = 20, 20
 _COMMAND = (
-    "label {photos} --out {out} --preset smoke --config.train.epochs 3 --config.refine.crf.workers 2"
+    "label {photos} --out {out} --preset smoke --train always --config.train.epochs 3 --config.refine.crf.workers 2"
     " --config.features.cache-dir {out}.cache"
 )
 

@@ -69,7 +69,7 @@ def _report(what: str, change: Callable[[dict[str, Any]], object]) -> Case:
 def _resume(what: str, content: bytes) -> Case:
     return Case(
         what=what,
-        command="label photos --out result --preset smoke",
+        command="label photos --out result --preset smoke --train always",
         code=0,
         says="4 labelled",
         make=_put("result/masks", content),

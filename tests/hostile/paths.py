@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.hostile.base import Make, both, name_photo, write, write_json
 from tests.hostile.harness import Case
 
-_AGAIN = "label photos --out result --preset smoke"
+_AGAIN = "label photos --out result --preset smoke --train always"
 
 
 def _out(what: str, out: str, make: Make = lambda folder: None, *, code: int = 2, says: str = "error: ") -> Case:

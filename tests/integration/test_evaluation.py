@@ -375,3 +375,51 @@ def test_operators_from_python(predicted: Any, tmp_path: Path) -> None:
     assert result["summary"].startswith(f"S-measure (cosod): A eval_cosal {wanted.s:.3f}")
     assert len(result["table"]) == 9
     assert {row["group"] for row in result["groups"]} == {"disk-0", "square-1"}
+
+
+def rewrite_truths(dataset: Any, folder: Path, make: Any) -> None:
+    """Give each sample a ground truth of other values, as a file or, every second one, in the database."""
+    truths = {}
+    for number, sample in enumerate(dataset):
+        values = make(np.asarray(Image.open(sample.ground_truth.mask_path)) > 0)
+        if number % 2:
+            truths[sample.id] = fo.Segmentation(mask=values)
+        else:
+            path = folder / f"{sample.id}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(values).save(path)
+            truths[sample.id] = fo.Segmentation(mask_path=str(path))
+    dataset.add_sample_field("foreign", fo.EmbeddedDocumentField, embedded_doc_type=fo.Segmentation)
+    dataset.set_values("foreign", truths, key_field="id")
+
+
+@pytest.mark.parametrize("value", [1, 38])
+def test_ground_truths_of_other_values_score_alike(predicted: Any, tmp_path: Path, value: int) -> None:
+    dataset, _, _ = predicted
+    rewrite_truths(dataset, tmp_path / "foreign", lambda mask: mask.astype(np.uint8) * np.uint8(value))
+    found = evaluate_dataset(dataset, "cosal", "foreign", eval_key="foreign")
+    wanted = evaluate_dataset(dataset, "cosal", "ground_truth", eval_key="usual")
+    assert found.dataset == wanted.dataset
+    assert any(f"{value} is foreground" in note for note in found.notes)
+    assert not wanted.notes
+
+
+def test_ids_in_a_field_ask_and_ignored_pixels_leave_the_counts(predicted: Any, tmp_path: Path) -> None:
+    dataset, _, _ = predicted
+
+    def make(mask: Any) -> Any:
+        values = np.where(mask, np.uint8(2), np.uint8(1))
+        values[:20] = 255
+        values[20:30] = 0
+        return values
+
+    rewrite_truths(dataset, tmp_path / "foreign", make)
+    with pytest.raises(DataError, match=r"field 'foreign': holds the values 0, 1, 2, 255, .*mask_value"):
+        evaluate_dataset(dataset, "cosal", "foreign")
+    found = evaluate_dataset(dataset, "cosal", "foreign", eval_key="asked", mask_value="2")
+    assert found.n == len(dataset)
+    assert any("of the pixels are ignored" in note for note in found.notes)
+    results = dataset.load_evaluation_results("asked")
+    assert results.config.mask_value == "2"
+    height, width = np.asarray(Image.open(dataset.first().ground_truth.mask_path)).shape
+    assert np.asarray(results.pixel_confusion_matrix).sum() == len(dataset) * (height - 20) * width

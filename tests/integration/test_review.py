@@ -306,6 +306,19 @@ def test_corrected_masks_in_an_editors_colours_are_written_as_grey(
         assert np.array_equal(np.asarray(written) == 255, np.indices(SIZE_HW).max(axis=0) < 20)
 
 
+@pytest.mark.parametrize("kind", ["0 and 1", "red on black"])
+def test_corrected_masks_of_other_values_are_read_as_what_they_are(
+    toy_dataset: Any, run_ids: list[str], tmp_path: Path, kind: str
+) -> None:
+    mask_HW = np.indices(SIZE_HW).max(axis=0) < 20
+    values = mask_HW.astype(np.uint8)
+    if kind != "0 and 1":
+        values = np.dstack([values * np.uint8(255), values * 0, values * 0])
+    Image.fromarray(values).save(tmp_path / "mine.png")
+    with Image.open(replace_mask(toy_dataset[run_ids[0]], "cosal", tmp_path / "mine.png")) as written:
+        assert np.array_equal(np.asarray(written) == 255, mask_HW)
+
+
 def test_unfit_corrections_are_refused(toy_dataset: Any, run_ids: list[str], tmp_path: Path) -> None:
     sample = toy_dataset[run_ids[0]]
     soft = tmp_path / "soft.png"

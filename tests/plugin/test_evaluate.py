@@ -78,11 +78,14 @@ def test_evaluate_passes_the_form_on(evaluate: Any, monkeypatch: pytest.MonkeyPa
         "eval_key": None,
         "group_field": None,
         "definition": "cosod",
+        "mask_value": None,
         "use_maps": True,
         "fields": ("iou", "s"),
         "overwrite": False,
     }
-    list(evaluate.execute(make_context({"pred_field": "cosal", "gt_field": "instances", "all_measures": True})))
+    params = {"pred_field": "cosal", "gt_field": "instances", "all_measures": True, "mask_value": "1,2"}
+    list(evaluate.execute(make_context(params)))
+    assert seen["mask_value"] == "1,2"
     assert set(seen["fields"]) == set(MEASURES)
     assert "eval_cosal_iou" in str(evaluate.resolve_output(ctx).to_json())
 

@@ -26,6 +26,7 @@ from umscosod.bench.table import (
 )
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config
+from umscosod.data.mask_rules import MaskValue
 from umscosod.errors import ConfigError
 from umscosod.evaluation.scoring import Measure
 from umscosod.progress import ProgressFn, ignore_progress
@@ -307,6 +308,7 @@ def run_ablation(
     study: StudyName = "all",
     seeds: int = 3,
     overwrite: bool = False,
+    mask_value: MaskValue | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> AblationReport:
     """Run every variant of one study or both on every data set, and score the masks.
@@ -326,6 +328,8 @@ def run_ablation(
         At least 1; studies that train nothing have one anyway.
     overwrite : bool
         Replace results of other settings or images.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground; see `umscosod.evaluate`.
     progress : callable
 
     Returns
@@ -347,5 +351,5 @@ def run_ablation(
     config = load_config(DEFAULT_PRESET) if config is None else config
     studies = STUDIES[study]
     entries = [entry for one in studies for entry in one.entries(config.seed, seeds)]
-    bench = run_bench(data, entries, Path(out), config, overwrite=overwrite, progress=progress)
+    bench = run_bench(data, entries, Path(out), config, overwrite=overwrite, mask_value=mask_value, progress=progress)
     return AblationReport(bench=bench, config=config, studies=studies, n_seeds=seeds)

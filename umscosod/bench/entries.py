@@ -14,7 +14,9 @@ from umscosod.data.benchmarks import Benchmark, open_benchmark
 from umscosod.data.files import real_path
 from umscosod.data.folders import IMAGE_FOLDERS, MASK_FOLDERS, first_named
 from umscosod.data.images import decode_image
+from umscosod.data.mask_rules import MaskRule, MaskValue
 from umscosod.errors import ConfigError
+from umscosod.evaluation.reading import decide_truth_rule
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection
@@ -35,11 +37,14 @@ class BenchDataset:
         Ids of images that cannot be decoded.
     encoding_s : float
         Seconds that features take an image.
+    truth_rule : MaskRule
+        How the ground truths are read.
     """
 
     benchmark: Benchmark
     unreadable: frozenset[str]
     encoding_s: float
+    truth_rule: MaskRule
 
     @property
     def scored(self) -> list[tuple[str, ImageRef]]:
@@ -52,15 +57,18 @@ class BenchDataset:
         ]
 
 
-def open_dataset(root: Path, pair: BackbonePair, config: PipelineConfig, progress: ProgressFn) -> BenchDataset:
+def open_dataset(
+    root: Path, pair: BackbonePair, config: PipelineConfig, progress: ProgressFn, mask_value: MaskValue | None = None
+) -> BenchDataset:
     """Find the groups and ground truths of a data set, and encode what the cache lacks.
 
     Raises
     ------
     UmscosodError, OSError
-        It is no data set, or cannot be read.
+        It is no data set, or cannot be read; or its ground truths hold several ids and no `mask_value` is given.
     """
     benchmark = open_benchmark(root)
+    truth_rule = decide_truth_rule(list(benchmark.masks.values()), str(root), mask_value)
     cache = FeatureCache(Path(config.features.cache_dir) if config.features.cache_dir else None)
     features = FeatureCollection(benchmark.groups, pair, config, cache, progress=progress)
     readable = [image for group in features.groups for image in group.images]
@@ -68,6 +76,7 @@ def open_dataset(root: Path, pair: BackbonePair, config: PipelineConfig, progres
         benchmark=benchmark,
         unreadable=frozenset(features.failures),
         encoding_s=_time_encoding(readable, pair, config),
+        truth_rule=truth_rule,
     )
 
 

@@ -15,6 +15,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, change_config, load_config
 from umscosod.data.files import check_place, open_atomic
 from umscosod.data.folders import refuse_images_in
+from umscosod.data.mask_rules import MaskRule, MaskValue
 from umscosod.device import resolve_device
 from umscosod.errors import Cancelled, ConfigError, DataError, UmscosodError, count_of, one_line
 from umscosod.evaluation import Evaluation
@@ -52,6 +53,7 @@ def run_bench(
     *,
     as_is: bool = False,
     overwrite: bool = False,
+    mask_value: MaskValue | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> BenchReport:
     """Label every data set by every method with one refinement for all, and score the masks.
@@ -70,6 +72,8 @@ def run_bench(
         Score the maps of other programs as they are; else they are refined like all others.
     overwrite : bool
         Replace results of other settings or images.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground; see `umscosod.evaluate`.
     progress : callable
 
     Returns
@@ -96,17 +100,20 @@ def run_bench(
     cells: list[Cell] = []
     encoding: dict[str, float] = {}
     pictures: dict[str, dict[str, tuple[Path, Path]]] = {}
+    truth_rules: dict[str, MaskRule] = {}
     notes = list(pair.notes)
     for name, root in datasets.items():
         try:
-            dataset = open_dataset(root, pair, config, progress)
+            dataset = open_dataset(root, pair, config, progress, mask_value)
         except Cancelled:
             raise
         except (UmscosodError, OSError) as error:
             cells += [Cell(dataset=name, method=entry.name, error=one_line(str(error))) for entry in methods]
             continue
-        encoding[name] = dataset.encoding_s
+        encoding[name], truth_rules[name] = dataset.encoding_s, dataset.truth_rule
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
+        if not dataset.truth_rule.is_plain:
+            notes.append(f"{name}: ground truths of {dataset.truth_rule.sentence}")
         if dataset.unreadable:
             notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
         cells += _run_entries(run, name, dataset, methods)
@@ -123,6 +130,7 @@ def run_bench(
             "seed": str(config.seed),
         },
         backbones=(pair.first.id, pair.second.id),
+        truth_rules=truth_rules,
     )
 
 
@@ -234,4 +242,5 @@ def _score(dataset: BenchDataset, predictions: Mapping[str, Path], pred_root: Pa
         Pair(name=image.id, group=group, pred=predictions[image.id], gt=dataset.benchmark.masks[image.id])
         for group, image in dataset.scored
     )
-    return score_pairs(Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=()))
+    pairing = Pairing(pred_root=pred_root, gt_root=pairs[0].gt.parent, pairs=pairs, extra=())
+    return score_pairs(pairing, truth_rule=dataset.truth_rule)

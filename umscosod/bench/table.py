@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 
 from umscosod.data.files import open_atomic
+from umscosod.data.foreign import MaskReader
+from umscosod.data.mask_rules import MaskRule
+from umscosod.data.resize import resize_mask
 from umscosod.errors import DataError
 from umscosod.evaluation import Evaluation
 from umscosod.evaluation.scoring import Measure, make_finite, scores_to_json
@@ -81,6 +84,8 @@ class BenchReport:
         Definition, refinement and seed, for the head of the tables.
     backbones : tuple of str
         Ids of the two streams.
+    truth_rules : dict of str to MaskRule
+        How the ground truths of each data set are read.
     """
 
     out: Path
@@ -91,6 +96,7 @@ class BenchReport:
     notes: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     backbones: tuple[str, ...] = ()
+    truth_rules: Mapping[str, MaskRule] = field(default_factory=dict)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -366,7 +372,11 @@ def _article(report: BenchReport, dataset: str, image_id: str, unlike: float, na
     figures = []
     for number, (label, file) in enumerate(tiles):
         shown_HW3 = picture_HW3
-        if file is not None:
+        rule = report.truth_rules.get(dataset, MaskRule(kind="half"))
+        if file is truth and not rule.is_plain:
+            mask_HW = MaskReader(rule).read(truth).foreground
+            shown_HW3 = paint_mask(picture_HW3, resize_mask(mask_HW, (picture_HW3.shape[0], picture_HW3.shape[1])))
+        elif file is not None:
             shown_HW3 = paint_mask(picture_HW3, compute_grey_thumbnail(file, picture_HW3.shape[:2]) >= _LEVEL)
         relative = f"thumbs/{name}-{number}.jpg"
         write_jpeg(report.out / relative, shown_HW3)

@@ -21,6 +21,11 @@ Data = Annotated[
 
 
 _EXAMPLES = "Folder of examples: masks GROUP/NAME.png, NAME.not.png for what is not the object, NAME.json for points."
+MaskValue = Annotated[
+    str | None,
+    unset("IDS"),
+    Doc("Ids that are foreground in the ground truths: 15, 1,2 or 1-20, or a colour, '#ff0000'; 255 is then ignored."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,16 @@ class Bench(Configured):
             "another program."
         ),
     ] = "all"
+    examples: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="K", help_behavior_hint=""),
+        Doc(
+            "In place of the methods: a simulated curator who shows up to K true masks a group, points, what it is not."
+        ),
+    ] = None
+    seeds: Annotated[int, Doc("Draws of the images that the curator shows.")] = 3
     as_is: Annotated[bool, Switch, Doc("Score the maps of name=FOLDER as they are, without our refinement.")] = False
+    mask_value: MaskValue = None
     shown: Annotated[int, Doc("Pictures of each data set on the page, where methods disagree most.")] = 8
     overwrite: Overwrite = False
 
@@ -56,6 +70,7 @@ class Ablate(Configured):
         ),
     ] = "all"
     seeds: Annotated[int, Doc("Seeds of training: that of the settings and those after it.")] = 3
+    mask_value: MaskValue = None
     overwrite: Overwrite = False
 
 
@@ -93,6 +108,7 @@ class Steer(Command):
     examples_for: Annotated[
         Literal["group", "all"], Doc("Whether examples serve their own group, or all groups: 'find this in these'.")
     ] = "group"
+    mask_value: MaskValue = None
     undo: Annotated[bool, Switch, Doc("Take the last relabelling back, to the byte.")] = False
 
 
@@ -149,6 +165,7 @@ class Evaluate(Command):
         Literal["cosod", "sod"],
         Doc("What the figures mean: eval-co-sod's arithmetic (that of the papers' tables) or PySODMetrics'."),
     ] = "cosod"
+    mask_value: MaskValue = None
     worst: Annotated[int, Doc("List so many images after the table, lowest IoU first.")] = 0
 
 

@@ -70,6 +70,8 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
 
     if command.shown < 0:
         raise ConfigError(f"--shown must be >= 0, got {command.shown}")
+    if command.examples is not None:
+        return _bench_examples(command, config, command.examples)
     methods = parse_methods(command.methods)
     with ProgressBar() as progress:
         report = run_bench(
@@ -79,11 +81,23 @@ def bench(command: args.Bench, config: PipelineConfig) -> int:
             config,
             as_is=command.as_is,
             overwrite=command.overwrite,
+            mask_value=command.mask_value,
             progress=progress,
         )
     say(save_bench(report, shown=command.shown), end="")
     say(f"\ntables and pictures: {command.out / 'index.html'}")
     return report.exit_code
+
+
+def _bench_examples(command: args.Bench, config: PipelineConfig, most: int) -> int:
+    from umscosod.bench.curator import run_curator, save_curator
+
+    if most < 1 or command.seeds < 1:
+        raise ConfigError(f"--examples and --seeds must be >= 1, got {most} and {command.seeds}")
+    with ProgressBar() as progress:
+        report = run_curator(command.data, command.out, config, most=most, seeds=command.seeds, progress=progress)
+    say(save_curator(report), end="")
+    return 0
 
 
 def ablate(command: args.Ablate, config: PipelineConfig) -> int:
@@ -98,6 +112,7 @@ def ablate(command: args.Ablate, config: PipelineConfig) -> int:
             study=command.study,
             seeds=command.seeds,
             overwrite=command.overwrite,
+            mask_value=command.mask_value,
             progress=progress,
         )
     say(save_ablation(report), end="")
@@ -157,7 +172,12 @@ def _steer(command: args.Steer, config: PipelineConfig) -> int:
     names = None if command.groups is None else [name.strip() for name in command.groups.split(",")]
     with ProgressBar() as progress:
         report = umscosod.relabel(
-            command.results, command.examples, groups=names, examples_for=command.examples_for, progress=progress
+            command.results,
+            command.examples,
+            groups=names,
+            examples_for=command.examples_for,
+            mask_value=command.mask_value,
+            progress=progress,
         )
     for note in report.notes:
         say(note)
@@ -210,7 +230,13 @@ def _evaluate(command: args.Evaluate, _: PipelineConfig) -> int:
     if command.worst < 0:
         raise ConfigError(f"--worst must be >= 0, got {command.worst}")
     with ProgressBar() as progress:
-        evaluation = umscosod.evaluate(command.pred, command.gt, definition=command.definition, progress=progress)
+        evaluation = umscosod.evaluate(
+            command.pred,
+            command.gt,
+            definition=command.definition,
+            mask_value=command.mask_value,
+            progress=progress,
+        )
     if command.json:
         say(json.dumps(make_finite(scores_to_json(evaluation)), indent=1, ensure_ascii=False, allow_nan=False))
         return 0

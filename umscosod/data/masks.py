@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,11 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from umscosod.data.files import open_atomic
-from umscosod.data.images import load_upright, open_picture, reading
+from umscosod.data.foreign import MaskReader
 from umscosod.errors import DataError, shorten
 from umscosod.types import BoolArray, ByteArray
-
-logger = logging.getLogger(__name__)
 
 
 def whole_number(value: object) -> int | None:
@@ -102,18 +99,16 @@ def write_png_atomic(path: Path, image: ByteArray) -> None:
         stream.write(content)
 
 
-def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
-    """Read a mask file in any of Pillow's modes.
+def read_mask(path: Path) -> BoolArray:
+    """Read one mask file of any kind; to read many, use one `umscosod.data.foreign.MaskReader`.
 
-    Grey values of at least half the range are foreground. If the greatest value of a file is 1 (label images, of 8 or
-    16 bits), 1 is foreground. `flatten_alpha` handles alpha channels.
+    The values of the file decide what is foreground (see `umscosod.data.mask_rules`): grey levels of at least half the
+    range; 1 beside 0, or another single id, palette index or colour. A mask that becomes empty or full by that is told
+    in a warning. A value 255 beside ids is background.
 
     Parameters
     ----------
     path : Path
-    faint : list of Path, optional
-        Receives the file if more of its pixels are grey without being foreground than are foreground, for a later
-        `warn_of_faint`. Without a list the warning comes at once.
 
     Returns
     -------
@@ -123,52 +118,12 @@ def read_mask(path: Path, *, faint: list[Path] | None = None) -> BoolArray:
     Raises
     ------
     DataError
-        The file is missing, empty, not a regular file, or no image.
+        The file is missing, empty, not a regular file, or no image; or it holds several ids.
     """
-    with reading("mask", path, "replace or remove the file"), open_picture(path) as opened:
-        image = load_upright(path, opened)
-        is_wide = image.mode.startswith("I") or image.mode == "F"
-        values_HW = np.asarray(image if is_wide else flatten_alpha(image).convert("L"))
-    grey_HW = np.nan_to_num(values_HW)
-    top = float(grey_HW.max())
-    half = 0.5 if top <= 1.0 else 32768.0 if is_wide and top > 255.0 else 128.0
-    mask_HW: BoolArray = grey_HW >= half
-    # more dark values than bright ones: label colours with a bright border, object numbers, NaN, values below 0
-    if np.count_nonzero(values_HW) > 2 * np.count_nonzero(mask_HW):
-        found = [] if faint is None else faint
-        found.append(path)
-        if faint is None:
-            warn_of_faint(found)
+    reader = MaskReader()
+    mask_HW = reader.read(path).foreground
+    reader.warn()
     return mask_HW
-
-
-def warn_of_faint(faint: list[Path]) -> None:
-    """Warn of the masks in which `read_mask` took most grey values for background: one line, or none."""
-    if faint:
-        logger.warning(
-            "%d masks count as empty, or nearly, though they are not all black (%s is one): most values do not reach "
-            "half the range; save them as 0 and 255",
-            len(faint),
-            faint[0],
-        )
-
-
-def flatten_alpha(image: Image.Image) -> Image.Image:
-    """Merge the alpha channel of a mask into its grey values.
-
-    If all visible pixels have one colour and alpha varies, alpha is the mask. Otherwise transparent pixels become
-    black, that is background. An image without an alpha channel is returned unchanged.
-    """
-    if not image.has_transparency_data:
-        return image
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    alpha = rgba.getchannel("A")
-    lowest, highest = alpha.getextrema()
-    if lowest != highest:
-        seen_M3 = np.asarray(rgba)[np.asarray(alpha) > 0, :3]
-        if (seen_M3 == seen_M3[0]).all():
-            return alpha
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
 
 
 def is_whole_png(path: Path, size_hw: tuple[int, int]) -> bool:

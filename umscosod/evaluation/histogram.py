@@ -36,17 +36,20 @@ class JointHistogram:
     shape_hw : (int, int)
     split_rc : (int, int)
         First row of the lower quadrants and first column of the right quadrants.
+    n_ignored : int
+        Pixels that are not counted, as if the image did not have them.
     """
 
     counts_QLV: IntArray
     gt_levels_L: ByteArray
     shape_hw: tuple[int, int]
     split_rc: tuple[int, int]
+    n_ignored: int = 0
 
     @property
     def size(self) -> int:
-        """Number of pixels of the image."""
-        return self.shape_hw[0] * self.shape_hw[1]
+        """Number of pixels that are counted."""
+        return self.shape_hw[0] * self.shape_hw[1] - self.n_ignored
 
     def occurring_levels(self) -> tuple[int, int]:
         """Return the lowest and highest prediction level that occurs."""
@@ -115,7 +118,9 @@ def compute_centroid(is_object_HW: BoolArray, *, single_precision: bool) -> tupl
     return row, column
 
 
-def compute_joint_histogram(pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tuple[int, int]) -> JointHistogram:
+def compute_joint_histogram(
+    pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tuple[int, int], ignored_HW: BoolArray | None = None
+) -> JointHistogram:
     """Count the pixels of each quadrant, ground-truth level and prediction level.
 
     Parameters
@@ -124,6 +129,8 @@ def compute_joint_histogram(pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tupl
         Checked by `check_pair`.
     split_rc : (int, int)
         First row and column of the lower and right quadrants, from 0 to H or W: at 0, H or W two quadrants are empty.
+    ignored_HW : ndarray, bool, (H, W), optional
+        Pixels to leave out; at least one other is needed.
 
     Examples
     --------
@@ -133,19 +140,24 @@ def compute_joint_histogram(pred_HW: ByteArray, gt_HW: ByteArray, split_rc: tupl
     >>> joint.gt_levels_L.tolist(), joint.counts_QLV.shape, int(joint.counts_QLV[1, 1, 255])
     ([0, 255], (4, 2, 256), 1)
     """
-    gt_levels_L = np.flatnonzero(np.bincount(gt_HW.ravel(), minlength=LEVELS)).astype(np.uint8)
+    kept = gt_HW.ravel() if ignored_HW is None else gt_HW[~ignored_HW]
+    gt_levels_L = np.flatnonzero(np.bincount(kept, minlength=LEVELS)).astype(np.uint8)
     rank_of_level = np.zeros(LEVELS, dtype=np.uint16)
     rank_of_level[gt_levels_L] = np.arange(len(gt_levels_L), dtype=np.uint16) * LEVELS
     codes_HW = rank_of_level[gt_HW]
     codes_HW += pred_HW
     bins = len(gt_levels_L) * LEVELS
+    if ignored_HW is not None:
+        codes_HW = np.where(ignored_HW, np.uint32(bins), codes_HW)  # one more bin, cut off below
     shape_hw = (gt_HW.shape[0], gt_HW.shape[1])
-    counts = [np.bincount(codes_HW[part].ravel(), minlength=bins) for part in quadrant_slices(shape_hw, split_rc)]
+    quadrants = quadrant_slices(shape_hw, split_rc)
+    counts = [np.bincount(codes_HW[part].ravel(), minlength=bins)[:bins] for part in quadrants]
     return JointHistogram(
         counts_QLV=np.stack(counts).astype(np.int64, copy=False).reshape(4, len(gt_levels_L), LEVELS),
         gt_levels_L=gt_levels_L,
         shape_hw=shape_hw,
         split_rc=split_rc,
+        n_ignored=0 if ignored_HW is None else int(np.count_nonzero(ignored_HW)),
     )
 
 

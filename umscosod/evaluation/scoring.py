@@ -18,11 +18,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from umscosod.data.foreign import ReadMask
 from umscosod.data.images import open_picture, reading
+from umscosod.data.mask_rules import MaskRule, MaskValue
 from umscosod.data.resize import is_same_aspect
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation import cosod, sod
 from umscosod.evaluation.histogram import check_pair, compute_centroid, compute_joint_histogram
+from umscosod.evaluation.reading import Readers, decide_truth_rule, open_readers
 from umscosod.evaluation.scores import (
     Curves,
     Definition,
@@ -32,15 +35,16 @@ from umscosod.evaluation.scores import (
     Scores,
     check_definition,
 )
-from umscosod.evaluation.sod import GT_LEVEL
 from umscosod.evaluation.trees import Pairing, pair_trees
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ByteArray
+from umscosod.types import BoolArray, ByteArray
 
 logger = logging.getLogger(__name__)
 
 
-def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definition = "cosod") -> ImageMeasures:
+def compute_measures(
+    pred_HW: ByteArray, gt_HW: ByteArray, definition: Definition = "cosod", *, ignored_HW: BoolArray | None = None
+) -> ImageMeasures:
     """Measure one prediction against its ground truth.
 
     Parameters
@@ -50,6 +54,8 @@ def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definitio
     gt_HW : ndarray, uint8, (H, W)
         Mask; the definition says what values between 0 and 255 mean.
     definition : {"cosod", "sod"}
+    ignored_HW : ndarray, bool, (H, W), optional
+        Pixels that leave every measure, as if the image did not have them; see the notes.
 
     Returns
     -------
@@ -60,9 +66,17 @@ def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definitio
     Raises
     ------
     DataError
-        They are not two 8-bit grey pictures of one size.
+        They are not two 8-bit grey pictures of one size, or no pixel is left.
     ConfigError
         Unknown definition.
+
+    Notes
+    -----
+    All measures are computed from counts of pixels by prediction level, ground-truth level and quadrant. Ignored pixels
+    are not counted: N is the number of the others (MAE, E), the map is stretched by their smallest and greatest value,
+    the centroid is that of the object among them, and a quadrant of the S-measure has their mean, deviation and share.
+    So no value at an ignored pixel, of either picture, changes a score. To set both to background there would not do:
+    it adds right pixels to N.
 
     Examples
     --------
@@ -76,14 +90,17 @@ def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definitio
     """
     check_definition(definition)
     check_pair(pred_HW, gt_HW)
-    if definition == "cosod":
-        split_rc = compute_centroid(cosod.is_object(gt_HW), single_precision=True)
-    else:
-        row, column = compute_centroid(sod.is_object(gt_HW), single_precision=False)
-        split_rc = (row + 1, column + 1)
-    joint = compute_joint_histogram(pred_HW, gt_HW, split_rc)
+    if ignored_HW is not None:
+        _check_ignored(ignored_HW, gt_HW)
+    is_object_HW = cosod.is_object(gt_HW) if definition == "cosod" else sod.is_object(gt_HW)
+    if ignored_HW is not None:
+        is_object_HW = is_object_HW & ~ignored_HW
+    split_rc = compute_centroid(is_object_HW, single_precision=definition == "cosod")
+    if definition == "sod":
+        split_rc = (split_rc[0] + 1, split_rc[1] + 1)
+    joint = compute_joint_histogram(pred_HW, gt_HW, split_rc, ignored_HW)
     binary = sod.BinaryCounts.from_histogram(joint)
-    f_adaptive, e_adaptive = sod.compute_adaptive(binary, pred_HW)
+    f_adaptive, e_adaptive = sod.compute_adaptive(binary, pred_HW if ignored_HW is None else pred_HW[~ignored_HW])
     if definition == "cosod":
         mae, curves = cosod.compute_mae(joint), cosod.compute_curves(joint)
         s, is_s_undefined = cosod.compute_s(joint)
@@ -99,6 +116,13 @@ def compute_measures(pred_HW: ByteArray, gt_HW: ByteArray, definition: Definitio
         is_s_undefined=is_s_undefined,
         curves=curves,
     )
+
+
+def _check_ignored(ignored_HW: BoolArray, gt_HW: ByteArray) -> None:
+    if ignored_HW.dtype != np.bool_ or ignored_HW.shape != gt_HW.shape:
+        raise DataError(f"ignored pixels must be bool {gt_HW.shape}, got {ignored_HW.dtype} {ignored_HW.shape}")
+    if ignored_HW.all():
+        raise DataError("every pixel of the ground truth is ignored, so that nothing is left to score; remove the pair")
 
 
 SIXTEEN_BIT_MAX = 65535
@@ -137,63 +161,82 @@ def scale_16_bit(picture: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray(((values * 255 + SIXTEEN_BIT_MAX // 2) // SIXTEEN_BIT_MAX).astype(np.uint8))
 
 
-def read_pair(pred: Path, gt: Path, suspicious: Suspicious | None = None) -> tuple[ByteArray, ByteArray]:
-    """Read prediction and ground truth at the size of the ground truth.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pictures:
+    """Prediction and ground truth of one pair, of one size.
 
-    Returns
-    -------
-    (ndarray, ndarray), uint8, (H, W) each
-        See `fit_to_truth`.
+    Attributes
+    ----------
+    pred_HW, gt_HW : ndarray, uint8, (H, W)
+    ignored_HW : ndarray, bool, (H, W), or None
+        See `compute_measures`.
+    """
+
+    pred_HW: ByteArray
+    gt_HW: ByteArray
+    ignored_HW: BoolArray | None = None
+
+
+def read_pair(pred: Path, gt: Path, readers: Readers, suspicious: Suspicious) -> Pictures:
+    """Read prediction and ground truth at the size of the ground truth.
 
     Raises
     ------
     DataError
-        See `open_grey`.
+        See `open_grey` and `umscosod.data.foreign.MaskReader.read`.
     """
-    truth, prediction = open_grey(gt, suspicious), open_grey(pred, suspicious)
-    if suspicious is not None:
-        suspicious.look_at_sizes(prediction, truth, pred)
-    return fit_to_truth(prediction, truth)
+    truth = readers.truth.read(gt)
+    return fit_to_truth(open_prediction(pred, readers, suspicious), truth, suspicious, pred)
 
 
-def fit_to_truth(prediction: Image.Image, truth: Image.Image) -> tuple[ByteArray, ByteArray]:
-    """Return both as arrays of the size of the ground truth.
+def open_prediction(path: Path, readers: Readers, suspicious: Suspicious) -> Image.Image:
+    """Open a prediction in Pillow's mode ``L``: soft maps and 0/255 as they are, other masks by their rule."""
+    if readers.prediction is None:
+        return open_grey(path, suspicious)
+    return Image.fromarray(readers.prediction.read(path).grey_HW)
+
+
+def fit_to_truth(prediction: Image.Image, truth: ReadMask, suspicious: Suspicious, path: Path) -> Pictures:
+    """Return both at the size of the ground truth.
 
     A prediction of another size is resized by Pillow's bilinear filter on 8 bits, which smooths when it shrinks.
 
     Parameters
     ----------
-    prediction, truth : Image of mode ``L``
+    prediction : Image of mode ``L``
+    truth : ReadMask
+    suspicious : Suspicious
+        Records a prediction of another aspect, under its `path`.
 
     Returns
     -------
-    (ndarray, ndarray), uint8, (H, W) each
+    Pictures
         Read-only views if nothing was resized.
 
     Examples
     --------
-    >>> black, grey = Image.new("L", (2, 1), 0), Image.new("L", (4, 2), 100)
-    >>> [array.shape for array in fit_to_truth(grey, black)]
-    [(1, 2), (1, 2)]
+    >>> grey, truth = Image.new("L", (4, 2), 100), ReadMask(grey_HW=np.zeros((1, 2), np.uint8))
+    >>> fit_to_truth(grey, truth, Suspicious(), Path("a.png")).pred_HW.tolist()
+    [[100, 100]]
     """
-    if prediction.size != truth.size:
-        prediction = prediction.resize(truth.size, Image.Resampling.BILINEAR)
-    return np.asarray(prediction), np.asarray(truth)
+    height, width = truth.grey_HW.shape
+    if prediction.size != (width, height):
+        suspicious.look_at_sizes(prediction, (width, height), path)
+        prediction = prediction.resize((width, height), Image.Resampling.BILINEAR)
+    return Pictures(pred_HW=np.asarray(prediction), gt_HW=truth.grey_HW, ignored_HW=truth.ignored_HW)
 
 
 _SUSPICIONS = {
-    "faint": "ground truths have values above 0 but none above {level}, so they count as empty ({path} is one); masks "
-    "must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
     "single": "ground truths are a single pixel ({path} is one): E divides by N - 1 there, so E of its group and of "
     "the data set mean nothing; remove the pair",
     "dim": "predictions have no value above 1, so that MAE takes them for nearly black ({path} is one); masks must be "
     "0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
-    "lost": "pictures of 16 bits have values above 0 but none that 8 bits keep, so they count as empty ({path} is "
-    "one); masks must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
+    "lost": "predictions of 16 bits have values above 0 but none that 8 bits keep, so they count as empty ({path} "
+    "is one); masks must be 0 and 255 (in 16 bits 0 and 65535), not 0 and 1",
     "bent": "predictions have another aspect than their ground truth and are stretched to its size, as the tools do "
     "({path} is one): one of the two may be turned or cut",
-    "hidden": "pictures are of one colour and have their mask in the alpha channel, which the tools behind the figures "
-    "drop ({path} is one); save the mask as grey, 0 and 255",
+    "hidden": "predictions are of one colour and have their mask in the alpha channel, which the tools behind the "
+    "figures drop ({path} is one); save the mask as grey, 0 and 255",
 }
 
 
@@ -215,15 +258,13 @@ class Suspicious:
             if first != last:
                 self._found["hidden"].append(path)
 
-    def look_at_sizes(self, prediction: Image.Image, truth: Image.Image, path: Path) -> None:
+    def look_at_sizes(self, prediction: Image.Image, truth_wh: tuple[int, int], path: Path) -> None:
         """Record a prediction that was made for another picture."""
-        if not is_same_aspect(prediction.size, truth.size):
+        if not is_same_aspect(prediction.size, truth_wh):
             self._found["bent"].append(path)
 
     def look_at_pair(self, pred_HW: ByteArray, gt_HW: ByteArray, pred: Path, gt: Path) -> None:
-        """Record a ground truth without an object that counts, or a prediction that is nearly black."""
-        if 0 < gt_HW.max() <= GT_LEVEL:
-            self._found["faint"].append(gt)
+        """Record a ground truth of one pixel, or a prediction that is nearly black."""
         if gt_HW.size == 1:
             self._found["single"].append(gt)
         if pred_HW.max() == 1:
@@ -232,9 +273,7 @@ class Suspicious:
     def notes(self) -> list[str]:
         """Return one line for each kind of recorded picture."""
         return [
-            f"{len(paths)} {_SUSPICIONS[kind].format(level=GT_LEVEL, path=paths[0])}"
-            for kind, paths in self._found.items()
-            if paths
+            f"{len(paths)} {_SUSPICIONS[kind].format(path=paths[0])}" for kind, paths in self._found.items() if paths
         ]
 
     def warn(self) -> None:
@@ -263,6 +302,10 @@ class Evaluation:
     group_curves : dict of str to Curves
     extra_predictions : int
         Predictions without a ground truth; not scored.
+    mask_rule : str
+        How the ground truths were read; empty: grey as usual (0/255 or soft).
+    ignored_share : float
+        Share of all pixels that are ignored, in no measure.
     """
 
     definition: Definition
@@ -274,6 +317,8 @@ class Evaluation:
     curves: Curves
     group_curves: dict[str, Curves]
     extra_predictions: int
+    mask_rule: str = ""
+    ignored_share: float = 0.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -288,16 +333,23 @@ class Tally:
     means : MeanOfGroups
     suspicious : Suspicious
         Pictures that are probably not what the user meant.
+    n_pixels : int
+        Of all ground truths, ignored ones too.
     """
 
     definition: Definition
     images: list[ImageScores] = field(default_factory=list)
     means: MeanOfGroups = field(default_factory=MeanOfGroups)
     suspicious: Suspicious = field(default_factory=Suspicious)
+    n_pixels: int = 0
 
-    def add(self, name: str, group: str, pred_HW: ByteArray, gt_HW: ByteArray, *, pred: Path, gt: Path) -> None:
+    def add(self, name: str, group: str, pictures: Pictures, *, pred: Path, gt: Path) -> None:
         """Score one pair; the paths are for messages."""
-        measures = compute_measures(pred_HW, gt_HW, self.definition)
+        pred_HW, gt_HW, ignored_HW = pictures.pred_HW, pictures.gt_HW, pictures.ignored_HW
+        if ignored_HW is not None and ignored_HW.all():
+            raise DataError(f"{gt}: every pixel is ignored, so that nothing is left to score; remove the pair")
+        measures = compute_measures(pred_HW, gt_HW, self.definition, ignored_HW=ignored_HW)
+        self.n_pixels += gt_HW.size
         self.suspicious.look_at_pair(pred_HW, gt_HW, pred, gt)
         self.means.add(group, measures)
         self.images.append(ImageScores.from_measures(name, group, measures))
@@ -308,6 +360,7 @@ def evaluate(
     gt: str | os.PathLike[str],
     *,
     definition: Definition = "cosod",
+    mask_value: MaskValue | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> Evaluation:
     """Score a tree of maps or masks against a tree of ground truths.
@@ -317,9 +370,11 @@ def evaluate(
     pred : path
         Folder of 8-bit maps or masks; for an output folder of ``umscosod label`` its ``masks`` are used.
     gt : path
-        Folder of ground truths, or a data set's root with a folder ``gt``.
+        Folder of ground truths, or a data set's root with a folder ``gt``. They may be of any kind, see the notes.
     definition : {"cosod", "sod"}
         ``cosod``: arithmetic of eval-co-sod, as in the papers' tables. ``sod``: arithmetic of PySODMetrics.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground: 15, ``"1,2"``, ``"1-20"``, ``"#ff0000"``, or a list of them.
     progress : callable
         Called as ``(done, total, "evaluate")`` after each pair.
 
@@ -331,34 +386,45 @@ def evaluate(
     Raises
     ------
     DataError
-        A prediction is missing, a file cannot be read, or a folder has unexpected contents.
+        A prediction is missing, a file cannot be read, a folder has unexpected contents, ground truths hold several
+        ids and no `mask_value` is given, or every ground truth is empty.
     ConfigError
-        Unknown definition.
+        Unknown definition, or a mask value that is none.
+
+    Notes
+    -----
+    One rule is decided for all ground truths by their values (see `umscosod.data.mask_rules`): 0/255, soft maps, 0/1, a
+    palette, one colour, ids. With ids, 255 means ignored, and such pixels leave every measure.
     """
     check_definition(definition)  # before any file is read
-    return score_pairs(pair_trees(pred, gt), definition=definition, progress=progress)
+    return score_pairs(pair_trees(pred, gt), definition=definition, mask_value=mask_value, progress=progress)
 
 
 def score_pairs(
-    pairing: Pairing, *, definition: Definition = "cosod", progress: ProgressFn = ignore_progress
+    pairing: Pairing,
+    *,
+    definition: Definition = "cosod",
+    mask_value: MaskValue | None = None,
+    truth_rule: MaskRule | None = None,
+    progress: ProgressFn = ignore_progress,
 ) -> Evaluation:
-    """Score pairs of files; see `evaluate`.
+    """Score pairs of files; parameters and errors are those of `evaluate`.
 
-    Raises
-    ------
-    DataError
-        A file cannot be read.
-    ConfigError
-        Unknown definition.
+    A rule that was decided before (`umscosod.evaluation.reading.decide_truth_rule`) is used as it is.
     """
     check_definition(definition)
     tally = Tally(definition=definition)
-    means = tally.means
-    for done, pair in enumerate(pairing.pairs, start=1):
-        pred_HW, gt_HW = read_pair(pair.pred, pair.gt, tally.suspicious)
-        tally.add(pair.name, pair.group, pred_HW, gt_HW, pred=pair.pred, gt=pair.gt)
-        progress(done, len(pairing.pairs), "evaluate")
-    tally.suspicious.warn()
+    means, suspicious, pairs = tally.means, tally.suspicious, pairing.pairs
+    where = str(pairing.gt_root)
+    rule = truth_rule or decide_truth_rule([pair.gt for pair in pairs], where, mask_value)
+    readers = open_readers(rule, [pair.pred for pair in pairs])
+    for done, pair in enumerate(pairs, start=1):
+        pictures = read_pair(pair.pred, pair.gt, readers, suspicious)
+        tally.add(pair.name, pair.group, pictures, pred=pair.pred, gt=pair.gt)
+        progress(done, len(pairs), "evaluate")
+    readers.truth.check_any(where)
+    suspicious.warn()
+    readers.warn()
     return Evaluation(
         definition=definition,
         pred_root=pairing.pred_root,
@@ -369,6 +435,8 @@ def score_pairs(
         curves=means.dataset.curves(),
         group_curves={name: mean.curves() for name, mean in sorted(means.groups.items())},
         extra_predictions=len(pairing.extra),
+        mask_rule=readers.sentence,
+        ignored_share=readers.truth.n_ignored / tally.n_pixels,
     )
 
 
@@ -394,7 +462,10 @@ def format_table(evaluation: Evaluation) -> str:
     rows += [format_row(name, scores) for name, scores in evaluation.groups.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [f"definition: {TOOLS[evaluation.definition]}", f"prediction: {evaluation.pred_root}"]
-    lines += [f"ground truth: {evaluation.gt_root}", ""]
+    lines.append(f"ground truth: {evaluation.gt_root}")
+    if evaluation.mask_rule:
+        lines.append(f"masks: {evaluation.mask_rule}")
+    lines.append("")
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
@@ -403,6 +474,8 @@ def format_table(evaluation: Evaluation) -> str:
             "",
             f"S: {count_of(evaluation.dataset.undefined_s, 'image')} where the tool gives NaN, scored NaN-safe",
         ]
+    if evaluation.ignored_share:
+        lines += ["", f"ignored: {evaluation.ignored_share:.2%} of the pixels, in no measure"]
     if evaluation.extra_predictions:
         lines += ["", f"not scored: {count_of(evaluation.extra_predictions, 'prediction')} without a ground truth"]
     return "\n".join(lines)
@@ -419,10 +492,13 @@ def scores_to_json(evaluation: Evaluation) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``definition``, ``undefined_s``, ``dataset`` and ``groups``; the last two with ``n`` and the nine measures.
+        ``definition``, ``undefined_s``, ``dataset`` and ``groups``; the last two with ``n`` and the nine measures. If
+        the ground truths are not grey as usual, also ``mask_rule`` and ``ignored_share``.
     """
+    told = {"mask_rule": evaluation.mask_rule, "ignored_share": evaluation.ignored_share}
     return {
         "definition": evaluation.definition,
+        **(told if evaluation.mask_rule else {}),
         "undefined_s": evaluation.dataset.undefined_s,
         "dataset": figures_of(evaluation.dataset),
         "groups": {name: figures_of(scores) for name, scores in evaluation.groups.items()},

@@ -133,16 +133,16 @@ def compute_curves(binary: BinaryCounts) -> Curves:
     )
 
 
-def compute_adaptive(binary: BinaryCounts, pred_HW: ByteArray) -> tuple[float, float]:
+def compute_adaptive(binary: BinaryCounts, pred: ByteArray) -> tuple[float, float]:
     """Return F and E at twice the mean of the normalised map (at most 1), p >= t.
 
-    The map itself is needed only for ties: if a level is at the threshold, the mean is computed pixel by pixel in the
-    tool's order of summation.
+    The map itself (its pixels that count) is needed only for ties: if a level is at the threshold, the mean is computed
+    pixel by pixel in the tool's order of summation.
     """
     counts_V = binary.counts_LV.sum(axis=0)
     threshold = min(2.0 * float(counts_V @ binary.p_V) / binary.size, 1.0)
     if np.abs(binary.p_V[counts_V > 0] - threshold).min() < TIE:
-        threshold = min(2.0 * float(binary.p_V[pred_HW].mean()), 1.0)
+        threshold = min(2.0 * float(binary.p_V[pred].mean()), 1.0)
     first_level_T = np.searchsorted(binary.p_V, np.array([threshold]), side="left")
     foreground_TL = count_at_or_above(binary.counts_LV, first_level_T)
     _, _, f_T = compute_precision_recall_f(foreground_TL, int(binary.counts_LV[1].sum()))
@@ -172,6 +172,8 @@ def compute_s(joint: JointHistogram, p_V: Float64Array) -> tuple[float, bool]:
 
     def mean_keeps_constant(quadrant: int, value: float) -> bool:
         # the tool's own mean over the same memory: it may differ by one unit in the last place
+        if joint.n_ignored:
+            return float(np.full(int(joint.counts_QLV[quadrant].sum()), value).mean()) == value
         part_HW = np.full(joint.shape_hw, value)[quadrant_slices(joint.shape_hw, joint.split_rc)[quadrant]]
         return float(part_HW.mean()) == value
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import read_mask, warn_of_faint
 from umscosod.errors import DataError, count_of
 from umscosod.types import BoolArray, Labelled, Status, check_relative
 
@@ -81,7 +81,7 @@ class ExportItem:
     group : str
         Name of the category if each group is a category.
     mask : Path
-        Mask file in any of the modes that `umscosod.data.masks.read_mask` reads.
+        Mask file in any of the modes that `umscosod.data.foreign.MaskReader` reads.
     confidence : float or None
         In [0, 1]; None if unknown (a person's mask).
     """
@@ -217,12 +217,12 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Masks:
     (ExportItem, ndarray bool (H, W))
     """
     seen: set[str] = set()
-    faint: list[Path] = []
+    reader = MaskReader()
     for item in items:
         try:
             if item.output.casefold() in seen:
                 raise DataError(f"{item.output}: two images would get this name; export them apart")
-            mask_HW = read_mask(item.mask, faint=faint)
+            mask_HW = reader.read(item.mask).foreground
             is_turned = _check_against_image(item, mask_HW)
         except DataError as error:
             logger.warning("left out of the export: %s", error)
@@ -233,7 +233,7 @@ def iter_masks(items: Iterable[ExportItem], counts: Counts) -> Masks:
         counts.n_turned += is_turned
         counts.n_empty += not mask_HW.any()
         yield item, mask_HW
-    warn_of_faint(faint)
+    reader.warn()
     if counts.n_turned:
         logger.warning(
             "%s with a rotated EXIF orientation: the masks fit them upright, not as readers see them who ignore "

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from umscosod.confidence.judge import GroupJudgement
 from umscosod.data.files import open_atomic
-from umscosod.data.masks import read_mask
+from umscosod.data.foreign import MaskReader
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
@@ -203,10 +203,11 @@ def segment_stage(
 def _read_own_masks(prepared: Prepared, features: GroupFeatures, labels: Labels) -> dict[str, BoolArray]:
     """A person's masks of a group by image id, each at its image's size."""
     found = {}
+    reader = MaskReader()  # what it did to them was told when labels were read
     for image, size_hw in zip(features.group.images, features.sizes_hw, strict=True):
         if image.id in labels and labels[image.id].source == HUMAN_SOURCE:
             file = path_inside(prepared.job.out, f"pseudo/{image.output}")
-            found[image.id] = resize_mask(read_mask(file, faint=[]), size_hw)  # faint: named when labels were read
+            found[image.id] = resize_mask(reader.read(file).foreground, size_hw)
     return found
 
 

@@ -15,15 +15,17 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from umscosod.confidence.judge import GroupJudgement
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_stored, parse_yaml, read_settings_file
 from umscosod.data.files import check_place, lock_folder, open_atomic, read_json
 from umscosod.data.images import read_upright_size
+from umscosod.data.mask_rules import MaskValue
 from umscosod.data.masks import read_mask
 from umscosod.device import resolve_device
 from umscosod.errors import DataError, WeightsError, count_of
@@ -35,15 +37,16 @@ from umscosod.features.collection import FeatureCollection
 from umscosod.pipeline.job import Collection, JobFolder
 from umscosod.pipeline.maps import Source, read_stored
 from umscosod.pipeline.report import update_report
-from umscosod.pipeline.segment import segment_group
+from umscosod.pipeline.segment import Segment, segment_group
 from umscosod.pipeline.stages import write_group
 from umscosod.progress import ProgressFn, ignore_progress
+from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.refine.crf_pool import CrfPool, open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example, hash_example, read_examples
-from umscosod.steering.head import SteeredMaps, sample_examples, steer_maps
-from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled
+from umscosod.steering.head import UNCHANGED, sample_examples, steer_maps
+from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, Status
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ def relabel(
     *,
     groups: Sequence[str] | None = None,
     examples_for: str = "group",
+    mask_value: MaskValue | None = None,
     backbones: tuple[Backbone, Backbone] | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> SteerReport:
@@ -100,6 +104,8 @@ def relabel(
         Groups to relabel. By default those with examples. One without any gets back the masks that it had at first.
     examples_for : {"group", "all"}
         Whether examples serve their own group or all groups to relabel.
+    mask_value : int, str or sequence, optional
+        What is foreground in a folder's masks of several ids, see `umscosod.data.mask_rules.MaskValue`.
     backbones : (Backbone, Backbone), optional
         Those of the job, where it was given objects.
     progress : callable
@@ -122,9 +128,9 @@ def relabel(
     started = time.monotonic()
     out = Path(out)
     check_place(out, "job")
-    with _open(out) as job:
+    with open_job(out) as job:
         if isinstance(examples, str | Path):
-            examples = read_examples(Path(examples), job.collection.groups)
+            examples = read_examples(Path(examples), job.collection.groups, mask_value)
         shown = _check_examples(job.collection, examples)
         chosen = _choose_groups(job.collection, shown, groups, examples_for)
         digests = {group.name: _digest(group, shown, examples_for) for group in chosen}
@@ -132,11 +138,14 @@ def relabel(
         choices: dict[str, str] = {}
         changed: list[str] = []
         if left:
-            step = job.steps.begin(left, digests, job.rows)
-            for group, steered, rows, differ in _steer(job, left, shown, examples_for, backbones, progress):
-                choices[group.name] = steered
-                changed += differ
-                job.rows |= {row.image_id: row for row in rows}
+            givers = [group for group in job.collection.groups if any(image.id in shown for image in group.images)]
+            wanted = [*left, *(group for group in givers if examples_for == "all" and group not in left)]
+            with open_steering(job, wanted, backbones) as steering:
+                step = job.steps.begin(left, digests, job.rows)
+                for name, choice, rows, differ in _relabel_groups(steering, left, shown, examples_for, progress):
+                    choices[name] = choice
+                    changed += differ
+                    job.rows |= {row.image_id: row for row in rows}
             job.publish(changed)
             job.steps.end(step)
         notes = [f"{name}: {choice}" for name, choice in choices.items()]
@@ -163,7 +172,7 @@ def undo_relabel(out: str | Path) -> SteerReport:
     started = time.monotonic()
     out = Path(out)
     check_place(out, "job")
-    with _open(out) as job:
+    with open_job(out) as job:
         step = job.steps.last
         if step is None:
             raise DataError(f"{out} has no relabelling to take back")
@@ -173,20 +182,25 @@ def undo_relabel(out: str | Path) -> SteerReport:
         )
 
 
-class _Job:
+class SteeredJob:
     """A finished job while it is steered."""
 
     def __init__(self, out: Path) -> None:
         self.folder = JobFolder.reopen(out)
         self.collection = self.folder.load_collection()
         self.config: PipelineConfig = _read_config(self.folder.run / "config.yaml")
-        self.rows = {row.image_id: row for row in read_report(out / "report.json")}
+        self.rows = self._read_rows()
         self.steps = _Steps(self.folder.run / "steps", out)
+
+    def _read_rows(self) -> dict[str, Labelled]:
+        """Rows as the report says them: rounded."""
+        return {row.image_id: row for row in read_report(self.folder.out / "report.json")}
 
     def publish(self, changed: Iterable[str]) -> None:
         """Write the report and the page anew."""
         rows = [self.rows[image.id] for group in self.collection.groups for image in group.images]
         update_report(self.folder.out, self.collection.groups, rows, frozenset(changed), self.config.data.max_pixels)
+        self.rows = self._read_rows()
 
     def restore(self, step: Path) -> tuple[list[Labelled], list[str]]:
         """Put back what a step keeps, and remove the step."""
@@ -210,9 +224,10 @@ def _read_config(file: Path) -> PipelineConfig:
 
 
 @contextmanager
-def _open(out: Path) -> Iterator[_Job]:
+def open_job(out: Path) -> Iterator[SteeredJob]:
+    """Open a finished job to steer it; a relabelling that was killed is taken back first."""
     with lock_folder(out):
-        job = _Job(out)
+        job = SteeredJob(out)
         if (torn := job.steps.torn) is not None:
             logger.warning("%s: a relabelling was interrupted; it is taken back first", out)
             job.restore(torn)
@@ -337,95 +352,123 @@ def _digest(group: ImageGroup, shown: Mapping[str, Example], examples_for: str) 
     return hashlib.sha256("\n".join([examples_for, *parts]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _steer(
-    job: _Job,
-    groups: Sequence[ImageGroup],
-    shown: Mapping[str, Example],
-    examples_for: str,
-    backbones: tuple[Backbone, Backbone] | None,
-    progress: ProgressFn,
-) -> Iterator[tuple[ImageGroup, str, list[Labelled], list[str]]]:
-    """Relabel groups one by one; give each with what its maps were made by, its rows, and the masks that changed."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steering:
+    """Some groups of a finished job, with what relabelling takes.
+
+    Attributes
+    ----------
+    job : SteeredJob
+    features : FeatureCollection
+    pool : CrfPool or None
+    """
+
+    job: SteeredJob
+    features: FeatureCollection
+    pool: CrfPool | None
+
+    def load(self, group: ImageGroup) -> tuple[GroupFeatures, FloatArray]:
+        """Features of a group, and its maps before it was steered, float32, (N, H, W), at network size."""
+        features = self.features.load(group)
+        step = self.job.steps.first_of(group.name)
+        root = self.job.folder.out if step is None else step
+        files = [path_inside(root, f"maps/{image.output}") for image in group.images]
+        return features, np.stack([read_stored(file, features.size_hw) for file in files])
+
+    def segment(
+        self,
+        features: GroupFeatures,
+        base_NHW: FloatArray,
+        shown: Mapping[str, Example],
+        own_masks: Mapping[str, BoolArray],
+        others: Sequence[ProbeSample] = (),
+    ) -> tuple[str, list[Segment], GroupJudgement]:
+        """Steer the maps of a group and refine them; nothing is written."""
+        steered = steer_maps(features, base_NHW, shown, others)
+        # the centre of eq. 6 moves with the maps: else surer ones would lower every threshold
+        b_bar = self.job.collection.b_bar + mean_uncertainty(steered.maps_NHW) - mean_uncertainty(base_NHW)
+        source = Source(name=STEERED, b_bar=b_bar, make_maps=lambda _: steered.maps_NHW)
+        segments, judged = segment_group(features, [source], self.job.config, own_masks=own_masks, pool=self.pool)
+        return steered.choice, segments, judged
+
+
+@contextmanager
+def open_steering(
+    job: SteeredJob, groups: Sequence[ImageGroup], backbones: tuple[Backbone, Backbone] | None = None
+) -> Iterator[Steering]:
+    """Get ready to relabel some groups of a job.
+
+    Raises
+    ------
+    WeightsError
+        The backbones at hand are not those of the job.
+    """
     config, collection = job.config, job.collection
-    device = resolve_device(config.device)
-    pair = pair_backbones(*backbones) if backbones is not None else build_backbones(config.features, device)
+    own = None if backbones is None else pair_backbones(*backbones)
+    pair = build_backbones(config.features, resolve_device(config.device)) if own is None else own
     if (pair.first.id, pair.second.id) != collection.backbone_ids:
         raise WeightsError(
             f"the job was done with {' and '.join(collection.backbone_ids)}, at hand are {pair.first.id} and "
             f"{pair.second.id}; give the weights of then, or label again"
         )
-    wanted = list(groups)
-    if examples_for == "all":
-        wanted += [
-            group
-            for group in collection.groups
-            if group not in groups and any(image.id in shown for image in group.images)
-        ]
-    largest = max(len(group.images) for group in groups)
+    largest = max((len(group.images) for group in groups), default=0)
     with (
         open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache,
         open_pool(config.refine.crf, largest) as pool,
     ):
-        features = FeatureCollection(wanted, pair, config, cache, whitenings=collection.whitenings)
-        usable = {group.name: group for group in features.groups}
-        foreign = {}
-        if examples_for == "all":
-            for group in features.groups:
-                loaded = features.load(group)
-                foreign[group.name] = sample_examples(loaded, _base_maps(job, loaded), shown)
-        for number, group in enumerate(groups):
-            progress(number, len(groups), "steering")
-            if group.name not in usable:
-                continue
-            loaded = features.load(usable[group.name])
-            others = [one for name, samples in foreign.items() if name != group.name for one in samples]
-            base_NHW = _base_maps(job, loaded)
-            steered = steer_maps(loaded, base_NHW, shown, others)
-            rows, differ = _refine(job, group, loaded, base_NHW, steered, shown, pool)
-            yield group, steered.choice, rows, differ
-        progress(len(groups), len(groups), "steering")
+        features = FeatureCollection(groups, pair, config, cache, whitenings=collection.whitenings)
+        features.leave_out({name: row.reason for name, row in job.rows.items() if row.status is Status.FAILED})
+        yield Steering(job=job, features=features, pool=pool)
 
 
-def _base_maps(job: _Job, features: GroupFeatures) -> FloatArray:
-    """The maps of a group as they were before it was steered, float32, (N, H, W), at network size."""
-    step = job.steps.first_of(features.group.name)
-    root = job.folder.out if step is None else step
-    files = [path_inside(root, f"maps/{image.output}") for image in features.group.images]
-    return np.stack([read_stored(file, features.size_hw) for file in files])
-
-
-def _refine(
-    job: _Job,
-    group: ImageGroup,
-    features: GroupFeatures,
-    base_NHW: FloatArray,
-    steered: SteeredMaps,
+def _relabel_groups(
+    steering: Steering,
+    groups: Sequence[ImageGroup],
     shown: Mapping[str, Example],
-    pool: CrfPool | None,
-) -> tuple[list[Labelled], list[str]]:
-    """Stage 3 on steered maps; writes the group, whose copy has been kept."""
+    examples_for: str,
+    progress: ProgressFn,
+) -> Iterator[tuple[str, str, list[Labelled], list[str]]]:
+    """Relabel groups one by one; give the name of each, what made its maps, its rows, and the masks that changed."""
+    usable = {group.name: group for group in steering.features.groups}
+    foreign = {}
+    if examples_for == "all":
+        foreign = {name: sample_examples(*steering.load(group), shown) for name, group in usable.items()}
+    for number, group in enumerate(groups):
+        progress(number, len(groups), "steering")
+        if group.name in usable:
+            others = [one for name, samples in foreign.items() if name != group.name for one in samples]
+            yield (group.name, *_relabel_group(steering, group, usable[group.name], shown, others))
+    progress(len(groups), len(groups), "steering")
+
+
+def _relabel_group(
+    steering: Steering,
+    group: ImageGroup,
+    usable: ImageGroup,
+    shown: Mapping[str, Example],
+    others: Sequence[ProbeSample],
+) -> tuple[str, list[Labelled], list[str]]:
+    """Write a group anew, whose copy has been kept."""
+    job, folder = steering.job, steering.job.folder
     first = job.steps.first_of(group.name)
     assert first is not None, "the step keeps it"
     before = {row.image_id: row for row in job.steps.rows_of(first)[group.name]}
     own_masks = {}
-    for image in features.group.images:
+    for image in usable.images:
         if image.id in shown and (mask_HW := shown[image.id].mask_HW) is not None:
             own_masks[image.id] = mask_HW
         elif before[image.id].source == HUMAN_SOURCE:
-            own_masks[image.id] = read_mask(first / "masks" / image.output, faint=[])
-    # the centre of eq. 6 moves with the maps: steering makes them surer, not their pixels fewer
-    b_bar = job.collection.b_bar + mean_uncertainty(steered.maps_NHW) - mean_uncertainty(base_NHW)
-    source = Source(name=STEERED, b_bar=b_bar, make_maps=lambda _: steered.maps_NHW)
-    segments, judged = segment_group(features, [source], job.config, own_masks=own_masks, pool=pool)
-    files = [path_inside(job.folder.out, f"masks/{image.output}") for image in features.group.images]
-    old = [_read(file) for file in files]
-    job.folder.drop_rows(group)
-    rows = {row.image_id: row for row in write_group(job.folder, features, segments, judged, {})}
-    everything = [rows.get(image.id, job.rows[image.id]) for image in group.images]
-    job.folder.save_rows(group, everything)
-    differ = [
-        image.id
-        for image, file, content in zip(features.group.images, files, old, strict=True)
-        if _read(file) != content
-    ]
-    return everything, differ
+            own_masks[image.id] = read_mask(first / "masks" / image.output)
+    features, base_NHW = steering.load(usable)
+    choice, segments, judged = steering.segment(features, base_NHW, shown, own_masks, others)
+    old = {image.id: _read(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
+    folder.drop_rows(group)
+    rows = {**before, **{row.image_id: row for row in write_group(folder, features, segments, judged, {})}}
+    if choice == UNCHANGED:  # a map read back from 8 bits could give another mask
+        kept = replace(group, images=tuple(image for image in group.images if image.id not in own_masks))
+        job.steps.put_back(first, kept)
+        rows |= {image.id: before[image.id] for image in kept.images}
+    ordered = [rows[image.id] for image in group.images]
+    folder.save_rows(group, ordered)
+    new = {image.id: _read(path_inside(folder.out, f"masks/{image.output}")) for image in group.images}
+    return choice, ordered, [image_id for image_id in new if new[image_id] != old[image_id]]

@@ -19,8 +19,9 @@ import numpy as np
 
 from umscosod.config import PseudoConfig
 from umscosod.data.files import describe_damage, open_atomic
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_mask, read_rle_size, warn_of_faint
+from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_rle_size
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError, shorten
 from umscosod.pseudo.select import attention_threshold
@@ -217,7 +218,7 @@ def load_pseudo_labels(
     ids = {image.id for _, image in images}
     rows = {row["image"]: row for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
     labels = {}
-    faint: list[Path] = []
+    reader = MaskReader()
     rescaled: list[Path] = []
     for group, image in images:
         path, row = out / image.output, rows.get(image.id)
@@ -230,12 +231,12 @@ def load_pseudo_labels(
                 labels[image.id] = _from_row(out / MANIFEST_NAME, row)
             else:
                 source = row["source"] if row else None
-                labels[image.id] = _read_persons(path, image, source, max_side_px, (faint, rescaled))
+                labels[image.id] = _read_persons(path, image, source, max_side_px, reader, rescaled)
         except UnfitMaskError as error:
             if unfit is None:
                 raise
             unfit[image.id] = str(error)
-    warn_of_faint(faint)
+    reader.warn()
     if rescaled:
         _log.warning(
             "%d masks made by hand have the aspect of their images and another size (%s is one): they are rescaled",
@@ -270,12 +271,16 @@ def _from_row(file: Path, row: dict[str, Any]) -> PseudoLabel:
 
 
 def _read_persons(
-    path: Path, image: ImageRef, source: str | None, max_side_px: int | None, odd: tuple[list[Path], list[Path]]
+    path: Path,
+    image: ImageRef,
+    source: str | None,
+    max_side_px: int | None,
+    reader: MaskReader,
+    rescaled: list[Path],
 ) -> PseudoLabel:
-    """Take a mask as the label of its image; UnfitMaskError where it cannot be. `odd` gets faint and rescaled ones."""
-    faint, rescaled = odd
+    """Take a mask as the label of its image; UnfitMaskError where it cannot be. `rescaled` gets rescaled ones."""
     try:
-        mask_HW = read_mask(path, faint=faint)
+        mask_HW = reader.read(path).foreground
         size_hw, _ = read_upright_size(image.path)
     except DataError as error:
         raise UnfitMaskError(str(error)) from error

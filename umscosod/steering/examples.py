@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from umscosod.data.files import read_json
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import encode_rle, read_mask
+from umscosod.data.mask_rules import MaskValue, decide_rule
+from umscosod.data.masks import encode_rle
 from umscosod.data.resize import is_same_aspect, mask_share, resize_mask
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, FloatArray, ImageGroup, ImageRef
@@ -173,18 +175,22 @@ def hash_example(example: Example) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_examples(folder: Path, groups: Iterable[ImageGroup]) -> dict[str, Example]:
+def read_examples(
+    folder: Path, groups: Iterable[ImageGroup], mask_value: MaskValue | None = None
+) -> dict[str, Example]:
     """Read a folder of examples; see the head of this module.
 
     Parameters
     ----------
     folder : Path
     groups : iterable of ImageGroup
+    mask_value : int, str or sequence, optional
+        What is foreground where masks hold several ids, see `umscosod.data.mask_rules.MaskValue`.
 
     Returns
     -------
     dict of str to Example
-        By image id.
+        By image id. The log says by what rule the masks were read, where it is not 0 and 255.
 
     Raises
     ------
@@ -194,31 +200,35 @@ def read_examples(folder: Path, groups: Iterable[ImageGroup]) -> dict[str, Examp
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder of examples; make it with masks named GROUP/NAME.png")
-    examples: dict[str, Example] = {}
-    used: set[Path] = set()
+    found: dict[ImageRef, dict[str, Path]] = {}
     for image in (image for group in groups for image in group.images):
         base = folder / image.output
         files = {"mask": base, "not": base.with_suffix(".not.png"), "points": base.with_suffix(".json")}
         there = {what: file for what, file in files.items() if file.is_file()}
         if there:
-            examples[image.id] = _read_example(image, there)
-            used.update(there.values())
-    if not examples:
+            found[image] = there
+    if not found:
         raise DataError(f"{folder} holds no example of these images; name them like the results: GROUP/NAME.png")
+    used = {file for files in found.values() for file in files.values()}
     unused = sorted({*folder.rglob("*.png"), *folder.rglob("*.json")} - used)
     if unused:
         logger.warning("%d files in %s are of no image here (%s is one)", len(unused), folder, unused[0])
+    rule = decide_rule(sorted(file for file in used if file.suffix == ".png"), mask_value)
+    rule.check_clear(str(folder), can_ask=True)
+    reader = MaskReader(rule)
+    examples = {image.id: _read_example(image, files, reader) for image, files in found.items()}
+    reader.warn()
     return examples
 
 
-def _read_example(image: ImageRef, files: dict[str, Path]) -> Example:
-    masks = {what: _read_mask(files[what], image) for what in ("mask", "not") if what in files}
+def _read_example(image: ImageRef, files: dict[str, Path], reader: MaskReader) -> Example:
+    masks = {what: _read_mask(files[what], image, reader) for what in ("mask", "not") if what in files}
     points, boxes = _read_places(files["points"]) if "points" in files else ((), ())
     return Example(mask_HW=masks.get("mask"), not_HW=masks.get("not"), points=points, boxes=boxes)
 
 
-def _read_mask(file: Path, image: ImageRef) -> BoolArray:
-    mask_HW, (size_hw, _) = read_mask(file), read_upright_size(image.path)
+def _read_mask(file: Path, image: ImageRef, reader: MaskReader) -> BoolArray:
+    mask_HW, (size_hw, _) = reader.read(file).foreground, read_upright_size(image.path)
     if mask_HW.shape == size_hw:
         return mask_HW
     if not is_same_aspect(mask_HW.shape, size_hw):

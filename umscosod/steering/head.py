@@ -5,10 +5,11 @@ are shown a vote of their patches, weighted by exp(cosine / temperature). Two fi
 
 - *mixture*: the examples, and beside them, with a quarter of their weight, the maps that were there as soft labels of
   all other patches;
-- *examples alone*.
+- *examples*: they and nothing else.
 
-The head is blended with the maps that were there. With two masks or more, the maps that were there and both blends are
-judged on each mask by a fit to the others, and the best is taken; with fewer the mixture is.
+Either is blended with the maps that were there; the second also replaces them. With two masks or more, the maps that
+were there and these three are judged on each mask by a fit to the others, and the best is taken; with fewer the mixture
+is.
 
 Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
 """
@@ -31,14 +32,14 @@ from umscosod.types import BoolArray, FloatArray, GroupFeatures
 RIDGE = 0.03  # on the squared weights, for patches of unit variance
 OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
-SHARE = 0.5  # of the head in the blend with the maps that were there
-MARGIN = 0.02  # IoU by which another candidate must beat the mixture
+MARGIN = 0.1  # mean IoU by which another must beat the mixture; two or three masks are no more certain
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
 _VOTERS = 2000  # most patches that vote
 _STEPS = 60  # of L-BFGS
 
-UNCHANGED, MIXTURE, PURE = "unchanged", "mixture", "examples alone"
+UNCHANGED, MIXTURE, EXAMPLES, ALONE = "unchanged", "mixture", "examples", "examples alone"
 """What a group's steered maps were made by."""
+_SHARES = {MIXTURE: 0.5, EXAMPLES: 0.5, ALONE: 1.0}  # of the head in the blend with the maps that were there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,7 @@ class SteeredMaps:
     ----------
     maps_NHW : ndarray, float32, (N, H, W), in [0, 1]
     choice : str
-        `UNCHANGED`, `MIXTURE` or `PURE`.
+        `UNCHANGED`, `MIXTURE`, `EXAMPLES` or `ALONE`.
     """
 
     maps_NHW: FloatArray
@@ -112,17 +113,18 @@ def _choose(
     head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Mapping[int, BoolArray]
 ) -> str:
     """Judge each candidate on each mask by a fit to the other examples: the mean IoU, with a margin for the mixture."""
-    gains = dict.fromkeys((MIXTURE, UNCHANGED, PURE), 0.0)
+    gains = dict.fromkeys((MIXTURE, UNCHANGED, EXAMPLES, ALONE), 0.0)
     gains[MIXTURE] = MARGIN
     for index, mask_HW in masks.items():
         others = {other: sample for other, sample in own.items() if other != index}
         for choice in gains:
             map_HW = head.maps(choice, [*others.values(), *foreign], masks.keys() - {index})[index]
-            gains[choice] += _iou(map_HW >= 0.5, mask_HW) / len(masks)
+            gains[choice] += mask_iou(map_HW >= 0.5, mask_HW) / len(masks)
     return max(gains, key=gains.__getitem__)
 
 
-def _iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
+def mask_iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
+    """Intersection over union of two masks; 1 where both are empty."""
     union = np.count_nonzero(first_HW | second_HW)
     return np.count_nonzero(first_HW & second_HW) / union if union else 1.0
 
@@ -198,7 +200,7 @@ class _Head:
             logits_NP = logits_NP / _size(logits_NP) + nearest_NP / _size(nearest_NP)
         size_hw = self.base_NHW.shape[1:]
         head_NHW = np.stack([resize_centred(map_P.reshape(self.grid_hw), size_hw) for map_P in sigmoid(logits_NP)])
-        return blend_maps(self.base_NHW, head_NHW, SHARE)
+        return blend_maps(self.base_NHW, head_NHW, _SHARES[choice])
 
     def _vote(self, masks: Sequence[ProbeSample]) -> FloatArray:
         """Logits of the shares that the patches of the masks most like each patch have; float32, (N, P)."""

@@ -99,6 +99,31 @@ def test_the_page_shows_every_method_on_the_pictures_that_differ(done: tuple[Ben
     assert "http" not in page
 
 
+def test_ground_truths_of_ids_ask_and_are_scored_and_shown(
+    data: Path, perfect: Path, config: PipelineConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "one", tmp_path / "one")
+    for file in sorted((tmp_path / "one" / "gt").rglob("*.png")):
+        mask_HW = np.asarray(Image.open(file)) > 0
+        values = np.where(mask_HW, np.uint8(2), np.uint8(0))
+        values[0] = 1
+        values[1] = 255
+        Image.fromarray(values).save(file)
+    methods = parse_methods(f"perfect={perfect / 'one'},other={perfect / 'one'}")
+    asked = run_bench([tmp_path / "one"], methods, tmp_path / "asked", config, as_is=True)
+    assert "holds the values 0, 1, 2, 255, so several could be the object" in (asked.cells[0].error or "")
+    report = run_bench([tmp_path / "one"], methods, tmp_path / "out", config, as_is=True, mask_value="2")
+    scores = report.cells[0].masks
+    assert scores is not None
+    assert (scores.dataset.mae, scores.dataset.iou) == (0, 1)
+    assert scores.ignored_share > 0
+    assert any("2 is foreground, 255 is ignored" in note for note in report.notes)
+    save_bench(report, shown=1)
+    with Image.open(tmp_path / "out/thumbs/0-0-1.jpg") as truth, Image.open(tmp_path / "out/thumbs/0-0-2.jpg") as ours:
+        unlike = np.abs(np.asarray(truth).astype(int) - np.asarray(ours))
+    assert unlike.mean() < 8
+
+
 def test_disagreement_by_hand() -> None:
     left, right, none = np.array([True, False]), np.array([False, True]), np.zeros(2, bool)
     assert disagreement([left, left]) == 0.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from umscosod.data.masks import decode_rle, encode_rle, is_whole_png, read_mask, warn_of_faint, write_png_atomic
+from umscosod.data.masks import decode_rle, encode_rle, is_whole_png, read_mask, write_png_atomic
 from umscosod.errors import DataError
 
 MASK = np.array([[0, 1, 1], [0, 0, 1]], dtype=bool)
@@ -110,47 +110,6 @@ def test_a_mask_reads_alike_in_every_mode_and_range(
 
 
 @pytest.mark.parametrize(
-    "image",
-    [
-        Image.fromarray(M8 * 100),
-        Image.fromarray(MASK.astype(np.uint16) * 4095),
-        as_palette(M8, [0, 0, 0, 128, 0, 0]),
-        Image.fromarray(np.stack([M8 * 255, M8 * 0, M8 * 0], axis=-1)),
-        Image.fromarray(M8 * np.float32(np.nan)),
-        Image.fromarray(M8 * np.int32(-1)),
-    ],
-    ids=["grey 100", "12 of 16 bits", "label colours", "red", "NaN", "below 0"],
-)
-def test_a_mask_that_reads_as_empty_and_is_not_is_told_once(
-    tmp_path: Path, image: Image.Image, caplog: pytest.LogCaptureFixture
-) -> None:
-    faint: list[Path] = []
-    for name in ("a.png", "b.png"):
-        image.save(tmp_path / name, "TIFF" if image.mode in "FI" else "PNG")
-        assert not read_mask(tmp_path / name, faint=faint).any()
-    assert not caplog.records
-    warn_of_faint(faint)
-    (record,) = caplog.records
-    assert record.getMessage().startswith(
-        f"2 masks count as empty, or nearly, though they are not all black ({tmp_path / 'a.png'} is one)"
-    )
-    read_mask(tmp_path / "a.png")
-    assert len(caplog.records) == 2
-
-
-def test_a_bright_border_around_dark_labels_is_not_taken_for_the_object_without_a_word(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As in PASCAL VOC and Cityscapes: objects by number, 255 where none is settled."""
-    labels = np.zeros((20, 20), np.uint8)
-    labels[4:16, 4:16] = 255
-    labels[5:15, 5:15] = 3
-    Image.fromarray(labels).save(tmp_path / "a.png")
-    read_mask(tmp_path / "a.png")
-    assert "count as empty, or nearly" in caplog.text
-
-
-@pytest.mark.parametrize(
     "image", [Image.new("L", (3, 2)), rgba(255, 0), rgba(0, 255)], ids=["black", "clear", "opaque"]
 )
 def test_an_empty_mask_is_empty_without_a_word(
@@ -181,7 +140,7 @@ def test_damage_of_any_kind_is_an_error_of_ours(tmp_path: Path) -> None:
             content[rng.randrange(min(len(content), 150))] = rng.choice([0, 1, 255])
         (tmp_path / "a.png").write_bytes(content[: rng.choice([len(content), rng.randrange(1, len(content))])])
         with contextlib.suppress(DataError):  # any other error fails the test
-            read_mask(tmp_path / "a.png", faint=[])
+            read_mask(tmp_path / "a.png")
 
 
 def test_a_whole_png_is_told_from_a_torn_one_and_from_one_of_another_size(tmp_path: Path) -> None:

@@ -5,12 +5,17 @@ import pytest
 from PIL import Image
 
 from umscosod.errors import DataError
-from umscosod.evaluation.scoring import open_grey, read_pair
+from umscosod.evaluation.reading import decide_truth_rule, open_readers
+from umscosod.evaluation.scoring import Suspicious, open_grey, read_pair
 
 
 def save(path, array):
     Image.fromarray(array).save(path)
     return path
+
+
+def read(pred, gt):
+    return read_pair(pred, gt, open_readers(decide_truth_rule([gt], "gt"), [pred]), Suspicious())
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -55,7 +60,8 @@ def test_a_prediction_of_another_size_is_resized_on_8_bits_with_antialiasing(tmp
     rng = np.random.default_rng(4)
     prediction = rng.integers(0, 256, (40, 60), dtype=np.uint8)
     pred, gt = save(tmp_path / "p.png", prediction), save(tmp_path / "g.png", np.zeros((10, 15), np.uint8))
-    got, truth = read_pair(pred, gt)
+    pictures = read(pred, gt)
+    got, truth = pictures.pred_HW, pictures.gt_HW
     assert got.shape == truth.shape == (10, 15)
     # Pillow's bilinear filter is a triangle of 4 pixels each way here, so the corner is a mean over 6 by 6 pixels
     weight = 1 - np.abs((np.arange(6) + 0.5 - 2) / 4)
@@ -75,4 +81,4 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ("no.png", "No such"),
     ):
         with pytest.raises(DataError, match=rf"{name}.*{reason}|cannot read .*{name}"):
-            read_pair(tmp_path / name, good)
+            read(tmp_path / name, good)

@@ -120,15 +120,6 @@ def test_extra_predictions_and_undefined_s_are_told(trees):
     assert "1 prediction without" in table
 
 
-def test_ground_truths_of_zero_and_one_are_pointed_out(tmp_path, caplog):
-    for folder in ("pred", "gt"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / folder / "a.png")
-    with caplog.at_level(logging.WARNING, "umscosod"):
-        evaluate(tmp_path / "pred", tmp_path / "gt")
-    assert "not 0 and 1" in caplog.text
-
-
 def clear(mask):
     return np.dstack([np.full((*mask.shape, 3), 255, np.uint8), mask * np.uint8(255)])
 
@@ -136,29 +127,50 @@ def clear(mask):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda mask: mask.astype(np.uint16), ["2 pictures of 16 bits have values above 0 but none that 8 bits keep"]),
         (
-            lambda mask: mask.astype(np.uint16) * 255,
-            ["1 ground truths have values above 0", "1 predictions have no value"],
+            lambda mask: mask.astype(np.uint16),
+            ["predictions are masks of values 0, 1: 1 is foreground; they are scored"],
         ),
-        (lambda mask: mask, ["1 ground truths have values above 0", "1 predictions have no value above 1"]),
-        (clear, ["2 pictures are of one colour and have their mask in the alpha channel"]),
+        (lambda mask: mask.astype(np.uint16) * 255, ["predictions are masks of 0 and 255 in more than 8 bits; they"]),
+        (lambda mask: mask, ["predictions are masks of values 0, 1: 1 is foreground; they are scored as 0 and 255"]),
+        (clear, ["1 predictions are of one colour and have their mask in the alpha channel"]),
         (lambda mask: mask * np.uint8(255), []),
         (lambda mask: mask.astype(np.uint16) * 65535, []),
-        (lambda mask: mask * np.uint8(0), []),
-        (lambda mask: mask.astype(np.uint16) * 0, []),
     ],
-    ids=["16 bits 0/1", "16 bits 0/255", "0/1", "alpha", "0/255", "16 bits", "empty", "empty 16 bits"],
+    ids=["16 bits 0/1", "16 bits 0/255", "0/1", "alpha", "0/255", "16 bits"],
 )
-def test_masks_that_lose_their_content_on_the_way_to_grey_are_told(tmp_path, caplog, make, told):
+def test_masks_are_scored_as_what_they_are_or_told(tmp_path, caplog, make, told):
     mask = np.eye(4, dtype=np.uint8)
     for folder in ("pred", "gt"):
         (tmp_path / folder).mkdir()
         Image.fromarray(make(mask)).save(tmp_path / folder / "a.png")
-    evaluate(tmp_path / "pred", tmp_path / "gt")
+    result = evaluate(tmp_path / "pred", tmp_path / "gt")
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == len(told)
     assert all(line.startswith(start) for line, start in zip(lines, told, strict=True))
+    assert (result.dataset.mae, result.dataset.iou) == ((0.75, 0.25) if make is clear else (0, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_ground_truths_that_are_all_empty_are_refused(tmp_path, dtype):
+    for folder in ("pred", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((4, 4), dtype)).save(tmp_path / folder / "a.png")
+    with pytest.raises(DataError, match="1 mask, and every one is empty"):
+        evaluate(tmp_path / "pred", tmp_path / "gt")
+
+
+def test_soft_maps_stay_soft_and_one_dark_map_among_them_is_told(tmp_path, caplog):
+    gt = np.zeros((8, 8), np.uint8)
+    gt[2:6, 2:6] = 255
+    for name, pred in (("a", gt // 2 + np.arange(64, dtype=np.uint8).reshape(8, 8)), ("b", gt // 255)):
+        for folder, picture in (("pred", pred), ("gt", gt)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / folder / f"{name}.png")
+    result = evaluate(tmp_path / "pred", tmp_path / "gt")
+    assert result.images[1].mae == pytest.approx(254 / 255 / 4)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("1 predictions have no value above 1")
 
 
 def test_a_picture_of_one_pixel_is_pointed_out(tmp_path, caplog):

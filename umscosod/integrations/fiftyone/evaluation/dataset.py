@@ -9,6 +9,7 @@ from typing import Any
 
 import fiftyone as fo
 
+from umscosod.data.mask_rules import MaskValue
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation.scores import Definition, check_definition
 from umscosod.evaluation.scoring import MEASURES, Measure
@@ -79,6 +80,7 @@ def evaluate_dataset(
     eval_key: str | None = None,
     group_field: str | None = None,
     definition: Definition = "cosod",
+    mask_value: MaskValue | None = None,
     use_maps: bool = False,
     fields: Sequence[Measure] = IMAGE_FIELDS,
     overwrite: bool = False,
@@ -103,6 +105,8 @@ def evaluate_dataset(
         Field that names an image's group: text, number or Classification. None: the image's folder.
     definition : {"cosod", "sod"}
         As for `umscosod.evaluate`, which gives the same scores.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground, as for `umscosod.evaluate`.
     use_maps : bool
         Score the soft maps in ``<pred_field>_map``.
     fields : sequence of str
@@ -121,7 +125,8 @@ def evaluate_dataset(
     Raises
     ------
     DataError
-        A field is missing or of another kind, the key is taken, or no sample can be scored.
+        A field is missing or of another kind, the key is taken, no sample can be scored, every ground truth is empty,
+        or they hold several ids and no `mask_value` is given.
     ConfigError
         Unknown definition or measure.
     """
@@ -141,7 +146,7 @@ def evaluate_dataset(
         view, gt_field, problems = _unite_instances(view, instances, progress)
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
     made_of = {field: mark for field in (pred_field, gt_field) if (mark := mark_of(dataset, field))}
-    compared: dict[str, Any] = {"definition": definition, "group_field": group_field}
+    compared: dict[str, Any] = {"definition": definition, "group_field": group_field, "mask_value": mask_value}
     pairs = (view, map_field or pred_field, gt_field)
     with showing(progress) as shown:
         measured = measure_pairs(*pairs, **compared, report=lambda done, total: shown(done, total, "evaluate"))
@@ -165,7 +170,7 @@ def evaluate_dataset(
         measured=measured,
     )
     collapse_evaluation(dataset, key)
-    notes += measured.suspicious.notes()
+    notes += measured.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
 
 

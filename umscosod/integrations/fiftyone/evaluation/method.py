@@ -17,6 +17,7 @@ import fiftyone.core.utils as fou
 import fiftyone.utils.eval.segmentation as fous
 import numpy as np
 
+from umscosod.data.mask_rules import MaskValue
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scores import CURVES, Curves, Definition, Scores, check_definition
 from umscosod.evaluation.scoring import MEASURES, Measure
@@ -166,6 +167,8 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         Definition of the scores; see `umscosod.evaluation`.
     group_field : str, optional
         Field that names an image's group; None: its folder.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground; see `umscosod.evaluate`.
     map_field : str, optional
         Heatmap field to score instead of the masks of `pred_field`.
     image_fields : sequence of str, optional
@@ -188,6 +191,7 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         gt_field: str,
         definition: Definition = "cosod",
         group_field: str | None = None,
+        mask_value: MaskValue | None = None,
         map_field: str | None = None,
         image_fields: Sequence[str] | None = None,
         made_of: Mapping[str, str] | None = None,
@@ -204,6 +208,7 @@ class CoSalEvaluationConfig(fous.SimpleEvaluationConfig):  # type: ignore[misc] 
         super().__init__(pred_field, gt_field, **kwargs)
         self.definition = check_definition(definition)
         self.group_field = group_field
+        self.mask_value = mask_value
         self.map_field = map_field
         self.image_fields = None if image_fields is None else list(image_fields)
         self.made_of = dict(made_of or {})
@@ -243,7 +248,8 @@ class CoSalEvaluation(fous.SimpleEvaluation):  # type: ignore[misc]  # untyped b
         if measured is None:
             view = samples.view()
             pairs = (view, config.map_field or config.pred_field, config.gt_field)
-            compared = {"definition": config.definition, "group_field": config.group_field}
+            names = ("definition", "group_field", "mask_value")
+            compared = {name: getattr(config, name) for name in names}
             with fou.ProgressBar(total=len(view), progress=progress) as bar:
                 measured = measure_pairs(*pairs, **compared, report=lambda done, total: bar.set_iteration(done))
         check_any(measured, config.pred_field, config.gt_field)

@@ -15,9 +15,12 @@ from PIL import Image
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import read_upright_size
+from umscosod.data.mask_rules import MaskValue
+from umscosod.data.mask_values import Look, RawMask, open_mask, read_array
 from umscosod.errors import DataError, count_of
+from umscosod.evaluation.reading import Readers, decide_truth_rule, open_readers
 from umscosod.evaluation.scores import Definition
-from umscosod.evaluation.scoring import Suspicious, Tally, fit_to_truth, open_grey, read_pair
+from umscosod.evaluation.scoring import Pictures, Tally, fit_to_truth, open_prediction
 from umscosod.integrations.fiftyone.runs.fields import (
     TARGETS,
     WRITE_BATCH,
@@ -25,9 +28,9 @@ from umscosod.integrations.fiftyone.runs.fields import (
     draw_instances,
     store_values,
 )
-from umscosod.integrations.fiftyone.runs.jobs import read_samples
+from umscosod.integrations.fiftyone.runs.jobs import SampleRow, read_samples
 from umscosod.progress import ProgressFn
-from umscosod.types import ByteArray
+from umscosod.types import BoolArray, ByteArray
 
 logger = logging.getLogger(__name__)
 
@@ -193,11 +196,20 @@ class Measured(Tally):
     counts : list of (int, int, int, int)
         Pixels of each pair: background right, false object, missed object, object right.
     left_out : list of LeftOut
+    readers : Readers
     """
 
+    readers: Readers
     labels: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[int, int, int, int]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of the pictures, a line each."""
+        notes = [f"ground truths: {self.readers.sentence}"] if self.readers.sentence else []
+        if ignored := self.readers.truth.n_ignored:
+            notes.append(f"{ignored / self.n_pixels:.2%} of the pixels are ignored, in no measure")
+        return [*notes, *self.suspicious.notes(), *self.readers.notes()]
 
 
 def measure_pairs(
@@ -208,6 +220,7 @@ def measure_pairs(
     definition: Definition,
     group_field: str | None,
     report: Callable[[int, int], None],
+    mask_value: MaskValue | None = None,
 ) -> Measured:
     """Measure each pair of a flat view; one pair is in memory at a time.
 
@@ -223,36 +236,67 @@ def measure_pairs(
         None: the image's folder.
     report : callable
         Called as ``(done, total)`` after each pair.
+    mask_value : int, str or sequence, optional
+        Ids in the ground truths that are foreground.
 
     Returns
     -------
     Measured
         It omits and names samples without a prediction or a ground truth, or with an unreadable one.
+
+    Raises
+    ------
+    DataError
+        The ground truths hold several ids and no `mask_value` is given, or every ground truth is empty.
+    ConfigError
+        The mask value is none.
     """
-    measured = Measured(definition=definition)
     samples = read_samples(view, group_field)
     attribute = "map_path" if issubclass(view.get_field(pred_field).document_type, fo.Heatmap) else "mask_path"
     paths = (f"{pred_field}.id", f"{gt_field}.id", f"{pred_field}.{attribute}", f"{gt_field}.mask_path")
-    rows = zip(samples, *view.values(paths), strict=True)
-    for done, (sample, pred_id, gt_id, pred_path, gt_path) in enumerate(rows, start=1):
-        pred = Label(what="prediction", field=pred_field, id=pred_id, path=Path(pred_path) if pred_path else None)
-        gt = Label(what="ground truth", field=gt_field, id=gt_id, path=Path(gt_path) if gt_path else None)
+    pairs = [
+        (
+            sample,
+            Label(what="prediction", field=pred_field, id=pred_id, path=Path(pred_path) if pred_path else None),
+            Label(what="ground truth", field=gt_field, id=gt_id, path=Path(gt_path) if gt_path else None),
+        )
+        for sample, pred_id, gt_id, pred_path, gt_path in zip(samples, *view.values(paths), strict=True)
+    ]
+    measured = Measured(definition=definition, readers=_open_readers(view, pairs, gt_field, mask_value))
+    for done, (sample, pred, gt) in enumerate(pairs, start=1):
         try:
-            pred_HW, gt_HW = _load(view, sample.id, pred, gt, measured.suspicious)
+            pictures = _load(view, sample, pred, gt, measured)
+            files = {"pred": pred.path or sample.path, "gt": gt.path or sample.path}
+            measured.add(sample.id, sample.group or NO_GROUP, pictures, **files)
         except DataError as error:
             measured.left_out.append(LeftOut(sample_id=sample.id, image=str(sample.path), reason=str(error)))
         else:
-            files = {"pred": pred.path or sample.path, "gt": gt.path or sample.path}
-            measured.add(sample.id, sample.group or NO_GROUP, pred_HW, gt_HW, **files)
             measured.labels.append((str(gt.id), str(pred.id)))
-            measured.counts.append(count_pixels(pred_HW, gt_HW))
+            measured.counts.append(count_pixels(pictures.pred_HW, pictures.gt_HW, pictures.ignored_HW))
         report(done, len(samples))
+    if measured.images:
+        measured.readers.truth.check_any(f"field {gt_field!r}")
     measured.suspicious.warn()
+    measured.readers.warn()
     return measured
 
 
-def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, int]:
-    """Count the pixels that are background right, false object, missed object, object right.
+def _open_readers(
+    view: Any, pairs: list[tuple[SampleRow, Label, Label]], gt_field: str, mask_value: MaskValue | None
+) -> Readers:
+    def look(pair: tuple[SampleRow, Label, Label]) -> Look:
+        sample, _, gt = pair
+        return _open_truth(view, sample, gt).look
+
+    truths = [pair for pair in pairs if pair[2].id is not None]
+    rule = decide_truth_rule(truths, f"field {gt_field!r}", mask_value, look=look)
+    return open_readers(rule, [pred.path for _, pred, _ in pairs if pred.path])
+
+
+def count_pixels(
+    pred_HW: ByteArray, gt_HW: ByteArray, ignored_HW: BoolArray | None = None
+) -> tuple[int, int, int, int]:
+    """Count the pixels that are background right, false object, missed object, object right; ignored ones are none.
 
     Examples
     --------
@@ -260,11 +304,12 @@ def count_pixels(pred_HW: ByteArray, gt_HW: ByteArray) -> tuple[int, int, int, i
     (2, 1, 0, 1)
     """
     code_HW = 2 * (gt_HW >= OBJECT_LEVEL).astype(np.uint8) + (pred_HW >= OBJECT_LEVEL)
-    background, false_object, missed, right = np.bincount(code_HW.ravel(), minlength=4).tolist()
+    codes = code_HW.ravel() if ignored_HW is None else code_HW[~ignored_HW]
+    background, false_object, missed, right = np.bincount(codes, minlength=4).tolist()
     return background, false_object, missed, right
 
 
-def _load(view: Any, sample_id: str, pred: Label, gt: Label, suspicious: Suspicious) -> tuple[ByteArray, ByteArray]:
+def _load(view: Any, sample: SampleRow, pred: Label, gt: Label, measured: Measured) -> Pictures:
     """Read both pictures of a sample, at the size of the ground truth.
 
     Raises
@@ -275,22 +320,27 @@ def _load(view: Any, sample_id: str, pred: Label, gt: Label, suspicious: Suspici
     for label in (pred, gt):
         if label.id is None:
             raise DataError(f"no {label.what}: the field {label.field!r} is empty")
-    if pred.path and gt.path:
-        return read_pair(pred.path, gt.path, suspicious)
-    prediction, truth = (
-        open_grey(label.path, suspicious) if label.path else _from_database(view, sample_id, label.field)
-        for label in (pred, gt)
-    )
-    return fit_to_truth(prediction, truth)
+    truth = measured.readers.truth.apply(_open_truth(view, sample, gt), gt.path or sample.path)
+    if pred.path:
+        prediction = open_prediction(pred.path, measured.readers, measured.suspicious)
+    else:
+        prediction = Image.fromarray(to_bytes(_from_database(view, sample.id, pred.field), pred.field)).convert("L")
+    return fit_to_truth(prediction, truth, measured.suspicious, pred.path or sample.path)
 
 
-def _from_database(view: Any, sample_id: str, name: str) -> Image.Image:
-    """Return a picture stored in the sample itself, as 8-bit grey."""
+def _open_truth(view: Any, sample: SampleRow, gt: Label) -> RawMask:
+    if gt.path:
+        return open_mask(gt.path)
+    return read_array(_from_database(view, sample.id, gt.field), gt.field)
+
+
+def _from_database(view: Any, sample_id: str, name: str) -> np.ndarray[Any, Any]:
+    """Return a picture stored in the sample itself."""
     label = view.select(sample_id).first()[name]
     values = label.get_map() if hasattr(label, "get_map") else label.get_mask()
     if values is None:
         raise DataError(f"the label in {name!r} has neither a file nor a picture of its own; make it again")
-    return Image.fromarray(to_bytes(np.asarray(values), name)).convert("L")
+    return np.asarray(values)
 
 
 def to_bytes(values: np.ndarray[Any, Any], name: str) -> ByteArray:

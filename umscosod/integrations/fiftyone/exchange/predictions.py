@@ -15,8 +15,10 @@ from PIL import Image
 from umscosod.config import PipelineConfig
 from umscosod.data.files import real_path
 from umscosod.data.folders import walk_files
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import read_upright_size
-from umscosod.data.masks import read_mask, warn_of_faint, write_png_atomic
+from umscosod.data.mask_rules import MaskRule, decide_rule
+from umscosod.data.masks import write_png_atomic
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.evaluation.scoring import open_grey
 from umscosod.evaluation.trees import SUFFIXES, name_some
@@ -30,7 +32,6 @@ from umscosod.progress import ProgressFn
 from umscosod.types import ByteArray, Labelled, Status
 
 REPORT = "report.json"
-_LOOKED_AT = 16  # number of files, evenly spread, that decide between masks and maps
 STAGE = "import"
 Kind = Literal["auto", "mask", "map"]
 _WHITE = 255
@@ -108,6 +109,8 @@ def import_predictions(
             "give the folder whose sub-folders are the groups, or another group field"
         )
     has_maps = _has_maps(view._dataset, field, predictions, matching.found, kind)
+    rule = _rule_of(matching.found, has_maps=has_maps)
+    rule.check_clear(str(source))
     job = Job(
         key=field,
         group_field=group_field,
@@ -120,7 +123,7 @@ def import_predictions(
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
-        return _do_part(part, predictions, threshold, has_maps=has_maps, progress=progress)
+        return _do_part(part, predictions, threshold, rule, has_maps=has_maps, progress=progress)
 
     report = run_job(view.select(list(matching.found)), job, work, progress)
     return _with_unmatched(report, matching, wanted)
@@ -136,6 +139,12 @@ def _has_maps(
     if present is not None and present.method == IMPORT:
         return bool(present.has_maps)
     return not looks_like_masks(found) if kind == "auto" else kind == "map"
+
+
+def _rule_of(found: Mapping[str, Prediction], *, has_maps: bool) -> MaskRule:
+    """Decide how the masks are read; masks that are made of maps need no rule."""
+    masks = [one.mask or (None if has_maps else one.picture) for one in found.values()]
+    return decide_rule([path for path in masks if path is not None])
 
 
 def _with_unmatched(report: RunReport, matching: Matching, wanted: list[SampleRow]) -> RunReport:
@@ -158,14 +167,20 @@ def _with_unmatched(report: RunReport, matching: Matching, wanted: list[SampleRo
 
 
 def _do_part(
-    part: Part, predictions: PredictionFolder, threshold: float, *, has_maps: bool, progress: ProgressFn
+    part: Part,
+    predictions: PredictionFolder,
+    threshold: float,
+    rule: MaskRule,
+    *,
+    has_maps: bool,
+    progress: ProgressFn,
 ) -> LabelReport:
     """Copy the predictions of a part's samples, one at a time; a bad one becomes a failed row."""
     started = time.monotonic()
     images = [(group.name, image) for group in part.groups for image in group.images]
     matching = predictions.match(SampleRow(id=image.id, path=image.path, group=group) for group, image in images)
     rows = []
-    faint: list[Path] = []
+    reader = MaskReader(rule)
     for done, (group, image) in enumerate(images):
         progress(done, len(images), STAGE)
         row = Labelled(image_id=image.id, group=group, output=image.output, status=Status.FAILED)
@@ -173,16 +188,16 @@ def _do_part(
         try:
             if prediction is None:  # it existed when the part began
                 raise DataError(matching.problems[image.id])
-            rows.append(_import_sample(part.folder, row, image.path, prediction, threshold, faint, has_maps=has_maps))
+            rows.append(_import_sample(part.folder, row, image.path, prediction, threshold, reader, has_maps=has_maps))
         except DataError as error:
             rows.append(replace(row, reason=str(error)))
-    warn_of_faint(faint)
+    reader.warn()
     progress(len(images), len(images), STAGE)
     return LabelReport(rows=tuple(rows), out=part.folder, seconds=time.monotonic() - started)
 
 
 def _import_sample(
-    out: Path, row: Labelled, image: Path, found: Prediction, threshold: float, faint: list[Path], *, has_maps: bool
+    out: Path, row: Labelled, image: Path, found: Prediction, threshold: float, reader: MaskReader, *, has_maps: bool
 ) -> Labelled:
     """Write mask and map of one sample at its image's own size."""
     told = found.row
@@ -192,12 +207,12 @@ def _import_sample(
     map_file = found.map if told is not None else found.picture
     grey_HW = _resize(open_grey(map_file), size_hw) if has_maps and map_file is not None else None
     if told is not None and found.mask is not None:
-        mask_HW = _read_mask(found.mask, size_hw, faint)
+        mask_HW = _read_mask(found.mask, size_hw, reader)
     elif grey_HW is not None:
         mask_HW = grey_HW >= threshold * _WHITE
     else:
         assert found.picture is not None, "a prediction is a row of a report or a picture"
-        mask_HW = _read_mask(found.picture, size_hw, faint)
+        mask_HW = _read_mask(found.picture, size_hw, reader)
     if grey_HW is not None:
         write_png_atomic(path_inside(out, f"maps/{row.output}"), grey_HW)
     write_png_atomic(path_inside(out, f"masks/{row.output}"), mask_HW.astype(np.uint8) * np.uint8(_WHITE))
@@ -209,9 +224,9 @@ def _import_sample(
     return replace(row, status=Status.LABELLED, confidence=None, threshold=0.0 if grey_HW is None else threshold)
 
 
-def _read_mask(path: Path, size_hw: tuple[int, int], faint: list[Path]) -> Any:
+def _read_mask(path: Path, size_hw: tuple[int, int], reader: MaskReader) -> Any:
     """Read a mask at the size of its image, bool (H, W); another size is resized smoothly and thresholded at half."""
-    mask_HW = read_mask(path, faint=faint)
+    mask_HW = reader.read(path).foreground
     if mask_HW.shape == size_hw:
         return mask_HW
     grey = Image.fromarray(mask_HW.astype(np.uint8) * np.uint8(_WHITE))
@@ -349,16 +364,9 @@ class PredictionFolder:
 
 
 def looks_like_masks(predictions: Mapping[str, Prediction]) -> bool:
-    """Whether pictures hold only two values, 0 and 255 or 0 and 1; an evenly spread sample of them is read."""
-    pictures = [one.picture for one in predictions.values() if one.picture is not None]
-    for path in pictures[:: max(1, len(pictures) // _LOOKED_AT)]:
-        try:
-            values = np.unique(np.asarray(open_grey(path)))
-        except DataError:  # reported when it is imported
-            continue
-        if not (set(values) <= {0, 255} or set(values) <= {0, 1}):
-            return False
-    return True
+    """Whether pictures hold but one value beside 0, or ids, indices or colours; an evenly spread sample is read."""
+    rule = decide_rule([one.picture for one in predictions.values() if one.picture is not None])
+    return rule.kind != "half" or set(rule.found) <= {0, rule.white}
 
 
 def _walk(folder: Path) -> Iterator[Prediction]:

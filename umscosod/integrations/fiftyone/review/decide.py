@@ -18,8 +18,11 @@ import fiftyone as fo
 import numpy as np
 
 from umscosod.data.files import open_atomic
+from umscosod.data.foreign import MaskReader
 from umscosod.data.images import check_regular, open_picture, read_upright_size, reading
-from umscosod.data.masks import encode_png, flatten_alpha
+from umscosod.data.mask_rules import rule_of
+from umscosod.data.mask_values import flatten_alpha, open_mask
+from umscosod.data.masks import encode_png
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
@@ -56,8 +59,14 @@ def reviewed_file(dataset: Any, reviewed: str, sample_id: str) -> Path:
     return (folder if reviewed == REVIEWED else folder / reviewed) / f"{sample_id}.png"
 
 
-def read_mask_file(path: Path) -> bytes:
+def read_mask_file(path: Path, *, is_foreign: bool = False) -> bytes:
     """Read a mask file completely and check each pixel, so that no damaged file is accepted.
+
+    Parameters
+    ----------
+    path : Path
+    is_foreign : bool
+        A person's file: 0 and 1, a palette index or one colour on black are read as what they are.
 
     Returns
     -------
@@ -67,7 +76,7 @@ def read_mask_file(path: Path) -> bytes:
     Raises
     ------
     DataError
-        The file is missing or damaged, or holds values other than 0 and 255.
+        The file is missing or damaged, or holds other values.
     """
     check_regular(path)
     with reading("mask file", path, "replace or remove it"):
@@ -77,6 +86,14 @@ def read_mask_file(path: Path) -> bytes:
             grey = flatten_alpha(image).convert("L")
             counts = grey.histogram()  # decodes the whole file
     strange = [level for level, count in enumerate(counts) if count and level not in (0, 255)]
+    if strange and is_foreign and (raw := open_mask(path)).look.values[0] == 0:
+        rule = rule_of([raw.look])
+        rule.check_clear(str(path))
+        if rule.kind == "values":
+            reader = MaskReader(rule)
+            mask = reader.apply(raw, path)
+            reader.warn()
+            return encode_png(mask.grey_HW)
     if strange:
         values = ", ".join(str(level) for level in strange[:5])
         raise DataError(f"its mask file {path} holds values other than 0 and 255 ({values}); threshold it first")
@@ -213,7 +230,8 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
     field : str
         Mask field of the run that was corrected.
     mask_path : path
-        A picture of 0 and 255 at the size of the image; it is copied. An earlier reviewed mask is replaced.
+        A mask at the size of the image: a picture of 0 and 255, which is copied, or of 0 and one other value, palette
+        index or colour. An earlier reviewed mask is replaced.
     reviewed : str
         As in `accept_masks`.
 
@@ -230,7 +248,7 @@ def replace_mask(sample: Any, field: str, mask_path: str | Path, *, reviewed: st
     if not sample._in_db:
         raise DataError("this sample is in no data set; add it to one first")
     source = Path(mask_path).expanduser()
-    content = read_mask_file(source)
+    content = read_mask_file(source, is_foreign=True)
     check_size(source, Path(sample.filepath))
     dataset, rows, skipped = read_review_rows(every_sample(sample._dataset), field, [sample.id], reviewed)
     if skipped:
