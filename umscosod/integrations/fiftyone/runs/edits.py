@@ -109,9 +109,25 @@ def read_new_edits(dataset: Any, field: str, ids: Sequence[str] | None = None) -
 
 def follow_labels(dataset: Any, field: str, items: Iterable[LabelItem], *, clear_missing: bool) -> None:
     """Make the objects follow labels that were just written; nothing to do in a run without objects."""
+    groups = {item.row.image_id: item.row.group for item in items}
+    refresh_objects(dataset, field, groups, clear_missing=clear_missing)
+
+
+def refresh_objects(dataset: Any, field: str, groups: Mapping[str, str], *, clear_missing: bool = True) -> None:
+    """Make the objects of some samples those of their present masks, after masks were changed or restored.
+
+    Parameters
+    ----------
+    dataset : fiftyone.core.dataset.Dataset
+    field : str
+        Mask field of a run; nothing happens without objects.
+    groups : mapping of str to str
+        By sample id the label of its objects; ``""``: the present one.
+    clear_missing : bool
+        Remove the objects of samples without a mask.
+    """
     if not has_objects(dataset, field):
         return
-    groups = {item.row.image_id: item.row.group for item in items}
     paths = ["id", f"{field}.mask_path", f"{field}.provenance", f"{field}_confidence"]
     columns = every_sample(dataset).select(list(groups)).values(paths)
     sources: dict[str, ObjectSource | None] = {}

@@ -180,7 +180,7 @@ def show_run(dataset: Any, field: str) -> None:
 
 
 def show_objects(dataset: Any, field: str, name: str) -> None:
-    """Draw the objects of a run, in its colour, where its masks are drawn: the App lets people edit only what it draws."""
+    """Draw the objects of a run, in its colour, with its masks: the App lets people edit only what it draws."""
     config = dataset.app_config
     active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
     if field in active.paths:
