@@ -188,6 +188,16 @@ def mask_fields(dataset: Any) -> list[str]:
     return sorted(dataset.get_field_schema(embedded_doc_type=fo.Segmentation))
 
 
+def add_editable(form: Form) -> None:
+    """Ask whether people can edit the masks in the App."""
+    form.flag(
+        "editable",
+        True,
+        label="Masks can be edited in the App",
+        description="A sibling field has one object for each piece of a mask, for the tab Annotate. Edits are kept",
+    )
+
+
 def add_out_dir(form: Form, key: str) -> None:
     """Ask for a folder; the default is beside FiftyOne's own files. Refuse a folder that cannot be used."""
     from umscosod.integrations.fiftyone.runs.start import check_out_dir, foreign_files

@@ -114,6 +114,8 @@ class JobOperator(BaseOperator):
         Its default.
     DONE : str
         Text that says where the result is; ``{}`` stands for the run.
+    CAN_EDIT : bool
+        Whether the function writes masks that people can edit in the App: it takes ``editable``.
     """
 
     IS_JOB: ClassVar[bool] = True
@@ -122,6 +124,7 @@ class JobOperator(BaseOperator):
     OUTPUT: ClassVar[str] = "field"
     DEFAULT: ClassVar[str] = ""
     DONE: ClassVar[str] = ""
+    CAN_EDIT: ClassVar[bool] = False
 
     def name_of(self, ctx: Any) -> str:
         """Return the name of the run that the parameters ask for."""
@@ -131,6 +134,8 @@ class JobOperator(BaseOperator):
         """Turn parameters into arguments of `work`; calls from Python do not get the form's defaults."""
         remember_values(ctx, self.NAME)
         options = {**self.own_options(ctx), "overwrite": read_flag(ctx, "overwrite")}
+        if self.CAN_EDIT:
+            options["editable"] = read_flag(ctx, "editable", True)
         if not self.OUTPUT:
             return options
         options |= {self.OUTPUT: self.name_of(ctx), "out_dir": read_text(ctx, "out_dir") or None}

@@ -4,7 +4,7 @@ from typing import Any
 
 from umscosod.estimate import advise_training, first_width
 
-from ..forms import add_field_choice, add_out_dir, read_flag, read_group_field
+from ..forms import add_editable, add_field_choice, add_out_dir, read_flag, read_group_field
 from ..interrupted import add_interrupted
 from ..jobs import NextStep
 from ..outlook import Outlook, config_or_none, open_form
@@ -21,6 +21,7 @@ class Label(JobOperator):
     ACTION = "Label"
     BUTTON = "Label the common object"
     CALL = "label_dataset"
+    CAN_EDIT = True
     DEFAULT = "cosal"
     DONE = "Masks are in the field '{0}', soft maps in '{0}_map', confidence in '{0}_confidence'"
     STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
@@ -39,6 +40,7 @@ class Label(JobOperator):
         if is_advanced(form, "Method. "):
             add_method_choice(form)
             add_settings(form)
+            add_editable(form)
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:

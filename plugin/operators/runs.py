@@ -4,6 +4,8 @@ from typing import Any
 
 from fiftyone.operators import types
 
+from umscosod.errors import count_of
+
 from ..forms import read_flag, read_text
 from .base import QuickOperator
 
@@ -86,6 +88,7 @@ class DeleteRun(QuickOperator):
 
     def add_inputs(self, inputs: Any, ctx: Any) -> None:
         """Ask for the run and for a confirmation."""
+        from umscosod.integrations.fiftyone import read_edits
         from umscosod.integrations.fiftyone.runs.record import evaluations_of
 
         choices = types.DropdownView()
@@ -98,6 +101,8 @@ class DeleteRun(QuickOperator):
             inputs.view("warning", types.Warning(label=text))
             if names := evaluations_of(ctx.dataset, key):
                 inputs.bool("evaluations", default=False, label=f"Its evaluations too: {', '.join(names)}")
+            if count := len(read_edits(ctx.dataset, key)):
+                _add_edits_choice(inputs, ctx, count)
         inputs.bool("sure", label="Yes, delete it", default=False, required=True)
         if key and not read_flag(ctx, "sure"):
             inputs.view("unsure", types.Error(label="Tick the box to delete")).invalid = True
@@ -106,7 +111,18 @@ class DeleteRun(QuickOperator):
         """Call `delete_run`."""
         from umscosod.integrations.fiftyone import delete_run
 
-        told = delete_run(ctx.dataset, read_text(ctx, "key"), evaluations=read_flag(ctx, "evaluations"))
+        edits: Any = read_text(ctx, "edits", "ask")
+        told = delete_run(ctx.dataset, read_text(ctx, "key"), evaluations=read_flag(ctx, "evaluations"), edits=edits)
         run = told.run
         fields = ", ".join(run.fields) or "none"
         return {"deleted": run.summary, "fields": fields, "folder": str(run.folder), "report": told.summary}
+
+
+def _add_edits_choice(inputs: Any, ctx: Any, count: int) -> None:
+    """Ask what becomes of the masks that a person edited; without an answer the run is not deleted."""
+    view = types.RadioGroup(orientation="vertical")
+    view.add_choice("keep", label="Keep them, as accepted masks in the field 'reviewed'")
+    view.add_choice("delete", label="Delete them too")
+    inputs.enum("edits", view.values(), view=view, label=f"{count_of(count, 'mask')} edited by a person", required=True)
+    if read_text(ctx, "edits") not in view.values():
+        inputs.view("edits_open", types.Error(label="Choose what becomes of the edited masks")).invalid = True

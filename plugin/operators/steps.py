@@ -6,6 +6,7 @@ from umscosod.config import RefineConfig
 
 from ..forms import (
     Form,
+    add_editable,
     add_field_choice,
     add_out_dir,
     read_flag,
@@ -45,6 +46,7 @@ class GeneratePseudoMasks(JobOperator):
     ACTION = "Make pseudo-masks of"
     ICON = "auto_fix_high"
     CALL = "pseudo_label_dataset"
+    CAN_EDIT = True
     STAGES = ("features", "pseudo-labels")
     DEFAULT = "pseudo"
     DONE = "Pseudo-masks are in the field '{}'"
@@ -61,6 +63,7 @@ class GeneratePseudoMasks(JobOperator):
         if is_advanced(form, "Where single objects come from. "):
             add_mask_source(form)
             add_settings(form)
+            add_editable(form)
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
@@ -136,6 +139,7 @@ class Predict(JobOperator):
     ACTION = "Label"
     ICON = "smart_toy"
     CALL = "predict_dataset"
+    CAN_EDIT = True
     STAGES = ("features", "prediction", "refinement")
     DEFAULT = "predicted"
     DONE = "Masks are in the field '{}'"
@@ -152,6 +156,7 @@ class Predict(JobOperator):
         check_settings(form)
         if is_advanced(form):
             add_settings(form)
+            add_editable(form)
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:
@@ -172,6 +177,7 @@ class Refine(JobOperator):
     ACTION = "Refine"
     ICON = "tune"
     CALL = "refine_dataset"
+    CAN_EDIT = True
     DEFAULT = "refined"
     DONE = "Refined masks are in the field '{}'"
     SECTION = "refine."
@@ -197,6 +203,7 @@ class Refine(JobOperator):
             for name, (label, description) in SWITCHES.items():
                 form.flag(name, True, label=label, description=description)
             add_overrides(form, example="refine.sim_th=0.6")
+            add_editable(form)
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:

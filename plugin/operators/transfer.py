@@ -8,6 +8,7 @@ from umscosod.integrations.fiftyone import group_fields
 
 from ..forms import (
     Form,
+    add_editable,
     add_field_choice,
     add_out_dir,
     mask_fields,
@@ -44,6 +45,7 @@ class ImportPredictions(JobOperator):
     ACTION = "Import predictions of"
     ICON = "file_download"
     CALL = "import_predictions"
+    CAN_EDIT = True
     DEFAULT = "imported"
     DONE = "Predictions are in the field '{}', as a run of that name"
 
@@ -75,6 +77,7 @@ class ImportPredictions(JobOperator):
                     label="Threshold of maps",
                     description="Value of a map, 0 to 1, from which on a pixel belongs to the mask",
                 )
+            add_editable(form)
             add_out_dir(form, field)
 
     def own_options(self, ctx: Any) -> dict[str, Any]:

@@ -247,6 +247,7 @@ def test_execute_passes_the_form_on(operator: Any, monkeypatch: pytest.MonkeyPat
         ),
         "train": False,
         "overwrite": False,
+        "editable": True,
     }
 
 

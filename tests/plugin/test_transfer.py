@@ -152,6 +152,7 @@ def test_import_passes_the_form_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "threshold": 0.4,
         "out_dir": None,
         "overwrite": False,
+        "editable": True,
     }
     assert told == []  # called from Python: nobody looks
 

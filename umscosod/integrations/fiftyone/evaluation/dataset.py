@@ -24,6 +24,7 @@ from umscosod.integrations.fiftyone.evaluation.method import (
     measure_fields,
 )
 from umscosod.integrations.fiftyone.evaluation.pairs import Measured, make_mask_field, measure_pairs
+from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import (
     FOREGROUND,
     check_name,
@@ -135,6 +136,8 @@ def evaluate_dataset(
     key = eval_key or f"eval_{pred_field}"
     map_field = _check_prediction(view, pred_field, use_maps)
     gt_kind = _check_truth(view, pred_field, gt_field)
+    for each in (pred_field, gt_field):
+        read_edits(dataset, each)
     _check_key(dataset, key, fields, overwrite)
     notes: list[str] = []
     problems: dict[str, str] = {}

@@ -12,6 +12,7 @@ from umscosod.data.naming import assign_outputs
 from umscosod.errors import DataError
 from umscosod.export.formats import export_items
 from umscosod.export.items import DEFAULT_CATEGORY, ExportItem, ExportReport
+from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import HUMAN, REVIEWED, ReviewState, check_mask_field
 from umscosod.integrations.fiftyone.runs.jobs import flat_images, read_column, read_samples
 from umscosod.integrations.fiftyone.runs.record import Progress, showing
@@ -79,6 +80,7 @@ def export_dataset(
     """
     view = flat_images(sample_collection)
     check_mask_field(view, field, "export")
+    read_edits(view._dataset, field)
     total = len(view)
     rows = _read(view, field, category_field, only_accepted=only_accepted) if total else []
     if not rows:

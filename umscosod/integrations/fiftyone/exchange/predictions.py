@@ -47,6 +47,7 @@ def import_predictions(
     threshold: float = 0.5,
     out_dir: str | Path | None = None,
     overwrite: bool = False,
+    editable: bool = False,
     progress: Progress = None,
 ) -> RunReport:
     """Import saliency maps or masks of another method as a run.
@@ -69,7 +70,7 @@ def import_predictions(
         Folder for the run's files.
     overwrite : bool
         Replace the labels of an earlier import into the field, but never a person's labels.
-    progress : callable or bool, optional
+    editable, progress
         As for `umscosod.integrations.fiftyone.label_dataset`.
 
     Returns
@@ -117,6 +118,7 @@ def import_predictions(
         config=PipelineConfig(),
         verb={"verb": "import", "folder": str(source), "threshold": threshold, "has_maps": has_maps},
         overwrite=overwrite,
+        editable=editable,
         has_maps=has_maps,
     )
 

@@ -156,6 +156,8 @@ COLOURS = ("#4c9be8", "#f0883e", "#cc79a7", "#e3b341", "#56d4bc", "#f85149")
 """Colours of the runs in their order; the first two are those of A and B in the compare panel."""
 GROUPED = ("_map", "_confidence", "_status", "_reason", "_review")
 """Endings of the fields beside a run's mask field."""
+OBJECTS = "_objects"
+"""Ending of the field with a run's objects, which a person can edit; not each run has one."""
 BEFORE = "labels"
 """Sidebar group after which a run's group is placed."""
 
@@ -177,6 +179,21 @@ def show_run(dataset: Any, field: str) -> None:
     _collapse(dataset, field, [f"{field}{suffix}" for suffix in GROUPED], after=BEFORE)
 
 
+def show_objects(dataset: Any, field: str, name: str) -> None:
+    """Draw the objects of a run, in its colour, with its masks: the App lets people edit only what it draws."""
+    config = dataset.app_config
+    active = config.active_fields or fo.DatasetAppConfig.default_active_fields(dataset)
+    if field in active.paths:
+        active.paths = shown_fields(dataset, field, active.paths)
+    config.active_fields = active
+    scheme = config.color_scheme
+    colours = {entry.get("path"): entry.get("fieldColor") for entry in (scheme.fields if scheme else None) or []}
+    if field in colours and name not in colours:
+        scheme.fields = [*scheme.fields, colour_entry(name, colours[field])]
+        config.color_scheme = scheme
+    _collapse(dataset, field, [name], after=BEFORE)
+
+
 def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     """Return the fields to draw to judge one run's masks: no other masks, group and confidence as captions.
 
@@ -188,10 +205,10 @@ def shown_fields(dataset: Any, field: str, active: Iterable[str]) -> list[str]:
     active : iterable of str
         The drawn fields; those that are no mask and belong to no other run stay.
     """
-    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in GROUPED}
+    hidden = {f"{run}{suffix}" for run in _other_runs(dataset, field) for suffix in (*GROUPED, OBJECTS)}
     for kind in (fo.Segmentation, fo.Heatmap):
         hidden.update(dataset.get_field_schema(embedded_doc_type=kind))
-    wanted = (group_field_of(dataset, field), field, f"{field}_confidence")
+    wanted = (group_field_of(dataset, field), field, f"{field}{OBJECTS}", f"{field}_confidence")
     beside = [path for path in wanted if path and dataset.has_field(path)]
     return [*(path for path in active if path not in hidden and path not in beside), *beside]
 
@@ -411,9 +428,12 @@ def write_labels(
     DataError
         Samples did not store the written values.
     """
+    from umscosod.integrations.fiftyone.runs.edits import follow_labels, read_new_edits
+
     written = 0
     rest = iter(items)
     while batch := list(islice(rest, WRITE_BATCH)):
+        read_new_edits(dataset, field, [item.row.image_id for item in batch])  # drawn since the work began
         stored = _read_stored(dataset, field, [item.row.image_id for item in batch])
         due = {
             item.row.image_id: item
@@ -424,6 +444,7 @@ def write_labels(
             store_values(dataset, f"{field}_status", dict.fromkeys(due))
         for name, values in _columns(field, due, has_maps, clear_missing).items():
             store_values(dataset, name, values)
+        follow_labels(dataset, field, batch, clear_missing=clear_missing)
         written += len(due)
     return written
 

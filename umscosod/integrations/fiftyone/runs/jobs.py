@@ -18,6 +18,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.groups import groups_from_rows
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import (
     HUMAN,
     LabelItem,
@@ -27,6 +28,7 @@ from umscosod.integrations.fiftyone.runs.fields import (
     every_sample,
     write_labels,
 )
+from umscosod.integrations.fiftyone.runs.objects import check_objects, declare_objects, has_objects, objects_field
 from umscosod.integrations.fiftyone.runs.parts import (
     Part,
     PartState,
@@ -37,7 +39,7 @@ from umscosod.integrations.fiftyone.runs.parts import (
     resume_part,
     set_state,
 )
-from umscosod.integrations.fiftyone.runs.record import Progress, complete_run, noting, showing, update_run
+from umscosod.integrations.fiftyone.runs.record import Progress, complete_run, note_objects, noting, showing, update_run
 from umscosod.integrations.fiftyone.runs.start import check_start, folder_of, free_name, open_run
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, Labelled, Status
@@ -280,6 +282,8 @@ class Job:
     overwrite, has_maps : bool
     tree : str
         Folder of the masks inside an output folder.
+    editable : bool
+        Also write objects that a person can edit in the App; a run that has them goes on to write them.
     """
 
     key: str
@@ -290,6 +294,7 @@ class Job:
     overwrite: bool
     has_maps: bool = True
     tree: str = "masks"
+    editable: bool = False
 
     @property
     def method(self) -> str:
@@ -324,6 +329,8 @@ def run_job(sample_collection: Any, job: Job, work: Work, progress: Progress = N
     dataset = view._dataset  # a view has no public access to its data set
     dataset.reload()  # another process may have begun this run since the data set was loaded here
     check_field(dataset, job.key, has_maps=job.has_maps)
+    if job.editable:
+        check_objects(dataset, job.key)
     free_name(dataset, job)
     with hold_run(folder_of(dataset, job)), showing(progress) as shown:
         report = _run_held(view, dataset, job, work, shown)
@@ -333,10 +340,13 @@ def run_job(sample_collection: Any, job: Job, work: Work, progress: Progress = N
 
 def _run_held(view: Any, dataset: Any, job: Job, work: Work, progress: ProgressFn) -> RunReport:
     """Do the work of `run_job`, while no other call works on the run."""
+    read_edits(dataset, job.key)  # what a person drew since the last call is theirs, and is kept
     found, groups, writes = _choose(view, job)  # refuses a bad view before the run is registered
     if writes:
         check_start(job)
     config = open_run(dataset, job)
+    if job.editable:
+        note_objects(dataset, job.key, config)
     folder = Path(config.folder)
     rows: list[Labelled] = []
     notes: list[str] = []
@@ -394,6 +404,8 @@ def _write_part(dataset: Any, job: Job, config: CoSalRunConfig, part: Part, repo
     update_run(dataset, job.key, config, changed=uuid.uuid4().hex)  # first: earlier evaluations are now of other labels
     rows = [row for row in report.rows if row.image_id in part.writes]
     declare_fields(dataset, job.key, has_maps=job.has_maps)
+    if objects_field(job.key) in config.fields or has_objects(dataset, job.key):
+        declare_objects(dataset, job.key, {row.group for row in rows})
     items = label_items(part, rows, job.tree, has_maps=job.has_maps)
     write_labels(dataset, job.key, items, has_maps=job.has_maps, clear_missing=part.replaces)
     return rows

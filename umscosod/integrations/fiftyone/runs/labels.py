@@ -6,9 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fiftyone as fo
+import numpy as np
+
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, load_stored, parse_yaml, read_settings_file
+from umscosod.data.masks import read_mask, write_png_atomic
 from umscosod.errors import DataError
+from umscosod.integrations.fiftyone.runs.edits import read_edits
+from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, HUMAN
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
 from umscosod.integrations.fiftyone.runs.record import IMPORT, Progress, find_run, get_run
@@ -16,6 +22,7 @@ from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
 from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
 from umscosod.pipeline import LabelReport, label_groups, make_pseudo_labels, refine_maps
 from umscosod.progress import ProgressFn
+from umscosod.types import Status
 
 
 def label_dataset(
@@ -28,6 +35,7 @@ def label_dataset(
     checkpoint: str | Path | None = None,
     train: bool | None = None,
     overwrite: bool = False,
+    editable: bool = False,
     progress: Progress = None,
 ) -> RunReport:
     """Find the common object of each group of samples and store it as labels.
@@ -53,6 +61,10 @@ def label_dataset(
     overwrite : bool
         Replace existing labels, but never a person's. Otherwise finished groups are skipped. In the other groups all
         samples are processed, but only unfinished ones are written.
+    editable : bool
+        Also write the islands of each mask as objects into ``<field>_objects``, which a person can edit in the App
+        (tab *Annotate*). What a person edits becomes the sample's mask, which no run overwrites. A run that has
+        objects goes on to write them.
     progress : callable or bool, optional
         A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar. None:
         ``fiftyone.config.show_progress_bars`` decides.
@@ -79,6 +91,7 @@ def label_dataset(
         config=config,
         verb={"verb": "label", "train": train, "checkpoint": "" if folder is None else str(folder)},
         overwrite=overwrite,
+        editable=editable,
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
@@ -96,13 +109,14 @@ def predict_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
+    editable: bool = False,
     progress: Progress = None,
 ) -> RunReport:
     """Label a new collection with a trained network: no pseudo-labels, no training.
 
     Parameters
     ----------
-    sample_collection, group_field, field, out_dir, config, overwrite, progress
+    sample_collection, group_field, field, out_dir, config, overwrite, editable, progress
         As for `label_dataset`.
     checkpoint : path or str
         Key of a run of this data set that trained; ``DATASET/KEY`` of another data set, see `list_networks`; or the
@@ -121,6 +135,7 @@ def predict_dataset(
         config=config,
         checkpoint=checkpoint,
         overwrite=overwrite,
+        editable=editable,
         progress=progress,
     )
 
@@ -134,13 +149,14 @@ def pseudo_label_dataset(
     config: PipelineConfig | None = None,
     detections_field: str | None = None,
     overwrite: bool = False,
+    editable: bool = False,
     progress: Progress = None,
 ) -> RunReport:
     """Make the pseudo-labels of each group (CM-SPLG) and store them, for inspection and training.
 
     Parameters
     ----------
-    sample_collection, group_field, out_dir, config, overwrite, progress
+    sample_collection, group_field, out_dir, config, overwrite, editable, progress
         As for `label_dataset`. ``config.pseudo.proposer`` and ``config.pseudo.detections`` name a COCO file of
         instance masks, matched to the samples by the paths of their files (docs/pseudo_labels.md).
     field : str
@@ -159,6 +175,7 @@ def pseudo_label_dataset(
         config=config,
         verb={"verb": "pseudo", "detections_field": detections_field or ""},
         overwrite=overwrite,
+        editable=editable,
         has_maps=False,
         tree="pseudo",
     )
@@ -178,13 +195,14 @@ def refine_dataset(
     out_dir: str | Path | None = None,
     config: PipelineConfig | None = None,
     overwrite: bool = False,
+    editable: bool = False,
     progress: Progress = None,
 ) -> RunReport:
     """Refine the stored soft maps of a run again (RRBE): other threshold, region filter or CRF, no network pass.
 
     Parameters
     ----------
-    sample_collection, out_dir, overwrite, progress
+    sample_collection, out_dir, overwrite, editable, progress
         As for `label_dataset`.
     source : str
         Key of a run with soft maps. Its groups are used.
@@ -199,8 +217,13 @@ def refine_dataset(
     ------
     DataError
         `source` is no run with soft maps.
+
+    Notes
+    -----
+    A sample whose mask in `source` is a person's keeps that mask in `field`.
     """
     view = flat_images(sample_collection)
+    read_edits(view._dataset, source)
     run = get_run(view._dataset, source)
     config = _config_of_source(view._dataset, source, config)
     maps_field = f"{source}_map"
@@ -217,13 +240,31 @@ def refine_dataset(
         config=config,
         verb={"verb": "refine", "source": source},
         overwrite=overwrite,
+        editable=editable,
     )
 
     def work(part: Part, progress: ProgressFn) -> LabelReport:
         maps = {sample: Path(files[sample]) for sample in part.sample_ids if sample in files}
-        return refine_maps(part.groups, maps, part.folder, config, progress=progress)
+        report = refine_maps(part.groups, maps, part.folder, config, progress=progress)
+        return _with_masks_of_people(report, with_maps, source)
 
     return run_job(with_maps, job, work, progress)
+
+
+def _with_masks_of_people(report: LabelReport, view: Any, source: str) -> LabelReport:
+    """Put a person's masks of the source in the place of those made of its maps: copies, which follow their source."""
+    people = view.match(fo.ViewField(f"{source}.provenance") == HUMAN)
+    ids, paths = people.values(["id", f"{source}.mask_path"])
+    masks = {id_: Path(path) for id_, path in zip(ids, paths, strict=True) if path}
+    rows = []
+    for row in report.rows:
+        if row.image_id in masks:
+            mask_HW = read_mask(masks[row.image_id])
+            write_png_atomic(report.out / "masks" / row.output, mask_HW.astype(np.uint8) * np.uint8(FOREGROUND))
+            status = Status.LABELLED if mask_HW.any() else Status.EMPTY
+            row = replace(row, status=status, confidence=1.0, reason=f"a person's mask in {source!r}")
+        rows.append(row)
+    return replace(report, rows=tuple(rows))
 
 
 def _config_of_source(dataset: Any, source: str, config: PipelineConfig | None) -> PipelineConfig:

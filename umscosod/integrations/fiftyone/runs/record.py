@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import fiftyone as fo
 import fiftyone.core.runs as fors
@@ -22,9 +22,11 @@ import fiftyone.core.utils as fou
 
 from umscosod.config.io import config_to_dict
 from umscosod.data.files import is_held, open_atomic, read_json
-from umscosod.errors import DataError, count_of
+from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.export.report import package_versions
+from umscosod.integrations.fiftyone.runs.edits import forget_edits, read_edits
 from umscosod.integrations.fiftyone.runs.fields import remove_sidebar_group
+from umscosod.integrations.fiftyone.runs.objects import objects_field, remove_objects, remove_schema
 from umscosod.integrations.fiftyone.runs.parts import NOTE_FILE, Part, PartState, hold_run, list_parts, remove_part
 from umscosod.progress import ProgressFn, ignore_progress, stage_name
 
@@ -133,7 +135,8 @@ class CoSalRun(fors.Run):  # type: ignore[misc]  # untyped base
         return list(getattr(self.config, "fields", []))
 
     def cleanup(self, samples: Any, key: str) -> None:
-        """Remove the run's fields, then its files: no label ever points to a missing file."""
+        """Remove the run's fields, then its files: no label ever points to a missing file. Edited masks stay."""
+        read_edits(samples._dataset, key)
         _remove(samples._dataset, self.get_fields(samples, key), self.config)
 
 
@@ -290,6 +293,13 @@ def update_run(dataset: Any, key: str, config: CoSalRunConfig, **changes: Any) -
     dataset.update_run_config(key, config)
 
 
+def note_objects(dataset: Any, key: str, config: CoSalRunConfig) -> None:
+    """Record that a run has objects, a field that is deleted with it."""
+    name = objects_field(key)
+    if name not in config.fields:
+        update_run(dataset, key, config, fields=[*config.fields, name])
+
+
 def complete_run(dataset: Any, job: Job, config: CoSalRunConfig, sample_ids: Sequence[str], **results: Any) -> None:
     """Record that a run is complete: all samples that it has processed, its settings and its results."""
     ids = sorted(set(sample_ids))
@@ -321,12 +331,16 @@ class DeletedRun:
         Keys of the evaluations that were also removed.
     kept_evaluations, kept_fields : tuple of str
         Kept evaluations of the run, and the fields of their scores.
+    kept_edits, deleted_edits : int
+        Masks that a person edited in the App: kept in the field ``reviewed``, or deleted.
     """
 
     run: RunSummary
     evaluations: tuple[str, ...] = ()
     kept_evaluations: tuple[str, ...] = ()
     kept_fields: tuple[str, ...] = ()
+    kept_edits: int = 0
+    deleted_edits: int = 0
 
     @property
     def summary(self) -> str:
@@ -337,10 +351,16 @@ class DeletedRun:
         if self.kept_evaluations:
             fields = f" with the fields {', '.join(self.kept_fields)}" if self.kept_fields else ""
             parts.append(f"evaluations that stay: {', '.join(self.kept_evaluations)}{fields}")
+        if self.kept_edits:
+            parts.append(f"{count_of(self.kept_edits, 'edited mask')} stay in 'reviewed'")
+        if self.deleted_edits:
+            parts.append(f"{count_of(self.deleted_edits, 'edited mask')} deleted too")
         return "; ".join(parts)
 
 
-def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedRun:
+def delete_run(
+    dataset: Any, key: str, *, evaluations: bool = False, edits: Literal["ask", "keep", "delete"] = "ask"
+) -> DeletedRun:
     """Remove a run: its fields, its files and its record, nothing else.
 
     Accepted masks are copies in a folder of their own and stay.
@@ -351,6 +371,9 @@ def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedR
     key : str
     evaluations : bool
         Also remove the evaluations of its field, with the fields of their scores; otherwise they stay and are named.
+    edits : {"ask", "keep", "delete"}
+        What becomes of masks of the run that a person edited in the App: they stay as accepted masks in ``reviewed``,
+        or are deleted. With ``"ask"`` a run with such masks is not deleted.
 
     Returns
     -------
@@ -359,30 +382,46 @@ def delete_run(dataset: Any, key: str, *, evaluations: bool = False) -> DeletedR
     Raises
     ------
     DataError
-        There is no such run, a call is working on it, or a file cannot be removed: then the record stays, and the
-        deletion can be repeated.
+        There is no such run, a call is working on it, a person edited masks of it and `edits` is ``"ask"``, or a file
+        cannot be removed: then the record stays, and the deletion can be repeated.
+    ConfigError
+        `edits` is none of the three words.
     """
+    if edits not in ("ask", "keep", "delete"):
+        raise ConfigError(f"edits must be 'ask', 'keep' or 'delete', got {edits!r}")
     dataset.reload()  # another process may have begun the run since the data set was loaded here
     run = get_run(dataset, key)
     config: Any = find_run(dataset, key)
+    edited = len(read_edits(dataset, key))
+    if edited and edits == "ask":
+        raise DataError(
+            f"a person edited {count_of(edited, 'mask')} of the run {key!r}: delete_run(edits='keep') keeps them as "
+            "accepted masks in 'reviewed', edits='delete' deletes them too"
+        )
+    told: dict[str, Any] = {"kept_edits" if edits == "keep" else "deleted_edits": edited}
+    if edits == "delete":
+        forget_edits(dataset, key)
     _remove(dataset, run.fields, config)  # here, since FiftyOne's own clean-up turns errors into warnings
     for name in run.evaluations if evaluations else ():
         dataset.delete_evaluation(name)
     CoSalRun.delete_run(dataset, key, cleanup=False)
     if evaluations:
-        return DeletedRun(run=run, evaluations=run.evaluations)
+        return DeletedRun(run=run, evaluations=run.evaluations, **told)
     schema = dataset.get_field_schema()
-    kept = tuple(name for name in schema if name.startswith(tuple(f"{each}_" for each in run.evaluations)))
-    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=kept if run.evaluations else ())
+    scores = tuple(name for name in schema if name.startswith(tuple(f"{each}_" for each in run.evaluations)))
+    return DeletedRun(run=run, kept_evaluations=run.evaluations, kept_fields=scores if run.evaluations else (), **told)
 
 
 def _remove(dataset: Any, names: Sequence[str], config: CoSalRunConfig) -> None:
     folder = Path(config.folder)
     with hold_run(folder) if folder.is_dir() else nullcontext():
+        for name in names:
+            remove_schema(dataset, name)
         dataset.delete_sample_fields([name for name in names if dataset.has_field(name)])
         remove_sidebar_group(dataset, names[0] if names else "")
         for part in list_parts(folder, config.run_id):
             remove_part(part)
+        remove_objects(folder)
 
 
 def evaluations_of(dataset: Any, field_name: str) -> list[str]:

@@ -67,7 +67,7 @@ def foreign_files(out_dir: str) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return [name for name in names if re.fullmatch(r"part-\d+(\.json)?", name) is None][:3]
+    return [name for name in names if re.fullmatch(r"part-\d+(\.json)?|objects", name) is None][:3]
 
 
 def check_start(job: Job) -> None:
@@ -116,7 +116,7 @@ def free_name(dataset: Any, job: Job) -> None:
         return
     parts = list_parts(Path(present.folder), present.run_id)
     if not any(part.state is PartState.COMPLETE or has_results(part) for part in parts):
-        delete_run(dataset, job.key)
+        delete_run(dataset, job.key, edits="keep")
 
 
 def open_run(dataset: Any, job: Job) -> CoSalRunConfig:

@@ -17,6 +17,7 @@ from umscosod.data.groups import groups_from_rows
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import encode_rle
 from umscosod.errors import DataError, count_of
+from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import REVIEWED, ReviewState, check_name, draw_instances, every_sample
 from umscosod.integrations.fiftyone.runs.jobs import Job, flat_images, read_samples
 from umscosod.integrations.fiftyone.runs.parts import (
@@ -199,6 +200,8 @@ def train_dataset(
 def _train_held(view: Any, job: Job, labels: str | None, reviewed: str | None, progress: ProgressFn) -> TrainOutcome:
     """Do the work of `train_dataset`, while no other call works on the run."""
     dataset = view._dataset
+    if labels:
+        read_edits(dataset, labels)
     present = find_run(dataset, job.key)
     if present is not None and not job.overwrite and present.state == COMPLETE:
         raise DataError(f"the run {job.key!r} is complete; choose another name for the network, or overwrite")
