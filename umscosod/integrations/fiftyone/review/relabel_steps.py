@@ -171,7 +171,7 @@ def take_back(
         if record.is_done and name in there and last_step(there[name]) > ended:
             raise DataError(
                 f"{there[name].folder} was relabelled since by the command line; "
-                f"take that back first: umscosod relabel {there[name].folder} --undo"
+                f"take that back first: umscosod steer {there[name].folder} --undo"
             )
     if record.is_done:  # killed from here on, it is taken back by the next call
         record = replace(record, is_done=False)
