@@ -275,3 +275,28 @@ def test_finished_masks_become_editable(toy_dataset: Any, config: PipelineConfig
     with pytest.raises(DataError, match="holds something else"):
         label(toy_dataset, config, field="other")
     assert not toy_dataset.has_field("other")
+
+
+def test_an_edit_steers_its_group_and_the_objects_follow(toy_dataset: Any, config: PipelineConfig) -> None:
+    label(toy_dataset, config)
+    edited = toy_dataset.first().id
+    before = {sample.id: read(sample.cosal.mask_path) for sample in toy_dataset}
+    wanted = before[edited].copy()
+    draw(toy_dataset, edited, CORNER, erase=False)
+    wanted[in_window(wanted, CORNER)] = True
+    ours.read_edits(toy_dataset, "cosal")
+    ours.use_as_example(toy_dataset, "cosal", ids=[edited])
+    report = ours.relabel_dataset(toy_dataset, "cosal")
+    assert edited not in report.changed
+    assert np.array_equal(mask_of(toy_dataset, edited), wanted)
+    assert report.changed
+    for sample_id in report.changed:
+        mask = mask_of(toy_dataset, sample_id)
+        assert sum(read(one["mask_path"]).sum() for one in stored_objects(toy_dataset, sample_id)) == mask.sum()
+    ours.undo_relabel_dataset(toy_dataset, "cosal")
+    for sample_id in report.changed:
+        assert np.array_equal(mask_of(toy_dataset, sample_id), before[sample_id])
+        objects = stored_objects(toy_dataset, sample_id)
+        assert sum(read(one["mask_path"]).sum() for one in objects) == before[sample_id].sum()
+    assert np.array_equal(mask_of(toy_dataset, edited), wanted)
+    assert ours.read_edits(toy_dataset, "cosal") == [edited]

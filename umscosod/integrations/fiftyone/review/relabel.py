@@ -36,6 +36,7 @@ from umscosod.integrations.fiftyone.review.steering import (
     read_marks,
     run_of,
 )
+from umscosod.integrations.fiftyone.runs.edits import read_new_edits, refresh_objects
 from umscosod.integrations.fiftyone.runs.fields import LabelItem, every_sample, store_values, write_labels
 from umscosod.integrations.fiftyone.runs.jobs import label_items
 from umscosod.integrations.fiftyone.runs.parts import Part, hold_run
@@ -146,7 +147,9 @@ def relabel_dataset(
     with hold_run(Path(config.folder)), showing(progress) as shown:
         call = _Call(dataset, run, config, Prompts(points_field=points_field, boxes_field=boxes_field))
         call.take_back_killed()
+        read_new_edits(dataset, run)
         report = call.relabel(None if groups is None else list(groups), examples_for, shown)
+        refresh_objects(dataset, run, dict.fromkeys(report.changed, ""))
     report = _timed(report, started)
     logger.info("%s", report.summary)
     return report
@@ -167,6 +170,7 @@ def undo_relabel_dataset(dataset: Any, run: str) -> RelabelReport:
     config = run_of(dataset, run)
     with hold_run(Path(config.folder)):
         report = _Call(dataset, run, config, Prompts()).undo()
+        refresh_objects(dataset, run, dict.fromkeys(report.changed, ""))
     report = _timed(report, started)
     logger.info("%s", report.summary)
     return report
