@@ -18,7 +18,7 @@ from umscosod.errors import ConfigError, DataError
 from umscosod.integrations import fiftyone as ours
 
 pytestmark = pytest.mark.mongod
-CORNER: Window = (0.02, 0.03, 0.12, 0.15)
+CORNER: Window = (2 / 128, 3 / 96, 16 / 128, 15 / 96)
 """Where no object lies."""
 
 
@@ -125,6 +125,24 @@ def test_a_run_reads_what_nobody_has_read_yet(toy_dataset: Any, config: Pipeline
     assert np.array_equal(mask_of(toy_dataset, edited), wanted)
 
 
+def test_what_is_drawn_while_a_run_works_is_kept(toy_dataset: Any, config: PipelineConfig) -> None:
+    label(toy_dataset, config)
+    edited = toy_dataset.values("id")[1]
+    wanted = mask_of(toy_dataset, edited)
+    wanted[in_window(wanted, CORNER)] = True
+    drawn: list[str] = []
+
+    def progress(done: int, total: int, stage: str) -> None:
+        if not drawn and stage.startswith("refine"):  # the samples to write are fixed by now
+            drawn.append(stage)
+            draw(toy_dataset, edited, CORNER, erase=False)
+
+    label(toy_dataset, config, overwrite=True, progress=progress)
+    assert drawn
+    assert np.array_equal(mask_of(toy_dataset, edited), wanted)
+    assert ours.read_edits(toy_dataset, "cosal") == [edited]
+
+
 @pytest.mark.parametrize("kind", ["deleted", "added", "moved", "rewritten"])
 def test_other_edits_are_noticed(toy_dataset: Any, config: PipelineConfig, kind: str) -> None:
     label(toy_dataset, config)
@@ -198,7 +216,7 @@ def test_edits_are_used(toy_dataset: Any, config: PipelineConfig, tmp_path: Path
     iou = (truth & wanted).sum() / (truth | wanted).sum()
     assert toy_dataset[edited]["eval_cosal_iou"] == pytest.approx(iou)
 
-    corner: Window = (0.85, 0.03, 0.95, 0.15)
+    corner: Window = (108 / 128, 3 / 96, 122 / 128, 15 / 96)
     draw(toy_dataset, edited, corner, erase=False)
     wanted[in_window(wanted, corner)] = True
     ours.export_dataset(toy_dataset, "cosal", tmp_path / "png", format="png")

@@ -44,6 +44,7 @@ FOLDER = "objects"
 _HASH_LENGTH = 20
 _NAME = re.compile(rf"[0-9a-f]{{{_HASH_LENGTH}}}\.png")
 _PLACES = 6  # decimals of a box that count: FiftyOne's exports keep more, a screen has fewer pixels
+_COMPARED = ("mask_path", "mask_hash", "mask_bytes", "bounding_box")
 OTHER_NAME = TARGETS[FOREGROUND]
 """Label of an object whose group has no name."""
 
@@ -150,13 +151,13 @@ class ObjectSource:
 
 @dataclass(frozen=True, slots=True)
 class StoredObjects:
-    """The objects of one sample in the database, without the masks that lie there.
+    """The objects of one sample in the database.
 
     Attributes
     ----------
     sample_id : str
     label : dict or None
-        The document of the label.
+        The document of the label; without chosen ids only what is compared.
     is_changed : bool
         A person changed an object: its mask, its box, or their number.
     """
@@ -181,7 +182,8 @@ def read_objects(dataset: Any, field: str, ids: Sequence[str] | None = None) -> 
     wanted: dict[str, Any] = {} if ids is None else {"_id": {"$in": [ObjectId(one) for one in ids]}}
     drawn = {"$elemMatch": {"mask": {"$ne": None}, "mask_path": None}}
     edited = {row["_id"] for row in collection.find({**wanted, f"{name}.detections": drawn}, {"_id": True})}
-    rows = collection.find(wanted, {name: True} if ids is not None else {f"{name}.detections.mask": False})
+    small = [f"{name}.mark", *(f"{name}.detections.{key}" for key in _COMPARED)]
+    rows = collection.find(wanted, [name] if ids is not None else small)
     found = []
     for row in rows:
         label = row.get(name)

@@ -21,6 +21,7 @@ MAX_ISLANDS = 100
 """Most islands of a mask that become objects of their own; all smaller ones are one object more: no pixel is lost."""
 _UNSURE = 0.3  # how far from half a pixel of the screen the App may round either way
 _TOUCHING = np.ones((3, 3), bool)  # pixels that share a corner are one island
+_BESIDE = np.ones((5, 5), bool)  # pixels of the screen around a stroke in which finer parts of the mask go with it
 _NEAR = np.ones((7, 7), bool)  # pixels of the screen around a stroke in which thin differences belong to it
 
 
@@ -104,14 +105,22 @@ def take_over(old: Island, edited_hw: BoolArray, box: list[float], size_hw: tupl
     """
     fit = _find_fit(old, edited_hw, box, size_hw)
     before_hw, after_hw, (top, left) = _on_one_canvas(_stretch(old.mask_HW, fit.size), edited_hw, fit.offset)
-    changed_hw = _drop_thin(before_hw != after_hw)
+    changed_hw = _widen(_drop_thin(before_hw != after_hw), before_hw, after_hw)
     whole_HW = np.zeros(size_hw, bool)
     paint(whole_HW, old)
-    rows = _canvas_lines(size_hw[0], old.y, fit.size[0] / old.mask_HW.shape[0], top)
-    columns = _canvas_lines(size_hw[1], old.x, fit.size[1] / old.mask_HW.shape[1], left)
-    (y, x) = (
-        np.flatnonzero((lines >= 0) & (lines < length))
-        for lines, length in zip((rows, columns), changed_hw.shape, strict=True)
+    lines = []
+    for axis, first in enumerate((old.y, old.x)):
+        scale = fit.size[axis] / old.mask_HW.shape[axis]
+        axis_lines = _canvas_lines(size_hw[axis], first, scale, (top, left)[axis])
+        start, end = box[1 - axis], box[1 - axis] + box[3 - axis]
+        if start * size_hw[axis] * scale < 1:  # the box begins at the image's edge: so does what was drawn
+            axis_lines[axis_lines == -1] = 0
+        if (1 - end) * size_hw[axis] * scale < 1:
+            axis_lines[axis_lines == changed_hw.shape[axis]] -= 1
+        lines.append(axis_lines)
+    (rows, columns), (y, x) = (
+        lines,
+        (np.flatnonzero((each >= 0) & (each < length)) for each, length in zip(lines, changed_hw.shape, strict=True)),
     )
     source, target = np.ix_(rows[y], columns[x]), np.ix_(y, x)
     whole_HW[target] = np.where(changed_hw[source], after_hw[source], whole_HW[target])
@@ -196,6 +205,15 @@ def _drop_thin(changed_hw: BoolArray) -> BoolArray:
     strokes_hw = ndimage.binary_opening(changed_hw, np.ones((2, 2), bool))
     near_hw: BoolArray = ndimage.binary_dilation(strokes_hw, _NEAR) & changed_hw
     return near_hw
+
+
+def _widen(changed_hw: BoolArray, before_hw: BoolArray, after_hw: BoolArray) -> BoolArray:
+    """Add the pixels beside a stroke that already had its value: finer parts of the old mask may hide behind them."""
+    wide_hw = changed_hw.copy()
+    for value in (False, True):
+        drawn_hw = ndimage.binary_dilation(changed_hw & (after_hw == value), _BESIDE)
+        wide_hw |= drawn_hw & (before_hw == value) & (after_hw == value)
+    return wide_hw
 
 
 def _canvas_lines(length: int, first: int, scale: float, place: int) -> npt.NDArray[np.int64]:
