@@ -133,8 +133,9 @@ class SteeringButtons:
 
     def _tell(self, ctx: Any) -> None:
         """Update what is said of the group, and whether there is anything to take back."""
+        from umscosod.integrations.fiftyone.review.examples import describe_marks, marks_of_group
         from umscosod.integrations.fiftyone.review.relabel import can_undo
-        from umscosod.integrations.fiftyone.review.steering import can_steer, describe_marks, marks_of_group
+        from umscosod.integrations.fiftyone.review.steering import can_steer
 
         run, group = run_of(ctx), ctx.panel.state.steered_group
         if not run or not can_steer(ctx.dataset, run):

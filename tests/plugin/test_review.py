@@ -138,7 +138,7 @@ def test_the_panel_can_be_registered_and_says_when_there_is_nothing() -> None:
 def test_the_panel_offers_runs_and_says_how_many_a_button_accepts() -> None:
     panel = foo.get_operator(f"{URI}/review_masks")
     ctx = make_context(FakeDataset("a", "b"))
-    ctx.panel.state.least, ctx.panel.state.sure = 0.5, 12
+    ctx.panel.state.least, ctx.panel.state.sure, ctx.panel.state.can_steer = 0.5, 12, False
     shown = panel.render(ctx).type.properties
     assert shown["choice"].type.properties["run"].type.values == ["a", "b"]
     assert shown["least"].view.label == "Accept all of the list with a confidence of at least 0.50"

@@ -16,6 +16,13 @@ from typing import Any
 import fiftyone as fo
 
 from umscosod.errors import DataError, count_of
+from umscosod.integrations.fiftyone.review.examples import (
+    Marks,
+    Prompts,
+    persons_samples,
+    read_dataset_examples,
+    read_marks,
+)
 from umscosod.integrations.fiftyone.review.relabel_steps import (
     Record,
     begin_record,
@@ -25,17 +32,7 @@ from umscosod.integrations.fiftyone.review.relabel_steps import (
     show_file,
     take_back,
 )
-from umscosod.integrations.fiftyone.review.steering import (
-    Marks,
-    Prompts,
-    before_field,
-    declare_steering,
-    finished_parts,
-    persons_samples,
-    read_dataset_examples,
-    read_marks,
-    run_of,
-)
+from umscosod.integrations.fiftyone.review.steering import before_field, declare_steering, finished_parts, run_of
 from umscosod.integrations.fiftyone.runs.edits import read_new_edits, refresh_objects
 from umscosod.integrations.fiftyone.runs.fields import LabelItem, every_sample, store_values, write_labels
 from umscosod.integrations.fiftyone.runs.jobs import label_items
