@@ -302,7 +302,6 @@ def test_an_edit_steers_its_group_and_the_objects_follow(toy_dataset: Any, confi
     wanted = before[edited].copy()
     draw(toy_dataset, edited, CORNER, erase=False)
     wanted[in_window(wanted, CORNER)] = True
-    ours.read_edits(toy_dataset, "cosal")
     ours.use_as_example(toy_dataset, "cosal", ids=[edited])
     report = ours.relabel_dataset(toy_dataset, "cosal")
     assert edited not in report.changed

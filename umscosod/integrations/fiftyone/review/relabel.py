@@ -166,6 +166,7 @@ def undo_relabel_dataset(dataset: Any, run: str) -> RelabelReport:
     dataset.reload()
     config = run_of(dataset, run)
     with hold_run(Path(config.folder)):
+        read_new_edits(dataset, run)
         report = _Call(dataset, run, config, Prompts()).undo()
         refresh_objects(dataset, run, dict.fromkeys(report.changed, ""))
     report = _timed(report, started)

@@ -19,6 +19,7 @@ from umscosod.data.masks import encode_png, read_mask
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.integrations.fiftyone.review.decide import accept_masks
+from umscosod.integrations.fiftyone.runs.edits import read_new_edits
 from umscosod.integrations.fiftyone.runs.fields import (
     FOREGROUND,
     HUMAN,
@@ -231,6 +232,7 @@ def _open(sample_collection: Any, field: str, ids: Iterable[str] | None) -> tupl
     dataset = view._dataset  # a view has no public access to its data set
     config = run_of(dataset, field)
     declare_steering(dataset, field, config)
+    read_new_edits(dataset, field)  # a mask that was just edited is a person's
     if ids is not None:
         view = view.select(list(ids))
     chosen = view.values("id")
