@@ -104,8 +104,9 @@ class JobFolder:
         DataError
             There is none.
         """
-        if not is_job_record(content := read_json(out / JOB_FILE)):
-            raise DataError(f"{out / JOB_FILE} is no job of this program; give an output folder of 'umscosod label'")
+        content = read_json(out / JOB_FILE) if (out / JOB_FILE).is_file() else None
+        if not is_job_record(content):
+            raise DataError(f"{out} holds no result of this program; give an output folder of 'umscosod label'")
         settings = {name: value for name, value in content["settings"].items() if name != "schema"}
         return cls(out, settings, overwrite=False)
 

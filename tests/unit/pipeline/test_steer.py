@@ -224,7 +224,7 @@ def test_what_cannot_be_steered_says_why(out: Path, images: Path, tmp_path: Path
     (out / "run" / "collection.json").unlink()
     with pytest.raises(DataError, match="of an earlier version; label again with --overwrite"):
         relabel(out, {name: corner(images / name)})
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="holds no result of this program"):
         relabel(tmp_path / "nowhere", {name: corner(images / name)})
 
 
