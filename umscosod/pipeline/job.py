@@ -104,7 +104,7 @@ class JobFolder:
         DataError
             There is none.
         """
-        content = read_json(out / JOB_FILE) if (out / JOB_FILE).is_file() else None
+        content: dict[str, Any] = read_json(out / JOB_FILE) if (out / JOB_FILE).is_file() else {}
         if not is_job_record(content):
             raise DataError(f"{out} holds no result of this program; give an output folder of 'umscosod label'")
         settings = {name: value for name, value in content["settings"].items() if name != "schema"}
