@@ -7,9 +7,9 @@ are shown a vote of their patches, weighted by exp(cosine / temperature). Two fi
   all other patches;
 - *examples*: they and nothing else.
 
-Either is blended with the maps that were there; the second also replaces them. With two masks or more, the maps that
-were there and these three are judged on each mask by a fit to the others, and the best is taken; with fewer the mixture
-is.
+Either is blended with the maps that were there, of which the head takes n / (n + 3) for n masks; the second also
+replaces them. With two masks or more, the maps that were there and these three are judged on each mask by a fit to the
+others, and the best is taken; with fewer the mixture is.
 
 Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
 """
@@ -32,6 +32,7 @@ from umscosod.types import BoolArray, FloatArray, GroupFeatures
 RIDGE = 0.03  # on the squared weights, for patches of unit variance
 OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
+BEFORE = 3.0  # masks that the maps that were there count as in the blend; points of an image count as half of one
 MARGIN = 0.1  # mean IoU by which another must beat the mixture; two or three masks are no more certain
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
 _VOTERS = 1000  # most patches that vote
@@ -39,7 +40,6 @@ _STEPS = 60  # of L-BFGS
 
 UNCHANGED, MIXTURE, EXAMPLES, ALONE = "unchanged", "mixture", "examples", "examples alone"
 """What a group's steered maps were made by."""
-_SHARES = {MIXTURE: 0.5, EXAMPLES: 0.5, ALONE: 1.0}  # of the head in the blend with the maps that were there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +91,10 @@ def steer_maps(
         choice = _choose(head, own, foreign, masks)
     if choice == UNCHANGED:
         return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
+    share = 1.0 if choice == ALONE else _share(len(masks) + len(foreign), len(shown))
     head_NP = head.classify(shown, masks if choice == MIXTURE else None)
     head_NHW = np.stack([resize_centred(map_P.reshape(head.grid_hw), base_NHW.shape[1:]) for map_P in head_NP])
-    return SteeredMaps(maps_NHW=blend_maps(base_NHW, head_NHW, _SHARES[choice]), choice=choice)
+    return SteeredMaps(maps_NHW=blend_maps(base_NHW, head_NHW, share), choice=choice)
 
 
 def sample_examples(
@@ -111,17 +112,28 @@ def sample_examples(
 
 def _choose(head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Sequence[int]) -> str:
     """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid, the mixture's raised."""
+    share = _share(len(masks) + len(foreign), len(own) + len(foreign))
     gains = dict.fromkeys((MIXTURE, UNCHANGED, EXAMPLES, ALONE), 0.0)
     gains[MIXTURE] = MARGIN
     for index in masks:
         others = [*(sample for other, sample in own.items() if other != index), *foreign]
         examples_NP = head.classify(others, None)
         mixture_NP = head.classify(others, [other for other in masks if other != index])
-        maps = {choice: blend_maps(head.base_NP, examples_NP, _SHARES[choice]) for choice in (EXAMPLES, ALONE)}
-        maps |= {MIXTURE: blend_maps(head.base_NP, mixture_NP, _SHARES[MIXTURE]), UNCHANGED: head.base_NP}
+        maps = {
+            MIXTURE: blend_maps(head.base_NP, mixture_NP, share),
+            UNCHANGED: head.base_NP,
+            EXAMPLES: blend_maps(head.base_NP, examples_NP, share),
+            ALONE: blend_maps(head.base_NP, examples_NP, 1.0),
+        }
         for choice, maps_NP in maps.items():
             gains[choice] += mask_iou(maps_NP[index] >= 0.5, own[index].targets_M >= 0.5) / len(masks)
     return max(gains, key=gains.__getitem__)
+
+
+def _share(masks: int, shown: int) -> float:
+    """Share of the head in the blend: n / (n + `BEFORE`) for n examples."""
+    count = masks + 0.5 * (shown - masks)
+    return count / (count + BEFORE)
 
 
 def mask_iou(first_HW: BoolArray, second_HW: BoolArray) -> float:
