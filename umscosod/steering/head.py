@@ -8,7 +8,7 @@ are shown a vote of their patches, weighted by exp(cosine / temperature). Two fi
 - *examples*: they and nothing else.
 
 Either is blended with the maps that were there, of which the head takes n / (n + 3) for n masks; the second also
-replaces them. With two masks or more, the maps that were there and these three are judged on each mask by a fit to the
+replaces them. With three masks or more, the maps that were there and these three are judged on each mask by a fit to the
 others, and the best is taken; with fewer the mixture is.
 
 Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
@@ -37,6 +37,7 @@ MARGIN = 0.1  # mean IoU by which another must beat the mixture; two or three ma
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
 _VOTERS = 1000  # most patches that vote
 _STEPS = 60  # of L-BFGS
+_LEAST = 3  # masks from which candidates are judged: with two, each would be by a fit to one mask
 
 UNCHANGED, MIXTURE, EXAMPLES, ALONE = "unchanged", "mixture", "examples", "examples alone"
 """What a group's steered maps were made by."""
@@ -87,7 +88,7 @@ def steer_maps(
         return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
     masks = [index for index in own if examples[head.ids[index]].mask_HW is not None]
     choice = MIXTURE
-    if len(masks) + len(foreign) > 1 and masks:
+    if masks and len(masks) + len(foreign) >= _LEAST:
         choice = _choose(head, own, foreign, masks)
     if choice == UNCHANGED:
         return SteeredMaps(maps_NHW=base_NHW, choice=UNCHANGED)
