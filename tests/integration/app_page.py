@@ -169,6 +169,7 @@ class AppPage:
 
     def open_first_tile(self) -> None:
         """Open the first sample, large."""
+        self.page.wait_for_selector("[data-cy='looker']")
         self.settle()
         self._first_tile().click()
         self.page.locator("[data-cy='modal']").wait_for()

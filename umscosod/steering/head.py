@@ -8,8 +8,8 @@ are shown a vote of their patches, weighted by exp(cosine / temperature). Two fi
 - *examples*: they and nothing else.
 
 Either is blended with the maps that were there, of which the head takes n / (n + 3) for n masks; the second also
-replaces them. With three masks or more, the maps that were there and these three are judged on each mask by a fit to the
-others, and the best is taken; with fewer the mixture is.
+replaces them. With three masks or more, the maps that were there and these three are judged on each mask by a fit to
+the others, and the best is taken; with fewer the mixture is.
 
 Suffixes: ``N`` images of the group, ``P`` patches, ``M`` patches of a fit, ``F`` width of a patch description.
 """
