@@ -33,7 +33,7 @@ RIDGE = 0.03  # on the squared weights, for patches of unit variance
 OTHERS = 0.25  # weight of all patches that no example speaks of, beside 1 for all examples
 TOUCH = 0.1  # weight of an image's points, or of what is not the object, beside 1 for a mask
 BEFORE = 3.0  # masks that the maps that were there count as in the blend; points of an image count as half of one
-MARGIN = 0.1  # mean IoU by which the examples must beat the mixture and the maps that were there: few masks say little
+MARGIN = 0.1  # mean IoU by which another must beat the mixture: a few masks say little
 TEMPERATURE = 0.05  # of the cosines by which patches of the masks vote
 _VOTERS = 1000  # most patches that vote
 _STEPS = 60  # of L-BFGS
@@ -112,10 +112,10 @@ def sample_examples(
 
 
 def _choose(head: _Head, own: Mapping[int, ProbeSample], foreign: Sequence[ProbeSample], masks: Sequence[int]) -> str:
-    """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid."""
+    """Judge each candidate on each mask by a fit to the other examples: mean IoU on the grid, the mixture's raised."""
     share = _share(len(masks) + len(foreign), len(own) + len(foreign))
     gains = dict.fromkeys((MIXTURE, UNCHANGED, EXAMPLES, ALONE), 0.0)
-    gains[MIXTURE] = gains[UNCHANGED] = MARGIN
+    gains[MIXTURE] = MARGIN
     for index in masks:
         others = [*(sample for other, sample in own.items() if other != index), *foreign]
         examples_NP = head.classify(others, None)
