@@ -81,7 +81,7 @@ class Label(Job):
     checkpoint: Annotated[Path | None, DIR, Doc("Label with this network instead of training one.")] = None
     train: Annotated[
         Literal["auto", "always", "never"],
-        Doc("Train a network on the pseudo-labels: auto trains where a gain was measured, and says so."),
+        Doc("Train a network on the pseudo-labels: auto trains with a ViT and 100 images or more, and says so."),
     ] = "auto"
     examples: Annotated[Path | None, DIR, Doc(_EXAMPLES)] = None
     no_train: Annotated[bool, Switch, RARE, Doc("Short for --train never.")] = False

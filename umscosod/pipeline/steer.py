@@ -204,8 +204,8 @@ class SteeredJob:
         by_name = {group.name: group for group in self.collection.groups}
         restored: list[Labelled] = []
         changed: list[str] = []
-        for name, rows in self.steps.rows_of(step).items():
-            group = by_name[name]
+        for name in self.steps.groups_of(step):
+            group, rows = by_name[name], self.steps.rows_of(step, name)
             self.folder.drop_rows(group)
             changed += self.steps.put_back(step, group)
             self.folder.save_rows(group, rows)
@@ -375,7 +375,7 @@ def _relabel_group(
     job, folder = steering.job, steering.job.folder
     first = job.steps.first_of(group.name)
     assert first is not None, "the step keeps it"
-    before = {row.image_id: row for row in job.steps.rows_of(first)[group.name]}
+    before = {row.image_id: row for row in job.steps.rows_of(first, group.name)}
     own_masks = {}
     for image in usable.images:
         if image.id in shown and (mask_HW := shown[image.id].mask_HW) is not None:

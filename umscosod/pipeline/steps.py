@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from umscosod.data.files import open_atomic, read_json
 from umscosod.export.folder import path_inside
@@ -26,9 +27,16 @@ class Steps:
 
     def __init__(self, folder: Path, out: Path) -> None:
         self.folder, self.out = folder, out
+        self._contents: dict[Path, dict[str, Any]] = {}
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]" * 4)) if self.folder.is_dir() else []
+
+    def _read(self, step: Path) -> dict[str, Any]:
+        """What a step says; read once, as it holds the rows of all of its groups."""
+        if step not in self._contents:
+            self._contents[step] = read_json(step / "step.json")
+        return self._contents[step]
 
     @property
     def last(self) -> Path | None:
@@ -42,7 +50,7 @@ class Steps:
 
     def digest_of(self, group: str) -> str:
         """What a group was relabelled by last; ``""`` if it never was."""
-        found = (read_json(step / "step.json")["digests"].get(group) for step in reversed(self._all()))
+        found = (self._read(step)["digests"].get(group) for step in reversed(self._all()))
         return next(filter(None, found), "")
 
     def begin(self, groups: Sequence[ImageGroup], digests: Mapping[str, str], rows: Mapping[str, Labelled]) -> Path:
@@ -62,6 +70,7 @@ class Steps:
         with open_atomic(draft / "step.json") as stream:
             stream.write(json.dumps(content).encode("utf-8", NAMES))
         draft.rename(step)
+        self._contents.pop(step, None)  # a step that was taken back had this number
         return step
 
     def end(self, step: Path) -> None:
@@ -69,14 +78,17 @@ class Steps:
         with open_atomic(step / _DONE):
             pass
 
-    def rows_of(self, step: Path) -> dict[str, list[Labelled]]:
-        """Rows that a step keeps, by group."""
-        content = read_json(step / "step.json")
-        return {name: [build_row(row) for row in rows] for name, rows in content["rows"].items()}
+    def groups_of(self, step: Path) -> list[str]:
+        """Names of the groups that a step keeps."""
+        return list(self._read(step)["rows"])
+
+    def rows_of(self, step: Path, group: str) -> list[Labelled]:
+        """Rows of a group that a step keeps."""
+        return [build_row(row) for row in self._read(step)["rows"][group]]
 
     def first_of(self, group: str) -> Path | None:
         """The oldest step that keeps a group: it was not steered then."""
-        return next((step for step in self._all() if group in read_json(step / "step.json")["rows"]), None)
+        return next((step for step in self._all() if group in self._read(step)["rows"]), None)
 
     def put_back(self, step: Path, group: ImageGroup) -> list[str]:
         """Restore the masks and maps of a group; give the ids of the images whose masks differed."""

@@ -1,7 +1,8 @@
 """A head for one group, fitted to what a person shows.
 
 Two classifiers of patches, whose logits are averaged at equal size: logistic regression under a ridge, and where masks
-are shown a vote of their patches, weighted by exp(cosine / temperature). Two fits of the first see different things:
+or boxes are shown a vote of their patches, weighted by exp(cosine / temperature). Two fits of the first see different
+things:
 
 - *mixture*: the examples, and beside them, with a quarter of their weight, the maps that were there as soft labels of
   all other patches;
