@@ -186,12 +186,13 @@ def check_weights() -> list[Check]:
     """Whether weights of each vision transformer are at hand."""
     if problem := _import_problem("torch", "timm"):
         return [_missing("weights", f"unknown: {problem}", "mend torch first")]
-    from umscosod.features.specs import VIT_SPECS, find_weights
+    from umscosod.features.specs import VIT_SPECS
+    from umscosod.features.store import find_weights
 
     checks = []
     for spec in VIT_SPECS.values():
         name, path = f"weights {spec.name}", find_weights(spec)
-        cure = f"pass --weights FILE ({spec.original_file}), or allow a download: --config.features.allow-download"
+        cure = f"umscosod weights get {spec.name}"
         checks.append(_fine(name, str(path)) if path is not None else _missing(name, "not on this machine", cure))
     return checks
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.features.specs import VIT_SPECS, find_weights
+from umscosod.features.specs import VIT_SPECS
+from umscosod.features.store import find_weights
 
 _FEATURES_S = {0: 0.30, 384: 1.0, 768: 4.0}
 """Encoding an image in both streams, by token width of the first; 0: without weights."""
@@ -81,6 +82,6 @@ def first_width(features: FeaturesConfig) -> int:
     if name == "auto":
         first = VIT_SPECS["dino_vitb8"]
         pair = (first,) if features.second_backbone not in ("", "auto") else (first, VIT_SPECS[first.partner])
-        is_there = features.allow_download or all(find_weights(spec) is not None for spec in pair)
+        is_there = all(find_weights(spec) is not None for spec in pair)
         return first.dim if is_there else 0
     return VIT_SPECS[name].dim if name in VIT_SPECS else 0

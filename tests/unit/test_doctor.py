@@ -93,9 +93,9 @@ def test_broken_torch_is_a_fault_and_what_hangs_on_it_says_so(monkeypatch: pytes
 
 
 def test_weights_at_hand_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from umscosod.features import specs
+    from umscosod.features import store
 
-    monkeypatch.setattr(specs, "find_weights", lambda spec: tmp_path if spec.name == "dino_vits8" else None)
+    monkeypatch.setattr(store, "find_weights", lambda spec: tmp_path if spec.name == "dino_vits8" else None)
     found = {check.name: check.ok for check in doctor.check_weights()}
     assert found.pop("weights dino_vits8") is True
     assert set(found.values()) == {None}

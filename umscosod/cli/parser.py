@@ -109,9 +109,8 @@ def _refuse_removed(arguments: Sequence[str]) -> None:
         for start, prefix in (("--config.", ""), ("--grouping.", "grouping.")):
             name = prefix + flag.removeprefix(start).replace(".no-", ".").replace("-", "_")
             if flag.startswith(start) and name in REMOVED:
-                raise ConfigError(
-                    f"{name} is no setting any more; its value is fixed at {REMOVED[name]}; remove {flag}"
-                )
+                why = "it changed no result" if REMOVED[name] is None else f"its value is fixed at {REMOVED[name]}"
+                raise ConfigError(f"{name} is no setting any more; {why}; remove {flag}")
 
 
 def _peek(arguments: Sequence[str]) -> tuple[str, Path | None]:

@@ -31,12 +31,11 @@ class FeaturesConfig:
             "dinov2_vits14_reg. auto takes the paper's pair where weights are at hand, else embedded."
         ),
     ] = "auto"
-    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the hub's.")] = ""
+    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the one that 'umscosod weights' got.")] = ""
     second_backbone: Annotated[
         str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
     ] = ""
     second_weights: Annotated[str, Doc("Local weight file of the second stream.")] = ""
-    allow_download: Annotated[bool, Doc("Let timm fetch missing weights from its hub. Off: no network.")] = False
     size_px: Annotated[
         int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
     ] = 224

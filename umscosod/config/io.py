@@ -26,7 +26,7 @@ _REMOVED: Mapping[str, Any] = json.loads(
     resources.files("umscosod.config").joinpath("removed.json").read_text(encoding="utf-8")
 )
 REMOVED = MappingProxyType({name: tuple(it) if isinstance(it, list) else it for name, it in _REMOVED.items()})
-"""Dotted name of each removed setting, and the value it is fixed at."""
+"""Dotted name of each removed setting, and the value it is fixed at; None: it never changed a result."""
 
 
 def is_old_section(name: str) -> bool:
@@ -35,7 +35,7 @@ def is_old_section(name: str) -> bool:
 
 
 def is_as_fixed(name: str, value: object) -> bool:
-    """Whether a dotted name is a removed setting, with the very value it is fixed at.
+    """Whether a dotted name is a removed setting, with the very value it is fixed at or without any effect.
 
     Examples
     --------
@@ -44,6 +44,8 @@ def is_as_fixed(name: str, value: object) -> bool:
     """
     if name not in REMOVED:
         return False
+    if REMOVED[name] is None:
+        return True
     fixed, given = REMOVED[name], tuple(value) if isinstance(value, list) else value
     return type(given) in ((float, int) if isinstance(fixed, float) else (type(fixed),)) and bool(given == fixed)
 

@@ -14,15 +14,8 @@ import numpy as np
 
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
-from umscosod.features.specs import (
-    VIT_SPECS,
-    VitSpec,
-    check_regular_file,
-    expand_user,
-    hash_weights,
-    obtain_weights,
-    vit_id,
-)
+from umscosod.features.specs import VIT_SPECS, VitSpec, vit_id
+from umscosod.features.store import check_regular_file, expand_user, hash_weights, obtain_weights
 from umscosod.types import ByteArray, EncodedImage
 
 if TYPE_CHECKING:
@@ -323,7 +316,7 @@ class _Builder:
     def _why_missing(self, spec: VitSpec) -> str:
         option = "--weights" if spec is PAPER_FIRST else _SECOND_WEIGHTS
         try:
-            obtain_weights(spec, allow_download=self.config.allow_download, option=option)
+            obtain_weights(spec, option=option)
         except WeightsError as error:
             return str(error)
         return ""
@@ -354,8 +347,7 @@ class _Builder:
         return VitBackbone(self.loaded[key], size_px=stream.size_px, device=self.device, batch_size=batch_size)
 
     def obtain(self, stream: _Stream) -> Path:
-        allow_download = self.config.allow_download
-        return obtain_weights(VIT_SPECS[stream.name], stream.file, allow_download=allow_download, option=stream.option)
+        return obtain_weights(VIT_SPECS[stream.name], stream.file, option=stream.option)
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         if not self.is_quiet:

@@ -23,15 +23,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
-from umscosod.features.specs import (
-    CURE,
-    VIT_SPECS,
-    PosEmbedRule,
-    VitSpec,
-    check_ending,
-    check_regular_file,
-    hash_weights,
-)
+from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
+from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
 
 logger = logging.getLogger(__name__)
 

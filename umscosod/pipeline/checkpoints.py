@@ -200,7 +200,6 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta, folder: Path) -> F
         saved,
         weights=asked.weights or saved.weights,
         second_weights=asked.second_weights or saved.second_weights,
-        allow_download=asked.allow_download,
         batch_size=asked.batch_size,
         cache_dir=asked.cache_dir,
         use_cache=asked.use_cache,

@@ -63,7 +63,6 @@ _NO_EFFECT = (  # settings that change neither masks nor maps on the CPU
     ("features", "batch_size"),
     ("features", "cache_dir"),
     ("features", "use_cache"),
-    ("features", "allow_download"),
     ("features", "weights"),  # their hash is in the backbone's id
     ("features", "second_weights"),
     ("refine", "crf", "workers"),

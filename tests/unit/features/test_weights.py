@@ -16,7 +16,8 @@ from timm.models import VisionTransformer
 
 from umscosod.errors import WeightsError
 from umscosod.features import weights as weights_module
-from umscosod.features.specs import VIT_SPECS, VitSpec, find_weights, obtain_weights
+from umscosod.features.specs import VIT_SPECS, VitSpec
+from umscosod.features.store import find_weights, obtain_weights
 from umscosod.features.vit import build_vit
 from umscosod.features.weights import (
     convert_state_dict,
@@ -277,30 +278,8 @@ def test_file_fetched_by_torch_hub_counts(no_weights: Path, tmp_path: Path) -> N
 def test_missing_weights_say_what_to_do(no_weights: Path, tmp_path: Path) -> None:
     spec = VIT_SPECS["dino_vitb8"]
     with pytest.raises(
-        WeightsError, match=r"--weights FILE \(dino_vitbase8_pretrain\.pth.*--config\.features\.allow-download"
+        WeightsError, match=r"umscosod weights get dino_vitb8 .*--weights FILE: dino_vitbase8_pretrain\.pth"
     ):
         obtain_weights(spec)
     with pytest.raises(WeightsError, match=r"no weights of dino_vitb8 at .*gone\.pth .*; check --second"):
-        obtain_weights(spec, str(tmp_path / "gone.pth"), allow_download=True, option="--second")
-
-
-def test_download_only_when_allowed_and_its_failure_is_told(
-    no_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = VIT_SPECS["dinov2_vits14"]
-    asked: list[tuple[str, str]] = []
-
-    def fetch(repository: str, file: str) -> str:
-        asked.append((repository, file))
-        return str(tmp_path / "fetched.safetensors")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
-    assert obtain_weights(spec, allow_download=True) == tmp_path / "fetched.safetensors"
-    assert asked == [("timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors")]
-
-    def offline(repository: str, file: str) -> str:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(WeightsError, match=r"could not be fetched.*no route; pass --weights FILE"):
-        obtain_weights(spec, allow_download=True)
+        obtain_weights(spec, str(tmp_path / "gone.pth"), option="--second")

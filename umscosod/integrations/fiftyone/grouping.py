@@ -45,7 +45,7 @@ DEFAULT_FIELD = "cosal_group"
 _OURS = "umscosod: one tile a group of the field "
 _SHOWN = 5
 SCHEMA = 1
-_NO_EFFECT = ("batch_size", "cache_dir", "use_cache", "allow_download")
+_NO_EFFECT = ("batch_size", "cache_dir", "use_cache")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

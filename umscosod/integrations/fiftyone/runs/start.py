@@ -14,7 +14,7 @@ from umscosod.data.files import check_place, real_path
 from umscosod.device import check_device as check_device
 from umscosod.errors import DataError, count_of
 from umscosod.export.report import package_versions
-from umscosod.features.specs import check_weights_file as check_weights_file
+from umscosod.features.store import check_weights_file as check_weights_file
 from umscosod.integrations.fiftyone.runs.fields import every_sample, field_names, run_folder
 from umscosod.integrations.fiftyone.runs.parts import PartState, has_results, list_parts, stage_part
 from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delete_run, find_run
