@@ -114,6 +114,7 @@ def blank_pair() -> BackbonePair:
 
 AUTO = "auto"
 EMBEDDED = "embedded"
+STARTER = "starter"
 ENTRY_POINTS = "umscosod.backbones"
 PAPER_FIRST = VIT_SPECS["dino_vitb8"]
 # The first stream has the paper's grid whatever its patch: one cell per patch of DINO ViT-B/8, 28x28 at 224 px.
@@ -174,7 +175,7 @@ def installed_backbones() -> dict[str, EntryPoint]:
 
 def backbone_names() -> tuple[str, ...]:
     """Every name that a configuration may give."""
-    own = (AUTO, EMBEDDED, *VIT_SPECS)
+    own = (AUTO, EMBEDDED, STARTER, *VIT_SPECS)
     return (*own, *sorted(installed_backbones().keys() - set(own)))
 
 
@@ -329,6 +330,8 @@ class _Builder:
                 self.note(f"{option} {file} is not used: {EMBEDDED} has no weights", logging.WARNING)
 
     def identify(self, stream: _Stream) -> str:
+        if stream.name == STARTER:
+            return _starter(self.config, stream.cell_px, self.device).id
         if stream.name not in VIT_SPECS:
             return _embedded(self.config, stream.cell_px).id
         return vit_id(VIT_SPECS[stream.name], hash_weights(self.obtain(stream)), stream.size_px)
@@ -336,6 +339,8 @@ class _Builder:
     def build(self, stream: _Stream) -> Backbone:
         if stream.name == EMBEDDED:
             return _embedded(self.config, stream.cell_px)
+        if stream.name == STARTER:
+            return _starter(self.config, stream.cell_px, self.device)
         if stream.name not in VIT_SPECS:
             return _installed(stream.name, self.config, stream.cell_px, self.device)
         from umscosod.features.vit import VitBackbone, load_vit
@@ -359,6 +364,12 @@ def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
     from umscosod.features.embedded import EmbeddedBackbone
 
     return EmbeddedBackbone(config.size_px, cell_px)
+
+
+def _starter(config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:
+    from umscosod.features.starter import StarterBackbone
+
+    return StarterBackbone(config.size_px, cell_px, device)
 
 
 def _installed(name: str, config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:

@@ -1,0 +1,5 @@
+"""Starter weights: a small network that learns from photographs alone what stands out in them."""
+
+from umscosod.pretrain.run import PretrainReport, Recipe, pretrain
+
+__all__ = ["PretrainReport", "Recipe", "pretrain"]
