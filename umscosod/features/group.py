@@ -42,6 +42,7 @@ IMAGE_WEIGHT = 0.6  # of the classifier fitted to the image itself, against the 
 GROUP_RIDGE = 0.1  # of the group's classifier, in mean variances
 IMAGE_RIDGE = 0.3  # of an image's classifier, in mean variances
 SLOPE = 2.0  # steepness of the sigmoid over the standardised discriminant
+LEARNT_WEIGHT = 0.35  # of a network's map in the discriminant, where the backbone brings one
 SMOOTH_CELLS = 1.0  # Gaussian smoothing of the discriminant, in cells
 TOKEN_SALIENCY = 6.0  # weight of the map as one more token channel: groups masks by what they are
 KEY_SALIENCY = 3.0  # weight of the map as one more key channel: regions end at its borders
@@ -147,10 +148,17 @@ def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float = SHRINKA
 
 
 _ROUNDING = 1e-9  # of a discriminant in standard deviations: equal patches may differ by so much
+_TINY_CHANCE = 1e-4
+_LARGEST_LOGIT = 4.0  # of a network's map: what is surer tells no more
 _LARGEST_EXPONENT = 700.0  # of exp in float64
 
 
-def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+def sharpen_saliency(
+    tokens_NPD: FloatArray,
+    saliency_NP: FloatArray,
+    grid_hw: tuple[int, int],
+    learnt_NP: FloatArray | None = None,
+) -> FloatArray:
     """Turn contrast to the border into a foreground map that the group agrees on.
 
     Each round splits every map at Otsu's threshold, fits a linear discriminant to the patches of the whole group and
@@ -162,6 +170,8 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
         Whitened tokens.
     saliency_NP : ndarray, float, (N, P), in [0, 1]
     grid_hw : (int, int)
+    learnt_NP : ndarray, float, (N, P), in [0, 1], optional
+        What a network finds in each image: its logits have the share `LEARNT_WEIGHT` of every round's discriminant.
 
     Returns
     -------
@@ -182,6 +192,8 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
             ]
         )
         mixed_NP = (1.0 - IMAGE_WEIGHT) * score_NP + IMAGE_WEIGHT * own_NP
+        if learnt_NP is not None:
+            mixed_NP = (1.0 - LEARNT_WEIGHT) * mixed_NP + LEARNT_WEIGHT * _standardise(_logits(learnt_NP))
         smooth_NP = np.stack(
             [cv2.GaussianBlur(score_P.reshape(grid_hw), (0, 0), SMOOTH_CELLS).ravel() for score_P in mixed_NP]
         )
@@ -189,6 +201,12 @@ def sharpen_saliency(tokens_NPD: FloatArray, saliency_NP: FloatArray, grid_hw: t
         exponent_NP = np.minimum(-SLOPE * smooth_NP, _LARGEST_EXPONENT)
         current_NP = minmax(np.where(tells_apart_N1, prior_P / (1.0 + np.exp(exponent_NP)), 0.0))
     return current_NP.astype(np.float32)
+
+
+def _logits(map_NP: FloatArray) -> FloatArray:
+    """Logits of probabilities, within `_LARGEST_LOGIT` on both sides."""
+    bounded_NP = np.clip(map_NP.astype(np.float64), _TINY_CHANCE, 1.0 - _TINY_CHANCE)
+    return np.asarray(np.clip(np.log(bounded_NP / (1.0 - bounded_NP)), -_LARGEST_LOGIT, _LARGEST_LOGIT))
 
 
 def append_map(stack_NPF: FloatArray, saliency_NP: FloatArray, weight: float) -> FloatArray:
@@ -353,8 +371,12 @@ def assemble(
         return whitenings[stream].apply(tokens_NPD) if stream in whitenings else tokens_NPD
 
     def make_saliency() -> FloatArray:
-        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in stack("first", "attn")])
-        return sharpen_saliency(whitened("first"), saliency_NP, pair.first.grid_hw) if is_sharpened else saliency_NP
+        attn_NAP = stack("first", "attn")
+        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in attn_NAP])
+        if not is_sharpened:
+            return saliency_NP
+        learnt_NP = attn_NAP[:, 1] if attn_NAP.shape[1] > 1 else None
+        return sharpen_saliency(whitened("first"), saliency_NP, pair.first.grid_hw, learnt_NP)
 
     @cache  # lazy fields refer to this function, never to the features: those are freed at once
     def saliency() -> FloatArray:

@@ -1,6 +1,6 @@
-"""The backbone `starter`: what a small network of our own sees stand out, and what it and descriptors say of cells.
+"""The backbone `starter`: the descriptors, and what a small network of our own sees stand out.
 
-Legend: ``P = h * w`` cells, row-major; ``H W`` pixels; ``D K`` widths.
+Legend: ``P = h * w`` cells, row-major; ``H W`` pixels; ``D`` width of the descriptors.
 """
 
 from __future__ import annotations
@@ -14,20 +14,28 @@ import torch
 from umscosod.data.images import square_picture
 from umscosod.device import one_blas_thread
 from umscosod.errors import ConfigError
-from umscosod.features.embedded import DESCRIPTOR_DIM, cell_means, compute_descriptors, spectral_keys
-from umscosod.features.starter_network import EMBED_DIM
+from umscosod.features.embedded import (
+    CONTRAST_CENTRE_POWER,
+    DESCRIPTOR_DIM,
+    border_contrast,
+    cell_means,
+    centre_prior,
+    compute_descriptors,
+    spectral_keys,
+)
 from umscosod.features.starter_weights import load_starter, packaged_starter, sha256_of
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
 SCHEMA = "1"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
+LOGIT_SHIFT = 2.5  # taken off the network's logits: its maps are too large by so much (docs/starter.md)
 _VIEW_PX = 128  # side at which the network looks at a picture
-_FINE_PX = 4  # side of a cell of the descriptors in pixels: a quarter of the work of 8, and hardly less is seen
-_KEY_CELLS = 2  # cells along a side of one that has a key of its own: an eigenproblem costs the cube of its cells
+_FINE_PX = 4  # side of a cell of the descriptors in pixels: a quarter of the work of 8
+_COARSE = 2  # cells along a side of one of the contrast: distances cost more than the square of the cells
 
 
 class StarterBackbone:
-    """Attention from the network, tokens from descriptors and network, spectral keys.
+    """Descriptors on a grid; a first guess of the foreground by contrast to the border and by the network.
 
     Parameters
     ----------
@@ -47,8 +55,9 @@ class StarterBackbone:
 
     Notes
     -----
-    Its tokens are raw: `umscosod.features.group` applies the collection's statistics and the group's, after the
-    cache.
+    Its attention has two rows: the contrast, and the network's map, which takes part in every round of
+    `umscosod.features.group.sharpen_saliency`. Its tokens are raw: `umscosod.features.group` applies the collection's
+    statistics and the group's, after the cache.
     """
 
     needs_whitening = True
@@ -56,13 +65,13 @@ class StarterBackbone:
     has_attention = False
     is_label_free = True
     name = "starter"
-    dim = DESCRIPTOR_DIM + EMBED_DIM
+    dim = DESCRIPTOR_DIM
     batch_size = 1
 
     def __init__(self, size_px: int, cell_px: int, device: torch.device) -> None:
-        if size_px % (_KEY_CELLS * cell_px):
+        if size_px % (_COARSE * cell_px):
             raise ConfigError(
-                f"features.size_px {size_px} must be a multiple of {_KEY_CELLS * cell_px} for the starter backbone"
+                f"features.size_px {size_px} must be a multiple of {_COARSE * cell_px} for the starter backbone"
             )
         self.grid_hw = (size_px // cell_px, size_px // cell_px)
         content = packaged_starter()
@@ -78,31 +87,36 @@ class StarterBackbone:
 
     def _encode_one(self, image_HW3: ByteArray) -> EncodedImage:
         side = self.grid_hw[0]
-        map_hw, embedding_hwD = self._look(square_picture(image_HW3, _VIEW_PX))
         descriptors_hwD = compute_descriptors(square_picture(image_HW3, side * _FINE_PX), _FINE_PX)
-        tokens_hwD = np.concatenate([descriptors_hwD, _to_grid(embedding_hwD, side)], -1)
-        coarse = side // _KEY_CELLS
-        coarse_PD = cell_means(descriptors_hwD, _KEY_CELLS).reshape(-1, DESCRIPTOR_DIM)
-        keys_hwK = _to_grid(spectral_keys(coarse_PD, (coarse, coarse)).reshape(coarse, coarse, -1), side)
+        descriptors_PD = descriptors_hwD.reshape(-1, DESCRIPTOR_DIM)
+        attn_2P = np.stack([_contrast(descriptors_hwD), self._look(square_picture(image_HW3, _VIEW_PX))])
         return EncodedImage(
-            tokens_PD=tokens_hwD.reshape(side * side, -1).astype(np.float16),
-            keys_PK=keys_hwK.reshape(side * side, -1).astype(np.float16),
-            attn_AP=_to_grid(map_hw[..., None], side).reshape(1, -1).clip(0.0, 1.0).astype(np.float16),
+            tokens_PD=descriptors_PD.astype(np.float16),
+            keys_PK=spectral_keys(descriptors_PD, self.grid_hw).astype(np.float16),
+            attn_AP=attn_2P.astype(np.float16),
             grid_hw=self.grid_hw,
         )
 
     @torch.no_grad()
-    def _look(self, picture_HW3: ByteArray) -> tuple[FloatArray, FloatArray]:
-        """Map and embedding of a picture: each the mean over it and its mirror image."""
+    def _look(self, picture_HW3: ByteArray) -> FloatArray:
+        """Probability of foreground on the grid, (P,): of the mean over the picture and its mirror image."""
         both = np.stack([picture_HW3, picture_HW3[:, ::-1]])
         inputs = torch.from_numpy(both).to(self._device).permute(0, 3, 1, 2).float() / 255.0
-        output = self._network(inputs)
-        maps_2hw = output.logits_Nhw.sigmoid().cpu().numpy()
-        embedding_2hwD = output.embedding_NChw.permute(0, 2, 3, 1).cpu().numpy()
-        return (maps_2hw[0] + maps_2hw[1, :, ::-1]) / 2.0, (embedding_2hwD[0] + embedding_2hwD[1, :, ::-1]) / 2.0
+        logits_2hw = self._network(inputs).logits_Nhw.cpu().numpy()
+        logits_hw = (logits_2hw[0] + logits_2hw[1, :, ::-1]) / 2.0
+        resized_hw = cv2.resize(logits_hw, self.grid_hw[::-1], interpolation=cv2.INTER_AREA)
+        return np.asarray(1.0 / (1.0 + np.exp(LOGIT_SHIFT - resized_hw.astype(np.float64)))).ravel()
 
 
-def _to_grid(map_hwD: FloatArray, side: int) -> FloatArray:
-    """Resize a stack of maps to the grid, bilinear, channels last; OpenCV takes many channels where it only shrinks."""
-    resized = cv2.resize(np.asarray(map_hwD, np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized.reshape(side, side, -1))
+def _contrast(descriptors_hwD: FloatArray) -> FloatArray:
+    """Contrast to the border under the centre prior, found on a coarser grid: (P,), in [0, 1]."""
+    side = len(descriptors_hwD)
+    coarse_hw = (side // _COARSE, side // _COARSE)
+    lab_P3 = cell_means(descriptors_hwD[..., :3], _COARSE).reshape(-1, 3).astype(np.float64)
+    coarse = border_contrast(lab_P3, coarse_hw).reshape(coarse_hw)
+    contrast_P = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR).ravel()
+    return _stretch(contrast_P * centre_prior((side, side)) ** CONTRAST_CENTRE_POWER)
+
+def _stretch(map_P: FloatArray) -> FloatArray:
+    span = float(np.ptp(map_P))
+    return np.asarray((map_P - map_P.min()) / span if span > 0 else np.zeros_like(map_P))

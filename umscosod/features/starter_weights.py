@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,14 +22,17 @@ _KIND = "umscosod-starter-1"
 _CURE = "make it with umscosod.pretrain, or use the weights of the package"
 
 
-def save_starter(network: StarterNetwork, file: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network in float16 with texts about its making; the file appears whole."""
+def save_starter(network: StarterNetwork, file: Path, making: Mapping[str, Any]) -> None:
+    """Write a network in float16, with plain JSON values that tell how it was made; the file appears whole.
+
+    Equal networks give equal bytes: all is told under one name, as safetensors keeps several in no order.
+    """
     halves = {
         name: tensor.detach().cpu().half().contiguous() if tensor.is_floating_point() else tensor.cpu()
         for name, tensor in network.state_dict().items()
     }
     with open_atomic(file) as stream:
-        stream.write(save(halves, {"format": _KIND, **metadata}))
+        stream.write(save(halves, {_KIND: json.dumps(making, sort_keys=True)}))
 
 
 def packaged_starter() -> bytes:
@@ -53,9 +57,10 @@ def load_starter(content: bytes, name: str) -> StarterNetwork:
     network = StarterNetwork()
     try:
         tensors = load(content)
-        if read_metadata(content).get("format") != _KIND:
-            raise WeightsError(f"weights {name} are no starter weights of this version; {_CURE}")
-        network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+        read_making(content)
+        network.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+        )
     except (SafetensorError, RuntimeError, ValueError) as error:
         raise WeightsError(f"weights {name} cannot be used: {reason_of(error)}; {_CURE}") from None
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
@@ -63,10 +68,19 @@ def load_starter(content: bytes, name: str) -> StarterNetwork:
     return network.eval()
 
 
-def read_metadata(content: bytes) -> dict[str, str]:
-    """Texts about the making of a safetensors file."""
+def read_making(content: bytes) -> dict[str, Any]:
+    """How the weights of a file were made: recipe, seed, number of photographs, hash of their list.
+
+    Raises
+    ------
+    ValueError
+        It is no file of starter weights of this version.
+    """
     length = int.from_bytes(content[:8], "little")
-    return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
+    told = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    if _KIND not in told:
+        raise ValueError("they are no starter weights of this version")
+    return dict(json.loads(told[_KIND]))
 
 
 def sha256_of(content: bytes) -> str:

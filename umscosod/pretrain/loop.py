@@ -63,7 +63,7 @@ def start_network(seed: int) -> StarterNetwork:
         torch.manual_seed(seed % 2**63)
         network = StarterNetwork()
         for module in network.modules():
-            if isinstance(module, nn.Conv2d) and not module.bias is not None:
+            if isinstance(module, nn.Conv2d) and module.bias is None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
 

@@ -9,14 +9,17 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from umscosod.data.files import open_atomic
 from umscosod.device import derive_seed, numpy_generator, one_blas_thread, resolve_device
+from umscosod.features.group import Whitening
 from umscosod.features.starter_network import StarterNetwork
 from umscosod.features.starter_weights import save_starter, sha256_of
 from umscosod.pretrain.loop import Round, predict, start_network, train_round
@@ -149,7 +152,7 @@ def pretrain(
         with open_atomic(file) as stream:
             torch.save(network.cpu().state_dict(), stream)
     assert network is not None
-    save_starter(network, out, {name: json.dumps(value) for name, value in details.items()})
+    save_starter(network, out, details)
     return PretrainReport(
         file=out,
         sha256=sha256_of(out.read_bytes()),
@@ -219,21 +222,20 @@ def _write_part(file: Path, chosen: npt.NDArray[np.int64], make_maps: MakeMaps, 
 def _handmade(pictures: Pictures) -> MakeMaps:
     count = len(pictures.array_NSS3)
     some = np.linspace(0, count - 1, min(_WHITENED, count)).astype(int)
-    fitted: list[object] = []
+
+    @cache
+    def whitening() -> Whitening:
+        return whitening_of([pictures.array_NSS3[index] for index in some])
 
     def make(chosen: npt.NDArray[np.int64]) -> Iterator[FloatArray]:
-        if not fitted:
-            fitted.append(whitening_of([pictures.array_NSS3[index] for index in some]))
         for start in range(0, len(chosen), _GROUP):
             group: Sequence[ByteArray] = [pictures.array_NSS3[index] for index in chosen[start : start + _GROUP]]
-            yield from handmade_maps(group, fitted[0])
+            yield from handmade_maps(group, whitening())
 
     return make
 
 
 def _learnt(pictures: Pictures, network: StarterNetwork, view_px: int, device: torch.device) -> MakeMaps:
-    import cv2
-
     network = network.to(device).eval()
 
     def make(chosen: npt.NDArray[np.int64]) -> Iterator[FloatArray]:
