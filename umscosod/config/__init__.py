@@ -31,7 +31,9 @@ class FeaturesConfig:
             "dinov2_vits14_reg. auto takes the paper's pair where weights are at hand, else embedded."
         ),
     ] = "auto"
-    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the one that 'umscosod weights' got.")] = ""
+    weights: Annotated[
+        str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: what 'umscosod weights' lists.")
+    ] = ""
     second_backbone: Annotated[
         str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
     ] = ""
