@@ -16,15 +16,11 @@ from timm.models import VisionTransformer
 
 from umscosod.errors import WeightsError
 from umscosod.features import weights as weights_module
+from umscosod.features.layouts import convert_state_dict
 from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.store import find_weights, obtain_weights
 from umscosod.features.vit import build_vit
-from umscosod.features.weights import (
-    convert_state_dict,
-    load_weights,
-    read_state_dict,
-    recognise,
-)
+from umscosod.features.weights import load_weights, read_state_dict, recognise
 
 Make = Callable[[str], VisionTransformer]
 State = dict[str, torch.Tensor]
@@ -114,13 +110,14 @@ def test_names_of_the_real_architectures_convert(name: str) -> None:
     """Without a byte of weights: names and shapes only, at full size."""
     spec = VIT_SPECS[name]
     with torch.device("meta"):
-        expected = build_vit(spec).state_dict()
+        model = build_vit(spec)
+        expected = model.state_dict()
         original = to_original(expected, spec)
     registers = spec.prefix_tokens == 5
     assert set(original) == original_names(12, dinov2=spec.patch_px == 14, registers=registers)
     assert original["pos_embed"].shape[1] == 1 + (spec.native_px // spec.patch_px) ** 2
     for raw in (original, expected):
-        converted = convert_state_dict(raw, no_embed_class=registers)
+        converted = weights_module._fit(convert_state_dict(raw), model)
         assert {key: value.shape for key, value in converted.items()} == {k: v.shape for k, v in expected.items()}
 
 
