@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -77,6 +78,7 @@ def square_side(length: int) -> int:
 
 # A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
 _WRAPPERS = ("teacher", "student", "state_dict", "model")
+_LATER = ("attn_pool.", "head.", "head_dist.")  # timm's modules that come after the tokens
 _MAX_WRAPPERS = 8  # a pickle may contain itself
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -176,8 +178,8 @@ def load_weights(model: VisionTransformer | Eva, path: Path) -> str:
     Parameters
     ----------
     model : VisionTransformer or Eva
-        Without a classifier head. It takes over the file's position embedding as it is, of whatever square grid. An
-        ``attn_pool`` comes after the tokens and is left as it is.
+        It takes over the file's position embedding as it is, of whatever square grid. What comes after the tokens, a
+        classifier or a pooling, is neither asked for nor taken.
     path : Path
         ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``, in a layout that `umscosod.features.layouts` knows.
 
@@ -202,7 +204,7 @@ def load_weights(model: VisionTransformer | Eva, path: Path) -> str:
     _check_fit(state, model, converted, path)
     if model.pos_embed is not None:
         model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
-    model.load_state_dict(state, strict=False)  # checked above; left out is the pooling only
+    model.load_state_dict(state, strict=False)  # checked above; only what comes after the tokens may lack
     if hash_weights(path) != sha256:  # the hash names every feature made with these tensors
         raise WeightsError(f"weights {path}: the file was changed while it was read; run again")
     logger.info("weights %s (sha256 %s)", path, sha256)
@@ -227,16 +229,21 @@ def recognise(path: Path) -> VitSpec | None:
         return None
 
 
-def _recognise(converted: StateDict) -> VitSpec | None:
+def build_empty(spec: VitSpec) -> VisionTransformer | Eva:
+    """Make an architecture without values: names and shapes only."""
     from umscosod.features.vit import build_vit  # which imports this module
 
+    with torch.device("meta"):
+        return build_vit(spec)
+
+
+def _recognise(converted: StateDict) -> VitSpec | None:
     projection, reg_1RD = converted["patch_embed.proj.weight"], converted.get("reg_token")
     prefix = ("cls_token" in converted) + (reg_1RD.shape[1] if reg_1RD is not None and reg_1RD.ndim == 3 else 0)
     found = (*projection.shape[::2], prefix)
     for spec in VIT_SPECS.values():
-        if projection.ndim == 4 and found == (spec.dim, spec.patch_px, spec.prefix_tokens):
-            with torch.device("meta"):  # names and shapes only
-                model = build_vit(spec)
+        if found == (spec.dim, spec.patch_px, spec.prefix_tokens) and timm.is_model(spec.timm_name):
+            model = build_empty(spec)
             if not _misfit(_fit(converted, model), model):
                 return spec
     return None
@@ -244,9 +251,9 @@ def _recognise(converted: StateDict) -> VitSpec | None:
 
 def _fit(converted: StateDict, model: VisionTransformer | Eva) -> StateDict:
     """Write down differently what this model writes down differently; the sums stay the same."""
-    state = {name: tensor for name, tensor in converted.items() if not name.startswith("attn_pool.")}
+    state = {name: tensor for name, tensor in converted.items() if not name.startswith(_LATER)}
     pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
-    if model.no_embed_class and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
+    if _embeds_patches_only(model) and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
         # timm's DINOv2 models with registers have no position embedding for CLS
         state["cls_token"] = cls_11D + pos_1TD[:, :1]
         state["pos_embed"] = pos_1TD[:, 1:]
@@ -266,7 +273,7 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
 
 def _misfit(state: StateDict, model: VisionTransformer | Eva) -> str:
     """Name the first tensor that is missing, of another shape or too many; empty: none."""
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("attn_pool.")}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_LATER)}
     for name, wanted in expected.items():
         if name not in state:
             return f"{name} is missing, expected {tuple(wanted.shape)}"
@@ -296,4 +303,8 @@ def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer | Eva) -> bo
     """Whether a position embedding is one of this model for pictures of another size."""
     if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
         return False
-    return square_side(pos_1TD.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)) > 0
+    return square_side(pos_1TD.shape[1] - (0 if _embeds_patches_only(model) else model.num_prefix_tokens)) > 0
+
+
+def _embeds_patches_only(model: VisionTransformer | Eva) -> bool:
+    return bool(getattr(model, "no_embed_class", False))

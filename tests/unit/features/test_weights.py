@@ -70,7 +70,7 @@ def save(state: State, spec: VitSpec, kind: str, folder: Path) -> Path:
         return path
     original = to_original(state, spec)
     wrapped: dict[str, Any] = {
-        "timm-pth": state,
+        "timm-pth": {**state, "head.weight": torch.zeros(1000, spec.dim)},
         "original": original,
         "checkpoint": training_checkpoint(original),
         "student": {"student": {f"module.backbone.{name}": tensor for name, tensor in original.items()}},
@@ -148,7 +148,7 @@ def misfit(state: State, how: str) -> State:
     if how == "missing":
         del state["blocks.1.norm2.bias"]
     elif how == "unexpected":
-        state["head.weight"] = torch.zeros(1000, 32)
+        state["neck.weight"] = torch.zeros(1000, 32)
     elif how == "shape":
         state["blocks.0.attn.qkv.weight"] = torch.zeros(64, 32)
     elif how == "pos_embed":
@@ -172,7 +172,7 @@ def misfit(state: State, how: str) -> State:
     ("how", "message"),
     [
         ("missing", r"blocks\.1\.norm2\.bias is missing, expected \(32,\)"),
-        ("unexpected", r"head\.weight \(1000, 32\) is not expected"),
+        ("unexpected", r"neck\.weight \(1000, 32\) is not expected"),
         ("shape", r"blocks\.0\.attn\.qkv\.weight has the shape \(64, 32\), expected \(96, 32\)"),
         ("pos_embed", r"pos_embed has the shape \(1, 15, 32\), expected \(1, 17, 32\)"),
         ("pos_embed width", r"pos_embed has the shape \(1, 37, 30\), expected \(1, 17, 32\)"),
