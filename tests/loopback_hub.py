@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _RESOLVE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/[\w.-]+/([\w.-]+)")
@@ -128,6 +131,21 @@ def serve_hub(hub: LoopbackHub, port: int = 0) -> Iterator[LoopbackHub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def set_constant(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Set what huggingface_hub reads from the environment once; 0.23 copies some of it into the other module."""
+    from huggingface_hub import constants, file_download
+
+    for module in (constants, file_download):
+        monkeypatch.setattr(module, name, value, raising=False)
+
+
+def set_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """What ``HF_ENDPOINT`` does, in this process."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    set_constant(monkeypatch, "ENDPOINT", endpoint)
+    set_constant(monkeypatch, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 def main() -> None:

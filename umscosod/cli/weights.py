@@ -59,7 +59,7 @@ def get_weights(command: args.WeightsGet, _: PipelineConfig) -> int:
     offers = plan_weights(command.names)
     missing = [offer for offer in offers if offer.path is None]
     for offer in missing:
-        say(describe_offer(offer))
+        say(offer.describe())
     if missing and not command.yes and not _ask(sum(offer.size_mb for offer in missing)):
         say("nothing was downloaded")
         return 1
@@ -71,18 +71,6 @@ def get_weights(command: args.WeightsGet, _: PipelineConfig) -> int:
         for note in weights.notes:
             say(f"note: {note}")
     return 0
-
-
-def describe_offer(offer: WeightsOffer) -> str:
-    """One line: size, licence, source, and what to know of them."""
-    size = f"{offer.size_mb} MB" if offer.size_mb else "size not known"
-    licence = f"licence {offer.licence}" if offer.licence else "licence: see that page"
-    words = [f"{offer.name}: {size} from {offer.address}, {licence}"]
-    if offer.licence and not offer.has_free_licence:
-        words.append("read it there before you use them")
-    if offer.is_label_free is False:
-        words.append("trained with labels of people")
-    return "; ".join(words)
 
 
 def _ask(size_mb: int) -> bool:

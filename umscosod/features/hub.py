@@ -91,6 +91,17 @@ class WeightsOffer:
         """Apache-2.0 or MIT; any other licence is to be read before use."""
         return self.licence in FREE_LICENCES
 
+    def describe(self) -> str:
+        """Say size, source and licence in a line, and what to know before use."""
+        size = f"{self.size_mb} MB" if self.size_mb else "size not known"
+        licence = f"licence {self.licence}" if self.licence else "licence: see that page"
+        words = [f"{self.name}: {size} from {self.address}, {licence}"]
+        if self.licence and not self.has_free_licence:
+            words.append("read it there before you use them")
+        if self.is_label_free is False:
+            words.append("trained with labels of people")
+        return "; ".join(words)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredWeights:

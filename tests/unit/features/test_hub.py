@@ -14,7 +14,7 @@ from huggingface_hub import constants, file_download
 from safetensors.torch import save, save_file
 from timm.models import VisionTransformer
 
-from tests.loopback_hub import COMMIT, LoopbackHub, serve_hub
+from tests.loopback_hub import COMMIT, LoopbackHub, serve_hub, set_constant, set_endpoint
 from umscosod.errors import Cancelled, ConfigError, DataError, WeightsError
 from umscosod.features import hub as verbs
 from umscosod.features import weights
@@ -27,17 +27,6 @@ Make = Callable[[str], VisionTransformer]
 Specs = dict[str, VitSpec]
 SMALL = ("dino_vits8", "dinov2_vits14_reg")
 FILE = "model.safetensors"
-
-
-def set_constant(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
-    """Set what huggingface_hub reads from the environment once; 0.23 copies some of it into the other module."""
-    for module in (constants, file_download):
-        monkeypatch.setattr(module, name, value, raising=False)
-
-
-def set_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    set_constant(monkeypatch, "ENDPOINT", endpoint)
-    set_constant(monkeypatch, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +46,6 @@ def hub(tiny_specs: Specs, make_tiny: Make, monkeypatch: pytest.MonkeyPatch) -> 
     """A hub with the small pair, and no waiting between two tries."""
     files = {(f"timm/{tiny_specs[name].timm_name}", FILE): save(make_tiny(name).state_dict()) for name in SMALL}
     with serve_hub(LoopbackHub(files=files)) as served:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
         set_endpoint(monkeypatch, served.endpoint)
         set_constant(monkeypatch, "DOWNLOAD_CHUNK_SIZE", 1 << 12)
         monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
