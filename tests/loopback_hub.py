@@ -37,7 +37,10 @@ class LoopbackHub:
     cuts : list of int
         Each answer of bytes takes the first entry and ends after so many.
     ranges : list of int
-        First byte of each answer so far.
+        First byte of each answer of bytes so far.
+    tokens : list of str
+        Authorization of each question for a file so far.
+    port : int
     """
 
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -69,7 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_bytes(self.hub.files[f"{owner}/{name}", file])
             return
         found = _RESOLVE.fullmatch(self.path)
-        repository, file = found.groups() if found else ("", "")
+        if found is None:  # huggingface_hub 2 also asks for a list of programs that call it
+            self._end(404, {})
+            return
+        repository, file = found.groups()
         self.hub.tokens.append(self.headers.get("Authorization", ""))
         if repository in self.hub.refusals:
             status, code = self.hub.refusals[repository]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 AGAIN = "run the same command again: it goes on where it stopped"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_TRANSPORT = ("builtins", "huggingface_hub")
 
 
 class MissingFileError(WeightsError):
@@ -143,9 +144,17 @@ def _fetch(
             have = stream.truncate(0)
         _check_room(partial.parent, size - have)
         report(have, size)
-        if not size or have < size:
-            url = hf_hub_url(repository, filename, revision=known.commit_hash)
-            http_get(url, stream, resume_size=have, headers=build_hf_headers(), expected_size=known.size)
+        url = hf_hub_url(repository, filename, revision=known.commit_hash)
+        while not size or have < size:
+            before = have
+            try:
+                http_get(url, stream, resume_size=have, headers=build_hf_headers(), expected_size=known.size)
+            except _transport_error():  # hubs before 1.0 give up at the first cut
+                have = stream.tell()
+                if have <= before:
+                    raise
+            else:
+                break
     if (found := file_sha256(partial)) != blob.name:
         partial.unlink()
         raise WeightsError(
@@ -201,8 +210,6 @@ def _plain_errors(repository: str, filename: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line with the cure."""
     from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    # Up to 0.x the base is an OSError of requests; from 1.0 on it is httpx's, which is none.
-    transport: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         yield
     except UmscosodError:
@@ -213,13 +220,24 @@ def _plain_errors(repository: str, filename: str) -> Iterator[None]:
         raise MissingFileError(f"{hub_page(repository)} holds no {filename}; check the name") from error
     except HfHubHTTPError as error:
         raise WeightsError(_describe_refusal(repository, error)) from error
-    except (OSError, transport) as error:
+    except (OSError, _transport_error()) as error:
+        if getattr(getattr(error, "response", None), "status_code", 0):
+            raise WeightsError(_describe_refusal(repository, error)) from error
         if isinstance(error, OSError) and error.errno in _FULL:
             where = os.environ.get("HF_HOME") or "the Hugging Face cache"
             raise WeightsError(f"{repository}: the disk of {where} is full; make room, then {AGAIN}") from error
         if isinstance(error, OSError) and error.filename:
             raise WeightsError(f"cannot write {error.filename}: {reason_of(error)}; check HF_HOME") from error
         raise WeightsError(_describe_cut(repository, error)) from error
+
+
+def _transport_error() -> type[Exception]:
+    """Base of the errors of the library that huggingface_hub sends with: requests up to 0.x, then httpx."""
+    from huggingface_hub.utils import HfHubHTTPError
+
+    theirs = [base for base in HfHubHTTPError.__mro__ if base.__module__.partition(".")[0] not in _NOT_TRANSPORT]
+    found: type[Exception] = theirs[-1]
+    return found
 
 
 def _describe_refusal(repository: str, error: Any) -> str:
