@@ -113,6 +113,8 @@ NAMES = (
     "source",
     "th0",
     "sure",
+    "names",
+    "accepted",
 )
 
 

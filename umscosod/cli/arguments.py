@@ -242,6 +242,48 @@ class FeaturesPrune(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsList(Command):
+    """List the backbones: size and licence of their weights, whether they are here, where they come from, hash."""
+
+    json: Annotated[bool, Switch, Doc("Print JSON instead of a table, with whole hashes and paths.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsGet(Command):
+    """Download weights, after a question; resumed, and checked against the hash that the hub states."""
+
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="NAME"),
+        Doc(
+            "paper (DINO ViT-B/8 and DINOv2 ViT-B/14, the paper's pair), small (their ViT-S siblings), a backbone of "
+            "'umscosod weights list', hf-hub:OWNER/NAME or timm:NAME."
+        ),
+    ]
+    yes: Annotated[bool, Switch, tyro.conf.arg(aliases=("-y",)), Doc("Do not ask.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsVerify(Command):
+    """Read each weight file that is here: its hash, and whether it fits its architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsImport(Command):
+    """Put a weight file where every command finds it; which backbone it is of is told by its tensors."""
+
+    file: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE"),
+        Doc(".safetensors or .pth, in the layout of timm or of the authors."),
+    ]
+    name: Annotated[str | None, NAME, Doc("Backbone, where the tensors fit several.")] = None
+    link: Annotated[bool, Switch, Doc("Link to the file in the place of a copy; it must stay where it is.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor(Command):
     """Check this machine: database, OpenCV, DenseCRF, weights, GPU, disk; each fault with its cure."""
 

@@ -17,6 +17,7 @@ from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
 from umscosod.cli.options import Command
 from umscosod.cli.studies import ablate, bench
+from umscosod.cli.weights import get_weights, import_weights, list_weights, verify_weights
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
 from umscosod.data.files import check_place
@@ -340,6 +341,10 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.FeaturesEstimate: _features_estimate,
     args.FeaturesEncode: _features_encode,
     args.FeaturesPrune: _features_prune,
+    args.WeightsList: list_weights,
+    args.WeightsGet: get_weights,
+    args.WeightsVerify: verify_weights,
+    args.WeightsImport: import_weights,
     args.Doctor: _doctor,
     args.Presets: _presets,
     args.PluginInstall: _plugin_install,

@@ -14,6 +14,7 @@ import numpy as np
 
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
+from umscosod.features.records import training_note
 from umscosod.features.specs import VIT_SPECS, VitSpec, vit_id
 from umscosod.features.store import check_regular_file, expand_user, hash_weights, obtain_weights
 from umscosod.types import ByteArray, EncodedImage
@@ -343,6 +344,8 @@ class _Builder:
         key = stream.name, self.obtain(stream)
         if key not in self.loaded:
             self.loaded[key] = load_vit(VIT_SPECS[stream.name], key[1], self.device)
+            if note := training_note(key[1]):
+                self.note(note)
         batch_size = self.config.batch_size
         return VitBackbone(self.loaded[key], size_px=stream.size_px, device=self.device, batch_size=batch_size)
 

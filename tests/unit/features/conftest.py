@@ -53,6 +53,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("torch.hub._hub_dir", None)
+    monkeypatch.setenv("UMSCOSOD_WEIGHTS", str(tmp_path / "own"))
 
     def refuse(*args: object, **kwargs: object) -> str:
         raise AssertionError("the network must not be used")
