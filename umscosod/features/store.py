@@ -9,7 +9,7 @@ from pathlib import Path
 from umscosod.data.files import why_unreadable
 from umscosod.errors import WeightsError, reason_of
 from umscosod.features.cache import file_sha256
-from umscosod.features.specs import VitSpec
+from umscosod.features.specs import HF_HUB, VitSpec
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -24,8 +24,12 @@ def find_weights(spec: VitSpec) -> Path | None:
     Returns
     -------
     Path or None
-        A file in the Hugging Face cache that timm fills, or the authors' file in torch.hub's folder; None: neither.
+        A file in the Hugging Face cache that timm fills, or the authors' file in torch.hub's folder; of a
+        ``local-dir:`` the file inside. None: there is none.
     """
+    if spec.folder:
+        paths = (expand_user(spec.folder) / name for name in HUB_FILES)
+        return next((path for path in paths if path.is_file()), None)
     from huggingface_hub import try_to_load_from_cache
 
     for name in HUB_FILES:
@@ -43,7 +47,7 @@ def find_weights(spec: VitSpec) -> Path | None:
 
 def hub_repository(spec: VitSpec) -> str:
     """Name of the repository on the Hugging Face hub that holds timm's weights."""
-    return f"timm/{spec.timm_name}"
+    return spec.name.removeprefix(HF_HUB) if spec.name.startswith(HF_HUB) else f"timm/{spec.timm_name}"
 
 
 PICKLED = (".pth", ".pt", ".bin")
@@ -124,9 +128,12 @@ def obtain_weights(spec: VitSpec, file: str = "", *, option: str = "--weights") 
         return path
     if (found := find_weights(spec)) is not None:
         return found
+    if spec.folder:
+        raise WeightsError(f"no weights in {expand_user(spec.folder)}: expected {' or '.join(HUB_FILES)}")
+    authors = f"{spec.original_file}, or " if spec.original_file else ""
     raise WeightsError(
         f"no weights of {spec.name} on this machine; run: umscosod weights get {spec.name} "
-        f"(or pass {option} FILE: {spec.original_file}, or timm's {spec.timm_name})"
+        f"(or pass {option} FILE: {authors}timm's {spec.timm_name})"
     )
 
 

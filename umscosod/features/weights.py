@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
 from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
+from umscosod.features.architectures import Vit
 from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
 from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
 
@@ -82,6 +82,7 @@ StateDict = dict[str, torch.Tensor]
 # A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
 _WRAPPERS = ("teacher", "student", "state_dict", "model")
 _MAX_WRAPPERS = 8  # a pickle may contain itself
+_CLASSIFIERS = ("head.", "head_dist.")  # in timm's names; they come after the tokens
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -174,13 +175,14 @@ def _oddness(tensor: torch.Tensor) -> str:
     return ""
 
 
-def load_weights(model: VisionTransformer, path: Path) -> str:
+def load_weights(model: Vit, path: Path) -> str:
     """Load a file into a model, strictly: every tensor of the model, no other tensor, in its shape.
 
     Parameters
     ----------
-    model : VisionTransformer
-        Without a classifier head. It takes over the file's position embedding as it is, of whatever square grid.
+    model : Vit
+        Without a classifier head; a file's is dropped. It takes over the file's position embedding as it is, of
+        whatever square grid.
     path : Path
         ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``.
 
@@ -195,9 +197,11 @@ def load_weights(model: VisionTransformer, path: Path) -> str:
         The file cannot be read, or does not fit: the first mismatch is named. Or it was changed meanwhile.
     """
     sha256 = hash_weights(path)
-    state = convert_state_dict(read_state_dict(path), no_embed_class=model.no_embed_class)
+    state = convert_state_dict(read_state_dict(path), no_embed_class=getattr(model, "no_embed_class", False))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(_CLASSIFIERS)}
     _check_fit(state, model, path)
-    model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
+    if model.pos_embed is not None:
+        model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
     model.load_state_dict(state, strict=True)
     if hash_weights(path) != sha256:  # the hash names every feature made with these tensors
         raise WeightsError(f"weights {path}: the file was changed while it was read; run again")
@@ -275,7 +279,7 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
     return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
 
 
-def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
+def _check_fit(state: StateDict, model: Vit, path: Path) -> None:
     expected = model.state_dict()
     found = _recognise(state)
     hint = f"; the file has the architecture of {found.name}" if found else ""
@@ -299,8 +303,9 @@ def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
             )
 
 
-def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer) -> bool:
+def _is_square_grid(pos_1TD: torch.Tensor, model: Vit) -> bool:
     """Whether a position embedding is one of this model for pictures of another size."""
     if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
         return False
-    return square_side(pos_1TD.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)) > 0
+    prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+    return square_side(pos_1TD.shape[1] - prefix) > 0
