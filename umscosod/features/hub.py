@@ -26,10 +26,9 @@ from umscosod.features.records import (
     weights_dir,
     write_record,
 )
-from umscosod.features.specs import VIT_SPECS, VitSpec
+from umscosod.features.specs import HF_HUB, TIMM, VIT_SPECS, VitSpec
 from umscosod.features.store import (
     HUB_FILES,
-    HUB_PREFIX,
     check_weights_file,
     expand_user,
     find_cached,
@@ -45,7 +44,6 @@ SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Pairs of backbones that have a name."""
 FREE_LICENCES = ("Apache-2.0", "MIT")
-TIMM_PREFIX = "timm:"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _MB = 1e6
 
@@ -264,7 +262,7 @@ def _offer_of(spec: VitSpec) -> WeightsOffer:
 
 
 def _offer_of_repository(name: str) -> WeightsOffer:
-    repository = name.removeprefix(HUB_PREFIX)
+    repository = name.removeprefix(HF_HUB)
     return _offer(name, repository, find_cached(repository), None)
 
 
@@ -286,10 +284,10 @@ def _offer(name: str, repository: str, path: Path | None, spec: VitSpec | None) 
 def _resolve(name: str) -> WeightsOffer:
     if name in VIT_SPECS:
         return _offer_of(VIT_SPECS[name])
-    if name.startswith(TIMM_PREFIX):
-        repository = f"timm/{name.removeprefix(TIMM_PREFIX)}"
-    elif name.startswith(HUB_PREFIX):
-        repository = name.removeprefix(HUB_PREFIX)
+    if name.startswith(TIMM):
+        repository = f"timm/{name.removeprefix(TIMM)}"
+    elif name.startswith(HF_HUB):
+        repository = name.removeprefix(HF_HUB)
     else:
         near = difflib.get_close_matches(name.lower(), (*SETS, *VIT_SPECS), n=1)
         suggestion = f", did you mean {near[0]!r}?" if near else "."
@@ -299,7 +297,7 @@ def _resolve(name: str) -> WeightsOffer:
     for spec in VIT_SPECS.values():
         if hub_repository(spec) == repository:
             return _offer_of(spec)
-    offer = _offer_of_repository(f"{HUB_PREFIX}{repository}")
+    offer = _offer_of_repository(f"{HF_HUB}{repository}")
     if offer.path is not None:
         return offer
     size = next(filter(None, (_size_of(repository, file) for file in HUB_FILES)), 0)
@@ -351,7 +349,7 @@ def _get(offer: WeightsOffer, progress: ProgressFn) -> StoredWeights:
 
 
 def _download(offer: WeightsOffer, report: Callable[[int, int], None]) -> HubFile:
-    if offer.name.startswith(HUB_PREFIX):  # the architecture of others is in it
+    if offer.name.startswith(HF_HUB):  # the architecture of others is in it
         download_file(offer.repository, "config.json", lambda done, total: None)
     first, second = HUB_FILES
     try:

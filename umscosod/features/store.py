@@ -10,9 +10,8 @@ from umscosod.data.files import why_unreadable
 from umscosod.errors import CacheError, WeightsError, reason_of
 from umscosod.features.cache import file_sha256
 from umscosod.features.records import expected_sha256, weights_dir
-from umscosod.features.specs import VitSpec
+from umscosod.features.specs import HF_HUB, VitSpec
 
-HUB_PREFIX = "hf-hub:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 PICKLED = (".pth", ".pt", ".bin")
 CURE = "fetch the file again, or save its tensors as .safetensors"
@@ -28,9 +27,13 @@ def find_weights(spec: VitSpec) -> Path | None:
     Returns
     -------
     Path or None
-        The first of: a file in our own folder (`umscosod.features.hub.import_weights` puts it there), timm's file in
-        the Hugging Face cache, the authors' file in torch.hub's folder. None: there is none.
+        Of a ``local-dir:`` the file inside. Of others the first of: a file in our own folder
+        (`umscosod.features.hub.import_weights` puts it there), timm's file in the Hugging Face cache, the authors' file
+        in torch.hub's folder. None: there is none.
     """
+    if spec.folder:
+        paths = (expand_user(spec.folder) / name for name in HUB_FILES)
+        return next((path for path in paths if path.is_file()), None)
     for path in own_files(spec.name):
         if path.is_file():
             return path
@@ -67,8 +70,7 @@ def find_cached(repository: str) -> Path | None:
 
 def hub_repository(spec: VitSpec) -> str:
     """Name of the repository on the Hugging Face hub that holds the weights."""
-    owned = spec.name.removeprefix(HUB_PREFIX)
-    return owned if owned != spec.name else f"timm/{spec.timm_name}"
+    return spec.name.removeprefix(HF_HUB) if spec.name.startswith(HF_HUB) else f"timm/{spec.timm_name}"
 
 
 def check_weights_file(file: str) -> None:
@@ -145,9 +147,12 @@ def obtain_weights(spec: VitSpec, file: str = "", *, option: str = "--weights") 
         return path
     if (found := find_weights(spec)) is not None:
         return found
+    if spec.folder:
+        raise WeightsError(f"no weights in {expand_user(spec.folder)}: expected {' or '.join(HUB_FILES)}")
+    authors = f"{spec.original_file}, or " if spec.original_file else ""
     raise WeightsError(
         f"no weights of {spec.name} on this machine; run: umscosod weights get {spec.name} "
-        f"(or pass {option} FILE: {spec.original_file}, or timm's {spec.timm_name})"
+        f"(or pass {option} FILE: {authors}timm's {spec.timm_name})"
     )
 
 

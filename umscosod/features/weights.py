@@ -15,12 +15,11 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
-from timm.models.eva import Eva
 from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
+from umscosod.features.architectures import Vit
 from umscosod.features.layouts import StateDict, convert_state_dict
 from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
 from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
@@ -172,12 +171,12 @@ def _oddness(tensor: torch.Tensor) -> str:
     return ""
 
 
-def load_weights(model: VisionTransformer | Eva, path: Path) -> str:
+def load_weights(model: Vit, path: Path) -> str:
     """Load a file into a model, strictly: every tensor that tokens need, no other tensor, in its shape.
 
     Parameters
     ----------
-    model : VisionTransformer or Eva
+    model : Vit
         It takes over the file's position embedding as it is, of whatever square grid. What comes after the tokens, a
         classifier or a pooling, is neither asked for nor taken.
     path : Path
@@ -229,7 +228,7 @@ def recognise(path: Path) -> VitSpec | None:
         return None
 
 
-def build_empty(spec: VitSpec) -> VisionTransformer | Eva:
+def build_empty(spec: VitSpec) -> Vit:
     """Make an architecture without values: names and shapes only."""
     from umscosod.features.vit import build_vit  # which imports this module
 
@@ -249,7 +248,7 @@ def _recognise(converted: StateDict) -> VitSpec | None:
     return None
 
 
-def _fit(converted: StateDict, model: VisionTransformer | Eva) -> StateDict:
+def _fit(converted: StateDict, model: Vit) -> StateDict:
     """Write down differently what this model writes down differently; the sums stay the same."""
     state = {name: tensor for name, tensor in converted.items() if not name.startswith(_LATER)}
     pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
@@ -271,7 +270,7 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
     return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
 
 
-def _misfit(state: StateDict, model: VisionTransformer | Eva) -> str:
+def _misfit(state: StateDict, model: Vit) -> str:
     """Name the first tensor that is missing, of another shape or too many; empty: none."""
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_LATER)}
     for name, wanted in expected.items():
@@ -287,7 +286,7 @@ def _misfit(state: StateDict, model: VisionTransformer | Eva) -> str:
     return ""
 
 
-def _check_fit(state: StateDict, model: VisionTransformer | Eva, converted: StateDict, path: Path) -> None:
+def _check_fit(state: StateDict, model: Vit, converted: StateDict, path: Path) -> None:
     if misfit := _misfit(state, model):
         found = _recognise(converted)
         hint = f"; the file has the architecture of {found.name}" if found else ""
@@ -299,12 +298,12 @@ def _check_fit(state: StateDict, model: VisionTransformer | Eva, converted: Stat
             raise WeightsError(f"weights {path}: {name} holds values that are not finite; fetch the file again")
 
 
-def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer | Eva) -> bool:
+def _is_square_grid(pos_1TD: torch.Tensor, model: Vit) -> bool:
     """Whether a position embedding is one of this model for pictures of another size."""
     if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
         return False
     return square_side(pos_1TD.shape[1] - (0 if _embeds_patches_only(model) else model.num_prefix_tokens)) > 0
 
 
-def _embeds_patches_only(model: VisionTransformer | Eva) -> bool:
+def _embeds_patches_only(model: Vit) -> bool:
     return bool(getattr(model, "no_embed_class", False))

@@ -22,6 +22,7 @@ from umscosod.features.store import find_weights, obtain_weights
 from umscosod.features.vit import build_vit
 from umscosod.features.weights import load_weights, read_state_dict, recognise
 
+NAMES = ("dino_vitb8", "dino_vits8", "dinov2_vitb14_reg", "dinov2_vits14", "dinov2_vits14_reg")
 Make = Callable[[str], VisionTransformer]
 State = dict[str, torch.Tensor]
 
@@ -82,7 +83,7 @@ def save(state: State, spec: VitSpec, kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["timm", "timm-pth", "original", "checkpoint", "student", "compiled"])
-@pytest.mark.parametrize("name", VIT_SPECS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_format_loads_to_the_same_tensors(
     make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, name: str, kind: str
 ) -> None:
@@ -105,7 +106,7 @@ def test_half_precision_files_become_float32(make_tiny: Make, tiny_specs: dict[s
     torch.testing.assert_close(model.cls_token.detach(), state["cls_token"].half().float())
 
 
-@pytest.mark.parametrize("name", VIT_SPECS)
+@pytest.mark.parametrize("name", NAMES)
 def test_names_of_the_real_architectures_convert(name: str) -> None:
     """Without a byte of weights: names and shapes only, at full size."""
     spec = VIT_SPECS[name]
@@ -199,7 +200,7 @@ def test_file_of_another_architecture_is_told_by_its_name(
     make_tiny: Make, tiny_specs: dict[str, VitSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights_module, "VIT_SPECS", tiny_specs)
-    for name in tiny_specs:
+    for name in NAMES:
         path = save(make_tiny(name).state_dict(), tiny_specs[name], "original", tmp_path)
         assert recognise(path) is tiny_specs[name]
     path = save(make_tiny("dino_vitb8").state_dict(), tiny_specs["dino_vitb8"], "original", tmp_path)
