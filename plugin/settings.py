@@ -33,7 +33,8 @@ BACKBONES = {
     "dino_vits8": "DINO ViT-S/8: smaller, quicker",
     "dinov2_vitb14_reg": "DINOv2 ViT-B/14 with registers",
     "dinov2_vits14_reg": "DINOv2 ViT-S/14 with registers",
-    "dinov2_vits14": "DINOv2 ViT-S/14",
+    "siglip2_vitb16": "SigLIP 2 ViT-B/16: trained with texts of people, masks are not annotation-free",
+    "tipsv2_vitb14": "TIPS v2 ViT-B/14: trained with texts of people, masks are not annotation-free",
 }
 WITHOUT_WEIGHTS = ("auto", "embedded")
 LABELS = {

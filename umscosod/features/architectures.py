@@ -37,13 +37,11 @@ def build_vit(spec: VitSpec) -> Vit:
     ConfigError
         The installed timm does not have it, or it is no flat transformer.
     """
-    if not timm.is_model(spec.timm_name):
+    architecture = spec.timm_name.partition(".")[0]  # a tag is of weights, which an older timm may not know
+    if not timm.is_model(architecture):
         needed = f" (timm >= {spec.needs_timm} has)" if spec.needs_timm else ""
-        raise ConfigError(
-            f"backbone {spec.name}: timm {timm.__version__} has no {spec.timm_name.partition('.')[0]}{needed}; "
-            "update timm"
-        )
-    family = model_entrypoint(spec.timm_name).__module__.rpartition(".")[2]
+        raise ConfigError(f"backbone {spec.name}: timm {timm.__version__} has no {architecture}{needed}; update timm")
+    family = model_entrypoint(architecture).__module__.rpartition(".")[2]
     arguments: dict[str, Any] = {**dict(spec.overrides), "img_size": spec.native_px, "num_classes": 0}
     if family == "eva":
         arguments["dynamic_img_size"] = True  # positions are rotations, made for the grid in use
@@ -51,7 +49,7 @@ def build_vit(spec: VitSpec) -> Vit:
     if family in _MODULES:
         try:
             with torch.random.fork_rng(devices=[]):
-                module = timm.create_model(spec.timm_name, pretrained=False, **arguments)
+                module = timm.create_model(architecture, pretrained=False, **arguments)
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"backbone {spec.name}: timm cannot build it: {one_line(str(error))}") from error
     if not isinstance(module, Vit) or type(module.patch_embed) is not PatchEmbed:

@@ -133,7 +133,7 @@ def _fetch(
 ) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # as below
 
     partial = blob.with_name(f"{blob.name}.incomplete")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,12 @@ def _check_room(folder: Path, needed: int) -> None:
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Have huggingface_hub draw no bars and say nothing of its retries: what matters comes as an error."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    # its `utils` load these on first use, by names that mypy does not see
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     logger = logging.getLogger("huggingface_hub")
     level, was_disabled = logger.level, are_progress_bars_disabled()
@@ -208,7 +213,7 @@ def _quiet_hub() -> Iterator[None]:
 @contextlib.contextmanager
 def _plain_errors(repository: str, filename: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into one line with the cure."""
-    from huggingface_hub.utils import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         yield
@@ -233,7 +238,7 @@ def _plain_errors(repository: str, filename: str) -> Iterator[None]:
 
 def _transport_error() -> type[Exception]:
     """Base of the errors of the library that huggingface_hub sends with: requests up to 0.x, then httpx."""
-    from huggingface_hub.utils import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError
 
     theirs = [base for base in HfHubHTTPError.__mro__ if base.__module__.partition(".")[0] not in _NOT_TRANSPORT]
     found: type[Exception] = theirs[-1]
@@ -241,7 +246,7 @@ def _transport_error() -> type[Exception]:
 
 
 def _describe_refusal(repository: str, error: Any) -> str:
-    from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     page, log_in = hub_page(repository), "set HF_TOKEN, or run: hf auth login"
     status = getattr(error.response, "status_code", 0)

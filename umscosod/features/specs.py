@@ -171,7 +171,6 @@ _SPECS = (
         size_mb=372,
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
-        needs_timm="1.0.15",
     ),
     _TEXTS(  # arXiv 2604.12012
         name="tipsv2_vitb14",

@@ -197,7 +197,7 @@ def border_contrast(tokens_NPD: torch.Tensor, grid_hw: tuple[int, int]) -> torch
     Returns
     -------
     Tensor, float32, (N, 1, P), in [0, 1]
-        One minus the mean cosine to the border's tokens, clipped. Tokens are centred on their picture's mean before.
+        One minus the mean cosine to the border's tokens, clipped.
 
     Examples
     --------

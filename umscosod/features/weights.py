@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
-from umscosod.features.architectures import Vit
+from umscosod.features.architectures import Vit, build_empty
 from umscosod.features.layouts import StateDict, convert_state_dict
 from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
 from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
@@ -226,14 +226,6 @@ def recognise(path: Path) -> VitSpec | None:
     except WeightsError as error:
         logger.info("weights %s: %s", path, error)
         return None
-
-
-def build_empty(spec: VitSpec) -> Vit:
-    """Make an architecture without values: names and shapes only."""
-    from umscosod.features.vit import build_vit  # which imports this module
-
-    with torch.device("meta"):
-        return build_vit(spec)
 
 
 def _recognise(converted: StateDict) -> VitSpec | None:

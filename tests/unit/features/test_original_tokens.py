@@ -16,7 +16,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
 
 from umscosod.features.specs import VIT_SPECS, VitSpec
-from umscosod.features.vit import VitBackbone, _to_picture, cls_attention, load_vit
+from umscosod.features.vit import VitBackbone, _to_picture, load_vit
 from umscosod.features.weights import resize_pos_embed
 from umscosod.types import ByteArray
 
@@ -77,9 +77,7 @@ def test_keys_and_attention_of_the_last_block_equal_the_original_code(
     spec = spec_of(name)
     backbone = VitBackbone(load_vit(spec, write_weights(stored, name, tmp_path), CPU), size_px=224, device=CPU)
     with torch.inference_mode():
-        _, q_NATd, k_NATd = backbone._forward([make_picture(224)])
-        attn_AP = cls_attention(q_NATd, k_NATd, spec.prefix_tokens)[0]
-    keys_PD = k_NATd[0].transpose(0, 1).flatten(1)[spec.prefix_tokens :]
+        _, (keys_PD,), (attn_AP,) = backbone._forward([make_picture(224)])
     torch.testing.assert_close(keys_PD[::STEP], stored[f"{name}/keys/224"], atol=1e-5, rtol=0)
     torch.testing.assert_close(attn_AP[:, ::STEP], stored[f"{name}/attention/224"], atol=1e-6, rtol=0)
 
@@ -100,15 +98,15 @@ def test_timm_resizes_positions_as_dinov2_with_registers_does_and_unlike_the_oth
     assert torch.equal(timms_1TD, antialias_1TD)
     expected = stored[f"{name}/tokens/{size_px}"]
     differences = {
-        rule: float((tokens_with(module, pos_1TD, size_px)[spec.prefix_tokens :: STEP] - expected).abs().max())
+        rule: float((tokens_with(module, pos_1TD, size_px, spec)[spec.prefix_tokens :: STEP] - expected).abs().max())
         for rule, pos_1TD in (("offset", offset_1TD), ("antialias", antialias_1TD))
     }
     assert differences.pop(spec.pos_embed) < 1e-5
     assert max(differences.values()) > 1e-3
 
 
-def tokens_with(module: VisionTransformer, pos_1TD: torch.Tensor, size_px: int) -> torch.Tensor:
+def tokens_with(module: VisionTransformer, pos_1TD: torch.Tensor, size_px: int, spec: VitSpec) -> torch.Tensor:
     module.pos_embed = torch.nn.Parameter(pos_1TD)
-    picture_3HW = torch.from_numpy(_to_picture(make_picture(size_px), size_px))
+    picture_3HW = torch.from_numpy(_to_picture(make_picture(size_px), size_px, spec))
     with torch.inference_mode():
         return module.forward_features(picture_3HW[None])[0]
