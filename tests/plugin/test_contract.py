@@ -16,6 +16,7 @@ from fiftyone.operators.registry import OperatorRegistry  # noqa: E402
 
 from umscosod.config.io import load_config  # noqa: E402
 from umscosod.errors import DataError  # noqa: E402
+from umscosod.features.backbone import backbone_names  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "fiftyone.yml").read_text(encoding="utf-8"))
