@@ -29,7 +29,7 @@ def list_weights(command: args.WeightsList, _: PipelineConfig) -> int:
         rows = [{**dataclasses.asdict(offer), "path": offer.path and str(offer.path)} for offer in offers]
         say(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
-    table = [("name", "size", "licence", "label-free", "sha256", "where")]
+    table: list[tuple[str, ...]] = [("name", "size", "licence", "label-free", "sha256", "where")]
     table += [_row(offer) for offer in offers]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
