@@ -104,12 +104,12 @@ def download_file(repository: str, filename: str, report: Callable[[int, int], N
         known = _ask(repository, filename)
         stated = known.etag or ""
         if not _SHA256.fullmatch(stated):  # a small file that is no LFS object, or a mirror
-            path = Path(hf_hub_download(repository, filename))
+            path = Path(hf_hub_download(repository, filename))  # the newest is asked for  # nosec B615
             return HubFile(path=path, sha256=file_sha256(path), commit=known.commit_hash or "", is_stated=False)
         blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model") / "blobs"
         if not _is_whole(blobs / stated, stated):
             _fetch(repository, filename, known, blobs / stated, report)
-        path = Path(hf_hub_download(repository, filename))  # finds the file, and makes the link
+        path = Path(hf_hub_download(repository, filename))  # it makes the link: the hash is right  # nosec B615
         return HubFile(path=path, sha256=stated, commit=known.commit_hash or "", is_stated=True)
 
 
