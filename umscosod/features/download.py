@@ -133,7 +133,7 @@ def _fetch(
 ) -> None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # as below
+    from huggingface_hub.utils import build_hf_headers
 
     partial = blob.with_name(f"{blob.name}.incomplete")
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -190,8 +190,7 @@ def _check_room(folder: Path, needed: int) -> None:
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Have huggingface_hub draw no bars and say nothing of its retries: what matters comes as an error."""
-    # its `utils` load these on first use, by names that mypy does not see
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
