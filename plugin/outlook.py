@@ -7,7 +7,7 @@ from typing import Any
 
 from umscosod.config import PipelineConfig
 from umscosod.errors import UmscosodError, count_of
-from umscosod.estimate import estimate_stages, first_width
+from umscosod.estimate import estimate_stages, first_name, first_width
 from umscosod.progress import in_words
 
 from .forms import BY_FOLDER, Form, read_text
@@ -134,10 +134,7 @@ def features_in_words(config: PipelineConfig) -> str:
 def features_used(ctx: Any) -> str:
     """Return the name of the features that a form's settings select on this machine; empty if it is unknown."""
     config = config_or_none(ctx)
-    if config is None or config.features.weights:
-        return ""
-    name = config.features.backbone
-    return name if name != "auto" else ("dino_vitb8" if first_width(config.features) else "embedded")
+    return "" if config is None or config.features.weights else first_name(config.features)
 
 
 def config_or_none(ctx: Any) -> PipelineConfig | None:

@@ -7,7 +7,8 @@ from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, parse_yaml
-from umscosod.errors import ConfigError, shorten
+from umscosod.errors import ConfigError, UmscosodError, shorten
+from umscosod.integrations.fiftyone import offered_weights
 
 from .forms import Form, read_flag, read_text
 
@@ -32,8 +33,10 @@ BACKBONES = {
     "dino_vits8": "DINO ViT-S/8: smaller, quicker",
     "dinov2_vitb14_reg": "DINOv2 ViT-B/14 with registers",
     "dinov2_vits14_reg": "DINOv2 ViT-S/14 with registers",
-    "dinov2_vits14": "DINOv2 ViT-S/14",
+    "siglip2_vitb16": "SigLIP 2 ViT-B/16: trained with texts of people, masks are not annotation-free",
+    "tipsv2_vitb14": "TIPS v2 ViT-B/14: trained with texts of people, masks are not annotation-free",
 }
+WITHOUT_WEIGHTS = ("auto", "embedded")
 LABELS = {
     "method": "Method",
     "preset": "Preset",
@@ -43,6 +46,19 @@ LABELS = {
     "settings": "Other settings",
 }
 PLAIN = {"method": "ums", "preset": DEFAULT_PRESET, "backbone": "auto", "device": "auto"}
+
+
+def weights_words() -> dict[str, str]:
+    """Name every backbone that has weights, and say whether they are on this machine."""
+    try:
+        offers = [offer for offer in offered_weights() if ":" not in offer.name]
+    except UmscosodError:  # damaged records, which the job reports
+        return {name: BACKBONES[name] for name in BACKBONES if name not in WITHOUT_WEIGHTS}
+    words = {True: "weights are here", False: "weights are not here, {} MB"}
+    return {
+        offer.name: f"{BACKBONES.get(offer.name, offer.name)} ({words[offer.path is not None].format(offer.size_mb)})"
+        for offer in offers
+    }
 
 
 def get_help(config_class: type, name: str) -> str:
@@ -82,12 +98,13 @@ def add_method_choice(form: Form) -> str:
 def add_settings(form: Form) -> None:
     """Ask for preset, features, device and any other setting."""
     form.choice("preset", PRESETS, DEFAULT_PRESET, label=LABELS["preset"])
+    words = {name: BACKBONES[name] for name in WITHOUT_WEIGHTS} | weights_words()
     form.choice(
         "backbone",
-        BACKBONES,
+        words,
         "auto",
         label=LABELS["backbone"],
-        description="How pictures are compared. Vision transformers (DINO) need weights; see Weights in the docs",
+        description="How pictures are compared. The operator 'get weights' downloads those of vision transformers",
     )
     form.text(
         "weights",

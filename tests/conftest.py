@@ -66,6 +66,7 @@ os.environ.update(
     FIFTYONE_PLUGINS_DIR=str(SCRATCH / "plugins"),
     FIFTYONE_SHOW_PROGRESS_BARS="false",
     UMSCOSOD_CACHE=str(SCRATCH / "cache"),
+    UMSCOSOD_WEIGHTS=str(SCRATCH / "weights"),
 )
 
 # Random but repeatable; and a busy machine is no fault of the code, so no test is judged by the clock.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from umscosod.config.io import load_config
     from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
     from umscosod.evaluation import evaluate
+    from umscosod.features.hub import get_weights, import_weights, list_weights, verify_weights
     from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, relabel, train, undo_relabel
     from umscosod.pipeline.predictor import load_model
 
@@ -22,10 +23,13 @@ __all__ = [
     "PipelineConfig",
     "__version__",
     "evaluate",
+    "get_weights",
     "groups_from_csv",
     "groups_from_folder",
     "groups_from_list",
+    "import_weights",
     "label_groups",
+    "list_weights",
     "load_config",
     "load_model",
     "make_pseudo_labels",
@@ -34,15 +38,19 @@ __all__ = [
     "relabel",
     "train",
     "undo_relabel",
+    "verify_weights",
 ]
 
 _HOMES = {
     "PipelineConfig": "umscosod.config",
     "evaluate": "umscosod.evaluation",
+    "get_weights": "umscosod.features.hub",
     "groups_from_csv": "umscosod.data.groups",
     "groups_from_folder": "umscosod.data.groups",
     "groups_from_list": "umscosod.data.groups",
+    "import_weights": "umscosod.features.hub",
     "label_groups": "umscosod.pipeline",
+    "list_weights": "umscosod.features.hub",
     "load_config": "umscosod.config.io",
     "load_model": "umscosod.pipeline.predictor",
     "make_pseudo_labels": "umscosod.pipeline",
@@ -51,6 +59,7 @@ _HOMES = {
     "relabel": "umscosod.pipeline",
     "train": "umscosod.pipeline",
     "undo_relabel": "umscosod.pipeline",
+    "verify_weights": "umscosod.features.hub",
 }
 
 

@@ -55,7 +55,7 @@ def run_checks() -> list[Check]:
         check_cache(),
         check_crf(),
         check_gpu(),
-        *check_weights(),
+        check_weights(),
         check_database(),
         check_plugin(),
     ]
@@ -182,19 +182,22 @@ def check_gpu() -> Check:
     return _missing("GPU", "torch sees no CUDA or MPS device", cure)
 
 
-def check_weights() -> list[Check]:
-    """Whether weights of each vision transformer are at hand."""
+def check_weights() -> Check:
+    """Which weights are at hand; without any, features without weights take their place."""
     if problem := _import_problem("torch", "timm"):
-        return [_missing("weights", f"unknown: {problem}", "mend torch first")]
-    from umscosod.features.specs import VIT_SPECS
-    from umscosod.features.store import find_weights
+        return _missing("weights", f"unknown: {problem}", "mend torch first")
+    from umscosod.features.hub import SETS, list_weights
 
-    checks = []
-    for spec in VIT_SPECS.values():
-        name, path = f"weights {spec.name}", find_weights(spec)
-        cure = f"umscosod weights get {spec.name}"
-        checks.append(_fine(name, str(path)) if path is not None else _missing(name, "not on this machine", cure))
-    return checks
+    try:
+        here = [offer.name for offer in list_weights() if offer.path is not None]
+    except UmscosodError as error:
+        what, _, cure = str(error).rpartition("; ")
+        return _broken("weights", what, cure)
+    if set(SETS["paper"]) <= set(here):
+        return _fine("weights", ", ".join(here))
+    cure = "umscosod weights get paper (the pair of the paper), or small"
+    found = f"{', '.join(here)}, but not the pair of the paper" if here else "none: features without weights are used"
+    return _missing("weights", found, cure)
 
 
 def check_database() -> Check:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from umscosod.config import FeaturesConfig, PipelineConfig
-from umscosod.features.specs import VIT_SPECS
-from umscosod.features.store import find_weights
+from umscosod.features.backbone import AUTO, choose_auto
+from umscosod.features.specs import VIT_SPECS, is_vit_name
 
-_FEATURES_S = {0: 0.30, 384: 1.0, 768: 4.0}
-"""Encoding an image in both streams, by token width of the first; 0: without weights."""
-_LABELS_S = {0: 0.05, 384: 0.10, 768: 0.12}
+_WIDTHS = (0, 384, 768, 1024)
+"""Token widths of the first stream that the tables below are for; 0: without weights. Others count as the nearest."""
+_FEATURES_S = (0.30, 1.0, 4.0, 14.0)
+"""Encoding an image in both streams."""
+_LABELS_S = (0.05, 0.10, 0.12, 0.14)
 """Pseudo-label of an image."""
-_STEP_S = {0: 0.055, 384: 0.13, 768: 0.25}
+_STEP_S = (0.055, 0.13, 0.25, 0.33)
 """One image in one step of training."""
-_PREDICT_S = {0: 0.02, 384: 0.04, 768: 0.08}
+_PREDICT_S = (0.02, 0.04, 0.08, 0.11)
 """One pass of the network over an image."""
-_REFINE_S = {0: 0.05, 384: 0.07, 768: 0.08}
+_REFINE_S = (0.05, 0.07, 0.08, 0.08)
 """Refinement of an image, DenseCRF included."""
 _TRAINING_PAYS_FROM = 100
 """Images: a guess. The largest set that was measured has 98, and in the mean of five sets nothing was gained."""
@@ -34,16 +36,17 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
     -------
     dict of str to float
         Seconds by the name that the stage reports its progress under, in the order of the stages. A guess: shared out
-        from the whole jobs of docs/performance.md for features without weights and a ViT-S, and scaled up for a ViT-B,
-        which was not measured. Far too long for a GPU.
+        from the whole jobs of docs/performance.md for features without weights and a ViT-S, and scaled up for a ViT-B
+        and a ViT-L, which were not measured. Far too long for a GPU.
     """
     width = first_width(config.features)
-    stages = {"features": n_images * _FEATURES_S[width], "pseudo-labels": n_images * _LABELS_S[width]}
+    at = min(range(1, len(_WIDTHS)), key=lambda index: abs(_WIDTHS[index] - width)) if width else 0
+    stages = {"features": n_images * _FEATURES_S[at], "pseudo-labels": n_images * _LABELS_S[at]}
     if train and config.method == "ums":
         epochs = max(config.train.epochs, -(-config.train.min_steps // max(1, n_groups)))
-        stages["training"] = epochs * n_images * _STEP_S[width]
-    stages["prediction"] = n_images * _PREDICT_S[width]
-    return {**stages, "refinement": n_images * _REFINE_S[width]}
+        stages["training"] = epochs * n_images * _STEP_S[at]
+    stages["prediction"] = n_images * _PREDICT_S[at]
+    return {**stages, "refinement": n_images * _REFINE_S[at]}
 
 
 def advise_training(n_images: int, width: int) -> tuple[bool, str]:
@@ -71,17 +74,23 @@ def advise_training(n_images: int, width: int) -> tuple[bool, str]:
     return True, "a network learns from the masks found so far and may better them"
 
 
+def first_name(features: FeaturesConfig) -> str:
+    """Name of the first stream, with what ``auto`` would take on this machine; empty: that of a file, not opened."""
+    if features.backbone != AUTO:
+        return features.backbone
+    if features.weights:
+        return ""
+    second = "" if features.second_backbone == AUTO else features.second_backbone
+    return choose_auto(second or features.second_weights)
+
+
 def first_width(features: FeaturesConfig) -> int:
     """Token width of the first stream that a job would use on this machine; 0 for features without weights.
 
-    A weight file given with ``auto`` counts as a ViT-S: it is not opened here.
+    No file is opened and no model is built: a weight file given with ``auto`` counts as a ViT-S, an architecture
+    that the table does not have as a ViT-B.
     """
-    name = features.backbone
-    if name == "auto" and features.weights:
-        return VIT_SPECS["dinov2_vits14"].dim
-    if name == "auto":
-        first = VIT_SPECS["dino_vitb8"]
-        pair = (first,) if features.second_backbone not in ("", "auto") else (first, VIT_SPECS[first.partner])
-        is_there = all(find_weights(spec) is not None for spec in pair)
-        return first.dim if is_there else 0
-    return VIT_SPECS[name].dim if name in VIT_SPECS else 0
+    name = first_name(features) or "dinov2_vits14"
+    if name in VIT_SPECS:
+        return VIT_SPECS[name].dim
+    return VIT_SPECS["dino_vitb8"].dim if is_vit_name(name) else 0

@@ -7,6 +7,7 @@ from .review import AcceptMask, RejectMask, Review, SendBackMask
 from .runs import DeleteRun, ListRuns
 from .steps import GeneratePseudoMasks, Predict, Refine, Train
 from .transfer import Export, ImportPredictions
+from .weights import GetWeights
 
 OPERATORS: tuple[type, ...] = (
     GroupByClass,
@@ -19,6 +20,7 @@ OPERATORS: tuple[type, ...] = (
     Compare,
     ImportPredictions,
     Export,
+    GetWeights,
     ListRuns,
     DeleteRun,
     Review,

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.loopback_hub import LoopbackHub, serve_hub, set_constant, set_endpoint
+from umscosod.features.hub import SETS
+from umscosod.features.specs import VIT_SPECS
+
 fo = pytest.importorskip("fiftyone")
 
 pytestmark = [pytest.mark.mongod, pytest.mark.slow]
@@ -28,7 +32,12 @@ def test_the_snippets_do_what_the_page_says(
     code = "\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
     code = code.replace('"fast"', '"smoke"')
     names: dict[str, Any] = {"dataset": toy_dataset}
-    exec(compile(code, str(PAGE), "exec"), names)
+    files = {(f"timm/{VIT_SPECS[name].timm_name}", "model.safetensors"): name.encode() for name in SETS["small"]}
+    set_constant(monkeypatch, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("UMSCOSOD_WEIGHTS", str(tmp_path / "weights"))
+    with serve_hub(LoopbackHub(files=files)) as hub:
+        set_endpoint(monkeypatch, hub.endpoint)
+        exec(compile(code, str(PAGE), "exec"), names)
 
     toy_dataset.reload()
     assert "8 images" in capsys.readouterr().out

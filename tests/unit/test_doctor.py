@@ -15,6 +15,7 @@ import pytest
 
 from umscosod import doctor
 from umscosod.doctor import Check
+from umscosod.features.specs import VIT_SPECS
 
 
 def break_import(monkeypatch: pytest.MonkeyPatch, *broken: str) -> None:
@@ -89,16 +90,36 @@ def test_broken_torch_is_a_fault_and_what_hangs_on_it_says_so(monkeypatch: pytes
     assert check.ok is False
     assert "torchvision" in check.cure
     assert doctor.check_gpu().ok is None
-    assert [check.ok for check in doctor.check_weights()] == [None]
+    assert doctor.check_weights().ok is None
 
 
-def test_weights_at_hand_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from umscosod.features import store
+@pytest.mark.parametrize(
+    ("here", "ok", "says"),
+    [
+        ((), None, "none: features without weights"),
+        (("dino_vits8",), None, "dino_vits8, but not the pair of the paper"),
+        (("dino_vitb8", "dinov2_vitb14_reg"), True, "dino_vitb8, dinov2_vitb14_reg"),
+    ],
+)
+def test_weights_are_one_line_with_the_command_for_better_ones(
+    here: tuple[str, ...], ok: bool | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from umscosod.features import hub
 
-    monkeypatch.setattr(store, "find_weights", lambda spec: tmp_path if spec.name == "dino_vits8" else None)
-    found = {check.name: check.ok for check in doctor.check_weights()}
-    assert found.pop("weights dino_vits8") is True
-    assert set(found.values()) == {None}
+    offers = [SimpleNamespace(name=name, path=Path(name) if name in here else None) for name in VIT_SPECS]
+    monkeypatch.setattr(hub, "list_weights", lambda: offers)
+    check = doctor.check_weights()
+    assert check.ok is ok
+    assert check.message.startswith(says)
+    assert ok or check.cure.startswith("umscosod weights get paper")
+
+
+def test_damaged_records_of_weights_are_a_fault_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMSCOSOD_WEIGHTS", str(tmp_path))
+    (tmp_path / "records.json").write_text("{")
+    check = doctor.check_weights()
+    assert check.ok is False
+    assert check.cure.startswith("remove that file")
 
 
 def test_a_full_disk_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

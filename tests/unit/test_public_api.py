@@ -15,10 +15,13 @@ ROOT = Path(umscosod.__file__).resolve().parents[1]
 PROMISED = {
     "PipelineConfig": "class",
     "evaluate": "function",
+    "get_weights": "function",
     "groups_from_csv": "function",
     "groups_from_folder": "function",
     "groups_from_list": "function",
+    "import_weights": "function",
     "label_groups": "function",
+    "list_weights": "function",
     "load_config": "function",
     "load_model": "function",
     "make_pseudo_labels": "function",
@@ -27,6 +30,7 @@ PROMISED = {
     "relabel": "function",
     "undo_relabel": "function",
     "train": "function",
+    "verify_weights": "function",
 }
 
 

@@ -202,6 +202,25 @@ class Export(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretrain(Command):
+    """Train weights of the backbone 'starter' on photographs alone: no labels; the same line resumes after a kill."""
+
+    photos: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="PHOTOS"),
+        Doc("Folder of photographs, searched at any depth; a few thousand or more."),
+    ]
+    out: Annotated[
+        Path,
+        tyro.conf.arg(metavar="FILE"),
+        Doc("Weight file to write, .safetensors; FILE.work beside it holds what a resumed run needs."),
+    ]
+    seed: Annotated[int, Doc("Seed of everything random.")] = 123
+    device: Annotated[str, tyro.conf.arg(metavar="NAME"), Doc("auto, cpu, cuda, cuda:N or mps.")] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Discover(Configured):
     """Propose groups for an unsorted collection, as a .csv list to look through, correct, and give as IMAGES."""
 
@@ -239,6 +258,48 @@ class FeaturesPrune(Command):
     cache_dir: Annotated[
         Path | None, DIR, Doc("Folder of the cache, where it is not UMSCOSOD_CACHE or the user's cache folder.")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsList(Command):
+    """List the backbones: size and licence of their weights, whether they are here, where they come from, hash."""
+
+    json: Annotated[bool, Switch, Doc("Print JSON instead of a table, with whole hashes and paths.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsGet(Command):
+    """Download weights, after a question; resumed, and checked against the hash that the hub states."""
+
+    names: Annotated[
+        tuple[str, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="NAME"),
+        Doc(
+            "paper (DINO ViT-B/8 and DINOv2 ViT-B/14, the paper's pair), small (their ViT-S siblings), a backbone of "
+            "'umscosod weights list', hf-hub:OWNER/NAME or timm:NAME."
+        ),
+    ]
+    yes: Annotated[bool, Switch, tyro.conf.arg(aliases=("-y",)), Doc("Do not ask.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsVerify(Command):
+    """Read each weight file that is here: its hash, and whether it fits its architecture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsImport(Command):
+    """Put a weight file where every command finds it; which backbone it is of is told by its tensors."""
+
+    file: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE"),
+        Doc(".safetensors or .pth, in the layout of timm or of the authors."),
+    ]
+    name: Annotated[str | None, NAME, Doc("Backbone, where the tensors fit several.")] = None
+    link: Annotated[bool, Switch, Doc("Link to the file in the place of a copy; it must stay where it is.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ import umscosod
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
 from umscosod.cli.options import Command
-from umscosod.cli.studies import ablate, bench
+from umscosod.cli.studies import ablate, bench, pretrain
+from umscosod.cli.weights import get_weights, import_weights, list_weights, verify_weights
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
 from umscosod.data.files import check_place
@@ -337,9 +338,14 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Ablate: ablate,
     args.Export: _export,
     args.Discover: discover,
+    args.Pretrain: pretrain,
     args.FeaturesEstimate: _features_estimate,
     args.FeaturesEncode: _features_encode,
     args.FeaturesPrune: _features_prune,
+    args.WeightsList: list_weights,
+    args.WeightsGet: get_weights,
+    args.WeightsVerify: verify_weights,
+    args.WeightsImport: import_weights,
     args.Doctor: _doctor,
     args.Presets: _presets,
     args.PluginInstall: _plugin_install,

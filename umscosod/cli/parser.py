@@ -34,6 +34,12 @@ _FEATURES: Any = (
     | Annotated[args.FeaturesEncode, tyro.conf.subcommand("encode")]
     | Annotated[args.FeaturesPrune, tyro.conf.subcommand("prune")]
 )
+_WEIGHTS: Any = (
+    Annotated[args.WeightsList, tyro.conf.subcommand("list")]
+    | Annotated[args.WeightsGet, tyro.conf.subcommand("get")]
+    | Annotated[args.WeightsVerify, tyro.conf.subcommand("verify")]
+    | Annotated[args.WeightsImport, tyro.conf.subcommand("import")]
+)
 _PLUGIN: Any = (
     Annotated[args.PluginInstall, tyro.conf.subcommand("install")]
     | Annotated[args.PluginInfo, tyro.conf.subcommand("info")]
@@ -49,8 +55,10 @@ _COMMANDS: Any = (
     | args.Bench
     | args.Ablate
     | args.Discover
+    | args.Pretrain
     | args.Export
     | _family("features", "The feature cache: estimate its size, fill it, prune it.", _FEATURES)
+    | _family("weights", "Weights of the backbones: list, download, verify, import them.", _WEIGHTS)
     | args.Doctor
     | args.Presets
     | _family("plugin", "The FiftyOne plugin.", _PLUGIN)

@@ -1,4 +1,4 @@
-"""Commands that measure on data sets with ground truth.
+"""Commands that take long: they measure on data sets with ground truth, or train starter weights.
 
 Heavy imports stay inside the functions.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, say
 from umscosod.config import PipelineConfig
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, count_of
 
 
 def bench(command: args.Bench, config: PipelineConfig) -> int:
@@ -66,3 +66,16 @@ def ablate(command: args.Ablate, config: PipelineConfig) -> int:
     say(save_ablation(report), end="")
     say(f"\ntables and figures: {command.out / 'ablation.md'}, {command.out / 'ablation.json'}")
     return report.bench.exit_code
+
+
+def pretrain(command: args.Pretrain, _: PipelineConfig) -> int:
+    """Train starter weights and say what file holds them."""
+    from umscosod.pretrain import pretrain as make_weights
+
+    if command.out.suffix.lower() != ".safetensors":
+        raise ConfigError(f"--out {command.out} must end in .safetensors, by which weight files are known")
+    with ProgressBar() as progress:
+        report = make_weights(command.photos, command.out, seed=command.seed, device=command.device, progress=progress)
+    say(f"{report.file}: learnt from {count_of(report.photos, 'photograph')}, sha256 {report.sha256}")
+    say(f"use it with: --backbone starter --weights {report.file}")
+    return 0

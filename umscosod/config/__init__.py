@@ -27,15 +27,21 @@ class FeaturesConfig:
     backbone: Annotated[
         str,
         Doc(
-            "First stream: auto, embedded, dino_vitb8, dino_vits8, dinov2_vitb14_reg, dinov2_vits14 or "
-            "dinov2_vits14_reg. auto takes the paper's pair where weights are at hand, else embedded."
+            "First stream: auto, embedded, starter, a short name such as dino_vitb8 ('umscosod weights list'), "
+            "timm:NAME, hf-hub:OWNER/NAME or local-dir:FOLDER. auto takes what is on this machine, the paper's pair "
+            "first."
         ),
     ] = "auto"
-    weights: Annotated[str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: the one that 'umscosod weights' got.")] = ""
+    weights: Annotated[
+        str, Doc("Local weight file of the first stream (.safetensors or .pth); empty: what 'umscosod weights' lists.")
+    ] = ""
     second_backbone: Annotated[
         str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
     ] = ""
     second_weights: Annotated[str, Doc("Local weight file of the second stream.")] = ""
+    debias: Annotated[
+        bool, Doc("Take out of a ViT's tokens what they share by place alone, as pictures of noise show it.")
+    ] = False
     size_px: Annotated[
         int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
     ] = 224

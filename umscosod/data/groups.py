@@ -11,16 +11,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from umscosod.data.files import LONGEST
-from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken
+from umscosod.data.files import GUARDED, LONGEST, LONGEST_PATH, OWN_FOLDERS, check_place, real_path
+from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken, refuse_images_in
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
 from umscosod.errors import DataError, shorten
 from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
+Images = str | Path | Sequence[ImageGroup]
+"""A folder with one sub-folder a group, a ``.csv`` list of path and group, or groups made before."""
+
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5  # number of examples in a message
+_LETTERS = 100  # of a name that is too long
 
 
 def groups_from_folder(
@@ -339,3 +343,79 @@ def _refuse_unknown_header(path: Path, table: _Table) -> None:
             f"{path}: line {line} {shown!r} names no image, and is no header with one of {', '.join(_PATHS)} and one "
             f"of {', '.join(_GROUPS)}; name the columns path and group"
         )
+
+
+def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tuple[ImageGroup, ...]:
+    """Take groups as they are, or find them in a folder or a ``.csv`` list; the output folder is left out.
+
+    Parameters
+    ----------
+    images : path or sequence of ImageGroup
+    out : Path
+    inputs : sequence of Path
+        What else the job reads; pictures below are no images.
+
+    Raises
+    ------
+    DataError
+        There are none, two have one name, the output folder cannot be one, or it holds images, or an input lies where
+        results go.
+    """
+    check_place(out, "job")
+    if not isinstance(images, str | Path):
+        groups = tuple(images)
+    else:
+        _refuse_results(Path(images), out)
+        if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names
+            # before the search, which would leave a group's folder out
+            refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
+        groups = tuple(groups_from_images(images, exclude=[out]))
+    _refuse_inputs(groups, out, inputs)
+    if not groups:
+        raise DataError("no groups to work on; give at least one ImageGroup")
+    everything = [image for group in groups for image in group.images]
+    _refuse_long_paths(everything, out)
+    for what, names in (
+        ("group name", [group.name for group in groups]),
+        ("image id", [image.id for image in everything]),
+        ("output", [image.output for image in everything]),
+    ):
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise DataError(
+                f"{what} {name!r} occurs {count} times; every group, image and output needs a name of its own"
+            )
+    return groups
+
+
+def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
+    """A group's name may be as long as a path, and then no path is left for its results."""
+    long = [image for image in images if len(os.fsencode(out / "pseudo" / image.output)) > LONGEST_PATH]
+    if long:
+        raise DataError(
+            f"{len(long)} results would have paths of more than {LONGEST_PATH} bytes below --out, such as that of "
+            f"{long[0].id[:_LETTERS]}...; give the group a shorter name, or nest its folders less deeply"
+        )
+
+
+def _refuse_results(images: Path, out: Path) -> None:
+    """Images must not lie where results go: a second run would take results for images, or clear images away."""
+    root, place = real_path(images), real_path(out)
+    if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
+        raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
+
+
+def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:
+    """No input may lie, or be linked from, where results go; and no folder of images may become one of results."""
+    place, inside = real_path(out), []
+    for path in others:
+        if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
+            raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
+    results = [real_path(out / name) for name in GUARDED]
+    for image in (image for group in groups for image in group.images):
+        real = real_path(image.path)
+        if any(real.is_relative_to(folder) for folder in results):
+            raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
+        inside += [real.parent] if real.is_relative_to(place) else []
+    roots = [Path(os.path.commonpath(inside))] if inside else []
+    refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])

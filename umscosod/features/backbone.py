@@ -14,8 +14,9 @@ import numpy as np
 
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
-from umscosod.features.specs import VIT_SPECS, VitSpec, vit_id
-from umscosod.features.store import check_regular_file, expand_user, hash_weights, obtain_weights
+from umscosod.features.records import training_note
+from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
+from umscosod.features.store import check_regular_file, expand_user, find_weights, hash_weights, obtain_weights
 from umscosod.types import ByteArray, EncodedImage
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def installed_backbones() -> dict[str, EntryPoint]:
 
 
 def backbone_names() -> tuple[str, ...]:
-    """Every name that a configuration may give."""
+    """Every name that a configuration may give, besides those that begin with one of `PREFIXES`."""
     own = (AUTO, EMBEDDED, STARTER, *VIT_SPECS)
     return (*own, *sorted(installed_backbones().keys() - set(own)))
 
@@ -185,9 +186,8 @@ def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePai
     Parameters
     ----------
     config : FeaturesConfig
-        ``backbone="auto"`` takes the paper's pair where both weights are at hand or may be fetched; a weight file
-        given with ``auto`` is recognised by its shapes and used; else ``embedded``, and the notes say what is
-        missing. A ViT without ``second_backbone`` is paired with its partner of the paper where those weights are
+        ``backbone="auto"`` takes what `choose_auto` finds on this machine; a weight file given with it is recognised
+        by its shapes and used. A ViT without ``second_backbone`` is paired with its partner where those weights are
         at hand, else with a second, coarser granularity of itself that shares the loaded module.
     device : torch.device
         For the ViTs.
@@ -207,9 +207,38 @@ def build_backbones(config: FeaturesConfig, device: torch.device) -> BackbonePai
     first, second = builder.plan()
     builder.tell_of_unused_files((first, second))
     pair = pair_backbones(builder.build(first), builder.build(second))
-    for note in pair.notes:
+    licences = {name: builder.spec(name).licence for name in (first.name, second.name) if is_vit_name(name)}
+    for note in (
+        *pair.notes,
+        *(
+            f"{name}: weights under the licence {own!r}"
+            for name, own in licences.items()
+            if own.casefold() != APACHE.casefold()
+        ),
+    ):
         builder.note(note)
     return replace(pair, notes=tuple(builder.notes))
+
+
+def choose_auto(second: str = "") -> str:
+    """Choose the first stream of ``auto`` by the weights on this machine; no file is opened.
+
+    Parameters
+    ----------
+    second : str
+        Second stream that the user asked for; empty: none.
+
+    Returns
+    -------
+    str
+        The first of: the paper's pair, its small siblings, any other ViT that was trained without labels, in the order
+        of the table, and ``embedded``, which needs no weights.
+    """
+    for first, partner in PAIRS:
+        if all(find_weights(VIT_SPECS[name]) is not None for name in ((first,) if second else (first, partner))):
+            return first
+    others = (name for name, spec in VIT_SPECS.items() if spec.is_label_free and find_weights(spec) is not None)
+    return next(others, EMBEDDED)
 
 
 def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
@@ -226,7 +255,7 @@ def check_backbones(config: FeaturesConfig, device: torch.device) -> None:
     streams = builder.plan()
     builder.tell_of_unused_files(streams)
     for stream in streams:
-        if stream.name in VIT_SPECS:
+        if is_vit_name(stream.name):
             builder.obtain(stream)
 
 
@@ -262,14 +291,15 @@ class _Builder:
     is_quiet: bool = False
     notes: list[str] = field(default_factory=list)
     loaded: dict[tuple[str, Path], LoadedVit] = field(default_factory=dict)
+    specs: dict[str, VitSpec] = field(default_factory=dict)
 
     def plan(self) -> tuple[_Stream, _Stream]:
         first, second = self._names()
         size_px = self.config.size_px
-        patch_px = VIT_SPECS[first].patch_px if first in VIT_SPECS else _CELL_PX
+        patch_px = self.spec(first).patch_px if is_vit_name(first) else _CELL_PX
         first_px = patch_px * (PAPER_FIRST.round_px(size_px) // _CELL_PX)  # the paper's grid; embedded has it anyhow
         # the same ViT at its full size would be the first stream over again
-        is_again = second == first and first in VIT_SPECS and patch_px <= _CELL_PX
+        is_again = second == first and is_vit_name(first) and patch_px <= _CELL_PX
         weights = (self.config.weights, "--weights")
         shares_file = second == first and not self.config.second_weights
         second_weights = weights if shares_file else (self.config.second_weights, _SECOND_WEIGHTS)
@@ -299,28 +329,27 @@ class _Builder:
             # shapes tell the architecture only: a fine-tuned file must not pass for the original in a report
             self.note(f"auto: {self.config.weights} has the architecture of {spec.name}; its training is not known")
             return spec.name
-        needed = [PAPER_FIRST, *([] if second else [VIT_SPECS[PAPER_FIRST.partner]])]
-        missing = [message for spec in needed if (message := self._why_missing(spec))]
-        if not missing:
-            return PAPER_FIRST.name
-        self.note(f"auto: going on with the weight-free '{EMBEDDED}' features. {'. '.join(missing)}", logging.WARNING)
-        return EMBEDDED
+        found = choose_auto(second)
+        if found == EMBEDDED:
+            self.note(
+                f"no ViT weights here: using the weight-free '{EMBEDDED}' features; for better masks run: "
+                "umscosod weights get paper",
+                logging.WARNING,
+            )
+        return found
 
     def _default_second(self, first: str) -> str:
-        partner = VIT_SPECS[first].partner if first in VIT_SPECS else ""
-        if partner and not (message := self._why_missing(VIT_SPECS[partner])):
+        partner = self.spec(first).partner if is_vit_name(first) else ""
+        if partner and find_weights(VIT_SPECS[partner]) is not None:
             return partner
         if partner:
-            self.note(f"second stream: a second granularity of {first}, without its partner. {message}")
+            self.note(f"second stream: {first} again, coarser; its partner: umscosod weights get {partner}")
         return first
 
-    def _why_missing(self, spec: VitSpec) -> str:
-        option = "--weights" if spec is PAPER_FIRST else _SECOND_WEIGHTS
-        try:
-            obtain_weights(spec, option=option)
-        except WeightsError as error:
-            return str(error)
-        return ""
+    def spec(self, name: str) -> VitSpec:
+        if name not in self.specs:
+            self.specs[name] = vit_spec(name)
+        return self.specs[name]
 
     def tell_of_unused_files(self, streams: tuple[_Stream, _Stream]) -> None:
         """A file that is given in vain is said; one that is not there was never meant so."""
@@ -331,28 +360,36 @@ class _Builder:
 
     def identify(self, stream: _Stream) -> str:
         if stream.name == STARTER:
-            return _starter(self.config, stream.cell_px, self.device).id
-        if stream.name not in VIT_SPECS:
+            return self.build(stream).id
+        if not is_vit_name(stream.name):
             return _embedded(self.config, stream.cell_px).id
-        return vit_id(VIT_SPECS[stream.name], hash_weights(self.obtain(stream)), stream.size_px)
+        sha256 = hash_weights(self.obtain(stream))
+        return vit_id(self.spec(stream.name), sha256, stream.size_px, debias=self.config.debias)
 
     def build(self, stream: _Stream) -> Backbone:
         if stream.name == EMBEDDED:
             return _embedded(self.config, stream.cell_px)
         if stream.name == STARTER:
-            return _starter(self.config, stream.cell_px, self.device)
-        if stream.name not in VIT_SPECS:
+            return _starter(self.config, stream, self.device)
+        if not is_vit_name(stream.name):
             return _installed(stream.name, self.config, stream.cell_px, self.device)
         from umscosod.features.vit import VitBackbone, load_vit
 
         key = stream.name, self.obtain(stream)
         if key not in self.loaded:
-            self.loaded[key] = load_vit(VIT_SPECS[stream.name], key[1], self.device)
-        batch_size = self.config.batch_size
-        return VitBackbone(self.loaded[key], size_px=stream.size_px, device=self.device, batch_size=batch_size)
+            self.loaded[key] = load_vit(self.spec(stream.name), key[1], self.device)
+            if note := training_note(key[1]):
+                self.note(note)
+        return VitBackbone(
+            self.loaded[key],
+            size_px=stream.size_px,
+            device=self.device,
+            batch_size=self.config.batch_size,
+            debias=self.config.debias,
+        )
 
     def obtain(self, stream: _Stream) -> Path:
-        return obtain_weights(VIT_SPECS[stream.name], stream.file, option=stream.option)
+        return obtain_weights(self.spec(stream.name), stream.file, option=stream.option)
 
     def note(self, text: str, level: int = logging.INFO) -> None:
         if not self.is_quiet:
@@ -366,10 +403,17 @@ def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
     return EmbeddedBackbone(config.size_px, cell_px)
 
 
-def _starter(config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:
+def _starter(config: FeaturesConfig, stream: _Stream, device: torch.device) -> Backbone:
     from umscosod.features.starter import StarterBackbone
 
-    return StarterBackbone(config.size_px, cell_px, device)
+    if not stream.file:
+        raise WeightsError(
+            f"{STARTER} has no weights of its own yet: make them with 'umscosod pretrain PHOTOS --out FILE' and give "
+            f"them with {stream.option} FILE"
+        )
+    file = expand_user(stream.file)
+    check_regular_file(file, cure=f"check {stream.option}")
+    return StarterBackbone(file, config.size_px, stream.cell_px, device)
 
 
 def _installed(name: str, config: FeaturesConfig, cell_px: int, device: torch.device) -> Backbone:
@@ -390,17 +434,23 @@ def _notes(first: Backbone, second: Backbone) -> list[str]:
     notes = [f"backbones: {_describe(first)} and {_describe(second)}"]
     for backbone in {first.name: first, second.name: second}.values():
         if not backbone.is_label_free:
-            notes.append(f"{backbone.name} was trained with labels of people: these results are not annotation-free")
+            why = "was trained with labels or texts of people"
+            if backbone.name.startswith(PREFIXES):
+                why = "is not in the table and its training is not known"
+            notes.append(f"{backbone.name} {why}: these results are not annotation-free")
     return notes
 
 
 def _check_name(option: str, name: str) -> None:
     names = backbone_names()
-    if name in names or (option == "second_backbone" and not name):
+    if name in names or name.startswith(PREFIXES) or (option == "second_backbone" and not name):
         return
     near = difflib.get_close_matches(name.lower(), names, n=1)
     suggestion = f", did you mean {near[0]!r}?" if near else "."
-    raise ConfigError(f"features.{option}: unknown backbone {name!r}{suggestion} Known names: {', '.join(names)}")
+    raise ConfigError(
+        f"features.{option}: unknown backbone {name!r}{suggestion} Known names: {', '.join(names)}, "
+        "timm:NAME, hf-hub:OWNER/NAME, local-dir:FOLDER"
+    )
 
 
 def _recognised(file: str, option: str) -> VitSpec:

@@ -55,9 +55,7 @@ def default_root() -> Path:
     Returns
     -------
     Path
-        ``$UMSCOSOD_CACHE``; else ``umscosod/features`` in ``$XDG_CACHE_HOME`` (ignored unless absolute, as the XDG
-        base directory specification demands) or ``~/.cache``, ``~/Library/Caches`` (macOS), ``%LOCALAPPDATA%``
-        (Windows). Not created here.
+        ``$UMSCOSOD_CACHE``; else ``features`` in `user_folder`. Not created here.
 
     Raises
     ------
@@ -66,6 +64,23 @@ def default_root() -> Path:
     """
     if chosen := os.environ.get("UMSCOSOD_CACHE"):
         return expand_root(chosen)
+    return user_folder() / "features"
+
+
+def user_folder() -> Path:
+    """Our folder among the user's caches.
+
+    Returns
+    -------
+    Path
+        ``umscosod`` in ``$XDG_CACHE_HOME`` (ignored unless absolute, as the XDG base directory specification demands)
+        or ``~/.cache``, ``~/Library/Caches`` (macOS), ``%LOCALAPPDATA%`` (Windows). Not created here.
+
+    Raises
+    ------
+    CacheError
+        The user has no home folder.
+    """
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     local = os.environ.get("LOCALAPPDATA", "")
     if Path(xdg).is_absolute():
@@ -74,7 +89,7 @@ def default_root() -> Path:
         base = Path(local)
     else:
         base = expand_root("~") / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    return base / "umscosod" / "features"
+    return base / "umscosod"
 
 
 def expand_root(root: str | Path) -> Path:

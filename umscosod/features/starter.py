@@ -6,6 +6,7 @@ Legend: ``P = h * w`` cells, row-major; ``H W`` pixels; ``D`` width of the descr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from umscosod.features.embedded import (
     compute_descriptors,
     spectral_keys,
 )
-from umscosod.features.starter_weights import load_starter, packaged_starter, sha256_of
+from umscosod.features.starter_weights import load_starter, sha256_of
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
 SCHEMA = "1"
@@ -39,6 +40,8 @@ class StarterBackbone:
 
     Parameters
     ----------
+    file : Path
+        Weights that `umscosod.pretrain` made.
     size_px : int
         Side of the square picture, in pixels; a multiple of `cell_px`.
     cell_px : int
@@ -51,7 +54,7 @@ class StarterBackbone:
     ConfigError
         `size_px` is not an even multiple of `cell_px`.
     WeightsError
-        The package's weights are damaged.
+        The file is damaged, or holds other weights.
 
     Notes
     -----
@@ -68,17 +71,17 @@ class StarterBackbone:
     dim = DESCRIPTOR_DIM
     batch_size = 1
 
-    def __init__(self, size_px: int, cell_px: int, device: torch.device) -> None:
+    def __init__(self, file: Path, size_px: int, cell_px: int, device: torch.device) -> None:
         if size_px % (_COARSE * cell_px):
             raise ConfigError(
                 f"features.size_px {size_px} must be a multiple of {_COARSE * cell_px} for the starter backbone"
             )
         self.grid_hw = (size_px // cell_px, size_px // cell_px)
-        content = packaged_starter()
+        content = file.read_bytes()
         self.weights_sha256 = sha256_of(content)
         self.id = f"starter-v{SCHEMA}:{self.weights_sha256}@{size_px}/{cell_px}"
         self._device = device
-        self._network = load_starter(content, "of the package").to(device)
+        self._network = load_starter(content, str(file)).to(device)
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images (uint8, (H, W, 3)) one by one; see `umscosod.features.backbone.Backbone.encode`."""
@@ -116,6 +119,7 @@ def _contrast(descriptors_hwD: FloatArray) -> FloatArray:
     coarse = border_contrast(lab_P3, coarse_hw).reshape(coarse_hw)
     contrast_P = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR).ravel()
     return _stretch(contrast_P * centre_prior((side, side)) ** CONTRAST_CENTRE_POWER)
+
 
 def _stretch(map_P: FloatArray) -> FloatArray:
     span = float(np.ptp(map_P))

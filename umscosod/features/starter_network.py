@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
@@ -51,7 +50,9 @@ class StarterNetwork(nn.Module):
         for width, blocks in zip(widths, _BLOCKS, strict=True):
             stride = 1 if not stages else 2
             stages.append(
-                nn.Sequential(*(_Block(before if at == 0 else width, width, stride if at == 0 else 1) for at in range(blocks)))
+                nn.Sequential(
+                    *(_Block(before if at == 0 else width, width, stride if at == 0 else 1) for at in range(blocks))
+                )
             )
             before = width
         self.stages = nn.ModuleList(stages)
@@ -95,6 +96,4 @@ class _Block(nn.Module):
 
 
 def _conv(before: int, width: int, side: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, width, side, stride, side // 2, bias=False), nn.BatchNorm2d(width)
-    )
+    return nn.Sequential(nn.Conv2d(before, width, side, stride, side // 2, bias=False), nn.BatchNorm2d(width))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from umscosod.data.files import open_atomic
 from umscosod.errors import WeightsError, reason_of
 from umscosod.features.starter_network import StarterNetwork
 
-PACKAGED = "starter.safetensors"
 _KIND = "umscosod-starter-1"
-_CURE = "make it with umscosod.pretrain, or use the weights of the package"
+_CURE = "make them with umscosod pretrain"
 
 
 def save_starter(network: StarterNetwork, file: Path, making: Mapping[str, Any]) -> None:
@@ -33,11 +31,6 @@ def save_starter(network: StarterNetwork, file: Path, making: Mapping[str, Any])
     }
     with open_atomic(file) as stream:
         stream.write(save(halves, {_KIND: json.dumps(making, sort_keys=True)}))
-
-
-def packaged_starter() -> bytes:
-    """Content of the weight file that comes with the package."""
-    return files("umscosod").joinpath("weights", PACKAGED).read_bytes()
 
 
 def load_starter(content: bytes, name: str) -> StarterNetwork:

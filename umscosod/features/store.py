@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 from umscosod.data.files import why_unreadable
-from umscosod.errors import WeightsError, reason_of
+from umscosod.errors import CacheError, WeightsError, reason_of
 from umscosod.features.cache import file_sha256
-from umscosod.features.specs import VitSpec
+from umscosod.features.records import expected_sha256, weights_dir
+from umscosod.features.specs import HF_HUB, VitSpec
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+PICKLED = (".pth", ".pt", ".bin")
+CURE = "fetch the file again, or save its tensors as .safetensors"
 
 
 def find_weights(spec: VitSpec) -> Path | None:
@@ -24,14 +27,18 @@ def find_weights(spec: VitSpec) -> Path | None:
     Returns
     -------
     Path or None
-        A file in the Hugging Face cache that timm fills, or the authors' file in torch.hub's folder; None: neither.
+        Of a ``local-dir:`` the file inside. Of others the first of: a file in our own folder
+        (`umscosod.features.hub.import_weights` puts it there), timm's file in the Hugging Face cache, the authors' file
+        in torch.hub's folder. None: there is none.
     """
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in HUB_FILES:
-        found = try_to_load_from_cache(hub_repository(spec), name)
-        if isinstance(found, str):  # neither None nor the marker of a file known to be absent
-            return Path(found)
+    if spec.folder:
+        paths = (expand_user(spec.folder) / name for name in HUB_FILES)
+        return next((path for path in paths if path.is_file()), None)
+    for path in own_files(spec.name):
+        if path.is_file():
+            return path
+    if (cached := find_cached(hub_repository(spec))) is not None:
+        return cached
     if (torch := sys.modules.get("torch")) is not None:
         hub = Path(torch.hub.get_dir())
     else:  # the rule that torch documents
@@ -41,13 +48,29 @@ def find_weights(spec: VitSpec) -> Path | None:
     return original if original.is_file() else None
 
 
+def own_files(name: str) -> tuple[Path, ...]:
+    """Every path that the weights of a backbone may have in our own folder; none where there is no home folder."""
+    try:
+        folder = weights_dir()
+    except CacheError:
+        return ()
+    return tuple(folder / f"{name}{suffix}" for suffix in (".safetensors", *PICKLED))
+
+
+def find_cached(repository: str) -> Path | None:
+    """Weights of a repository in the Hugging Face cache, which timm and others fill too; None: there are none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in HUB_FILES:
+        found = try_to_load_from_cache(repository, name)
+        if isinstance(found, str):  # neither None nor the marker of a file known to be absent
+            return Path(found)
+    return None
+
+
 def hub_repository(spec: VitSpec) -> str:
-    """Name of the repository on the Hugging Face hub that holds timm's weights."""
-    return f"timm/{spec.timm_name}"
-
-
-PICKLED = (".pth", ".pt", ".bin")
-CURE = "fetch the file again, or save its tensors as .safetensors"
+    """Name of the repository on the Hugging Face hub that holds the weights."""
+    return spec.name.removeprefix(HF_HUB) if spec.name.startswith(HF_HUB) else f"timm/{spec.timm_name}"
 
 
 def check_weights_file(file: str) -> None:
@@ -124,16 +147,31 @@ def obtain_weights(spec: VitSpec, file: str = "", *, option: str = "--weights") 
         return path
     if (found := find_weights(spec)) is not None:
         return found
+    if spec.folder:
+        raise WeightsError(f"no weights in {expand_user(spec.folder)}: expected {' or '.join(HUB_FILES)}")
+    authors = f"{spec.original_file}, or " if spec.original_file else ""
     raise WeightsError(
         f"no weights of {spec.name} on this machine; run: umscosod weights get {spec.name} "
-        f"(or pass {option} FILE: {spec.original_file}, or timm's {spec.timm_name})"
+        f"(or pass {option} FILE: {authors}timm's {spec.timm_name})"
     )
 
 
 def hash_weights(path: Path) -> str:
-    """SHA-256 of a weight file, in hexadecimal; raises WeightsError where it cannot be read."""
+    """SHA-256 of a weight file, in hexadecimal.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read, or it is not the one that was recorded when it was downloaded or imported.
+    """
     check_regular_file(path)
     try:
-        return file_sha256(path)
+        found = file_sha256(path)
     except OSError as error:
         raise WeightsError(f"weights {path} cannot be read ({error.strerror}); check its permissions") from error
+    if (expected := expected_sha256(path)) not in ("", found):
+        raise WeightsError(
+            f"weights {path} are damaged or were changed: sha256 {found[:12]}..., recorded {expected[:12]}...; remove "
+            "the file, then run 'umscosod weights get' or 'import' again"
+        )
+    return found

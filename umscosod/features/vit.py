@@ -6,22 +6,27 @@ Shapes: ``N`` images of a batch, ``T`` all tokens, ``P = h * w`` patch tokens, `
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.models import VisionTransformer
+from timm.models import Beit, VisionTransformer
 from torch import nn
+from torch.nn.functional import linear, normalize
 
 from umscosod.device import autocast
-from umscosod.errors import DataError
-from umscosod.features.specs import IMAGENET_MEAN, IMAGENET_STD, VitSpec, vit_id
+from umscosod.errors import ConfigError, DataError
+from umscosod.features.architectures import Vit, build_vit
+from umscosod.features.debias import place_directions, remove_directions
+from umscosod.features.specs import VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
@@ -33,7 +38,7 @@ class LoadedVit:
     Attributes
     ----------
     spec : VitSpec
-    module : VisionTransformer
+    module : Vit
         Frozen, in eval mode, on its device. Its position embedding is the stored one, of any square grid.
     weights_sha256 : str
     lock : threading.Lock
@@ -41,28 +46,9 @@ class LoadedVit:
     """
 
     spec: VitSpec
-    module: VisionTransformer
+    module: Vit
     weights_sha256: str
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-
-def build_vit(spec: VitSpec) -> VisionTransformer:
-    """Make the architecture with random weights; the global random state is left as it was.
-
-    It takes pictures of any size whose grid its position embedding has, and resizes none by itself.
-    """
-    overrides: dict[str, Any] = dict(spec.overrides)
-    with torch.random.fork_rng(devices=[]):
-        module = timm.create_model(
-            spec.timm_name,
-            pretrained=False,
-            num_classes=0,
-            img_size=spec.native_px,
-            **overrides,
-        )
-    assert isinstance(module, VisionTransformer)
-    module.patch_embed.strict_img_size = False
-    return module
 
 
 def load_vit(spec: VitSpec, weights: Path, device: torch.device) -> LoadedVit:
@@ -92,12 +78,22 @@ class VitBackbone:
     batch_size : int
         Images per pass on an accelerator. On the CPU images go one by one: there a pass over several gives other bits
         than passes over each.
+    debias : bool
+        Take out of the tokens what they share by place alone, see `umscosod.features.debias`.
+
+    Raises
+    ------
+    ConfigError
+        The architecture takes no other size than its own.
 
     Notes
     -----
-    Pictures: PIL bilinear to the square, aspect not kept, ImageNet mean and deviation (spec A0). float32 on the CPU,
-    bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
-    The position embedding is resized to the grid as the authors of the architecture do, `VitSpec.pos_embed`.
+    Pictures: PIL bilinear to the square, aspect not kept, the model's own mean and deviation (spec A0). float32 on the
+    CPU, bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
+    The position embedding is resized to the grid as the authors of the architecture do, `VitSpec.pos_embed`; rotary
+    positions are made for the grid. Keys are those of the last block before any rotation, so that they say what is
+    there, not where. The attention is the last block's of CLS; a model without CLS token, or whose blocks form no
+    plain attention, gives `border_contrast` instead, as one head.
     Every pass has the same number of images, a short one being filled up: kernels are chosen by shape, so that an
     image's tokens do not depend on how many came with it, or on which of them came from a cache.
     """
@@ -106,7 +102,9 @@ class VitBackbone:
     is_centred = False
     has_attention = True
 
-    def __init__(self, vit: LoadedVit, *, size_px: int, device: torch.device, batch_size: int = 8) -> None:
+    def __init__(
+        self, vit: LoadedVit, *, size_px: int, device: torch.device, batch_size: int = 8, debias: bool = False
+    ) -> None:
         spec = vit.spec
         self.spec = spec
         self.size_px = spec.round_px(size_px)
@@ -115,13 +113,18 @@ class VitBackbone:
         self.dim = spec.dim
         self.is_label_free = spec.is_label_free
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
-        self.id = vit_id(spec, vit.weights_sha256, size_px)
-        self._vit = vit
-        prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
-        stored_1TD: torch.Tensor = vit.module.get_parameter("pos_embed")
-        pos_1TD = resize_pos_embed(stored_1TD, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
-        self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
+        self.id = vit_id(spec, vit.weights_sha256, size_px, debias=debias)
+        self._module = vit.module
+        self._lock = vit.lock
+        self._pos_1TD: nn.Parameter | None = None
+        if isinstance(vit.module, Beit):
+            self._module = _resized(vit.module, self.size_px, spec.name)
+        elif vit.module.pos_embed is not None:
+            prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
+            pos_1TD = resize_pos_embed(vit.module.pos_embed, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
+            self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
         self._device = device
+        self._is_debiased = debias
         self.batch_size = 1 if device.type == "cpu" else batch_size
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
@@ -138,33 +141,78 @@ class VitBackbone:
         return encoded
 
     def _encode_batch(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
-        prefix = self.spec.prefix_tokens
         with torch.inference_mode():
-            tokens_NTD, q_NATd, k_NATd = self._forward(images)
-            attn_NAP = cls_attention(q_NATd, k_NATd, prefix)
-            keys_NPD = k_NATd.transpose(1, 2).flatten(2)[:, prefix:]
-            found = (tokens_NTD[:, prefix:], keys_NPD, attn_NAP)
+            tokens_NTD, *others = self._forward(images)
+            tokens_NPD = tokens_NTD[:, self.spec.prefix_tokens :]
+            if self._is_debiased:
+                tokens_NPD = remove_directions(tokens_NPD, self._place_directions)
+            found = (tokens_NPD, *others)
             tokens, keys, attn = (values.to("cpu", torch.float16).contiguous().numpy() for values in found)
         return [
             EncodedImage(tokens_PD=tokens[i], keys_PK=keys[i], attn_AP=attn[i], grid_hw=self.grid_hw)
             for i in range(len(images))
         ]
 
+    @cached_property
+    def _place_directions(self) -> torch.Tensor:
+        prefix = self.spec.prefix_tokens
+        found_DR = place_directions(lambda pictures: self._forward(pictures)[0][:, prefix:], self.size_px)
+        return found_DR.to(self._device)
+
     def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the module: its final tokens (N, T, D), and queries and keys of the last block, (N, A, T, d)."""
+        """Run the module: its final tokens (N, T, D), and the last block's keys (N, P, K) and attention (N, A, P)."""
         pictures_N3HW = np.zeros((self.batch_size, 3, self.size_px, self.size_px), np.float32)
         for index, image in enumerate(images):
-            pictures_N3HW[index] = _to_picture(image, self.size_px)
-        module = self._vit.module
+            pictures_N3HW[index] = _to_picture(image, self.size_px, self.spec)
+        module, prefix = self._module, self.spec.prefix_tokens
         with (
-            self._vit.lock,
+            self._lock,
             _position_embedding(module, self._pos_1TD),
-            _record_last_query_key(module) as recorded,
+            _record_last_block(module) as recorded,
             autocast(self._device),
         ):
             tokens_NTD: torch.Tensor = module.forward_features(torch.from_numpy(pictures_N3HW).to(self._device))
-        tokens_NTD, q_NATd, k_NATd = (values[: len(images)] for values in (tokens_NTD, recorded["q"], recorded["k"]))
-        return tokens_NTD, q_NATd.float(), k_NATd.float()
+        tokens_NTD = tokens_NTD[: len(images)]
+        kept = {name: values[: len(images)].float() for name, values in recorded.items()}
+        if "q" in kept:
+            keys_NPK = kept["k"].transpose(1, 2).flatten(2)[:, prefix:]
+            attn_NAP = cls_attention(kept["q"], kept["k"], prefix)
+        elif "attn" in kept:
+            keys_NPK, attn_NAP = kept["keys"][:, prefix:], kept["attn"][..., prefix:]
+        else:
+            keys_NPK = tokens_NTD[:, prefix:]
+        if module.cls_token is None or not kept:
+            attn_NAP = border_contrast(tokens_NTD[:, prefix:].float(), self.grid_hw)
+        return tokens_NTD, keys_NPK, attn_NAP
+
+
+def border_contrast(tokens_NPD: torch.Tensor, grid_hw: tuple[int, int]) -> torch.Tensor:
+    """Stand in for a CLS attention: how far a patch is from what lies at the border of its picture.
+
+    Parameters
+    ----------
+    tokens_NPD : Tensor, float32, (N, P, D)
+    grid_hw : (int, int)
+
+    Returns
+    -------
+    Tensor, float32, (N, 1, P), in [0, 1]
+        One minus the mean cosine to the border's tokens, clipped.
+
+    Examples
+    --------
+    >>> tokens = torch.tensor([[1.0, 0.0]] * 9)
+    >>> tokens[4] = torch.tensor([0.0, 1.0])
+    >>> border_contrast(tokens[None], (3, 3)).round()
+    tensor([[[0., 0., 0., 0., 1., 0., 0., 0., 0.]]])
+    """
+    rows, columns = grid_hw
+    at_border = torch.ones(grid_hw, dtype=torch.bool, device=tokens_NPD.device)
+    at_border[1 : rows - 1, 1 : columns - 1] = False
+    unit_NPD = normalize(tokens_NPD, dim=-1)
+    mean_NDx1 = unit_NPD[:, at_border.flatten()].mean(1)[..., None]
+    contrast_NP = 1.0 - (unit_NPD @ mean_NDx1)[..., 0]
+    return contrast_NP.clamp(0.0, 1.0)[:, None]
 
 
 def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int) -> torch.Tensor:
@@ -194,14 +242,81 @@ def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int
     return attn_NAP
 
 
+def _resized(module: Beit, size_px: int, name: str) -> Beit:
+    """Copy a module whose relative positions are tables, for another picture size, by timm's rule."""
+    if not hasattr(module, "set_input_size"):
+        raise ConfigError(f"backbone {name}: timm >= 1.0.31 can fit it to {size_px} px; update timm")
+    module = copy.deepcopy(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on how timm interpolates
+        module.set_input_size((size_px, size_px))
+    return module
+
+
 @contextlib.contextmanager
-def _position_embedding(module: VisionTransformer, pos_1TD: nn.Parameter) -> Iterator[None]:
+def _position_embedding(module: Vit, pos_1TD: nn.Parameter | None) -> Iterator[None]:
     """Let the module see the position embedding of the grid in use; the stored one is put back."""
+    if pos_1TD is None:
+        yield
+        return
     stored, module.pos_embed = module.pos_embed, pos_1TD
     try:
         yield
     finally:
         module.pos_embed = stored
+
+
+def _record_last_block(module: Vit) -> contextlib.AbstractContextManager[dict[str, torch.Tensor]]:
+    """Catch what the last block attends by: see the two below; nothing where its blocks are of another kind."""
+    if not isinstance(module, VisionTransformer):
+        return _record_last_attention(module)
+    # by its name: the class has moved from one version of timm to another
+    if type(getattr(module.blocks[-1], "attn", None)).__name__ == "Attention":
+        return _record_last_query_key(module)
+    return contextlib.nullcontext({})
+
+
+@contextlib.contextmanager
+def _record_last_attention(module: Vit) -> Iterator[dict[str, torch.Tensor]]:
+    """Catch ``keys`` (N, T, K) and CLS's ``attn`` (N, A, T) of the last block, whatever turns or shifts its scores.
+
+    That block forms its attention eagerly during the pass; its keys are those before any rotation.
+    """
+    attention: Any = module.get_submodule(f"blocks.{len(module.blocks) - 1}.attn")
+    recorded: dict[str, torch.Tensor] = {}
+
+    def keep_keys(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        recorded["keys"] = _keys_of(attention, args[0])
+
+    def keep_attention(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
+        recorded["attn"] = output[:, :, 0]
+
+    handles = [
+        attention.register_forward_pre_hook(keep_keys),
+        attention.attn_drop.register_forward_hook(keep_attention),
+    ]
+    is_fused, attention.fused_attn = attention.fused_attn, False
+    try:
+        yield recorded
+    finally:
+        attention.fused_attn = is_fused
+        for handle in handles:
+            handle.remove()
+
+
+def _keys_of(attention: Any, x_NTD: torch.Tensor) -> torch.Tensor:
+    """Project a block's input to its keys, (N, T, K), normed where it norms them."""
+    if attention.qkv is None:
+        keys_NTK: torch.Tensor = attention.k_proj(x_NTD)
+    else:
+        width = len(attention.qkv.weight) // 3
+        bias_K = attention.qkv.bias
+        bias_K = attention.k_bias if bias_K is None else bias_K[width : 2 * width]
+        keys_NTK = linear(x_NTD, attention.qkv.weight[width : 2 * width], bias_K)
+    if (norm := getattr(attention, "k_norm", None)) is not None:
+        heads = getattr(attention, "num_kv_heads", attention.num_heads)
+        keys_NTK = norm(keys_NTK.reshape(*keys_NTK.shape[:2], heads, -1)).flatten(2)
+    return keys_NTK
 
 
 @contextlib.contextmanager
@@ -228,12 +343,12 @@ def _record_last_query_key(module: VisionTransformer) -> Iterator[dict[str, torc
             handle.remove()
 
 
-def _to_picture(image: ByteArray, size_px: int) -> FloatArray:
+def _to_picture(image: ByteArray, size_px: int, spec: VitSpec) -> FloatArray:
     """Resize, normalise, channels first: float32, (3, size_px, size_px)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise DataError(f"an image to encode must be uint8 RGB of shape (H, W, 3), got {image.dtype} {image.shape}")
     resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
     picture_HW3 = np.asarray(resized, dtype=np.float32) / np.float32(255)
-    mean, std = (np.array(values, dtype=np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (np.array(values, dtype=np.float32) for values in (spec.mean, spec.std))
     normalised_HW3 = (picture_HW3 - mean) / std
     return np.ascontiguousarray(normalised_HW3.transpose(2, 0, 1))

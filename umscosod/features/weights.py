@@ -1,8 +1,4 @@
-"""Weight files: found, read and turned into a ViT's parameters.
-
-Recognised key names: timm's; DINO's (Caron et al., arXiv 2104.14294) alone or inside a training checkpoint with
-``student`` and ``teacher``; DINOv2's (Oquab et al., arXiv 2304.07193) with or without registers (arXiv 2309.16588).
-"""
+"""Weight files: read, recognised and turned into a ViT's parameters. Their names: `umscosod.features.layouts`."""
 
 from __future__ import annotations
 
@@ -15,14 +11,16 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
 from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
+from umscosod.features.architectures import Vit, build_empty
+from umscosod.features.layouts import StateDict, convert_state_dict
 from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
 from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
 
@@ -77,10 +75,9 @@ def square_side(length: int) -> int:
     return side if side * side == length else 0
 
 
-StateDict = dict[str, torch.Tensor]
-
 # A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
 _WRAPPERS = ("teacher", "student", "state_dict", "model")
+_LATER = ("attn_pool.", "head.", "head_dist.")  # timm's modules that come after the tokens
 _MAX_WRAPPERS = 8  # a pickle may contain itself
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -174,15 +171,16 @@ def _oddness(tensor: torch.Tensor) -> str:
     return ""
 
 
-def load_weights(model: VisionTransformer, path: Path) -> str:
-    """Load a file into a model, strictly: every tensor of the model, no other tensor, in its shape.
+def load_weights(model: Vit, path: Path) -> str:
+    """Load a file into a model, strictly: every tensor that tokens need, no other tensor, in its shape.
 
     Parameters
     ----------
-    model : VisionTransformer
-        Without a classifier head. It takes over the file's position embedding as it is, of whatever square grid.
+    model : Vit
+        It takes over the file's position embedding as it is, of whatever square grid. What comes after the tokens, a
+        classifier or a pooling, is neither asked for nor taken.
     path : Path
-        ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``.
+        ``.safetensors``, ``.pth``, ``.pt`` or ``.bin``, in a layout that `umscosod.features.layouts` knows.
 
     Returns
     -------
@@ -192,80 +190,69 @@ def load_weights(model: VisionTransformer, path: Path) -> str:
     Raises
     ------
     WeightsError
-        The file cannot be read, or does not fit: the first mismatch is named. Or it was changed meanwhile.
+        The file cannot be read, its layout is unknown, or it does not fit: the first mismatch is named. Or it was
+        changed meanwhile.
     """
     sha256 = hash_weights(path)
-    state = convert_state_dict(read_state_dict(path), no_embed_class=model.no_embed_class)
-    _check_fit(state, model, path)
-    model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
-    model.load_state_dict(state, strict=True)
+    raw = read_state_dict(path)
+    try:
+        converted = convert_state_dict(raw)
+    except WeightsError as error:
+        raise WeightsError(f"weights {path}: {error}") from None
+    state = _fit(converted, model)
+    _check_fit(state, model, converted, path)
+    if model.pos_embed is not None:
+        model.pos_embed = nn.Parameter(torch.empty_like(state["pos_embed"]))
+    model.load_state_dict(state, strict=False)  # checked above; only what comes after the tokens may lack
     if hash_weights(path) != sha256:  # the hash names every feature made with these tensors
         raise WeightsError(f"weights {path}: the file was changed while it was read; run again")
     logger.info("weights %s (sha256 %s)", path, sha256)
     return sha256
 
 
-def convert_state_dict(raw: Mapping[str, torch.Tensor], *, no_embed_class: bool) -> StateDict:
-    """Translate DINO's and DINOv2's names to timm's; timm's pass through unchanged.
-
-    Parameters
-    ----------
-    raw : mapping of str to Tensor
-    no_embed_class : bool
-        timm's DINOv2 models with registers have no position embedding for CLS: the authors' ``pos_embed[:, 0]`` is
-        added to ``cls_token``, which gives the same sum.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Floating-point tensors in float32, others as they are. ``module.`` (DistributedDataParallel), ``_orig_mod.``
-        (torch.compile) and ``backbone.`` are stripped; where there is a ``backbone.``, all else is a training head
-        and dropped. ``mask_token`` served masked training only and is dropped; ``register_tokens`` becomes
-        ``reg_token``.
-
-    Examples
-    --------
-    >>> raw = {"module.backbone.cls_token": torch.ones(1, 1, 2), "module.head.weight": torch.ones(1)}
-    >>> convert_state_dict(raw, no_embed_class=False)
-    {'cls_token': tensor([[[1., 1.]]])}
-    """
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in raw.items()}
-    for prefix in ("module.", "_orig_mod."):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if any(name.startswith("backbone.") for name in state):
-        heads = [name for name in state if not name.startswith("backbone.")]
-        if heads:
-            logger.info("weights: %d tensors outside the backbone are not needed (%s, ...)", len(heads), heads[0])
-        state = {name.removeprefix("backbone."): state[name] for name in state if name not in heads}
-    state.pop("mask_token", None)
-    if "register_tokens" in state:
-        state["reg_token"] = state.pop("register_tokens")
-    pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
-    if no_embed_class and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
-        state["cls_token"] = cls_11D + pos_1TD[:, :1]
-        state["pos_embed"] = pos_1TD[:, 1:]
-    return state
-
-
 def recognise(path: Path) -> VitSpec | None:
-    """Tell by its shapes which architecture a file belongs to; None: none of `VIT_SPECS`.
+    """Tell by its names and shapes which architecture a file belongs to; None: none of `VIT_SPECS`.
+
+    Equal architectures that were trained differently are not told apart: the first in the table is returned.
 
     Raises
     ------
     WeightsError
         The file cannot be read.
     """
-    return _recognise(convert_state_dict(read_state_dict(path), no_embed_class=False))
-
-
-def _recognise(state: StateDict) -> VitSpec | None:
-    projection = state.get("patch_embed.proj.weight")
-    if projection is None or projection.ndim != 4:
+    raw = read_state_dict(path)
+    try:
+        return _recognise(convert_state_dict(raw))
+    except WeightsError as error:
+        logger.info("weights %s: %s", path, error)
         return None
-    reg_1RD = state.get("reg_token")
-    registers = reg_1RD.shape[1] if reg_1RD is not None and reg_1RD.ndim == 3 else 0
-    found = (projection.shape[0], projection.shape[2], 1 + registers)
-    return next((s for s in VIT_SPECS.values() if found == (s.dim, s.patch_px, s.prefix_tokens)), None)
+
+
+def _recognise(converted: StateDict) -> VitSpec | None:
+    projection, reg_1RD = converted["patch_embed.proj.weight"], converted.get("reg_token")
+    prefix = ("cls_token" in converted) + (reg_1RD.shape[1] if reg_1RD is not None and reg_1RD.ndim == 3 else 0)
+    found = (*projection.shape[::2], prefix)
+    for spec in VIT_SPECS.values():
+        if found == (spec.dim, spec.patch_px, spec.prefix_tokens) and timm.is_model(spec.timm_name):
+            model = build_empty(spec)
+            if not _misfit(_fit(converted, model), model):
+                return spec
+    return None
+
+
+def _fit(converted: StateDict, model: Vit) -> StateDict:
+    """Write down differently what this model writes down differently; the sums stay the same."""
+    state = {name: tensor for name, tensor in converted.items() if not name.startswith(_LATER)}
+    pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
+    if _embeds_patches_only(model) and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
+        # timm's DINOv2 models with registers have no position embedding for CLS
+        state["cls_token"] = cls_11D + pos_1TD[:, :1]
+        state["pos_embed"] = pos_1TD[:, 1:]
+    expected = model.state_dict()
+    for name in [name for name in state if name.endswith((".attn.q_bias", ".attn.v_bias"))]:
+        if name not in expected and not bool(state[name].any()):  # DINOv3: most of timm's Eva have no such bias
+            del state[name]
+    return state
 
 
 def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
@@ -275,32 +262,40 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
     return (cls_11D.shape, cls_11D.dtype) == (pos_1TD[:, :1].shape, pos_1TD.dtype)
 
 
-def _check_fit(state: StateDict, model: VisionTransformer, path: Path) -> None:
-    expected = model.state_dict()
-    found = _recognise(state)
-    hint = f"; the file has the architecture of {found.name}" if found else ""
+def _misfit(state: StateDict, model: Vit) -> str:
+    """Name the first tensor that is missing, of another shape or too many; empty: none."""
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_LATER)}
     for name, wanted in expected.items():
         if name not in state:
-            raise WeightsError(f"weights {path}: {name} is missing, expected {tuple(wanted.shape)}{hint}")
+            return f"{name} is missing, expected {tuple(wanted.shape)}"
         tensor = state[name]
         if tensor.shape != wanted.shape and not (name == "pos_embed" and _is_square_grid(tensor, model)):
-            raise WeightsError(
-                f"weights {path}: {name} has the shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)}{hint}"
-            )
+            return f"{name} has the shape {tuple(tensor.shape)}, expected {tuple(wanted.shape)}"
+    for name, tensor in state.items():
+        if name not in expected:
+            shown = shorten(name, quoted=False)
+            return f"{shown} {tuple(tensor.shape)} is not expected: the architecture has none"
+    return ""
+
+
+def _check_fit(state: StateDict, model: Vit, converted: StateDict, path: Path) -> None:
+    if misfit := _misfit(state, model):
+        found = _recognise(converted)
+        hint = f"; the file has the architecture of {found.name}" if found else ""
+        raise WeightsError(f"weights {path}: {misfit}{hint}")
+    for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise WeightsError(f"weights {path}: {name} is of type {dtype_name(tensor)}, expected floating point")
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"weights {path}: {name} holds values that are not finite; fetch the file again")
-    for name, tensor in state.items():
-        if name not in expected:
-            raise WeightsError(
-                f"weights {path}: {shorten(name, quoted=False)} {tuple(tensor.shape)} is not expected: "
-                f"the architecture has none{hint}"
-            )
 
 
-def _is_square_grid(pos_1TD: torch.Tensor, model: VisionTransformer) -> bool:
+def _is_square_grid(pos_1TD: torch.Tensor, model: Vit) -> bool:
     """Whether a position embedding is one of this model for pictures of another size."""
     if pos_1TD.ndim != 3 or pos_1TD.shape[::2] != (1, model.embed_dim):
         return False
-    return square_side(pos_1TD.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)) > 0
+    return square_side(pos_1TD.shape[1] - (0 if _embeds_patches_only(model) else model.num_prefix_tokens)) > 0
+
+
+def _embeds_patches_only(model: Vit) -> bool:
+    return bool(getattr(model, "no_embed_class", False))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from umscosod.confidence.judge import GroupJudgement
-from umscosod.config import PipelineConfig
 from umscosod.config.io import iter_differences
 from umscosod.data.files import (
     GUARDED,
@@ -40,19 +39,13 @@ from umscosod.data.files import (
     remove_listed,
     thumb_names,
 )
-from umscosod.data.images import read_upright_size
-from umscosod.data.masks import is_whole_png
 from umscosod.errors import DataError, OtherResultsError
-from umscosod.export.folder import path_inside
 from umscosod.export.report import build_row
-from umscosod.features.cache import file_sha256
 from umscosod.features.group import Whitening
-from umscosod.pseudo.store import MANIFEST_NAME
+from umscosod.pipeline.identity import FINISHED, are_whole
 from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
-FINISHED = "finished.json"
-"""In ``run``: all rows of a finished job, and what they were made from."""
 _OUTPUTS, _COLLECTION = "outputs.json", "collection.json"
 
 
@@ -178,7 +171,7 @@ class JobFolder:
     def load_rows(self, group: ImageGroup) -> list[Labelled] | None:
         """Rows of a finished group whose files are all there and whole; None if it must be done (again).
 
-        See `are_whole`.
+        See `umscosod.pipeline.identity.are_whole`.
         """
         try:
             rows = [build_row(row) for row in read_json(self._rows_file(group))]
@@ -369,18 +362,6 @@ class JobFolder:
                 path.unlink(missing_ok=True)
 
 
-def are_whole(out: Path, images: Iterable[ImageRef]) -> bool:
-    """Whether each image has its mask and map: PNGs, of its size, that begin and end as such (`is_whole_png`)."""
-    try:
-        return all(
-            is_whole_png(out / tree / image.output, read_upright_size(image.path)[0])
-            for image in images
-            for tree in ("masks", "maps")
-        )
-    except DataError:
-        return False
-
-
 def _holds_anything(path: Path) -> bool:
     """Whether there is a file, or a folder with more in it than a killed writer leaves."""
     if path.is_dir():
@@ -390,34 +371,3 @@ def _holds_anything(path: Path) -> bool:
 
 def _short(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-
-
-def hash_files(files: Iterable[Path]) -> str:
-    """Hash what files hold, in their order; one that cannot be read counts as empty."""
-    return hash_texts([hash_file(file) for file in files])
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; empty where it cannot be read."""
-    try:
-        return file_sha256(file) if file.is_file() else ""
-    except OSError:
-        return ""
-
-
-def hash_instances(config: PipelineConfig) -> str:
-    """Hash the files of instance masks."""
-    wanted = config.pseudo.proposer == "coco-json"
-    names = (config.pseudo.detections, config.pseudo.detections_images) if wanted else ()
-    return hash_files(Path(name) for name in names if name)
-
-
-def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
-    """Hash the pseudo-labels of some groups."""
-    masks = (path_inside(folder, image.output) for group in groups for image in group.images)
-    return hash_files([folder / MANIFEST_NAME, *masks])
-
-
-def hash_texts(texts: Sequence[str]) -> str:
-    """Hash some texts in their order."""
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -23,7 +23,7 @@ from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import read_map
 from umscosod.network.model import predict_maps
-from umscosod.pipeline.job import hash_file
+from umscosod.pipeline.identity import hash_file
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, compute_maps

@@ -14,9 +14,9 @@ from umscosod.data.files import open_atomic, read_json
 from umscosod.errors import count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
-from umscosod.pipeline.job import FINISHED
+from umscosod.pipeline.identity import FINISHED, deciding_settings, identify_job
 from umscosod.pipeline.maps import Labels
-from umscosod.pipeline.setup import Prepared, deciding_settings, identify_job
+from umscosod.pipeline.setup import Prepared
 from umscosod.refine.crf import crf_available
 from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import ImageGroup, Labelled, LabelReport, Status, TrainReport

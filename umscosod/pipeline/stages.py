@@ -20,7 +20,8 @@ from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
-from umscosod.pipeline.job import Collection, JobFolder, hash_labels
+from umscosod.pipeline.identity import hash_labels
+from umscosod.pipeline.job import Collection, JobFolder
 from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_maps, network_maps
 from umscosod.pipeline.segment import Segment, mixed_b_bar, segment_group
 from umscosod.pipeline.setup import Prepared

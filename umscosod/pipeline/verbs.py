@@ -16,6 +16,7 @@ from umscosod.baselines import BASELINES
 from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
+from umscosod.data.groups import Images, find_groups
 from umscosod.errors import DataError
 from umscosod.features.backbone import Backbone, BackbonePair, blank_pair
 from umscosod.network.model import UmsNetwork
@@ -27,6 +28,7 @@ from umscosod.pipeline.checkpoints import (
     load_whitenings,
     take_checkpoint,
 )
+from umscosod.pipeline.identity import JobSpec, find_finished, named_files, settle_training, specify
 from umscosod.pipeline.maps import (
     NETWORK,
     STORED,
@@ -46,17 +48,7 @@ from umscosod.pipeline.report import (
     finished_rows,
     pseudo_rows,
 )
-from umscosod.pipeline.setup import (
-    Images,
-    JobSpec,
-    Prepared,
-    find_finished,
-    find_groups,
-    named_files,
-    prepare,
-    settle_training,
-    specify,
-)
+from umscosod.pipeline.setup import Prepared, prepare
 from umscosod.pipeline.stages import (
     clean_stage,
     label_source,
@@ -174,7 +166,7 @@ def _run(
     """Take the report of a job that is finished, or do its work; `at_door` goes to `prepare`."""
     started = time.monotonic()
     groups = find_groups(images, spec.out, inputs=named_files(spec.config))
-    spec = settle_training(spec, groups)
+    spec = settle_training(spec, sum(len(group.images) for group in groups))
     if not overwrite and (done := find_finished(groups, spec)) is not None:
         return done
     with prepare(groups, spec, overwrite=overwrite, progress=progress, **at_door) as prepared:

@@ -167,9 +167,7 @@ def _save(
         torch.save(state, stream)
 
 
-def _resume(
-    file: Path, number: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
+def _resume(file: Path, number: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     if not file.is_file():
         return 0
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)

@@ -83,9 +83,7 @@ def read_pictures(folder: Path, work: Path, progress: ProgressFn) -> Pictures:
         pictures = []
         for at, name in enumerate(names):
             try:
-                decoded = decode_image(
-                    by_hash[name], max_pixels=limits.max_pixels, min_side_px=limits.min_side_px
-                )
+                decoded = decode_image(by_hash[name], max_pixels=limits.max_pixels, min_side_px=limits.min_side_px)
             except DataError as error:
                 logger.warning("%s: left out: %s", by_hash[name], error)
             else:

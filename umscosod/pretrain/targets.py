@@ -20,7 +20,6 @@ from umscosod.features.embedded import (
     cell_means,
     centre_prior,
     compute_descriptors,
-    to_lab,
 )
 from umscosod.features.group import Whitening, fit_whitening, minmax, sharpen_saliency
 from umscosod.refine.crf import build_unary, infer

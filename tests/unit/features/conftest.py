@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from timm.models import VisionTransformer
 
+from umscosod.features.architectures import Vit, build_vit
 from umscosod.features.specs import VIT_SPECS, VitSpec
-from umscosod.features.vit import build_vit
 from umscosod.types import ByteArray
 
 
 def shrink(spec: VitSpec) -> VitSpec:
-    """Two thin blocks on a 4x4 position embedding; base models stay wider than small ones."""
-    dim, heads = (48, 3) if spec.dim == 768 else (32, 2)
+    """Two thin blocks on a 4x4 position embedding; larger models stay wider than smaller ones."""
+    dim, heads = {384: (32, 2), 768: (48, 3), 1024: (64, 4)}[spec.dim]
     return replace(
         spec,
         dim=dim,
@@ -27,7 +26,7 @@ def shrink(spec: VitSpec) -> VitSpec:
     )
 
 
-def randomise(module: VisionTransformer, seed: int = 0) -> VisionTransformer:
+def randomise(module: Vit, seed: int = 0) -> Vit:
     """Weights large enough for attention that is far from uniform."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -42,7 +41,7 @@ def tiny_specs() -> dict[str, VitSpec]:
 
 
 @pytest.fixture
-def make_tiny(tiny_specs: dict[str, VitSpec]) -> Callable[[str], VisionTransformer]:
+def make_tiny(tiny_specs: dict[str, VitSpec]) -> Callable[[str], Vit]:
     return lambda name: randomise(build_vit(tiny_specs[name]))
 
 
@@ -53,6 +52,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("torch.hub._hub_dir", None)
+    monkeypatch.setenv("UMSCOSOD_WEIGHTS", str(tmp_path / "own"))
 
     def refuse(*args: object, **kwargs: object) -> str:
         raise AssertionError("the network must not be used")

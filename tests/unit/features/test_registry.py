@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -11,14 +12,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
-from timm.models import VisionTransformer
 
 from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
+from umscosod.estimate import first_name, first_width
 from umscosod.features import backbone as registry
-from umscosod.features import weights
+from umscosod.features import specs, weights
+from umscosod.features.architectures import Vit
 from umscosod.features.backbone import (
     BackbonePair,
     backbone_names,
@@ -31,6 +34,7 @@ from umscosod.features.vit import VitBackbone
 from umscosod.types import ByteArray, EncodedImage
 
 CPU = torch.device("cpu")
+REAL_SPECS = specs.VIT_SPECS
 Save = Callable[[str], str]
 
 
@@ -54,6 +58,7 @@ class FakeEmbedded:
 @pytest.fixture(autouse=True)
 def tiny_world(monkeypatch: pytest.MonkeyPatch, tiny_specs: dict[str, VitSpec], no_weights: Path) -> None:
     monkeypatch.setattr(registry, "VIT_SPECS", tiny_specs)
+    monkeypatch.setattr(specs, "VIT_SPECS", tiny_specs)
     monkeypatch.setattr(registry, "PAPER_FIRST", tiny_specs["dino_vitb8"])
     monkeypatch.setattr(weights, "VIT_SPECS", tiny_specs)
     fake = ModuleType("umscosod.features.embedded")
@@ -62,7 +67,7 @@ def tiny_world(monkeypatch: pytest.MonkeyPatch, tiny_specs: dict[str, VitSpec], 
 
 
 @pytest.fixture
-def save(tmp_path: Path, make_tiny: Callable[[str], VisionTransformer]) -> Save:
+def save(tmp_path: Path, make_tiny: Callable[[str], Vit]) -> Save:
     def save(name: str) -> str:
         save_file(make_tiny(name).state_dict(), tmp_path / f"{name}.safetensors")
         return str(tmp_path / f"{name}.safetensors")
@@ -71,7 +76,7 @@ def save(tmp_path: Path, make_tiny: Callable[[str], VisionTransformer]) -> Save:
 
 
 @pytest.fixture
-def at_hand(tmp_path: Path, make_tiny: Callable[[str], VisionTransformer], tiny_specs: dict[str, VitSpec]) -> Save:
+def at_hand(tmp_path: Path, make_tiny: Callable[[str], Vit], tiny_specs: dict[str, VitSpec]) -> Save:
     """Put a backbone's weights where torch.hub leaves the authors' files."""
 
     def put(name: str) -> str:
@@ -93,27 +98,48 @@ def embedded_sizes(pair: BackbonePair) -> list[tuple[int, int]]:
     return [pair.first.sizes, pair.second.sizes]
 
 
-def test_auto_without_weights_says_what_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_without_weights_says_what_it_uses_and_what_would_be_better(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         pair = build_backbones(FeaturesConfig(), CPU)
     assert embedded_sizes(pair) == [(224, 8), (224, 16)]
-    said = " ".join(pair.notes)
-    for part in (
-        "no weights of dino_vitb8",
-        "no weights of dinov2_vitb14_reg",
-        "--config.features.second-weights FILE",
-    ):
-        assert part in said
-        assert part in caplog.text
-    assert caplog.records[0].levelname == "WARNING"
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "'embedded'" in warning
+    assert warning.endswith("run: umscosod weights get paper")
+    assert len(warning.split()) < 25
+    assert warning in pair.notes
 
 
-def test_auto_with_one_of_the_pair_names_only_the_other(at_hand: Save) -> None:
-    at_hand("dino_vitb8")
-    pair = build_backbones(FeaturesConfig(), CPU)
-    assert pair.first.name == "embedded"
-    assert "no weights of dinov2_vitb14_reg" in pair.notes[0]
-    assert "no weights of dino_vitb8" not in pair.notes[0]
+PAPER = ("dino_vitb8", "dinov2_vitb14_reg")
+SMALL = ("dino_vits8", "dinov2_vits14_reg")
+
+
+@pytest.mark.parametrize(
+    ("here", "second", "taken"),
+    [
+        ((*PAPER, *SMALL), "", PAPER),
+        (("dino_vitb8", *SMALL), "", SMALL),  # a whole pair comes before half of a larger one
+        (("dino_vitb8",), "", ("dino_vitb8", "dino_vitb8")),
+        (("dino_vitb8", "dinov2_vitl14"), "dinov2_vitl14", ("dino_vitb8", "dinov2_vitl14")),
+        (("dinov2_vits14", "dinov2_vitb14_reg"), "", ("dinov2_vitb14_reg", "dinov2_vitb14_reg")),
+        (("dinov2_vitl14", "dino_vits16", "dinov2_vits14_reg"), "", ("dinov2_vits14_reg", "dinov2_vits14_reg")),
+        (("dino_vits16",), "", ("dino_vits16", "dino_vits16")),
+        (("siglip2_vitb16",), "", ("embedded", "embedded")),  # trained with texts: only by name
+    ],
+)
+def test_auto_takes_what_is_here_the_best_first(
+    at_hand: Save, here: tuple[str, ...], second: str, taken: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in here:
+        at_hand(name)
+    config = FeaturesConfig(second_backbone=second)
+    with caplog.at_level(logging.INFO):
+        pair = build_backbones(config, CPU)
+    assert (pair.first.name, pair.second.name) == taken
+    assert first_name(config) == pair.first.name
+    assert first_width(config) == (0 if taken[0] == "embedded" else REAL_SPECS[taken[0]].dim)
+    (said,) = [line for line in caplog.messages if line.startswith("backbones: ")]
+    assert all(name in said for name in taken)
+    assert ("WARNING" in caplog.text) == (taken[0] == "embedded")
 
 
 def test_auto_takes_the_papers_pair(at_hand: Save) -> None:
@@ -122,6 +148,50 @@ def test_auto_takes_the_papers_pair(at_hand: Save) -> None:
     pair = build_backbones(FeaturesConfig(), CPU)
     assert sizes(pair) == [("dino_vitb8", (28, 28)), ("dinov2_vitb14_reg", (16, 16))]
     assert pair.first.weights_sha256[:12] in pair.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "partner"), [("dino_vitb16", "dinov2_vitb14_reg"), ("dino_vits16", "dinov2_vits14_reg")]
+)
+def test_patches_of_16_px_follow_the_same_rules(at_hand: Save, first: str, partner: str) -> None:
+    at_hand(first)
+    assert sizes(build_backbones(FeaturesConfig(backbone=first), CPU)) == [(first, (28, 28)), (first, (14, 14))]
+    at_hand(partner)
+    assert sizes(build_backbones(FeaturesConfig(backbone=first), CPU)) == [(first, (28, 28)), (partner, (16, 16))]
+
+
+def test_a_licence_of_its_own_and_texts_of_people_are_said(
+    save: Save, monkeypatch: pytest.MonkeyPatch, tiny_specs: dict[str, VitSpec]
+) -> None:
+    own = {"dino_vits16": replace(tiny_specs["dino_vits16"], licence="Own License", is_label_free=False)}
+    monkeypatch.setattr(specs, "VIT_SPECS", tiny_specs | own)
+    pair = build_backbones(FeaturesConfig(backbone="dino_vits16", weights=save("dino_vits16")), CPU)
+    assert "dino_vits16: weights under the licence 'Own License'" in pair.notes
+    assert any("texts of people" in note and "not annotation-free" in note for note in pair.notes)
+
+
+def test_an_architecture_outside_the_table_is_not_called_label_free(tmp_path: Path) -> None:
+    arguments = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    torch.save(timm.create_model("vit_tiny_patch16_224", **arguments).state_dict(), tmp_path / "w.pth")
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "architecture": "vit_tiny_patch16_224",
+                "model_args": arguments,
+                "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+            }
+        )
+    )
+    config = FeaturesConfig(backbone=f"local-dir:{tmp_path}", weights=str(tmp_path / "w.pth"), debias=True)
+    pair = build_backbones(config, CPU)
+    assert [grid for _, grid in sizes(pair)] == [(28, 28), (14, 14)]
+    assert not pair.first.is_label_free
+    assert any("its training is not known: these results are not annotation-free" in note for note in pair.notes)
+    assert identify_backbones(config, CPU) == tuple((one.name, one.id) for one in pair.both)
+    assert all(one.id.endswith(":debias-v1") for one in pair.both)
+    assert first_width(config) == 768  # not built for a guess
+    with pytest.raises(ConfigError, match="no model 'nobody'"):
+        check_backbones(FeaturesConfig(backbone="timm:nobody"), CPU)
 
 
 def test_auto_recognises_a_given_file(save: Save) -> None:
@@ -149,14 +219,14 @@ def test_one_patch14_vit_gives_two_granularities_of_one_module(save: Save) -> No
     assert isinstance(pair.first, VitBackbone)
     assert isinstance(pair.second, VitBackbone)
     assert (pair.first.size_px, pair.second.size_px) == (392, 224)
-    assert pair.first._vit is pair.second._vit
+    assert pair.first._module is pair.second._module
     assert pair.first.id != pair.second.id
 
 
 def test_one_patch8_vit_gives_its_half_size_as_second(save: Save) -> None:
     pair = build_backbones(FeaturesConfig(backbone="dino_vits8", weights=save("dino_vits8")), CPU)
     assert sizes(pair) == [("dino_vits8", (28, 28)), ("dino_vits8", (14, 14))]
-    assert any("without its partner" in note and "dinov2_vits14_reg" in note for note in pair.notes)
+    assert "second stream: dino_vits8 again, coarser; its partner: umscosod weights get dinov2_vits14_reg" in pair.notes
 
 
 def test_partner_at_hand_is_taken_as_second(save: Save, at_hand: Save) -> None:
@@ -201,6 +271,14 @@ def test_unknown_names_get_a_suggestion_and_the_list(option: str) -> None:
     assert f"features.{option}" in str(caught.value)
     with pytest.raises(ConfigError, match=r"'resnet50'\. Known names"):
         build_backbones(FeaturesConfig(**{option: "resnet50"}), CPU)
+
+
+def test_widths_and_grids_may_differ(save: Save) -> None:
+    config = FeaturesConfig(backbone="dinov2_vitl14", weights=save("dinov2_vitl14"), size_px=56)
+    config = replace(config, second_backbone="dino_vits16", second_weights=save("dino_vits16"))
+    pair = build_backbones(config, CPU)
+    image = np.zeros((30, 40, 3), np.uint8)
+    assert [one.encode([image])[0].tokens_PD.shape for one in pair.both] == [(49, 64), (16, 32)]
 
 
 def test_pair_encodes(save: Save) -> None:

@@ -2,59 +2,81 @@
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
-from umscosod.features import starter
+from umscosod.features.backbone import build_backbones
+from umscosod.features.group import sharpen_saliency
 from umscosod.features.starter import StarterBackbone
-from umscosod.features.starter_weights import load_starter, packaged_starter
+from umscosod.features.starter_network import StarterNetwork
+from umscosod.features.starter_weights import load_starter, save_starter
 from umscosod.types import ByteArray
 
 CPU = torch.device("cpu")
 
 
-def test_shapes_and_independence_of_the_others(pictures: list[ByteArray]) -> None:
-    backbone = StarterBackbone(64, 16, CPU)
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that have learnt nothing."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = StarterNetwork()
+    path = tmp_path_factory.mktemp("weights") / "starter.safetensors"
+    save_starter(network, path, {"seed": 0})
+    return path
+
+
+def test_shapes_and_independence_of_the_others(file: Path, pictures: list[ByteArray]) -> None:
+    backbone = StarterBackbone(file, 64, 16, CPU)
     encoded = backbone.encode(pictures)
     for picture, one in zip(pictures, encoded, strict=True):
         alone = backbone.encode([picture])[0]
         for name in ("tokens_PD", "keys_PK", "attn_AP"):
             array = getattr(one, name)
-            assert np.array_equal(array, getattr(alone, name)) and array.dtype == np.float16
+            assert np.array_equal(array, getattr(alone, name))
+            assert array.dtype == np.float16
         assert one.tokens_PD.shape == (16, backbone.dim)
         assert one.grid_hw == backbone.grid_hw == (4, 4)
-        assert 0.0 <= one.attn_AP.min() and one.attn_AP.max() <= 1.0
+        assert one.attn_AP.shape == (2, 16)
+        assert one.attn_AP.min() >= 0.0
+        assert one.attn_AP.max() <= 1.0
     assert backbone.encode([]) == []
 
 
-def test_an_object_stands_out() -> None:
-    picture = np.full((120, 120, 3), (90, 140, 80), np.uint8)
-    cv2.circle(picture, (66, 60), 26, (220, 40, 30), -1)
-    attn_hw = StarterBackbone(224, 8, CPU).encode([picture])[0].attn_AP.reshape(28, 28).astype(float)
-    inside_hw = cv2.resize((picture[..., 0] > 200).astype(np.float32), (28, 28)) > 0.9
-    assert attn_hw[inside_hw].mean() > 3.0 * attn_hw[[0, -1]].mean()
+def test_a_map_that_is_learnt_moves_what_the_group_agrees_on() -> None:
+    generator = np.random.default_rng(0)
+    tokens_NPD = generator.normal(size=(2, 64, 5)).astype(np.float32)
+    saliency_NP = generator.random((2, 64))
+    learnt_NP = np.full((2, 64), 0.02)
+    learnt_NP[:, 20:28] = 0.98
+    without, with_map = (sharpen_saliency(tokens_NPD, saliency_NP, (8, 8), one) for one in (None, learnt_NP))
+    assert (with_map - without)[:, 20:28].mean() > 0.1 > (with_map - without).mean()
 
 
-def test_a_side_that_does_not_fit_is_refused() -> None:
+def test_a_side_that_does_not_fit_is_refused(file: Path) -> None:
     with pytest.raises(ConfigError, match="multiple of 32"):
-        StarterBackbone(80, 16, CPU)
+        StarterBackbone(file, 80, 16, CPU)
 
 
-def test_the_id_follows_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = StarterBackbone(224, 8, CPU)
-    assert backbone.weights_sha256 in backbone.id
-    assert StarterBackbone(224, 16, CPU).id != backbone.id
-    content = bytearray(packaged_starter())
-    content[-1] ^= 1
-    monkeypatch.setattr(starter, "packaged_starter", lambda: bytes(content))
-    assert StarterBackbone(224, 8, CPU).id != backbone.id
+def test_the_name_builds_a_pair_from_a_file(file: Path) -> None:
+    config = FeaturesConfig(backbone="starter", weights=str(file))
+    pair = build_backbones(config, CPU)
+    assert [one.name for one in pair.both] == ["starter", "starter"]
+    assert [one.grid_hw for one in pair.both] == [(28, 28), (14, 14)]
+    assert all(one.weights_sha256 in one.id for one in pair.both)
+    assert pair.first.id != pair.second.id
+    with pytest.raises(WeightsError, match="umscosod pretrain"):
+        build_backbones(replace(config, weights=""), CPU)
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", packaged_starter()[:-100]])
-def test_a_damaged_file_is_refused_in_one_line(content: bytes) -> None:
-    with pytest.raises(WeightsError, match=r"^weights w cannot be used: .*umscosod") as caught:
-        load_starter(content, "w")
+@pytest.mark.parametrize("kept", [0, 9, 5_000])
+def test_a_damaged_file_is_refused_in_one_line(file: Path, kept: int) -> None:
+    with pytest.raises(WeightsError, match=r"^weights w cannot be used: .*umscosod pretrain") as caught:
+        load_starter(file.read_bytes()[:kept], "w")
     assert "\n" not in str(caught.value)

@@ -9,11 +9,11 @@ import pytest
 
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.config.io import load_config
-from umscosod.data.groups import groups_from_folder
+from umscosod.data.groups import find_groups, groups_from_folder
 from umscosod.errors import ConfigError, DataError, WeightsError
 from umscosod.pipeline import label_groups
+from umscosod.pipeline.identity import deciding_settings
 from umscosod.pipeline.job import JobFolder
-from umscosod.pipeline.setup import deciding_settings, find_groups
 from umscosod.types import ImageGroup, ImageRef
 
 

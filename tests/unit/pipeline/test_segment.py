@@ -9,9 +9,11 @@ import pytest
 
 from umscosod.confidence.judge import judge_group
 from umscosod.config import PipelineConfig
+from umscosod.data.groups import find_groups
+from umscosod.pipeline.identity import specify
 from umscosod.pipeline.maps import NETWORK, PROBE, Source
 from umscosod.pipeline.segment import segment_group
-from umscosod.pipeline.setup import find_groups, prepare, specify
+from umscosod.pipeline.setup import prepare
 from umscosod.progress import ignore_progress
 from umscosod.types import GroupFeatures
 

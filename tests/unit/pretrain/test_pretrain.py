@@ -35,18 +35,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 def test_equal_runs_and_a_killed_one_give_equal_files(photos: Path, tmp_path: Path) -> None:
     first = pretrain(photos, tmp_path / "first.safetensors", recipe=RECIPE, device="cpu")
+
     def kill(done: int, total: int, stage: str) -> None:
         if stage == "targets-1":
-            raise Killed
+            raise KilledError
 
     second = tmp_path / "second.safetensors"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         pretrain(photos, second, recipe=RECIPE, device="cpu", progress=kill)
     assert not second.exists()
     again = pretrain(photos, second, recipe=RECIPE, device="cpu")
@@ -103,7 +104,8 @@ def test_points_of_two_views_show_the_same() -> None:
         points=32,
         paste=0.0,
     )
-    assert views.valid_BK.any() and views.targets_Vtt.shape == (4, 16, 16)
+    assert views.valid_BK.any()
+    assert views.targets_Vtt.shape == (4, 16, 16)
     sampled = torch.nn.functional.grid_sample(
         views.targets_Vtt[:, None], views.points_VK2[:, :, None], align_corners=False
     )[:, 0, :, 0]
@@ -114,5 +116,6 @@ def test_points_of_two_views_show_the_same() -> None:
 def test_the_seed_decides_the_first_parameters() -> None:
     before = torch.random.get_rng_state()
     one, two, other = (start_network(seed).saliency.weight for seed in (1, 1, 2))
-    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
     assert torch.equal(before, torch.random.get_rng_state())

@@ -30,6 +30,7 @@ _NAMES = {
     "runs.record": ("DeletedRun", "RunSummary", "delete_run", "get_run", "list_runs"),
     "runs.survey": ("Network", "Survey", "group_fields", "likely_group_field", "list_networks", "survey"),
     "runs.training": ("TrainOutcome", "train_dataset"),
+    "weights": ("WeightsReport", "get_weights", "offered_weights"),
 }
 """Public names by module of this package."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
