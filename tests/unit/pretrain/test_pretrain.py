@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from umscosod.cli import main
 from umscosod.errors import DataError
 from umscosod.features.starter_weights import load_starter, read_making
 from umscosod.pretrain import Recipe, pretrain
@@ -119,3 +120,8 @@ def test_the_seed_decides_the_first_parameters() -> None:
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_command_wants_a_weight_file(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", str(photos), "--out", "weights.txt"]) == 2
+    assert "--out weights.txt must end in .safetensors" in capsys.readouterr().err
