@@ -29,6 +29,7 @@ PRESETS = {
 BACKBONES = {
     "auto": "Automatic: the best whose weights are on this machine (default)",
     "embedded": "Without weights: quick, runs everywhere",
+    "starter": "A network of your own that 'umscosod pretrain' made: give its weight file below",
     "dino_vitb8": "DINO ViT-B/8: most accurate, slow without a GPU",
     "dino_vits8": "DINO ViT-S/8: smaller, quicker",
     "dinov2_vitb14_reg": "DINOv2 ViT-B/14 with registers",
@@ -36,7 +37,7 @@ BACKBONES = {
     "siglip2_vitb16": "SigLIP 2 ViT-B/16: trained with texts of people, masks are not annotation-free",
     "tipsv2_vitb14": "TIPS v2 ViT-B/14: trained with texts of people, masks are not annotation-free",
 }
-WITHOUT_WEIGHTS = ("auto", "embedded")
+NOT_LISTED = ("auto", "embedded", "starter")  # by `weights_words`
 LABELS = {
     "method": "Method",
     "preset": "Preset",
@@ -53,7 +54,7 @@ def weights_words() -> dict[str, str]:
     try:
         offers = [offer for offer in offered_weights() if ":" not in offer.name]
     except UmscosodError:  # damaged records, which the job reports
-        return {name: BACKBONES[name] for name in BACKBONES if name not in WITHOUT_WEIGHTS}
+        return {name: BACKBONES[name] for name in BACKBONES if name not in NOT_LISTED}
     words = {True: "weights are here", False: "weights are not here, {} MB"}
     return {
         offer.name: f"{BACKBONES.get(offer.name, offer.name)} ({words[offer.path is not None].format(offer.size_mb)})"
@@ -98,7 +99,7 @@ def add_method_choice(form: Form) -> str:
 def add_settings(form: Form) -> None:
     """Ask for preset, features, device and any other setting."""
     form.choice("preset", PRESETS, DEFAULT_PRESET, label=LABELS["preset"])
-    words = {name: BACKBONES[name] for name in WITHOUT_WEIGHTS} | weights_words()
+    words = {name: BACKBONES[name] for name in NOT_LISTED} | weights_words()
     form.choice(
         "backbone",
         words,

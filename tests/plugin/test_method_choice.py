@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from plugin import settings
-from plugin.settings import METHODS, PRESETS, WITHOUT_WEIGHTS, read_config, weights_words
+from plugin.settings import METHODS, PRESETS, NOT_LISTED, read_config, weights_words
 from umscosod.config import Method
 from umscosod.config.io import preset_names
 from umscosod.features.backbone import backbone_names
@@ -18,7 +18,7 @@ from umscosod.features.backbone import backbone_names
 def test_every_method_preset_and_backbone_has_words() -> None:
     assert sorted(METHODS) == sorted(get_args(Method))
     assert sorted(PRESETS) == sorted(preset_names())
-    assert sorted([*WITHOUT_WEIGHTS, *weights_words()]) == sorted(backbone_names())
+    assert sorted([*NOT_LISTED, *weights_words()]) == sorted(backbone_names())
     for words in (METHODS, PRESETS, weights_words()):
         assert all(" " in text for text in words.values())
 
