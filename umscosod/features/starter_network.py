@@ -46,7 +46,8 @@ class StarterNetwork(nn.Module):
         super().__init__()
         stem, *widths = _WIDTHS
         self.stem = nn.Sequential(_conv(3, stem, 3, 2), nn.ReLU(), _conv(stem, widths[0], 3, 2), nn.ReLU())
-        stages, before = [], widths[0]
+        stages: list[nn.Module] = []
+        before = widths[0]
         for width, blocks in zip(widths, _BLOCKS, strict=True):
             stride = 1 if not stages else 2
             stages.append(

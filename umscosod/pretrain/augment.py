@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
@@ -97,21 +98,24 @@ def make_views(
     )
 
 
-def _draw_crops(generator: np.random.Generator, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _draw_crops(generator: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
     """Half sides (x negative: mirrored) and centres of crops in the coordinates of `grid_sample`: (count, 4)."""
     side_N = generator.uniform(*_SCALES, count)
-    aspect_N = np.exp(generator.uniform(*np.log(_ASPECTS), count))
+    flattest, steepest = (float(one) for one in np.log(_ASPECTS))
+    aspect_N = np.exp(generator.uniform(flattest, steepest, count))
     half_N2 = np.minimum(np.stack([side_N * np.sqrt(aspect_N), side_N / np.sqrt(aspect_N)], 1), 1.0)
     centre_N2 = generator.uniform(-1.0, 1.0, (count, 2)) * (1.0 - half_N2)
     half_N2[:, 0] *= np.where(generator.random(count) < 0.5, -1.0, 1.0)
-    return np.concatenate([half_N2, centre_N2], 1).astype(np.float32)
+    return np.asarray(np.concatenate([half_N2, centre_N2], 1), np.float32)
 
 
 def _sample(maps_VCSS: Tensor, crop_V4: Tensor, side_px: int) -> Tensor:
     axis = (torch.arange(side_px, device=maps_VCSS.device) + 0.5) * (2.0 / side_px) - 1.0
     x_VS = crop_V4[:, 2:3] + crop_V4[:, :1] * axis
     y_VS = crop_V4[:, 3:4] + crop_V4[:, 1:2] * axis
-    grid_VSS2 = torch.stack(torch.broadcast_tensors(x_VS[:, None, :], y_VS[:, :, None]), -1)
+    columns_VSS = x_VS[:, None, :].expand(-1, side_px, -1)
+    rows_VSS = y_VS[:, :, None].expand(-1, -1, side_px)
+    grid_VSS2 = torch.stack([columns_VSS, rows_VSS], -1)
     return grid_sample(maps_VCSS, grid_VSS2, padding_mode="border", align_corners=False)
 
 

@@ -97,8 +97,10 @@ def train_round(
     tell : callable
         Gets the number of steps done and the last loss.
     """
-    network = network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = StarterNetwork().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = StarterNetwork()
+    for one in (network, average):
+        one.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=_WEIGHT_DECAY)
     done = _resume(state_file, number, network, average, optimiser)
@@ -183,6 +185,6 @@ def _resume(file: Path, number: int, network: nn.Module, average: nn.Module, opt
 def predict(network: StarterNetwork, pictures_NSS3: Tensor) -> Tensor:
     """Maps of square pictures, each the mean over the picture and its mirror image: float32, (N, S / 4, S / 4)."""
     inputs = (pictures_NSS3.permute(0, 3, 1, 2).float() / 255.0).contiguous(memory_format=torch.channels_last)
-    straight = network(inputs).logits_Nhw.sigmoid()
-    mirrored = network(inputs.flip(3)).logits_Nhw.sigmoid().flip(2)
+    straight: Tensor = network(inputs).logits_Nhw.sigmoid()
+    mirrored: Tensor = network(inputs.flip(3)).logits_Nhw.sigmoid().flip(2)
     return 0.5 * (straight + mirrored)

@@ -214,7 +214,11 @@ def _write_part(file: Path, chosen: npt.NDArray[np.int64], make_maps: MakeMaps, 
         snap(map_hw, pictures.array_NSS3[index]) for index, map_hw in zip(chosen, make_maps(chosen), strict=True)
     ]
     content = io.BytesIO()
-    np.savez(content, maps=np.stack([one for one, _ in snapped]), weights=np.float32([trust for _, trust in snapped]))
+    np.savez(
+        content,
+        maps=np.stack([one for one, _ in snapped]),
+        weights=np.array([trust for _, trust in snapped], np.float32),
+    )
     with open_atomic(file) as stream:
         stream.write(content.getvalue())
 

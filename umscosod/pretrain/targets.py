@@ -98,7 +98,7 @@ def snap(map_hw: FloatArray, picture_HW3: ByteArray) -> tuple[ByteArray, float]:
     """
     small_HW3 = square_picture(picture_HW3, _WORK_PX)
     soft_HW = cv2.resize(map_hw.astype(np.float32), (_WORK_PX, _WORK_PX), interpolation=cv2.INTER_LINEAR)
-    clipped_HW = np.clip(soft_HW, 1.0 - _CONFIDENCE, _CONFIDENCE)
+    clipped_HW = np.asarray(np.clip(soft_HW, 1.0 - _CONFIDENCE, _CONFIDENCE), np.float32)
     marginal_HW = infer(build_unary(clipped_HW), small_HW3, _CRF)[1]
     before_HW, after_HW = soft_HW >= 0.5, marginal_HW >= 0.5
     union = int((before_HW | after_HW).sum())
