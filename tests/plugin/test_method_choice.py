@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from plugin import settings
-from plugin.settings import METHODS, PRESETS, NOT_LISTED, read_config, weights_words
+from plugin.settings import METHODS, NOT_LISTED, PRESETS, read_config, weights_words
 from umscosod.config import Method
 from umscosod.config.io import preset_names
 from umscosod.features.backbone import backbone_names
