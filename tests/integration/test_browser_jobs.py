@@ -39,7 +39,7 @@ def test_a_failure_is_seen_and_mended_and_the_filter_stays(
     app.tick(form, "Advanced")
     app.fill(form, "Device", "foo")
     form.get_by_text("device 'foo' is unknown; use auto, cpu, cuda, cuda:N or mps").wait_for()
-    assert form.get_by_role("button", name="Execute").is_disabled()
+    assert wait_for(lambda: form.get_by_role("button", name="Execute").is_disabled())
     app.fill(form, "Device", "cpu")
     with hold_run(run_folder(pictures, "cosal")):  # what no form can know
         app.execute(form)
