@@ -50,7 +50,8 @@ class Backbone(Protocol):
         Tokens of all patches have nothing in common, so that their cosines tell. Whitened tokens are centred anyhow.
     has_attention : bool
         `EncodedImage.attn_AP` is an attention that finds objects. False: it is a first guess, which the group sharpens
-        before use and gets as one more channel of its tokens and keys.
+        before use and gets as one more channel of its tokens and keys; of two rows the second is the probability map
+        of a network, which takes part in the sharpening.
     is_label_free : bool
         No person's labels went into it; if some did, reports say so.
     """

@@ -333,6 +333,16 @@ class LazyFeatures(_Lazy, GroupFeatures):
         return features
 
 
+def _head_means(attn_NAP: FloatArray) -> FloatArray:
+    return np.stack([saliency_from_attention(attn_AP) for attn_AP in attn_NAP])
+
+
+def _sharpened(attn_NAP: FloatArray, tokens_NPD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
+    """Sharpen the first guess of a backbone without attention; a second row is the map of a network."""
+    learnt_NP = attn_NAP[:, 1] if attn_NAP.shape[1] > 1 else None
+    return sharpen_saliency(tokens_NPD, _head_means(attn_NAP), grid_hw, learnt_NP)
+
+
 def assemble(
     group: ImageGroup,
     read: Read,
@@ -372,11 +382,7 @@ def assemble(
 
     def make_saliency() -> FloatArray:
         attn_NAP = stack("first", "attn")
-        saliency_NP = np.stack([saliency_from_attention(attn_AP) for attn_AP in attn_NAP])
-        if not is_sharpened:
-            return saliency_NP
-        learnt_NP = attn_NAP[:, 1] if attn_NAP.shape[1] > 1 else None
-        return sharpen_saliency(whitened("first"), saliency_NP, pair.first.grid_hw, learnt_NP)
+        return _sharpened(attn_NAP, whitened("first"), pair.first.grid_hw) if is_sharpened else _head_means(attn_NAP)
 
     @cache  # lazy fields refer to this function, never to the features: those are freed at once
     def saliency() -> FloatArray:

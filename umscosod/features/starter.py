@@ -24,6 +24,7 @@ from umscosod.features.embedded import (
     compute_descriptors,
     spectral_keys,
 )
+from umscosod.features.group import minmax
 from umscosod.features.starter_weights import load_starter, sha256_of
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
@@ -92,7 +93,7 @@ class StarterBackbone:
         side = self.grid_hw[0]
         descriptors_hwD = compute_descriptors(square_picture(image_HW3, side * _FINE_PX), _FINE_PX)
         descriptors_PD = descriptors_hwD.reshape(-1, DESCRIPTOR_DIM)
-        attn_2P = np.stack([_contrast(descriptors_hwD), self._look(square_picture(image_HW3, _VIEW_PX))])
+        attn_2P = np.stack([coarse_contrast(descriptors_hwD), self._look(square_picture(image_HW3, _VIEW_PX))])
         return EncodedImage(
             tokens_PD=descriptors_PD.astype(np.float16),
             keys_PK=spectral_keys(descriptors_PD, self.grid_hw).astype(np.float16),
@@ -111,16 +112,11 @@ class StarterBackbone:
         return np.asarray(1.0 / (1.0 + np.exp(LOGIT_SHIFT - resized_hw.astype(np.float64)))).ravel()
 
 
-def _contrast(descriptors_hwD: FloatArray) -> FloatArray:
+def coarse_contrast(descriptors_hwD: FloatArray) -> FloatArray:
     """Contrast to the border under the centre prior, found on a coarser grid: (P,), in [0, 1]."""
     side = len(descriptors_hwD)
     coarse_hw = (side // _COARSE, side // _COARSE)
     lab_P3 = cell_means(descriptors_hwD[..., :3], _COARSE).reshape(-1, 3).astype(np.float64)
     coarse = border_contrast(lab_P3, coarse_hw).reshape(coarse_hw)
     contrast_P = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR).ravel()
-    return _stretch(contrast_P * centre_prior((side, side)) ** CONTRAST_CENTRE_POWER)
-
-
-def _stretch(map_P: FloatArray) -> FloatArray:
-    span = float(np.ptp(map_P))
-    return np.asarray((map_P - map_P.min()) / span if span > 0 else np.zeros_like(map_P))
+    return minmax(contrast_P * centre_prior((side, side)) ** CONTRAST_CENTRE_POWER)

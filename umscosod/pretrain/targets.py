@@ -13,22 +13,15 @@ import numpy as np
 
 from umscosod.config import CrfConfig
 from umscosod.data.images import square_picture
-from umscosod.features.embedded import (
-    CONTRAST_CENTRE_POWER,
-    DESCRIPTOR_DIM,
-    border_contrast,
-    cell_means,
-    centre_prior,
-    compute_descriptors,
-)
-from umscosod.features.group import Whitening, fit_whitening, minmax, sharpen_saliency
+from umscosod.features.embedded import DESCRIPTOR_DIM, compute_descriptors
+from umscosod.features.group import Whitening, fit_whitening, sharpen_saliency
+from umscosod.features.starter import coarse_contrast
 from umscosod.refine.crf import build_unary, infer
 from umscosod.types import ByteArray, FloatArray
 
 TARGET_SIDE = 56  # cells along a side of a target
 _WORK_PX = 112  # side at which targets are made
 _CELL_PX = 4  # of the descriptors: a grid of 28 x 28
-_COARSE = 2  # cells of the descriptors along a side of a cell of the contrast: distances cost the square of the cells
 _LEAST_AREA, _MOST_AREA = 0.02, 0.75  # shares of the picture between which a target is taken for an object
 _CONFIDENCE = 0.95  # bound of a map's probability before it is snapped to the picture
 _CRF = CrfConfig(iterations=8, gaussian_xy_px=1.5, bilateral_xy_px=20.0)  # the product's, at half its side
@@ -71,12 +64,8 @@ def handmade_maps(pictures: Sequence[ByteArray], whitening: Whitening) -> FloatA
     for picture in pictures:
         descriptors_PD = describe(picture)
         tokens.append(whitening.apply(descriptors_PD))
-        lab_P3 = cell_means(descriptors_PD[:, :3].reshape(side, side, 3), _COARSE).reshape(-1, 3)
-        coarse_hw = (side // _COARSE, side // _COARSE)
-        contrast_hw = border_contrast(lab_P3.astype(np.float64), coarse_hw).reshape(coarse_hw)
-        contrast_P = cv2.resize(contrast_hw, (side, side), interpolation=cv2.INTER_LINEAR).ravel()
-        firsts.append(contrast_P * centre_prior((side, side)) ** CONTRAST_CENTRE_POWER)
-    saliency_NP = minmax(np.stack(firsts)).astype(np.float32)
+        firsts.append(coarse_contrast(descriptors_PD.reshape(side, side, -1)))
+    saliency_NP = np.stack(firsts).astype(np.float32)
     return sharpen_saliency(np.stack(tokens), saliency_NP, (side, side)).reshape(-1, side, side)
 
 
