@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 # One thread per process: small kernels on two cores lose more to thread switches than they gain.
 ONE_THREAD := OMP_NUM_THREADS=1
+# Nothing was compiled when it was installed: without this each of several hundred processes would compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup lint type test hostile docs bench check-images demo app clean
 .DELETE_ON_ERROR:
