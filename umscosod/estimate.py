@@ -1,4 +1,4 @@
-"""How long a job will take, and whether training pays; torch-free, so that a form can ask at every keystroke."""
+"""How long a job will take; torch-free, so that a form can ask at every keystroke."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ _PREDICT_S = (0.02, 0.04, 0.08, 0.11)
 """One pass of the network over an image."""
 _REFINE_S = (0.05, 0.07, 0.08, 0.08)
 """Refinement of an image, DenseCRF included."""
-_TRAINING_PAYS_FROM = 100
-"""Images: a guess. The largest set that was measured has 98, and in the mean of five sets nothing was gained."""
 
 
 def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_groups: int = 1) -> dict[str, float]:
@@ -47,31 +45,6 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
         stages["training"] = epochs * n_images * _STEP_S[at]
     stages["prediction"] = n_images * _PREDICT_S[at]
     return {**stages, "refinement": n_images * _REFINE_S[at]}
-
-
-def advise_training(n_images: int, width: int) -> tuple[bool, str]:
-    """Whether a trained network may add to its pseudo-labels: ViT features and at least 100 images.
-
-    Without weights nothing was gained on any set; with a ViT nothing in the mean over sets of 10 to 98 images, and
-    larger ones were not measured: docs/accuracy.md.
-
-    Parameters
-    ----------
-    n_images : int
-    width : int
-        Token width of the first stream; 0 for features without weights, see `first_width`.
-
-    Returns
-    -------
-    pays : bool
-    why : str
-        The reason, in words.
-    """
-    if not width:
-        return False, "with features without weights training adds nothing (mean IoU .646 with it, .651 without)"
-    if n_images < _TRAINING_PAYS_FROM:
-        return False, f"these are {n_images} images, and on sets below {_TRAINING_PAYS_FROM} the mean gain was nil"
-    return True, "a network learns from the masks found so far and may better them"
 
 
 def first_name(features: FeaturesConfig) -> str:

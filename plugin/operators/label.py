@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from umscosod.estimate import advise_training, first_width
+from umscosod.estimate import first_width
+from umscosod.pipeline.identity import advise_training
 
 from ..forms import add_editable, add_field_choice, add_out_dir, read_flag, read_group_field
 from ..interrupted import add_interrupted

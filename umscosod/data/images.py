@@ -295,6 +295,15 @@ def read_upright_size(path: str | PathLike[str]) -> tuple[tuple[int, int], bool]
     return ((width, height) if is_swapped else (height, width)), orientation in _UPRIGHT
 
 
+def count_pixels(path: str | PathLike[str]) -> int:
+    """Pixels of an image by its header; 0 where that cannot be read, which decoding will say."""
+    try:
+        (height, width), _ = read_upright_size(path)
+    except DataError:
+        return 0
+    return height * width
+
+
 def image_sha256(path: str | PathLike[str]) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import decode_image, image_sha256, read_upright_size
+from umscosod.data.images import count_pixels, decode_image, image_sha256
 from umscosod.device import count_cores
 from umscosod.errors import DataError
 from umscosod.features.backbone import BackbonePair
@@ -105,12 +105,14 @@ class Encodings:
         CacheError
             The features do not fit on the disk, or it cannot be written.
         """
-        for image in images:
+        lacking: dict[int, int] = {}
+        for at, image in enumerate(images):
             try:
-                self._locate(image)
+                pixels = self._locate(image)
             except DataError as error:
                 self._leave_out(image, error)
-        lacking = [at for at, image in enumerate(images) if image.id in self._keys and self._missing(image)]
+            else:
+                lacking |= {} if pixels is None else {at: pixels}
         told, is_checked = 0, False
         progress(0, len(images), "features")
         with contextlib.closing(self._iter_decoded(lacking, images)) as batches:
@@ -149,8 +151,8 @@ class Encodings:
             )
         return arrays[name]
 
-    def _locate(self, image: ImageRef) -> None:
-        """Name the cache entries of an image by what is in the file."""
+    def _locate(self, image: ImageRef) -> int | None:
+        """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
         sha256 = image_sha256(image.path)
         data, size_px = self.config.data, self.config.features.size_px
         # with the limits in the key, a picture that is refused under other limits is not taken from the cache
@@ -159,6 +161,7 @@ class Encodings:
         keys = [self.cache.key(sha256, *one) for one in parts]
         self._keys[image.id] = dict(zip((PICTURE, *STREAMS), keys, strict=True))
         self.sha256[image.id] = sha256
+        return None if all(self.cache.size(key) is not None for key in keys) else count_pixels(image.path)
 
     def _leave_out(self, image: ImageRef, error: DataError) -> None:
         self._keys.pop(image.id, None)
@@ -180,35 +183,31 @@ class Encodings:
         return True
 
     def _iter_decoded(
-        self, places: Sequence[int], images: Sequence[ImageRef]
+        self, pixels: Mapping[int, int], images: Sequence[ImageRef]
     ) -> Generator[list[_Decoding], None, None]:
-        """Decode the images at `places` in batches, one batch ahead."""
+        """Decode the images at the places in `pixels`, so large each, in batches, one batch ahead."""
         pool = ThreadPoolExecutor(min(_MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
         ahead: list[_Decoding] = []
         try:
-            for batch in chain(self._plan(places, images), [[]]):
+            for batch in chain(self._plan(pixels), [[]]):
                 now, ahead = ahead, [(at, images[at], pool.submit(self._decode, images[at])) for at in batch]
                 if now:
                     yield now
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _plan(self, places: Sequence[int], images: Sequence[ImageRef]) -> Iterator[list[int]]:
-        """Cut a list of places into batches; the first image goes alone, as it tells how large the others will be."""
+    def _plan(self, pixels: Mapping[int, int]) -> Iterator[list[int]]:
+        """Cut places into batches; the first image goes alone, as it tells how large the others will be."""
         most = max(backbone.batch_size for backbone in self.pair.both)
+        first = next(iter(pixels), None)
         batch: list[int] = []
-        pixels = 0
-        for at in places:
-            try:
-                (height, width), _ = read_upright_size(images[at].path)
-            except DataError:  # which decoding will say
-                height = width = 0
-            size = height * width
-            if batch and (batch[0] == places[0] or len(batch) == most or pixels + size > _MOST_PIXELS):
+        held = 0
+        for at, size in pixels.items():
+            if batch and (batch[0] == first or len(batch) == most or held + size > _MOST_PIXELS):
                 yield batch
-                batch, pixels = [], 0
+                batch, held = [], 0
             batch.append(at)
-            pixels += size
+            held += size
         if batch:
             yield batch
 

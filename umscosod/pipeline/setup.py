@@ -21,7 +21,7 @@ from umscosod.features.group import Whitening
 from umscosod.pipeline.identity import JobSpec, deciding_settings, hash_instances, hash_texts, resolve_names
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.proposals import CocoProposer
+from umscosod.pseudo.coco_proposer import CocoProposer
 from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:

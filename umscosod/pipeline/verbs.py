@@ -99,7 +99,7 @@ def label_groups(
         Label with this trained network; nothing is trained and no pseudo-labels are made.
     train : bool, optional
         Whether to train the network on the pseudo-labels; off, the masks are refined pseudo-labels. By default where
-        it pays, see `umscosod.estimate.advise_training`; a note says so. Only the method ``ums`` trains.
+        it pays, see `umscosod.pipeline.identity.advise_training`; a note says so. Only the method ``ums`` trains.
     examples : path or mapping, optional
         What a person shows of some images, which then corrects their groups: a folder, see
         `umscosod.steering.examples`, or as for `umscosod.relabel`.

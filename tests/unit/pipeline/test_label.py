@@ -17,8 +17,8 @@ from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
-from umscosod.estimate import advise_training
 from umscosod.pipeline import label_groups, make_pseudo_labels
+from umscosod.pipeline.identity import advise_training
 from umscosod.refine.rrbe import refine_group
 from umscosod.types import ImageGroup, RefinedMask, Status
 

@@ -18,7 +18,7 @@ from umscosod.data.masks import encode_rle
 from umscosod.data.resize import resize_mask
 from umscosod.errors import DataError
 from umscosod.pseudo import proposals
-from umscosod.pseudo.proposals import CocoProposer
+from umscosod.pseudo.coco_proposer import CocoProposer
 from umscosod.pseudo.select import choose_labels
 
 CONFIG = PseudoConfig(proposer="coco-json")
@@ -385,7 +385,7 @@ def test_more_masks_than_are_compared_are_the_best_and_said(tmp_path: Path, monk
         row["score"] = 0.5
     for name, value in (("_MAX_MASKS", 2), ("_MAX_PIXELS", 2 * SIZE[0] * SIZE[1])):
         with monkeypatch.context() as patch:
-            patch.setattr(f"umscosod.pseudo.proposals.{name}", value)
+            patch.setattr(f"umscosod.pseudo.coco_proposer.{name}", value)
             proposer = load(dump(file, {**content, "annotations": content["annotations"][7:]}))
             assert [proposal.score for proposal in proposer.propose(features(), 0)] == [0.95, 0.9]
             assert "its best 2 of 293 are used" in "".join(proposer.warnings())

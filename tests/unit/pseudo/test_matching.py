@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from umscosod.pseudo.coco_file import Matching, match_entries
+from umscosod.pseudo.coco_proposer import Matching, match_entries
 from umscosod.types import ImageRef
 
 

@@ -57,7 +57,7 @@ def label_dataset(
         Label with this network instead of training one; see `predict_dataset`.
     train : bool, optional
         Whether to train a network on the pseudo-labels, unless a checkpoint is given; False stops at refined
-        pseudo-labels. By default where it pays, see `umscosod.estimate.advise_training`.
+        pseudo-labels. By default where it pays, see `umscosod.pipeline.identity.advise_training`.
     overwrite : bool
         Replace existing labels, but never a person's. Otherwise finished groups are skipped. In the other groups all
         samples are processed, but only unfinished ones are written.
