@@ -14,9 +14,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.linalg import eigsh
 
 from umscosod.data.images import square_picture
 from umscosod.device import one_blas_thread
@@ -39,6 +39,7 @@ SPECTRAL_REACH = 6.0 / 28.0  # of the keys' affinity, as a share of the side: 6 
 
 _TINY = 1e-6  # far below one grey level: what is smaller is rounding
 _REACH_SIGMAS = 5.0
+_EIGEN_TOLERANCE = 1e-6  # of the eigenvalues: keys differ by 1e-4 from the exact ones
 
 
 def cell_positions(grid_hw: tuple[int, int]) -> FloatArray:
@@ -89,15 +90,39 @@ def _background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int]) -
     steps_E = distance_PP[grid_E2[:, 0], grid_E2[:, 1]]
     flat = np.quantile(steps_E, FLAT_STEP_QUANTILE) if len(steps_E) else 0.0
     edges_E2 = np.concatenate([grid_E2, border_E2])
-    weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0) + _TINY
-    count = len(is_border_P)
-    both_ways = (np.r_[edges_E2[:, 0], edges_E2[:, 1]], np.r_[edges_E2[:, 1], edges_E2[:, 0]])
-    graph = coo_matrix((np.r_[weights_E, weights_E], both_ways), shape=(count, count)).tocsr()
-    # what lies further is another surface: at the limit the Gaussian below is 4e-6
-    geodesic_PP = dijkstra(graph, limit=_REACH_SIGMAS * GEODESIC_SIGMA)
-    same_surface_PP = np.exp(-(geodesic_PP**2) / (2.0 * GEODESIC_SIGMA**2))
-    connectivity_P = same_surface_PP[:, is_border_P].sum(1) / np.sqrt(same_surface_PP.sum(1))
-    return np.asarray(1.0 - np.exp(-(connectivity_P**2) / (2.0 * CONNECTIVITY_SIGMA**2)))
+    weights_E = np.maximum(distance_PP[edges_E2[:, 0], edges_E2[:, 1]] - flat, 0.0)
+    node_P, geodesic_NN = _geodesics(edges_E2, weights_E, len(is_border_P))
+    same_surface_NN = np.exp(-(geodesic_NN**2) / (2.0 * GEODESIC_SIGMA**2))
+    cells_N, border_N = (np.bincount(node_P, share, len(geodesic_NN)) for share in (None, is_border_P))
+    connectivity_N = same_surface_NN @ border_N / np.sqrt(same_surface_NN @ cells_N)
+    return np.asarray(1.0 - np.exp(-(connectivity_N**2) / (2.0 * CONNECTIVITY_SIGMA**2)))[node_P]
+
+
+def _geodesics(
+    edges_E2: npt.NDArray[np.int64], weights_E: FloatArray, count: int
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Shortest paths between all pairs of cells, between nodes: cells that flat steps join are one.
+
+    Returns
+    -------
+    ndarray, int32, (count,)
+        The node of each cell.
+    ndarray, float64, (N, N)
+        Lengths; infinite beyond what counts as one surface: at the limit its Gaussian is 4e-6.
+    """
+    limit = _REACH_SIGMAS * GEODESIC_SIGMA
+    flat_E2 = edges_E2[weights_E == 0.0]
+    joined = coo_matrix((np.ones(len(flat_E2)), flat_E2.T), shape=(count, count))
+    nodes, node_P = connected_components(joined, directed=False)
+    is_step_E = (weights_E > 0.0) & (weights_E <= limit)
+    steps_S2, lengths_S = np.sort(node_P[edges_E2[is_step_E]], axis=1), weights_E[is_step_E]
+    order_S = np.lexsort((lengths_S, steps_S2[:, 1], steps_S2[:, 0]))
+    steps_S2, lengths_S = steps_S2[order_S], lengths_S[order_S]
+    is_shortest_S = np.ones(len(steps_S2), bool)  # of the steps between two nodes; the matrix would add them up
+    is_shortest_S[1:] = (steps_S2[1:] != steps_S2[:-1]).any(1)
+    is_shortest_S &= steps_S2[:, 0] != steps_S2[:, 1]
+    graph = coo_matrix((lengths_S[is_shortest_S], steps_S2[is_shortest_S].T), shape=(nodes, nodes)).tocsr()
+    return node_P, dijkstra(graph, directed=False, limit=limit)
 
 
 @lru_cache(maxsize=8)
@@ -194,21 +219,17 @@ def _oriented_gradients(light_HW: FloatArray, sigma_px: float, cell_px: int) -> 
     blurred_HW = _blur(light_HW, sigma_px)
     dx_HW = cv2.Sobel(blurred_HW, cv2.CV_32F, 1, 0) * sigma_px  # x sigma: equal weight for every scale
     dy_HW = cv2.Sobel(blurred_HW, cv2.CV_32F, 0, 1) * sigma_px
-    magnitude_HW = np.hypot(dx_HW, dy_HW)
-    angle_HW = np.mod(np.arctan2(dy_HW, dx_HW), np.pi) / np.pi * ORIENTATIONS
-    lower_HW = np.floor(angle_HW)
-    upper_share_HW = angle_HW - lower_HW
-    bins_HW = lower_HW.astype(np.int64) % ORIENTATIONS
-    histogram_HWO = np.zeros((*light_HW.shape, ORIENTATIONS), np.float32)
-    for offset, share_HW in ((0, 1.0 - upper_share_HW), (1, upper_share_HW)):
-        index = ((bins_HW + offset) % ORIENTATIONS)[..., None]
-        np.put_along_axis(
-            histogram_HWO, index, np.take_along_axis(histogram_HWO, index, 2) + (magnitude_HW * share_HW)[..., None], 2
-        )
+    magnitude_HW, angle_HW = cv2.cartToPolar(dx_HW, dy_HW)
+    turn_HW = np.mod(angle_HW * (ORIENTATIONS / np.pi), ORIENTATIONS)
+    histogram_HWO = np.empty((*light_HW.shape, ORIENTATIONS), np.float32)
+    for orientation in range(ORIENTATIONS):
+        away_HW = np.abs(turn_HW - orientation)
+        share_HW = 1.0 - np.minimum(away_HW, ORIENTATIONS - away_HW)
+        histogram_HWO[..., orientation] = magnitude_HW * np.maximum(share_HW, 0.0)
     return np.asarray(np.sqrt(cell_means(_blur(histogram_HWO, sigma_px), cell_px)))
 
 
-SCHEMA = "2-1b12eda7"
+SCHEMA = "3-1b12eda7"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
 SPECTRAL_CHANNELS = 8
 """Width of the keys: cached entries of one width are stacked."""
@@ -292,15 +313,17 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     if scale <= 0.0:
         return keys_PK
     positions = cell_positions(grid_hw)
-    apart_PP = ((positions[:, None] - positions[None]) ** 2).sum(2)
-    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * SPECTRAL_REACH**2))
+    affinity_PP = np.exp(-distance_PP / scale - _squared_distances(positions) / (2.0 * SPECTRAL_REACH**2))
     degree_P = affinity_PP.sum(1)
     count = min(SPECTRAL_CHANNELS, len(keys_PK) - 1)
-    wanted = [len(keys_PK) - 1 - count, len(keys_PK) - 2]  # ascending; the last eigenvector is constant
-    values_K, vectors_PK = eigh(affinity_PP / np.sqrt(degree_P[:, None] * degree_P[None]), subset_by_index=wanted)
-    vectors_PK = vectors_PK[:, ::-1] / np.sqrt(degree_P)[:, None]
+    constant_P = np.sqrt(degree_P / degree_P.sum())  # the leading eigenvector, of eigenvalue 1: it tells nothing
+    normalised_PP = affinity_PP / np.sqrt(degree_P[:, None] * degree_P[None]) - np.outer(constant_P, constant_P)
+    start_P = np.random.default_rng(0).standard_normal(len(keys_PK))  # equal pictures give equal bits
+    values_K, vectors_PK = eigsh(normalised_PP, count, which="LA", v0=start_P, tol=_EIGEN_TOLERANCE)
+    falling_K = np.argsort(-values_K)
+    vectors_PK = vectors_PK[:, falling_K] / np.sqrt(degree_P)[:, None]
     deviation_K = vectors_PK.std(0)
-    scale_K = np.sqrt(values_K[::-1].clip(0, 1)) / np.where(deviation_K > 0, deviation_K, 1.0)
+    scale_K = np.sqrt(values_K[falling_K].clip(0, 1)) / np.where(deviation_K > 0, deviation_K, 1.0)
     keys_PK[:, :count] = vectors_PK * scale_K
     return keys_PK
 

@@ -82,7 +82,7 @@ def test_the_id_stays_that_of_earlier_caches_and_checkpoints_while_the_constants
     )
     values = {name: getattr(embedded, name.upper()) for name in names}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    assert EmbeddedBackbone(56, 8).id == f"embedded-v2-{digest}@56/8"
+    assert EmbeddedBackbone(56, 8).id == f"embedded-v3-{digest}@56/8"
 
 
 def test_the_id_names_size_and_cell() -> None:
@@ -111,3 +111,49 @@ def test_grids_with_fewer_cells_than_channels_leave_columns_zero(cells: int) -> 
     keys = spectral_keys(descriptors, (1, cells))
     assert np.isfinite(keys).all()
     assert not keys[:, max(0, cells - 1) :].any()
+
+
+def shortest_paths(edges_E2: np.ndarray, weights_E: np.ndarray, count: int) -> np.ndarray:
+    """Between all pairs of cells, by as many rounds as a path may have steps."""
+    lengths = np.full((count, count), np.inf)
+    np.fill_diagonal(lengths, 0.0)
+    for (first, second), weight in zip(edges_E2, weights_E, strict=True):
+        lengths[first, second] = lengths[second, first] = min(lengths[first, second], weight)
+    for via in range(count):
+        lengths = np.minimum(lengths, lengths[:, [via]] + lengths[via])
+    return lengths
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_paths_between_nodes_are_those_between_cells(seed: int) -> None:
+    """Flat steps join cells, double ones and steps within a node are left out: no length changes."""
+    generator = np.random.default_rng(seed)
+    count, limit = 40, embedded._REACH_SIGMAS * embedded.GEODESIC_SIGMA
+    edges_E2 = generator.integers(0, count, (60, 2))
+    edges_E2 = edges_E2[edges_E2[:, 0] != edges_E2[:, 1]]
+    weights_E = np.maximum(generator.normal(0.15, 0.15, len(edges_E2)), 0.0)
+    node_P, geodesic_NN = embedded._geodesics(edges_E2, weights_E, count)
+    exact_PP = shortest_paths(edges_E2, weights_E, count)
+    found_PP = geodesic_NN[np.ix_(node_P, node_P)]
+    is_near_PP = exact_PP <= limit
+    assert 0.1 < is_near_PP.mean() < 1.0
+    assert len(geodesic_NN) < count
+    assert np.allclose(found_PP[is_near_PP], exact_PP[is_near_PP])
+    assert np.isinf(found_PP[exact_PP > limit + 1e-9]).all()
+
+
+def test_keys_are_the_leading_eigenvectors(pictures: list[ByteArray]) -> None:
+    descriptors_PD = embedded.compute_descriptors(embedded.square_picture(pictures[0], 96), 8).reshape(-1, 36)
+    keys_PK = spectral_keys(descriptors_PD, (12, 12))
+    components_PC = embedded._principal_components(descriptors_PD.astype(np.float64))
+    distance_PP = ((components_PC[:, None] - components_PC[None]) ** 2).sum(2)
+    apart_PP = ((embedded.cell_positions((12, 12))[:, None] - embedded.cell_positions((12, 12))[None]) ** 2).sum(2)
+    scale = embedded.SPECTRAL_BANDWIDTH * np.median(distance_PP)
+    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2 * embedded.SPECTRAL_REACH**2))
+    degree_P = affinity_PP.sum(1)
+    values_P, vectors_PP = np.linalg.eigh(affinity_PP / np.sqrt(np.outer(degree_P, degree_P)))
+    for channel in range(SPECTRAL_CHANNELS):
+        vector_P = vectors_PP[:, -2 - channel] / np.sqrt(degree_P)
+        exact_P = vector_P / vector_P.std() * np.sqrt(values_P[-2 - channel])
+        sign = np.sign(exact_P @ keys_PK[:, channel])
+        assert np.allclose(keys_PK[:, channel], sign * exact_P, atol=2e-3)
