@@ -1,4 +1,4 @@
-"""A mask that a person edits by mouse stays to the pixel when the images are labelled again."""
+"""A mask edited by mouse: what FiftyOne's own tools store, and that it stays when the images are labelled again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.app_edits import read
 from tests.integration.app_page import AppPage
-from tests.integration.editing import edit_first_mask, stored_detections
+from tests.integration.editing import close_sample, draw_box, edit_first_mask, open_annotation, stored_detections
 from tests.jobs import quick_config
 from umscosod.integrations import fiftyone as ours
 
@@ -25,6 +25,17 @@ def label(dataset: Any, tmp_path: Path, **options: Any) -> Any:
     return ours.label_dataset(dataset, **(given | options))
 
 
+def check_stored(stored: dict[str, Any], shown: Any) -> None:
+    """The label stays the same one; its mask moves from the file into the database, at the screen's resolution."""
+    import fiftyone.core.utils as fou
+
+    assert (stored["label"], stored["run"], stored.get("mask_path")) == (shown.label, shown.run, None)
+    mask_HW = fou.deserialize_numpy_array(stored["mask"])
+    assert mask_HW.dtype == np.uint8
+    assert set(np.unique(mask_HW)) == {0, 1}
+    assert min(mask_HW.shape) > min(read(shown.mask_path).shape)
+
+
 def test_an_edit_by_mouse_stays(app_url: str, browser: Any, dataset_factory: Any, tmp_path: Path) -> None:
     dataset = dataset_factory(n_groups=2, n_images=3, size_hw=(241, 323))
     label(dataset, tmp_path)
@@ -37,10 +48,12 @@ def test_an_edit_by_mouse_stays(app_url: str, browser: Any, dataset_factory: Any
     height, width = before.shape
     y, x0, x1 = (row + 0.5) / height, columns[0] / width, columns[-1] / width
 
+    shown = dataset[edited].cosal_objects.detections[0]
+    file = Path(shown.mask_path).read_bytes()
     app = AppPage(browser, app_url, dataset, tmp_path / "screenshots")
     stored = edit_first_mask(app, "cosal_objects", (x0, y), (x1, y), erase=True)  # the schema is set and active
-    assert stored["mask"] is not None
-    assert stored.get("mask_path") is None
+    check_stored(stored, shown)
+    assert Path(shown.mask_path).read_bytes() == file
 
     label(dataset, tmp_path, overwrite=True)
     dataset.reload()
@@ -63,6 +76,13 @@ def test_an_edit_by_mouse_stays(app_url: str, browser: Any, dataset_factory: Any
     app.page.reload()  # the objects that were made of the edit can be edited again
     stored = edit_first_mask(app, "cosal_objects", (x0, 0.05), (x1, 0.05), erase=False)
     assert stored["mask"] is not None
+    open_annotation(app)
+    draw_box(app, (0.9, 0.85), (0.98, 0.95))
+    close_sample(app)
+    box = stored_detections(dataset, "cosal_objects")[-1]  # a new label without a mask
+    assert (box["label"], box.get("mask"), box.get("mask_path")) == (stored["label"], None, None)
+    assert np.allclose(box["bounding_box"], [0.9, 0.85, 0.08, 0.1], atol=0.01)
+
     assert ours.read_edits(dataset, "cosal") == [edited]
     dataset.reload()
     again = read(dataset[edited].cosal.mask_path)

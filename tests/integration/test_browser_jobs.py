@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
+from plugin.settings import PRESETS
 from tests.integration.app_page import AppPage, wait_for
 from umscosod.config.io import load_config
 
 pytestmark = pytest.mark.slow
-
-FAST = "features.backbone=embedded"
 
 
 def show_only(app: AppPage, subject: str) -> None:
@@ -66,7 +65,8 @@ def test_a_job_is_stopped_and_goes_on(app_url: str, browser: Any, pictures: Any,
     form = app.press_button("label")
     app.tick(form, "Train on these images")
     app.tick(form, "Advanced")
-    app.fill(form, "Other settings", f"{FAST}\ntrain.epochs=6\ntrain.min_steps=0")
+    app.choose(form, "Preset", PRESETS["smoke"])
+    app.fill(form, "Other settings", "train.epochs=40\ntrain.min_steps=0")
     app.execute(form)
     app.page.get_by_text(re.compile(r"training [1-9]")).first.wait_for()
     app.picture("progress")
@@ -88,7 +88,6 @@ def test_a_network_of_another_data_set_labels_the_slice_that_is_shown(
     """Two faults in one go: networks of other data sets are offered, and no label of several sensors is lost."""
     import fiftyone as fo
 
-    from plugin.settings import PRESETS
     from umscosod.integrations.fiftyone import label_dataset, list_runs
 
     config = load_config("smoke", overrides={"device": "cpu"})
