@@ -28,7 +28,8 @@ help:
 	@echo "make test              install with the test tools, run the whole suite"
 	@echo "make hostile           bad input, kills and signals: what docs/reliability.md promises, seen again"
 	@echo "make setup             everything for development"
-	@echo "make lint type docs bench clean"
+	@echo "make bench IMAGES=DIR   what docs/performance.md is measured with, on photographs, one sub-folder a group"
+	@echo "make lint type docs clean"
 
 # A virtual environment, after a look at what pip's own message would not explain.
 $(VENV)/.venv-made:
@@ -90,8 +91,12 @@ docs: $(VENV)/.stamp-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 	@echo "docs: site/index.html"
 
-bench: $(VENV)/.stamp-test
-	@set -e; ls benchmarks/*.py >/dev/null; for file in benchmarks/*.py; do $(ONE_THREAD) $(BIN)/python "$$file"; done
+bench: check-images $(VENV)/.stamp-test
+	@test -n "$(strip $(IMAGES))" || { echo "error: some benchmarks need photographs: make bench IMAGES=DIR, one sub-folder a group" >&2; exit 1; }
+	@set -e; group=$$(ls -d "$(IMAGES)"/*/ | head -n 1); \
+	for name in cache crf group measures fiftyone_write; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name"; done; \
+	for name in discover embedded; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name" "$(IMAGES)"; done; \
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.steer "$$group"
 
 check-images: # before the long installation
 	@test -z "$(strip $(IMAGES))" || test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
