@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import find_marked, wait_until_gone
+from tests.processes import find_marked, wait_until, wait_until_gone
 from umscosod.config import CrfConfig
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
@@ -217,7 +217,7 @@ def test_workers_end_with_their_parent_however_it_dies_and_hold_none_of_its_stre
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(line, **streams, env=environment) as parent:
         assert parent.stdout.readline() == b"reached\n"
-        assert len(find_marked(mark)) == 3
+        assert wait_until(lambda: len(find_marked(mark)) == 3)  # one that is just starting has no environment yet
         os.kill(parent.pid, number)
         parent.stdout.read()  # returns once nobody holds the other end
     assert parent.returncode
