@@ -405,15 +405,10 @@ def _embedded(config: FeaturesConfig, cell_px: int) -> Backbone:
 
 
 def _starter(config: FeaturesConfig, stream: _Stream, device: torch.device) -> Backbone:
-    from umscosod.features.starter import StarterBackbone
+    from umscosod.features.starter import SHIPPED, StarterBackbone
 
-    if not stream.file:
-        raise WeightsError(
-            f"{STARTER} has no weights of its own yet: make them with 'umscosod pretrain PHOTOS --out FILE' and give "
-            f"them with {stream.option} FILE"
-        )
-    file = expand_user(stream.file)
-    check_regular_file(file, cure=f"check {stream.option}")
+    file = expand_user(stream.file) if stream.file else SHIPPED
+    check_regular_file(file, cure=f"check {stream.option}" if stream.file else "install umscosod again")
     return StarterBackbone(file, config.size_px, stream.cell_px, device)
 
 

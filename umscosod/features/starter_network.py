@@ -1,36 +1,18 @@
-"""The small convolutional network of `starter`: what stands out in a picture, and what its places look like.
+"""The small convolutional network of `starter`: what stands out in a picture.
 
 Shape suffixes: ``N`` pictures, ``C`` channels, ``H W`` pixels, ``h w`` a quarter of their sides.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 STRIDE = 4  # pixels a side of one cell of the maps
-EMBED_DIM = 48  # channels of the embedding
 _WIDTHS = (32, 48, 96, 160, 192)  # of the stem, and at strides 4, 8, 16 and 32
 _BLOCKS = (1, 1, 2, 2)
 _MERGED = 64  # channels in which the strides are merged
 _MEAN, _DEVIATION = 0.45, 0.26  # of photographs in [0, 1], about those of any large collection
-
-
-class StarterOutput(NamedTuple):
-    """What the network says of pictures.
-
-    Attributes
-    ----------
-    logits_Nhw : Tensor, float32, (N, h, w)
-        Before the sigmoid: whether a cell belongs to what stands out.
-    embedding_NChw : Tensor, float32, (N, EMBED_DIM, h / 2, w / 2)
-        Not of unit length.
-    """
-
-    logits_Nhw: Tensor
-    embedding_NChw: Tensor
 
 
 class StarterNetwork(nn.Module):
@@ -61,10 +43,15 @@ class StarterNetwork(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(width, _MERGED, 1) for width in widths)
         self.merge = nn.ModuleList(_conv(_MERGED, _MERGED, 3, 1) for _ in widths)
         self.saliency = nn.Conv2d(_MERGED, 1, 1)
-        self.embed = nn.Sequential(nn.Conv2d(_MERGED, _MERGED, 1), nn.ReLU(), nn.Conv2d(_MERGED, EMBED_DIM, 1))
 
-    def forward(self, pictures_N3HW: Tensor) -> StarterOutput:
-        """Look at RGB pictures in [0, 1]; float32, sides multiples of 32."""
+    def forward(self, pictures_N3HW: Tensor) -> Tensor:
+        """Look at RGB pictures in [0, 1], float32, sides multiples of 32.
+
+        Returns
+        -------
+        Tensor, float32, (N, H / 4, W / 4)
+            Before the sigmoid: whether a cell belongs to what stands out.
+        """
         current = self.stem((pictures_N3HW - _MEAN) / _DEVIATION)
         strides = []
         for stage in self.stages:
@@ -72,15 +59,13 @@ class StarterNetwork(nn.Module):
             strides.append(current)
         strides[-1] = strides[-1] + self.context(strides[-1].mean((2, 3), keepdim=True))
         merged: Tensor | None = None
-        embedding = strides[0]
         for level in reversed(range(len(strides))):
             lateral = self.lateral[level](strides[level])
             if merged is not None:
                 lateral = lateral + interpolate(merged, scale_factor=2.0, mode="nearest")
             merged = relu(self.merge[level](lateral))
-            if level == 1:
-                embedding = self.embed(merged)
-        return StarterOutput(self.saliency(merged)[:, 0], embedding)
+        logits_N1hw: Tensor = self.saliency(merged)
+        return logits_N1hw[:, 0]
 
 
 class _Block(nn.Module):

@@ -16,7 +16,7 @@ from umscosod.data.files import open_atomic
 from umscosod.errors import WeightsError, reason_of
 from umscosod.features.starter_network import StarterNetwork
 
-_KIND = "umscosod-starter-1"
+_KIND = "umscosod-starter-2"
 _CURE = "make them with umscosod pretrain"
 
 

@@ -1,4 +1,4 @@
-"""Two views of each photograph, with its target, and what of one is where in the other.
+"""Two views of each photograph, with its target.
 
 Shape suffixes: ``B`` photographs, ``V = 2 B`` views (first views, then second ones), ``S`` side in pixels, ``T`` side
 of a target, ``K`` points.
@@ -17,7 +17,7 @@ from torch.nn.functional import grid_sample, interpolate
 _SCALES = (0.55, 1.0)  # side of a crop, as a share of the photograph's
 _ASPECTS = (0.8, 1.25)
 _GREY = 0.1  # share of views without colour
-_PASTE_SCALES = (0.6, 1.1)  # of a pasted object, in sides of its own view
+_PASTE_SCALES = (0.3, 1.1)  # of a pasted object, in sides of its own view
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,17 +30,11 @@ class Views:
     targets_Vtt : Tensor, float32, in [0, 1]
         At a quarter of the views' sides.
     weights_V : Tensor, float32
-    points_VK2 : Tensor, float32, (V, K, 2)
-        Points of the first and of the second views that show the same; x and y in [-1, 1].
-    valid_BK : Tensor, bool
-        Whether a point is inside the second view, and not pasted over.
     """
 
     pictures_V3SS: Tensor
     targets_Vtt: Tensor
     weights_V: Tensor
-    points_VK2: Tensor
-    valid_BK: Tensor
 
 
 def make_views(
@@ -50,7 +44,6 @@ def make_views(
     generator: np.random.Generator,
     *,
     side_px: int,
-    points: int,
     paste: float,
 ) -> Views:
     """Crop, flip, recolour; paste the objects of some photographs on others.
@@ -64,8 +57,6 @@ def make_views(
         All chance comes from it, on the CPU.
     side_px : int
         Of a view; a multiple of 32.
-    points : int
-        K.
     paste : float
         Share of views on which an object is pasted.
     """
@@ -78,23 +69,14 @@ def make_views(
     pictures_V3SS = _sample(photos_V3SS, crop_V4, side_px)
     maps_V1SS = _sample(maps_V1TT, crop_V4, side_px)
     weights_V = weights_B[twice]
-    over_V1SS = torch.zeros_like(maps_V1SS)
     if paste:
-        pictures_V3SS, maps_V1SS, weights_V, over_V1SS = _paste(
-            pictures_V3SS, maps_V1SS, weights_V, generator, share=paste
-        )
+        pictures_V3SS, maps_V1SS = _paste(pictures_V3SS, maps_V1SS, weights_V, generator, share=paste)
     pictures_V3SS = _recolour(pictures_V3SS, generator)
     targets_Vtt = interpolate(maps_V1SS, size=(side_px // 4, side_px // 4), mode="area")[:, 0]
-    points_VK2, valid_BK = _match_points(crop_V4, generator, points)
-    covered_VK = grid_sample(over_V1SS, points_VK2[:, :, None], align_corners=False)[:, 0, :, 0] > 0.2
-    half = len(pictures_BSS3)
-    valid_BK = valid_BK & ~covered_VK[:half] & ~covered_VK[half:]
     return Views(
         pictures_V3SS=pictures_V3SS.contiguous(memory_format=torch.channels_last),
         targets_Vtt=targets_Vtt,
         weights_V=weights_V,
-        points_VK2=points_VK2,
-        valid_BK=valid_BK,
     )
 
 
@@ -119,19 +101,9 @@ def _sample(maps_VCSS: Tensor, crop_V4: Tensor, side_px: int) -> Tensor:
     return grid_sample(maps_VCSS, grid_VSS2, padding_mode="border", align_corners=False)
 
 
-def _match_points(crop_V4: Tensor, generator: np.random.Generator, points: int) -> tuple[Tensor, Tensor]:
-    half = len(crop_V4) // 2
-    drawn = generator.uniform(-0.95, 0.95, (half, points, 2)).astype(np.float32)
-    first_BK2 = torch.from_numpy(drawn).to(crop_V4.device)
-    first, second = crop_V4[:half, None], crop_V4[half:, None]
-    photo_BK2 = first[..., 2:] + first[..., :2] * first_BK2
-    second_BK2 = (photo_BK2 - second[..., 2:]) / second[..., :2]
-    return torch.cat([first_BK2, second_BK2]), (second_BK2.abs() < 0.95).all(-1)
-
-
 def _paste(
     pictures_V3SS: Tensor, maps_V1SS: Tensor, weights_V: Tensor, generator: np.random.Generator, *, share: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Paste the object of another view on a share of the views; the target is the union."""
     count = len(pictures_V3SS)
     shift = int(generator.integers(1, count // 2)) if count > 2 else 1
@@ -149,8 +121,7 @@ def _paste(
     use_V = is_chosen & (weights_V[source] > 0.5)
     over_V1SS = ((moved[:, 3:] - 0.35) / 0.3).clamp(0.0, 1.0) * use_V[:, None, None, None]
     pictures_V3SS = pictures_V3SS * (1.0 - over_V1SS) + moved[:, :3] * over_V1SS
-    maps_V1SS = torch.maximum(maps_V1SS * (1.0 - over_V1SS), over_V1SS)
-    return pictures_V3SS, maps_V1SS, weights_V, over_V1SS
+    return pictures_V3SS, torch.maximum(maps_V1SS * (1.0 - over_V1SS), over_V1SS)
 
 
 def _recolour(pictures_V3SS: Tensor, generator: np.random.Generator) -> Tensor:

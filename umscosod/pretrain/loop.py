@@ -1,4 +1,4 @@
-"""One round of training, resumed at the step where it was killed.
+"""The training of a starter network, resumed at the step where it was killed.
 
 Shape suffixes: ``N`` photographs, ``S`` side in pixels, ``T`` side of a target.
 """
@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from umscosod.data.files import open_atomic
-from umscosod.device import deterministic_kernels, numpy_generator
+from umscosod.device import derive_seed, deterministic_kernels, numpy_generator
+from umscosod.errors import DataError
 from umscosod.features.starter_network import StarterNetwork
+from umscosod.network.losses import compute_loss
 from umscosod.pretrain.augment import make_views
-from umscosod.pretrain.losses import step_loss
 from umscosod.pretrain.targets import Targets
 from umscosod.types import ByteArray
 
-_POINTS = 16  # of a photograph whose embeddings are compared
 _WARM_UP = 0.05  # share of the steps in which the step size rises
 _WEIGHT_DECAY = 0.02
 _MOST_NORM = 5.0  # of a gradient
@@ -31,11 +31,13 @@ _SAVE_EVERY = 50  # steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """How one round trains.
+class Recipe:
+    """How starter weights are made.
 
     Attributes
     ----------
+    labelled : int
+        Photographs that get a target; fewer where there are not so many.
     steps : int
     side_px : int
         Of the views; a multiple of 32.
@@ -45,16 +47,14 @@ class Round:
         The largest, of AdamW.
     paste : float
         Share of views on which an object of another is pasted.
-    contrast : float
-        Weight of the embeddings' losses.
     """
 
-    steps: int
-    side_px: int = 128
+    labelled: int = 3600
+    steps: int = 2000
+    side_px: int = 96
     photos: int = 16
     learning_rate: float = 2e-3
-    paste: float = 0.0
-    contrast: float = 0.1
+    paste: float = 0.25
 
 
 def start_network(seed: int) -> StarterNetwork:
@@ -68,14 +68,12 @@ def start_network(seed: int) -> StarterNetwork:
     return network
 
 
-def train_round(
-    network: StarterNetwork,
+def train_starter(
     pictures_NSS3: ByteArray,
     targets: Targets,
-    plan: Round,
+    recipe: Recipe,
     *,
     seed: int,
-    number: int,
     state_file: Path,
     device: torch.device,
     tell: Callable[[int, float], None],
@@ -84,53 +82,58 @@ def train_round(
 
     Parameters
     ----------
-    network : StarterNetwork
-        What the round starts from; it is changed.
     pictures_NSS3 : ndarray, uint8
     targets : Targets
-    plan : Round
-    seed, number : int
-        Of the run, and of the round in it: they decide all chance.
+        Of the first photographs; the others are kept back.
+    recipe : Recipe
+    seed : int
+        It decides all chance.
     state_file : Path
-        Where a killed round goes on from.
+        Where a killed run goes on from.
     device : torch.device
     tell : callable
         Gets the number of steps done and the last loss.
+
+    Raises
+    ------
+    DataError
+        No photograph has a mask that can be learnt.
     """
-    average = StarterNetwork()
+    network, average = start_network(derive_seed(seed, "pretrain")), StarterNetwork()
     for one in (network, average):
         one.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
     average.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=_WEIGHT_DECAY)
-    done = _resume(state_file, number, network, average, optimiser)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY)
+    done = _resume(state_file, network, average, optimiser)
     usable_N = np.flatnonzero(targets.weights_N > 0)
-    per_epoch = max(1, len(usable_N) // plan.photos)
+    if not len(usable_N):
+        raise DataError("no object stands out in any of the photographs: there is nothing to learn; give other ones")
+    per_epoch = max(1, len(usable_N) // recipe.photos)
     with deterministic_kernels(device):
-        for step in range(done, plan.steps):
+        for step in range(done, recipe.steps):
             epoch, place = divmod(step, per_epoch)
-            order = numpy_generator(seed, "pretrain", number, "epoch", epoch).permutation(usable_N)
-            chosen = np.sort(order[place * plan.photos : (place + 1) * plan.photos])
-            generator = numpy_generator(seed, "pretrain", number, "step", step)
+            order = numpy_generator(seed, "pretrain", "epoch", epoch).permutation(usable_N)
+            chosen = np.sort(order[place * recipe.photos : (place + 1) * recipe.photos])
             views = make_views(
                 torch.from_numpy(pictures_NSS3[chosen]).to(device),
-                torch.from_numpy(targets.maps_NTT[chosen]).to(device),
+                torch.from_numpy(targets.masks_NTT[chosen]).to(device),
                 torch.from_numpy(targets.weights_N[chosen]).to(device),
-                generator,
-                side_px=plan.side_px,
-                points=_POINTS,
-                paste=plan.paste,
+                numpy_generator(seed, "pretrain", "step", step),
+                side_px=recipe.side_px,
+                paste=recipe.paste,
             )
             for group in optimiser.param_groups:
-                group["lr"] = plan.learning_rate * _rate(step, plan.steps)
-            loss = step_loss(network(views.pictures_V3SS), views, contrast=plan.contrast)
+                group["lr"] = recipe.learning_rate * _rate(step, recipe.steps)
+            logits_V1tt = network(views.pictures_V3SS)[:, None]
+            loss = compute_loss((logits_V1tt,), views.targets_Vtt, views.weights_V).total
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), _MOST_NORM)
             optimiser.step()
             _follow(average, network, step)
-            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == plan.steps:
-                _save(state_file, number, step + 1, network, average, optimiser)
+            if (step + 1) % _SAVE_EVERY == 0 or step + 1 == recipe.steps:
+                _save(state_file, step + 1, network, average, optimiser)
                 tell(step + 1, float(loss.detach()))
     return average.eval()
 
@@ -155,11 +158,8 @@ def _follow(average: StarterNetwork, network: StarterNetwork, step: int) -> None
             tensor.copy_(theirs[name])
 
 
-def _save(
-    file: Path, number: int, done: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
+def _save(file: Path, done: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     state = {
-        "round": number,
         "step": done,
         "network": network.state_dict(),
         "average": average.state_dict(),
@@ -169,22 +169,11 @@ def _save(
         torch.save(state, stream)
 
 
-def _resume(file: Path, number: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def _resume(file: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     if not file.is_file():
         return 0
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    if state["round"] != number:
-        return 0
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
-
-
-@torch.no_grad()
-def predict(network: StarterNetwork, pictures_NSS3: Tensor) -> Tensor:
-    """Maps of square pictures, each the mean over the picture and its mirror image: float32, (N, S / 4, S / 4)."""
-    inputs = (pictures_NSS3.permute(0, 3, 1, 2).float() / 255.0).contiguous(memory_format=torch.channels_last)
-    straight: Tensor = network(inputs).logits_Nhw.sigmoid()
-    mirrored: Tensor = network(inputs.flip(3)).logits_Nhw.sigmoid().flip(2)
-    return 0.5 * (straight + mirrored)

@@ -13,9 +13,9 @@ from umscosod.config import FeaturesConfig
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.features.backbone import build_backbones
 from umscosod.features.group import sharpen_saliency
-from umscosod.features.starter import StarterBackbone
+from umscosod.features.starter import SHIPPED, StarterBackbone
 from umscosod.features.starter_network import StarterNetwork
-from umscosod.features.starter_weights import load_starter, save_starter
+from umscosod.features.starter_weights import load_starter, read_making, save_starter, sha256_of
 from umscosod.types import ByteArray
 
 CPU = torch.device("cpu")
@@ -63,8 +63,8 @@ def test_a_map_that_is_learnt_moves_what_the_group_agrees_on() -> None:
 
 
 def test_a_side_that_does_not_fit_is_refused(file: Path) -> None:
-    with pytest.raises(ConfigError, match="multiple of 32"):
-        StarterBackbone(file, 80, 16, CPU)
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        StarterBackbone(file, 72, 16, CPU)
 
 
 def test_the_name_builds_a_pair_from_a_file(file: Path) -> None:
@@ -74,8 +74,8 @@ def test_the_name_builds_a_pair_from_a_file(file: Path) -> None:
     assert [one.grid_hw for one in pair.both] == [(28, 28), (14, 14)]
     assert all(one.weights_sha256 in one.id for one in pair.both)
     assert pair.first.id != pair.second.id
-    with pytest.raises(WeightsError, match="umscosod pretrain"):
-        build_backbones(replace(config, weights=""), CPU)
+    with pytest.raises(WeightsError, match="check --weights"):
+        build_backbones(replace(config, weights=str(file.with_name("none.safetensors"))), CPU)
 
 
 @pytest.mark.parametrize("kept", [0, 9, 5_000])
@@ -83,3 +83,14 @@ def test_a_damaged_file_is_refused_in_one_line(file: Path, kept: int) -> None:
     with pytest.raises(WeightsError, match=r"^weights w cannot be used: .*umscosod pretrain") as caught:
         load_starter(file.read_bytes()[:kept], "w")
     assert "\n" not in str(caught.value)
+
+
+def test_the_weights_of_the_package_serve_where_none_are_given(pictures: list[ByteArray]) -> None:
+    """They are small, say how they were made, and are found by name alone."""
+    content = SHIPPED.read_bytes()
+    assert len(content) <= 6_000_000
+    assert sum(parameter.numel() for parameter in load_starter(content, "w").parameters()) <= 3_000_000
+    assert read_making(content)["photos"] == 9144
+    first = build_backbones(FeaturesConfig(backbone="starter"), CPU).first
+    assert first.weights_sha256 == sha256_of(content)
+    assert first.encode(pictures)[0].attn_AP.shape == (2, 784)

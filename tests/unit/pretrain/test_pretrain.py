@@ -14,14 +14,12 @@ from umscosod.errors import DataError
 from umscosod.features.starter_weights import load_starter, read_making
 from umscosod.pretrain import Recipe, pretrain
 from umscosod.pretrain.augment import make_views
-from umscosod.pretrain.loop import Round, start_network
-from umscosod.pretrain.targets import snap
+from umscosod.pretrain.loop import start_network
+from umscosod.pretrain.pictures import read_pictures
+from umscosod.pretrain.targets import make_targets
+from umscosod.progress import ignore_progress
 
-RECIPE = Recipe(
-    rounds=(Round(steps=2, side_px=32, photos=3), Round(steps=2, side_px=32, photos=3, paste=1.0)),
-    labelled=(8, 6),
-    view_px=32,
-)
+RECIPE = Recipe(labelled=8, steps=60, side_px=32, photos=3, paste=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +42,7 @@ def test_equal_runs_and_a_killed_one_give_equal_files(photos: Path, tmp_path: Pa
     first = pretrain(photos, tmp_path / "first.safetensors", recipe=RECIPE, device="cpu")
 
     def kill(done: int, total: int, stage: str) -> None:
-        if stage == "targets-1":
+        if (done, stage) == (50, "training"):
             raise KilledError
 
     second = tmp_path / "second.safetensors"
@@ -66,7 +64,7 @@ def test_the_file_is_small_and_says_how_it_was_made(photos: Path, tmp_path: Path
     assert sum(parameter.numel() for parameter in network.parameters()) <= 3_000_000
     told = read_making(content)
     assert (told["seed"], told["photos"], len(told["list"])) == (123, 10, 64)
-    assert told["recipe"]["labelled"] == [8, 6]
+    assert told["recipe"]["labelled"] == 8
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
@@ -74,44 +72,43 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         pretrain(tmp_path, tmp_path / "w.safetensors", device="cpu")
 
 
-def test_a_target_follows_the_border_of_its_picture() -> None:
-    picture = np.full((112, 112, 3), 30, np.uint8)
-    cv2.circle(picture, (56, 56), 30, (230, 220, 40), -1)
-    rough = np.zeros((28, 28), np.float32)
-    rough[5:23, 5:23] = 0.8  # a square about the disc
-    target_TT, trust = snap(rough, picture)
-    truth_TT = cv2.resize((picture[..., 0] > 100).astype(np.float32), target_TT.shape) > 0.5
-    square_TT = cv2.resize(rough, target_TT.shape) > 0.5
+def test_targets_are_the_products_masks_of_so_many_photographs(photos: Path, tmp_path: Path) -> None:
+    array_NSS3 = read_pictures(photos, tmp_path, ignore_progress).array_NSS3
+    targets = make_targets(array_NSS3, 6, 1, tmp_path / "parts", ignore_progress)
+    is_bright_NSS = array_NSS3.max(-1) > 120
+    assert (targets.weights_N > 0).sum() == 6
+    for index in np.flatnonzero(targets.weights_N > 0):
+        truth_TT = cv2.resize(is_bright_NSS[index].astype(np.float32), (56, 56), interpolation=cv2.INTER_AREA) > 0.5
+        found_TT = targets.masks_NTT[index] > 127
+        assert (found_TT & truth_TT).sum() > 0.8 * (found_TT | truth_TT).sum()
+    (part,) = (tmp_path / "parts").iterdir()
+    before = part.stat().st_mtime_ns
+    again = make_targets(array_NSS3, 6, 1, tmp_path / "parts", ignore_progress)
+    assert np.array_equal(again.masks_NTT, targets.masks_NTT)
+    assert part.stat().st_mtime_ns == before
 
-    def iou(mask: np.ndarray) -> float:
-        return float((mask & truth_TT).sum() / (mask | truth_TT).sum())
 
-    assert iou(target_TT >= 128) > iou(square_TT)
-    assert 0.0 < trust <= 1.0
-    assert snap(np.zeros((28, 28), np.float32), picture)[1] == 0.0
+def test_photographs_without_an_object_are_refused(tmp_path: Path) -> None:
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 60 * number, np.uint8))
+    with pytest.raises(DataError, match="there is nothing to learn"):
+        pretrain(tmp_path, tmp_path / "w.safetensors", recipe=RECIPE, device="cpu")
 
 
-def test_points_of_two_views_show_the_same() -> None:
-    ramp = torch.linspace(0, 255, 144)
-    picture = torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"), -1)
-    picture = torch.cat([picture, torch.zeros(144, 144, 1)], -1).round().to(torch.uint8)
-    photos = torch.stack([picture, picture])
-    views = make_views(
-        photos,
-        (photos[..., 0] > 128).to(torch.uint8) * 255,
-        torch.ones(2),
-        np.random.default_rng(3),
-        side_px=64,
-        points=32,
-        paste=0.0,
-    )
-    assert views.valid_BK.any()
+def test_a_pasted_object_is_in_the_target() -> None:
+    """Dark photographs, one with a bright square: where a view is bright, its target is."""
+    photos = torch.full((2, 144, 144, 3), 20, dtype=torch.uint8)
+    photos[0, 40:104, 40:104] = 230
+    masks = torch.zeros((2, 56, 56), dtype=torch.uint8)
+    masks[0, 16:40, 16:40] = 255
+    views = make_views(photos, masks, torch.ones(2), np.random.default_rng(3), side_px=64, paste=1.0)
     assert views.targets_Vtt.shape == (4, 16, 16)
-    sampled = torch.nn.functional.grid_sample(
-        views.targets_Vtt[:, None], views.points_VK2[:, :, None], align_corners=False
-    )[:, 0, :, 0]
-    first, second = sampled[:2][views.valid_BK], sampled[2:][views.valid_BK]
-    assert (first - second).abs().mean() < 0.1 < (first - second.flip(0)).abs().mean()
+    bright_Vtt = torch.nn.functional.avg_pool2d(views.pictures_V3SS.mean(1, keepdim=True), 4)[:, 0]
+    is_pasted_V = views.targets_Vtt[[1, 3]].amax((1, 2)) > 0.9  # views of the empty photograph
+    assert is_pasted_V.any()
+    for bright_tt, target_tt in zip(bright_Vtt, views.targets_Vtt, strict=True):
+        if target_tt.max() > 0.9 and target_tt.min() < 0.1:
+            assert bright_tt[target_tt > 0.9].mean() > 1.5 * bright_tt[target_tt < 0.1].mean()
 
 
 def test_the_seed_decides_the_first_parameters() -> None:
