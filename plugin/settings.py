@@ -29,7 +29,7 @@ PRESETS = {
 BACKBONES = {
     "auto": "Automatic: the best whose weights are on this machine (default)",
     "embedded": "Without weights: quick, runs everywhere",
-    "starter": "The same and a small network of our own, for pictures with clutter; or give weights of your own below",
+    "starter": "Without weights to get: as before and a small network that comes along, for cluttered pictures",
     "dino_vitb8": "DINO ViT-B/8: most accurate, slow without a GPU",
     "dino_vits8": "DINO ViT-S/8: smaller, quicker",
     "dinov2_vitb14_reg": "DINOv2 ViT-B/14 with registers",

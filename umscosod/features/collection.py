@@ -112,7 +112,8 @@ class Encodings:
             except DataError as error:
                 self._leave_out(image, error)
             else:
-                lacking |= {} if pixels is None else {at: pixels}
+                if pixels is not None:
+                    lacking[at] = pixels
         told, is_checked = 0, False
         progress(0, len(images), "features")
         with contextlib.closing(self._iter_decoded(lacking, images)) as batches:

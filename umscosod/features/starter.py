@@ -71,8 +71,9 @@ class StarterBackbone:
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images (uint8, (H, W, 3)) one by one; see `umscosod.features.backbone.Backbone.encode`."""
+        encoded = self._embedded.encode(images)
         with one_blas_thread():
-            return [self._add_map(one, image) for one, image in zip(self._embedded.encode(images), images, strict=True)]
+            return [self._add_map(one, image) for one, image in zip(encoded, images, strict=True)]
 
     def _add_map(self, encoded: EncodedImage, image_HW3: ByteArray) -> EncodedImage:
         learnt_P = self._look(square_picture(image_HW3, _VIEW_PX)).astype(np.float16)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-STRIDE = 4  # pixels a side of one cell of the maps
 _WIDTHS = (32, 48, 96, 160, 192)  # of the stem, and at strides 4, 8, 16 and 32
 _BLOCKS = (1, 1, 2, 2)
 _MERGED = 64  # channels in which the strides are merged
@@ -16,7 +15,7 @@ _MEAN, _DEVIATION = 0.45, 0.26  # of photographs in [0, 1], about those of any l
 
 
 class StarterNetwork(nn.Module):
-    """Encoder of residual blocks and a decoder that merges its strides, top down; 2.4 million parameters.
+    """Encoder of residual blocks and a decoder that merges its strides, top down; 2.6 million parameters.
 
     Notes
     -----

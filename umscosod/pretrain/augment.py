@@ -1,7 +1,7 @@
 """Two views of each photograph, with its target.
 
 Shape suffixes: ``B`` photographs, ``V = 2 B`` views (first views, then second ones), ``S`` side in pixels, ``T`` side
-of a target, ``K`` points.
+of a target.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.reference import embedded as plain
 from umscosod.errors import ConfigError, DataError
 from umscosod.features import embedded
 from umscosod.features.embedded import SPECTRAL_CHANNELS, EmbeddedBackbone, spectral_keys
@@ -114,7 +115,7 @@ def test_grids_with_fewer_cells_than_channels_leave_columns_zero(cells: int) -> 
 
 
 def shortest_paths(edges_E2: np.ndarray, weights_E: np.ndarray, count: int) -> np.ndarray:
-    """Between all pairs of cells, by as many rounds as a path may have steps."""
+    """Lengths between all pairs of cells, by Floyd and Warshall."""
     lengths = np.full((count, count), np.inf)
     np.fill_diagonal(lengths, 0.0)
     for (first, second), weight in zip(edges_E2, weights_E, strict=True):
@@ -144,16 +145,14 @@ def test_paths_between_nodes_are_those_between_cells(seed: int) -> None:
 
 def test_keys_are_the_leading_eigenvectors(pictures: list[ByteArray]) -> None:
     descriptors_PD = embedded.compute_descriptors(embedded.square_picture(pictures[0], 96), 8).reshape(-1, 36)
-    keys_PK = spectral_keys(descriptors_PD, (12, 12))
-    components_PC = embedded._principal_components(descriptors_PD.astype(np.float64))
-    distance_PP = ((components_PC[:, None] - components_PC[None]) ** 2).sum(2)
-    apart_PP = ((embedded.cell_positions((12, 12))[:, None] - embedded.cell_positions((12, 12))[None]) ** 2).sum(2)
-    scale = embedded.SPECTRAL_BANDWIDTH * np.median(distance_PP)
-    affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2 * embedded.SPECTRAL_REACH**2))
-    degree_P = affinity_PP.sum(1)
-    values_P, vectors_PP = np.linalg.eigh(affinity_PP / np.sqrt(np.outer(degree_P, degree_P)))
-    for channel in range(SPECTRAL_CHANNELS):
-        vector_P = vectors_PP[:, -2 - channel] / np.sqrt(degree_P)
-        exact_P = vector_P / vector_P.std() * np.sqrt(values_P[-2 - channel])
-        sign = np.sign(exact_P @ keys_PK[:, channel])
-        assert np.allclose(keys_PK[:, channel], sign * exact_P, atol=2e-3)
+    keys_PK, exact_PK = (make(descriptors_PD, (12, 12)) for make in (spectral_keys, plain.spectral_keys))
+    signs_K = np.sign((keys_PK * exact_PK).sum(0))
+    assert np.allclose(keys_PK, signs_K * exact_PK, atol=2e-3)
+
+
+def test_the_background_is_that_of_paths_between_all_cells(pictures: list[ByteArray]) -> None:
+    for picture in pictures:
+        lab_P3 = embedded.compute_descriptors(embedded.square_picture(picture, 96), 8)[..., :3].reshape(-1, 3)
+        distance_PP = np.linalg.norm(lab_P3[:, None] - lab_P3[None], axis=2).astype(np.float64)
+        found_P = embedded._background_probability(distance_PP, (12, 12))
+        assert np.allclose(found_P, plain.background_probability(distance_PP, (12, 12)), atol=2e-3)

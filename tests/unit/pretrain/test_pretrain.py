@@ -106,9 +106,12 @@ def test_a_pasted_object_is_in_the_target() -> None:
     bright_Vtt = torch.nn.functional.avg_pool2d(views.pictures_V3SS.mean(1, keepdim=True), 4)[:, 0]
     is_pasted_V = views.targets_Vtt[[1, 3]].amax((1, 2)) > 0.9  # views of the empty photograph
     assert is_pasted_V.any()
+    judged = 0
     for bright_tt, target_tt in zip(bright_Vtt, views.targets_Vtt, strict=True):
         if target_tt.max() > 0.9 and target_tt.min() < 0.1:
+            judged += 1
             assert bright_tt[target_tt > 0.9].mean() > 1.5 * bright_tt[target_tt < 0.1].mean()
+    assert judged
 
 
 def test_the_seed_decides_the_first_parameters() -> None:
