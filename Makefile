@@ -64,7 +64,7 @@ $(VENV)/.stamp-lint: $(VENV)/.stamp-test
 	$(PIP_INSTALL) -e ".[lint]"
 	@touch $@
 
-$(VENV)/.stamp-docs: $(VENV)/.stamp-run
+$(VENV)/.stamp-docs: $(VENV)/.stamp-test
 	$(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 

@@ -13,8 +13,12 @@ from ..operators.base import PROGRESS
 from ..spaces import keep_filters
 from .base import BasePanel
 
-EVERY_MS = 1000
-"""Interval at which the panel reads the jobs, in milliseconds."""
+EVERY_MS, LATER_MS = 1000, 4000
+"""Interval at which the panel reads the jobs, in milliseconds: at first, and of jobs that run longer than `SHORT_S`.
+
+Each look has the App draw the panel anew, which costs App and server more than half a second of a processor core.
+"""
+SHORT_S = 5.0
 SHOWN = 3
 LAYOUT = {"orientation": "vertical", "gap": 1, "px": 2, "py": 2}
 OPERATORS = {
@@ -111,8 +115,10 @@ class Progress(BasePanel):
         """Lay out the panel; the timer exists only while a job runs."""
         panel = types.Object()
         jobs = _jobs(ctx)
-        if any(not job.is_told for job in jobs):
-            panel.view("timer", types.TimerView(interval=EVERY_MS, on_interval=self.look))
+        waited_for = [job.whole.elapsed_s for job in jobs if not job.is_told]
+        if waited_for:
+            interval = EVERY_MS if min(waited_for) < SHORT_S else LATER_MS
+            panel.view("timer", types.TimerView(interval=interval, on_interval=self.look))
         if not jobs:
             panel.md("No job of this data set runs. Start one by the buttons above the grid.", name="none")
         for job in jobs:

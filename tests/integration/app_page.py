@@ -16,6 +16,7 @@ DONE_S = 900
 """Longest wait for a job in the database."""
 QUIET_MS = 150
 """The page is settled after so long without a change: the App's forms wait 100 ms before they ask the server."""
+POLLED_MS = 50
 SETTLED_S = 10
 """Longest wait for that: a grid that was covered while it drew may show its progress for ever."""
 QUIET = """quietMs => performance.now() - window.changedMs >= quietMs
@@ -88,9 +89,13 @@ class AppPage:
 
         end = time.monotonic() + SETTLED_S
         with contextlib.suppress(NotQuiet):
-            self.page.wait_for_function(QUIET, arg=QUIET_MS, timeout=SETTLED_S * 1000)
+            self._wait_until_quiet()
             while self._asked and time.monotonic() < end:  # an answer changes the page
-                self.page.wait_for_function(QUIET, arg=QUIET_MS, timeout=SETTLED_S * 1000)
+                self._wait_until_quiet()
+
+    def _wait_until_quiet(self) -> None:
+        # Not at each frame, as playwright would: then the page is drawn again and again.
+        self.page.wait_for_function(QUIET, arg=QUIET_MS, polling=POLLED_MS, timeout=SETTLED_S * 1000)
 
     def press_button(self, operator: str) -> Any:
         """Press the operator's button above the grid; returns its form."""

@@ -13,7 +13,7 @@ pytest.importorskip("fiftyone")
 import fiftyone as fo
 
 from plugin.jobs import DONE, FAILED, RUNNING, STOPPED, AppJob, JobEnd, NextStep, Throttle, dismiss, list_jobs
-from plugin.panels.progress import Progress
+from plugin.panels.progress import EVERY_MS, LATER_MS, Progress
 from umscosod.errors import DataError
 
 DATASET = "pictures"
@@ -138,6 +138,32 @@ class Panel:
 
         walk(self.panel.render(self.context()).to_json())
         return found
+
+
+def test_a_long_job_is_looked_at_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    job = run(lambda report, whole: JobEnd(summary="done") if go_on.wait(WAIT_S) else JobEnd(summary="late"))
+
+    def intervals() -> list[int]:
+        timers: list[int] = []
+
+        def walk(each: Any) -> None:
+            if isinstance(each, dict):
+                timers.extend([each["interval"]] if each.get("name") == "TimerView" else [])
+                for value in each.values():
+                    walk(value)
+
+        panel = Panel()
+        walk(panel.panel.render(panel.context()).to_json())
+        return timers
+
+    assert intervals() == [EVERY_MS]
+    monkeypatch.setattr("plugin.panels.progress.SHORT_S", 0.0)
+    assert intervals() == [LATER_MS]
+    go_on.set()
+    ended(job)
+    Panel().panel.look(Panel().context())
+    assert intervals() == []
 
 
 def test_the_panel_tells_of_an_end_once_and_offers_what_comes_next() -> None:
