@@ -35,7 +35,8 @@ def read_results(out: Path) -> dict[str, bytes]:
     objects were one.
     """
     files = read_tree(out)
-    del files["run/run.json"], files["run/config.yaml"]
+    for name in ("run/run.json", "run/config.yaml"):
+        files.pop(name, None)  # `train` writes neither
     if "run/collection.json" in files:
         kept = json.loads(files["run/collection.json"])
         kept["images"] = [[group, name, output] for group, name, _, output in kept["images"]]

@@ -1,4 +1,4 @@
-"""Devices, cores and threads that do the work, and seeds of the random numbers it draws.
+"""Devices, cores, threads and processes that do the work, and seeds of the random numbers it draws.
 
 Small linear algebra gets one thread: more cost more than they gain, and equal bits need one. A seed is a function of
 the run's seed and of its purpose: there is no global state, so the order of work never matters.
@@ -153,6 +153,31 @@ def one_blas_thread() -> AbstractContextManager[object]:
 def count_cores() -> int:
     """Cores that this process may use: of a machine's many, a container or ``taskset`` may have left it few."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launched_as() -> tuple[int, int]:
+    """Rank of this process and number of processes that a launcher, such as ``torchrun``, started for one training.
+
+    Returns
+    -------
+    rank, size : int
+        ``RANK`` and ``WORLD_SIZE`` of the environment; (0, 1) without a launcher.
+
+    Raises
+    ------
+    ConfigError
+        They are no such numbers.
+    """
+    texts = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1")
+    if texts[1] == "1":
+        return 0, 1
+    rank, size = (int(text) if text.isdecimal() else -1 for text in texts)
+    if not 0 <= rank < size:
+        raise ConfigError(
+            f"RANK is {texts[0]!r} and WORLD_SIZE {texts[1]!r} in the environment, which is no process of several; "
+            "start them with torchrun, or unset both"
+        )
+    return rank, size
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -41,7 +41,8 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
     at = min(range(1, len(_WIDTHS)), key=lambda index: abs(_WIDTHS[index] - width)) if width else 0
     stages = {"features": n_images * _FEATURES_S[at], "pseudo-labels": n_images * _LABELS_S[at]}
     if train and config.method == "ums":
-        epochs = max(config.train.epochs, -(-config.train.min_steps // max(1, n_groups)))
+        epoch_steps = -(-max(1, n_groups) // max(1, config.train.groups_per_step))
+        epochs = max(config.train.epochs, -(-config.train.min_steps // epoch_steps))
         stages["training"] = epochs * n_images * _STEP_S[at]
     stages["prediction"] = n_images * _PREDICT_S[at]
     return {**stages, "refinement": n_images * _REFINE_S[at]}

@@ -104,6 +104,22 @@ def test_label_passes_everything_on(pipeline: Pipeline) -> None:
     assert kwargs == {"checkpoint": None, "examples": None, "train": None, "overwrite": True}
 
 
+def test_of_several_processes_only_train_is_taken_and_the_first_reports(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.report = Report(rows=(row("a", Status.FAILED),))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, (code, said) in enumerate([(1, True), (0, False)]):  # another code of the second would end the first
+        monkeypatch.setenv("RANK", str(rank))
+        assert cli.main(LABEL) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith("error: WORLD_SIZE is 2, but only 'umscosod train' is done by several processes")
+        assert (out, err.count("\n")) == ("", 1)
+        assert cli.main(["train", "photos", "--pseudo", "p", "--out", "o"]) == code
+        assert ("4 steps" in capsys.readouterr().out) is said
+    assert [name for name, *_ in pipeline.calls] == ["train", "train"]
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -70,6 +70,7 @@ def _run(given: list[str]) -> int:
     from umscosod.cli.commands import run
     from umscosod.cli.console import say, set_up_logging
     from umscosod.cli.parser import parse
+    from umscosod.device import launched_as
 
     # Threads that spin while they wait starve whatever else runs here: two jobs at once on two cores took several times
     # as long as one after the other. Read when torch is loaded, which is later.
@@ -82,7 +83,7 @@ def _run(given: list[str]) -> int:
         say(f"umscosod {__version__}")
         return 0
     command, config = parse(given or ["--help"])
-    set_up_logging(verbose=command.console.verbose)
+    set_up_logging(verbose=command.console.verbose, is_first=launched_as()[0] == 0)
     return run(command, config)
 
 

@@ -21,6 +21,7 @@ from umscosod.cli.weights import get_weights, import_weights, list_weights, veri
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
 from umscosod.data.files import check_place
+from umscosod.device import launched_as
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.types import Status
 
@@ -81,6 +82,12 @@ def run(command: Command, config: PipelineConfig) -> int:
     UmscosodError
         It cannot be done.
     """
+    _, size = launched_as()
+    if size > 1 and not isinstance(command, args.Train):
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but only 'umscosod train' is done by several processes; start this command without "
+            "torchrun, or unset WORLD_SIZE"
+        )
     return _RUNNERS[type(command)](command, config)
 
 
@@ -143,6 +150,8 @@ def _train(command: args.Train, config: PipelineConfig) -> int:
         report = umscosod.train(
             command.images, command.pseudo, command.out, config, overwrite=command.overwrite, progress=progress
         )
+    if launched_as()[0] > 0:  # the first says it, and its exit code counts: another one would end the first's work
+        return 0
     say(format_train_report(report))
     return int(any(row.status is Status.FAILED for row in report.rows))
 

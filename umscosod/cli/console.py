@@ -215,10 +215,14 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
 
-def set_up_logging(*, verbose: bool) -> None:
-    """Send warnings, and with `verbose` the package's information too, to standard error."""
-    logging.basicConfig(handlers=[LineHandler()], level=logging.WARNING)
-    logging.getLogger("umscosod").setLevel(logging.INFO if verbose else logging.WARNING)
+def set_up_logging(*, verbose: bool, is_first: bool = True) -> None:
+    """Send warnings, and with `verbose` the package's information too, to standard error.
+
+    Of several processes that do one job the first says them; the others say errors only.
+    """
+    level = logging.WARNING if is_first else logging.ERROR
+    logging.basicConfig(handlers=[LineHandler()], level=level)
+    logging.getLogger("umscosod").setLevel(logging.INFO if verbose and is_first else level)
     logging.captureWarnings(True)
 
 

@@ -288,6 +288,15 @@ class TrainConfig:
         int, Ge(0), Le(10_000_000), Doc("Small collections get more epochs up to so many steps; 0: never.")
     ] = 0
     batch_images: Annotated[int, Ge(1), Le(512), Doc("One step is a group of at most so many images (paper: 24).")] = 24
+    groups_per_step: Annotated[
+        int,
+        Ge(0),
+        Le(4096),
+        Doc(
+            "Groups whose mean gradient is one step, a multiple of the number of processes; 0: one a process, so one "
+            "in a usual run (paper: 1)."
+        ),
+    ] = 0
     learning_rate: Annotated[float, Ge(1e-8), Le(1.0), Doc("Adam's step size (paper: 1e-4).")] = 1e-4
     label_weights: Annotated[
         Literal["confidence", "equal"],

@@ -27,6 +27,8 @@ _REMOVED: Mapping[str, Any] = json.loads(
 )
 REMOVED = MappingProxyType({name: tuple(it) if isinstance(it, list) else it for name, it in _REMOVED.items()})
 """Dotted name of each removed setting, and the value it is fixed at; None: it never changed a result."""
+_ADDED: Mapping[str, Any] = {"train.groups_per_step": 1}
+"""Dotted name of a setting that stored results may lack, and the value that does what was done without it."""
 
 
 def is_old_section(name: str) -> bool:
@@ -117,7 +119,8 @@ def iter_differences(
     Yields
     ------
     (str, object, object)
-        Dotted name, value before, value now. A removed setting has the value it is fixed at now.
+        Dotted name, value before, value now. A removed setting has the value it is fixed at now, and one that the
+        earlier job did not know that which does the same.
 
     Examples
     --------
@@ -127,7 +130,7 @@ def iter_differences(
     for key in sorted(before.keys() | now.keys()):
         name = f"{prefix}{key}"
         setting = name.removeprefix("config.")
-        first, second = before.get(key), now.get(key, REMOVED.get(setting))
+        first, second = before.get(key, _ADDED.get(setting)), now.get(key, REMOVED.get(setting))
         if isinstance(first, Mapping) and isinstance(second, Mapping | None):
             yield from iter_differences(first, second or {}, f"{name}.")
         elif first != second and not is_as_fixed(setting, first):

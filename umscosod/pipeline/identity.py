@@ -25,6 +25,7 @@ from umscosod.export.report import build_row
 from umscosod.features.backbone import AUTO, Backbone, BackbonePair, identify_backbones, pair_backbones
 from umscosod.features.cache import file_sha256
 from umscosod.pseudo.store import MANIFEST_NAME
+from umscosod.training.processes import ALONE, Processes
 from umscosod.types import ImageGroup, ImageRef, LabelReport
 
 FINISHED = "finished.json"
@@ -82,6 +83,7 @@ def specify(
     verb: str,
     *,
     backbones: tuple[Backbone, Backbone] | None = None,
+    processes: Processes = ALONE,
     **mode: Any,
 ) -> JobSpec:
     """Check the place, the settings and the backbones given.
@@ -94,6 +96,8 @@ def specify(
     verb : str
     backbones : (Backbone, Backbone), optional
         In the place of those that the settings name.
+    processes : Processes
+        Those that do the job together.
     **mode
         What else decides the results.
 
@@ -105,6 +109,7 @@ def specify(
     check_place(out, "job")
     config = load_config(DEFAULT_PRESET) if config is None else config
     validate_config(config)
+    config = processes.settle(config)
     pair = None if backbones is None else pair_backbones(*backbones)
     return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair)
 

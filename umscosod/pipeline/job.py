@@ -81,11 +81,14 @@ class JobFolder:
         What decides the results: configuration, mode, backbones, checkpoint; plain JSON values.
     overwrite : bool
         Start anew where the folder holds results of an earlier job, of whatever settings.
+    writes : bool
+        Off: another process has opened this very job and writes it; nothing is written, what is bound is compared.
 
     Raises
     ------
     DataError
-        The folder cannot be made, holds somebody else's files under our names, or results of other settings.
+        The folder cannot be made, holds somebody else's files under our names, or results of other settings; or the
+        other process's job is not there.
     """
 
     @classmethod
@@ -103,7 +106,8 @@ class JobFolder:
         settings = {name: value for name, value in content["settings"].items() if name != "schema"}
         return cls(out, settings, overwrite=False)
 
-    def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], *, overwrite: bool, writes: bool = True) -> None:
+        self._writes = writes
         self.out, self.run = out, out / "run"
         self._file = out / JOB_FILE
         self._settings: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **settings}))
@@ -115,6 +119,9 @@ class JobFolder:
         elif not overwrite:
             changed = iter_differences(saved["settings"], self._settings)
             self._refuse_other("settings", [f"{name}: was {before!r}, now {now!r}" for name, before, now in changed])
+        if not writes:
+            self._follow(saved)
+            return
         if saved is not None and (overwrite or saved.get("is_clearing")):
             self._write(is_clearing=True)
             self._clear()
@@ -122,6 +129,15 @@ class JobFolder:
             self._bound = saved["bound"]
         self._sweep()
         self._write()
+
+    def _follow(self, saved: dict[str, Any] | None) -> None:
+        """Take over what the process that writes has bound."""
+        if saved is None:
+            raise DataError(
+                f"{self._file} of the first process cannot be found here; all processes must see the same folders: "
+                "choose an --out that they share"
+            )
+        self._bound = saved["bound"]
 
     def bind_images(self, groups: Sequence[ImageGroup], sha256: Mapping[str, str]) -> None:
         """Tie the job to its images: names, order, groups and content.
@@ -134,6 +150,8 @@ class JobFolder:
         listing = [[group.name, image.id, sha256.get(image.id, "")] for group in groups for image in group.images]
         digest = hashlib.sha256(json.dumps(listing).encode("utf-8", "surrogatepass")).hexdigest()
         self._bind("images", digest, "files were added, removed, renamed or changed since")
+        if not self._writes:
+            return
         outputs = [image.output for group in groups for image in group.images]
         with open_atomic(self.run / _OUTPUTS) as stream:  # before the first of them is written
             stream.write(json.dumps(outputs).encode())
@@ -294,7 +312,8 @@ class JobFolder:
         if self._bound.get(what, digest) != digest:
             self._refuse_other(what, [change])
         self._bound[what] = digest
-        self._write()
+        if self._writes:
+            self._write()
 
     def _write(self, *, is_clearing: bool = False) -> None:
         content = {"settings": self._settings, "bound": self._bound, "is_clearing": is_clearing}

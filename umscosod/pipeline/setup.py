@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from umscosod.pipeline.identity import JobSpec, deciding_settings, hash_instance
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.coco_proposer import CocoProposer
+from umscosod.training.processes import ALONE, Processes
 from umscosod.types import ImageGroup, Labelled, Status
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Prepared:
     notes : tuple of str
     detections : CocoProposer or None
         Where instance masks are wanted and are to come from a file.
+    processes : Processes
+        Those that do the job together.
     """
 
     spec: JobSpec
@@ -62,6 +65,7 @@ class Prepared:
     device: torch.device
     notes: tuple[str, ...]
     detections: CocoProposer | None = None
+    processes: Processes = ALONE
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -89,6 +93,7 @@ def prepare(
     whitenings: Mapping[str, Whitening] | None = None,
     admit: Callable[[BackbonePair], object] = lambda pair: None,
     wants_masks: bool = False,
+    processes: Processes = ALONE,
 ) -> Iterator[Prepared]:
     """Choose, claim and encode; see `Prepared`.
 
@@ -105,6 +110,8 @@ def prepare(
         Sees the backbones before anything is written or encoded, and may raise.
     wants_masks : bool
         Pseudo-labels will be made: a file of instance masks is read now, before hours of work.
+    processes : Processes
+        The first claims the folder and encodes; then the others find all of it in the cache.
 
     Raises
     ------
@@ -123,14 +130,16 @@ def prepare(
     admit(pair)
     config = replace(config, device=str(device))
     settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
-    with lock_folder(spec.out), open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
-        job = JobFolder(spec.out, settings, overwrite=overwrite)
-        if detections is not None:
-            job.bind_detections(detections.sha256)
-        features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
-        job.bind_images(groups, features.sha256)
-        if spec.stored_hash:
-            job.bind_maps(spec.stored_hash)
+    claim = lock_folder(spec.out) if processes.is_first else nullcontext()
+    with claim, open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
+        with processes.first_alone():
+            job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
+            if detections is not None:
+                job.bind_detections(detections.sha256)
+            features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
+            job.bind_images(groups, features.sha256)
+            if spec.stored_hash:
+                job.bind_maps(spec.stored_hash)
         yield Prepared(
             spec=spec,
             groups=groups,
@@ -141,6 +150,7 @@ def prepare(
             device=device,
             notes=(*spec.notes, *pair.notes, *_notes_on_groups(features.groups)),
             detections=detections,
+            processes=processes,
         )
 
 

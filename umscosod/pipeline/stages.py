@@ -33,6 +33,7 @@ from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_la
 from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.loop import TrainedNetwork, train_network
+from umscosod.training.sampler import count_steps
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
 
 logger = logging.getLogger(__name__)
@@ -100,9 +101,24 @@ def clean_stage(prepared: Prepared, labels: Labels) -> tuple[dict[str, PseudoLab
 def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:
     """Stage 2: train the network on the pseudo-labels; a killed run goes on where it stopped."""
     config, groups = prepared.config, prepared.features.groups
-    least = math.ceil(config.train.min_steps / max(1, len(groups)))
+    if len(groups) < config.train.groups_per_step:
+        logger.warning(
+            "train.groups_per_step is %d, but there are %d groups: a step takes them all, and processes beyond their "
+            "number wait",
+            config.train.groups_per_step,
+            len(groups),
+        )
+    least = math.ceil(config.train.min_steps / max(1, count_steps(len(groups), config.train.groups_per_step)))
     config = replace(config, train=replace(config.train, epochs=max(config.train.epochs, least)))
-    return train_network(prepared.features, labels, config, prepared.job.run, progress, groups=groups)
+    return train_network(
+        prepared.features,
+        labels,
+        config,
+        prepared.job.run,
+        progress,
+        groups=groups,
+        processes=prepared.processes,
+    )
 
 
 def store_maps(

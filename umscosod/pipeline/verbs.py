@@ -65,6 +65,7 @@ from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example
 from umscosod.training.checkpoint import CheckpointMeta
+from umscosod.training.processes import join_processes
 from umscosod.training.sampler import compute_fingerprint
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel
 
@@ -295,27 +296,40 @@ def train(
 
     Raises
     ------
+    ConfigError
+        Processes cannot share the groups of a step evenly.
     DataError
         No image has a usable label.
+    UmscosodError
+        As for `label_groups`; or another process has ended.
+
+    Notes
+    -----
+    Started by ``torchrun``, or called in every worker of Ray Train, the processes train one network together: the first
+    encodes, writes and reports progress; see docs/performance.md. All of them return the same report.
     """
     folder = Path(pseudo) / "pseudo" if (Path(pseudo) / "pseudo").is_dir() else Path(pseudo)
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pseudo-labels; make them with: umscosod pseudo IMAGES --out DIR")
-    spec = specify(out, config, "train")
-    groups = find_groups(images, spec.out, inputs=[folder, *named_files(spec.config)])
-    with prepare(groups, spec, overwrite=overwrite, progress=progress) as prepared:
-        labels, probe = clean_stage(prepared, read_labels(prepared, folder))
-        _bind_labels(prepared, labels)
-        trained = training_stage(prepared, labels, progress)
-        calibrate(prepared, trained, probe, progress)
-        prepared.job.finish()
-        return TrainReport(
-            checkpoint=trained.checkpoint,
-            steps=trained.meta.step,
-            final_loss=_last_loss(prepared.job.run / "metrics.jsonl"),
-            notes=prepared.notes,
-            rows=tuple(prepared.failed_rows()),
-        )
+    config = load_config(DEFAULT_PRESET) if config is None else config
+    with join_processes(config.device) as processes:
+        progress = progress if processes.is_first else ignore_progress
+        spec = specify(out, config, "train", processes=processes)
+        groups = find_groups(images, spec.out, inputs=[folder, *named_files(spec.config)])
+        with prepare(groups, spec, overwrite=overwrite, progress=progress, processes=processes) as prepared:
+            labels, probe = clean_stage(prepared, read_labels(prepared, folder))
+            _bind_labels(prepared, labels)
+            trained = training_stage(prepared, labels, progress)
+            if processes.is_first:
+                calibrate(prepared, trained, probe, progress)
+                prepared.job.finish()
+            return TrainReport(
+                checkpoint=trained.checkpoint,
+                steps=trained.meta.step,
+                final_loss=_last_loss(prepared.job.run / "metrics.jsonl"),
+                notes=prepared.notes,
+                rows=tuple(prepared.failed_rows()),
+            )
 
 
 def _bind_labels(prepared: Prepared, labels: dict[str, PseudoLabel]) -> None:

@@ -1,7 +1,8 @@
-"""Stage 2, training: the network learns the pseudo-labels, a group a step (eq. 9, 10).
+"""Stage 2, training: the network learns the pseudo-labels, a group or some a step (eq. 9, 10).
 
 What predicts is the teacher, an exponential moving average of the network over its steps. Killed at any moment, a run
-resumes from its last checkpoint and ends with the bits it would have had (CPU).
+resumes from its last checkpoint and ends with the bits it would have had (CPU). Several processes may share the groups
+of a step: see `umscosod.training.processes`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,7 +27,7 @@ from umscosod.config import PipelineConfig
 from umscosod.config.io import iter_differences
 from umscosod.data.files import open_atomic
 from umscosod.device import autocast, deterministic_kernels, resolve_device
-from umscosod.errors import Cancelled, CheckpointError, DataError, UmscosodError, shorten
+from umscosod.errors import Cancelled, CheckpointError, UmscosodError, shorten
 from umscosod.network.losses import Loss, compute_loss
 from umscosod.network.model import UmsNetwork, build_network
 from umscosod.progress import ProgressFn, ignore_progress
@@ -40,11 +42,13 @@ from umscosod.training.checkpoint import (
     remove_leftovers,
     save_checkpoint,
 )
+from umscosod.training.processes import ALONE, Processes
 from umscosod.training.sampler import (
     build_targets,
     compute_fingerprint,
-    draw_images,
+    count_steps,
     image_weight,
+    iter_seen,
     locate_step,
     select_groups,
 )
@@ -123,14 +127,15 @@ def train_network(
     progress: ProgressFn = ignore_progress,
     *,
     groups: Sequence[ImageGroup] | None = None,
+    processes: Processes = ALONE,
 ) -> TrainedNetwork:
     """Train the network on the pseudo-labels of a collection (eq. 9, 10), or resume the run that `run_dir` holds.
 
     Parameters
     ----------
     features : sequence of GroupFeatures
-        One group a step is looked at, and of it the images drawn: a sequence that loads on access keeps no more than
-        these in memory.
+        One group at a time is looked at, and of it the images drawn: a sequence that loads on access keeps no more
+        than these in memory.
     labels : mapping of image id to PseudoLabel
         Images without a label, or of weight 0, are never drawn.
     config : PipelineConfig
@@ -141,6 +146,8 @@ def train_network(
         run is saved where it stands and the exception goes on; resuming continues from that very step.
     groups : sequence of ImageGroup, optional
         ``features[i].group`` for every i, where known without loading; else one pass over `features` reads them.
+    processes : Processes
+        Those that train this network together, each with all of these arguments; the first alone writes.
 
     Returns
     -------
@@ -150,11 +157,14 @@ def train_network(
     ------
     CheckpointError
         The run in `run_dir` was made with other settings, data or backbones.
+    ConfigError
+        The groups of a step cannot be shared evenly.
     DataError
         Nothing to train on, or streams that do not fit each other.
     UmscosodError
-        The loss is no longer a finite number.
+        The loss is no longer a finite number, or another process has ended.
     """
+    config = processes.settle(config)
     device = resolve_device(config.device)
     groups = [one.group for one in features] if groups is None else groups
     usable = select_groups(groups, labels, config.train.label_weights)
@@ -166,33 +176,31 @@ def train_network(
 
     with deterministic_kernels(device):
         teacher = Teacher(model, config.train.ema_decay)
-        resumed = step = _resume(run_dir, meta, model, teacher.model, optimizer)
-        total = len(order) * config.train.epochs
+        with processes.first_alone():
+            resumed = step = _resume(run_dir, meta, model, teacher.model, optimizer, writes=processes.is_first)
+        processes.check_same("checkpoint, images and pseudo-labels", int(meta.fingerprint[:15], 16) + step)
+        epoch_steps = count_steps(len(order), config.train.groups_per_step)
+        total = epoch_steps * config.train.epochs
         model.train()
-        checkpoint = find_checkpoint(run_dir / "checkpoints") if step >= total else None
-        with (run_dir / METRICS_FILE).open("a", encoding="utf-8") as log:
+        with (run_dir / METRICS_FILE if processes.is_first else Path(os.devnull)).open("a", encoding="utf-8") as log:
             while step < total:
-                at = locate_step(config.seed, step, len(order))
-                index = order[at.group]
-                chosen = draw_images(config.seed, at, usable[index], config.train.batch_images)
-                seen = features[index]
-                if seen.group.images != groups[index].images:
-                    raise DataError(
-                        f"group {groups[index].name!r}: its features hold other images than the list of groups says"
-                    )
-                loss = _train_step(model, optimizer, seen.take(chosen), labels, config, device)
+                visits = locate_step(config.seed, step, len(order), config.train.groups_per_step)
+                seen = iter_seen(features, groups, usable, processes.share(visits), config)
+                loss = _train_step(model, optimizer, seen, len(visits), labels, config, processes)
                 step += 1
                 teacher.follow(model, step)
-                _log_step(log, step, at.epoch + 1, loss)
-                meta = dataclasses.replace(meta, step=step, epoch=at.epoch + 1)
-                if step == total or step % (len(order) * config.train.checkpoint_every) == 0:
-                    checkpoint = _save(run_dir, model, teacher, optimizer, meta)
+                epoch = visits[0].epoch + 1
+                _log_step(log, step, epoch, loss)
+                meta = dataclasses.replace(meta, step=step, epoch=epoch)
+                if step == total or step % (epoch_steps * config.train.checkpoint_every) == 0:
+                    _save(run_dir, model, teacher, optimizer, meta, processes)
                 try:
                     progress(step, total, f"training, loss {loss.total.item():.3f}")
                 except Cancelled:
-                    _save(run_dir, model, teacher, optimizer, meta)
+                    _save(run_dir, model, teacher, optimizer, meta, processes)
                     raise
-    assert checkpoint is not None, "the last step always saves"
+    processes.wait()
+    checkpoint = find_checkpoint(run_dir / "checkpoints")
     return TrainedNetwork(
         model=teacher.model.eval(), meta=load_meta(checkpoint), checkpoint=checkpoint, resumed_step=resumed
     )
@@ -201,6 +209,29 @@ def train_network(
 def _train_step(
     model: UmsNetwork,
     optimizer: torch.optim.Optimizer,
+    seen: Iterable[GroupFeatures],
+    count: int,
+    labels: Mapping[str, PseudoLabel],
+    config: PipelineConfig,
+    processes: Processes,
+) -> Loss:
+    """Take a step by the mean gradient of `count` groups, of which `seen` is this process's share; give their loss."""
+    device = next(model.parameters()).device
+    optimizer.zero_grad(set_to_none=True)
+    losses = torch.zeros(len(Loss._fields), device=device)
+    for features in seen:
+        # Divided before the sum, not after it, so that it is the same in one process and in several.
+        loss = Loss(*(part / count for part in _compute_group_loss(model, features, labels, config, device)))
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        losses += torch.stack([part.detach() for part in loss])
+    (group,) = optimizer.param_groups
+    losses = processes.sum_gradients(group["params"], losses)
+    optimizer.step()
+    return Loss(*losses)
+
+
+def _compute_group_loss(
+    model: UmsNetwork,
     features: GroupFeatures,
     labels: Mapping[str, PseudoLabel],
     config: PipelineConfig,
@@ -236,9 +267,6 @@ def _train_step(
             f"the loss became {loss.total.item()} on group {group.name!r}; use network.fram.amp_norm=row, a smaller "
             "train.learning_rate, or device=cpu (full precision)"
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
     return loss
 
 
@@ -259,11 +287,14 @@ def _save(
     teacher: Teacher,
     optimizer: torch.optim.Optimizer,
     meta: CheckpointMeta,
-) -> Path:
+    processes: Processes,
+) -> None:
+    if not processes.is_first:
+        return
     state: dict[str, Any] = {"optimizer": optimizer.state_dict(), "step": meta.step}
     if teacher.model is not model:
         state["network"] = model.state_dict()
-    return save_checkpoint(run_dir, teacher.model, meta, state, keep=KEEP_CHECKPOINTS)
+    save_checkpoint(run_dir, teacher.model, meta, state, keep=KEEP_CHECKPOINTS)
 
 
 def _log_step(log: TextIO, step: int, epoch: int, loss: Loss) -> None:
@@ -281,6 +312,8 @@ def _resume(
     model: UmsNetwork,
     teacher: UmsNetwork,
     optimizer: torch.optim.Optimizer,
+    *,
+    writes: bool,
 ) -> int:
     """Restore the last checkpoint, or clear the ground for a new run.
 
@@ -292,6 +325,8 @@ def _resume(
     model, teacher, optimizer
         Get the checkpoint's weights and state. A checkpoint's model is the teacher; where that is not the network
         itself, the network's weights are part of the state.
+    writes : bool
+        Off: the folder is only looked at, another process writes to it.
 
     Returns
     -------
@@ -303,14 +338,16 @@ def _resume(
     CheckpointError
         The checkpoint was made with other settings, data or backbones, or is damaged.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(run_dir / "checkpoints")
+    if writes:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run_dir / "checkpoints")
     metrics = run_dir / METRICS_FILE
     try:
         checkpoint = find_checkpoint(run_dir / "checkpoints")
     except CheckpointError:
-        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
-        metrics.unlink(missing_ok=True)
+        if writes:
+            shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+            metrics.unlink(missing_ok=True)
         return 0
     saved = load_meta(checkpoint)
     _check_same_run(saved, meta, checkpoint)
@@ -322,7 +359,7 @@ def _resume(
             f"{checkpoint / STATE_FILE} is not the state of this training: {error}; delete its folder to use the one "
             "before"
         ) from None
-    if metrics.is_file():  # the rows after that step will come again; a torn last row is among them
+    if writes and metrics.is_file():  # the rows after that step will come again; a torn last row is among them
         rows = metrics.read_text(encoding="utf-8").splitlines(keepends=True)[: saved.step]
         with open_atomic(metrics) as stream:
             stream.write("".join(rows).encode())

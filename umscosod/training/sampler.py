@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from umscosod.config import PipelineConfig
 from umscosod.device import numpy_generator
 from umscosod.errors import DataError
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.types import NAMES, ImageGroup, PseudoLabel
+from umscosod.types import NAMES, GroupFeatures, ImageGroup, PseudoLabel
 
 logger = logging.getLogger(__name__)
 
 
-class Step(NamedTuple):
-    """Place of a step in a run.
+class Visit(NamedTuple):
+    """Place of a group in a run.
 
     Attributes
     ----------
@@ -52,34 +53,50 @@ def shuffle_groups(seed: int, epoch: int, count: int) -> tuple[int, ...]:
     return tuple(int(index) for index in numpy_generator(seed, "train", "groups", epoch).permutation(count))
 
 
-def locate_step(seed: int, step: int, count: int) -> Step:
-    """Find the epoch and group of step number `step` (from 0) in a run over `count` groups.
-
-    A run killed at any step resumes from its number alone, also in the middle of an epoch.
+def count_steps(count: int, groups_per_step: int) -> int:
+    """Steps of an epoch over `count` groups; the last takes what is left.
 
     Examples
     --------
-    >>> [locate_step(0, step, 3).epoch for step in range(5)]
-    [0, 0, 0, 1, 1]
+    >>> count_steps(5, 1), count_steps(5, 2), count_steps(5, 8)
+    (5, 3, 1)
     """
-    epoch, place = divmod(step, count)
-    return Step(epoch, shuffle_groups(seed, epoch, count)[place])
+    return -(-count // groups_per_step)
 
 
-def draw_images(seed: int, at: Step, available: tuple[int, ...], batch_images: int) -> tuple[int, ...]:
+def locate_step(seed: int, step: int, count: int, groups_per_step: int = 1) -> tuple[Visit, ...]:
+    """Find what step number `step` (from 0) sees in a run over `count` groups: the next groups of the epoch's order.
+
+    A run killed at any step resumes from its number alone, also in the middle of an epoch. No step reaches into the
+    next epoch: each group is seen once an epoch, and the last step of one may be smaller.
+
+    Examples
+    --------
+    >>> [locate_step(0, step, 3)[0].epoch for step in range(5)]
+    [0, 0, 0, 1, 1]
+    >>> [len(locate_step(0, step, 3, 2)) for step in range(4)]
+    [2, 1, 2, 1]
+    """
+    epoch, place = divmod(step, count_steps(count, groups_per_step))
+    start = place * groups_per_step
+    order = shuffle_groups(seed, epoch, count)
+    return tuple(Visit(epoch, group) for group in order[start : start + groups_per_step])
+
+
+def draw_images(seed: int, at: Visit, available: tuple[int, ...], batch_images: int) -> tuple[int, ...]:
     """Draw min(batch_images, len(available)) images of a group without replacement, in ascending order.
 
     Parameters
     ----------
     seed : int
-    at : Step
+    at : Visit
     available : tuple of int
         Indices one may draw from.
     batch_images : int
 
     Examples
     --------
-    >>> draw_images(0, Step(0, 0), (2, 5, 7), 24)
+    >>> draw_images(0, Visit(0, 0), (2, 5, 7), 24)
     (2, 5, 7)
     """
     if len(available) <= batch_images:
@@ -87,6 +104,46 @@ def draw_images(seed: int, at: Step, available: tuple[int, ...], batch_images: i
     rng = numpy_generator(seed, "train", "images", at.epoch, at.group)
     chosen = rng.choice(len(available), size=batch_images, replace=False)
     return tuple(sorted(available[index] for index in chosen))
+
+
+def iter_seen(
+    features: Sequence[GroupFeatures],
+    groups: Sequence[ImageGroup],
+    usable: Mapping[int, tuple[int, ...]],
+    visits: Sequence[Visit],
+    config: PipelineConfig,
+) -> Iterator[GroupFeatures]:
+    """Load what some visits see, one after the other.
+
+    Parameters
+    ----------
+    features : sequence of GroupFeatures
+    groups : sequence of ImageGroup
+        Of the features.
+    usable : mapping of int to tuple of int
+        See `select_groups`; a visit counts its groups.
+    visits : sequence of Visit
+    config : PipelineConfig
+
+    Yields
+    ------
+    GroupFeatures
+        Of the images drawn.
+
+    Raises
+    ------
+    DataError
+        Features hold other images than the group.
+    """
+    order = tuple(usable)
+    for visit in visits:
+        index = order[visit.group]
+        found = features[index]
+        if found.group.images != groups[index].images:
+            raise DataError(
+                f"group {groups[index].name!r}: its features hold other images than the list of groups says"
+            )
+        yield found.take(draw_images(config.seed, visit, usable[index], config.train.batch_images))
 
 
 def image_weight(label: PseudoLabel | None, label_weights: str = "confidence") -> float:

@@ -17,7 +17,7 @@ from tests.jobs import assert_same, read_results, read_tree
 from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
 from umscosod.data.masks import write_png_atomic
-from umscosod.errors import DataError
+from umscosod.errors import DataError, OtherResultsError
 from umscosod.pipeline import label_groups
 from umscosod.pipeline.job import GUARDED, JobFolder
 from umscosod.types import ImageGroup, ImageRef, Labelled, Status
@@ -46,6 +46,32 @@ def test_other_settings_are_refused_and_what_differs_is_named(
     assert "--overwrite" in message
     assert message.count("was") == 2
     assert_same(read_tree(finished.out), before)
+
+
+def test_a_folder_from_before_groups_per_step_is_taken_up_where_a_step_is_one_group(tmp_path: Path) -> None:
+    JobFolder(tmp_path, {"config": {"train": {"epochs": 2}}}, overwrite=False)
+    with pytest.raises(OtherResultsError, match=r"train\.groups_per_step: was 1, now 2"):
+        JobFolder(tmp_path, {"config": {"train": {"epochs": 2, "groups_per_step": 2}}}, overwrite=False)
+    JobFolder(tmp_path, {"config": {"train": {"epochs": 2, "groups_per_step": 1}}}, overwrite=False)
+
+
+def test_a_job_that_another_process_writes_is_only_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"job\.json of the first process cannot be found .*see the same folders"):
+        JobFolder(tmp_path, {"n": 1}, overwrite=False, writes=False)
+    assert list(tmp_path.iterdir()) == []
+    first = JobFolder(tmp_path, {"n": 1}, overwrite=False)
+    first.bind_images([], {})
+    before = read_tree(tmp_path)
+    (tmp_path / "run" / f".{'0' * 32}.tmp").touch()  # the first may be writing it now
+    other = JobFolder(tmp_path, {"n": 1}, overwrite=False, writes=False)
+    other.bind_images([], {})
+    other.bind_labels("0")
+    (tmp_path / "run" / f".{'0' * 32}.tmp").unlink()  # was left alone
+    assert read_tree(tmp_path) == before
+    with pytest.raises(OtherResultsError, match="other images"):
+        other.bind_images([ImageGroup(name="a", images=(ImageRef(id="1", path=Path("1"), output="1.png"),))], {})
+    with pytest.raises(OtherResultsError, match="n: was 1, now 2"):
+        JobFolder(tmp_path, {"n": 2}, overwrite=False, writes=False)
 
 
 def test_a_folder_of_an_earlier_version_is_taken_up_where_what_is_no_setting_any_more_had_todays_value(
