@@ -94,11 +94,11 @@ def test_two_images_are_learned_by_heart(tmp_path: Path) -> None:
     config = PipelineConfig(
         device="cpu",
         network=NetworkConfig(decoder=DecoderConfig(channels=8)),
-        train=TrainConfig(epochs=80, learning_rate=1e-2, checkpoint_every=80),
+        train=TrainConfig(epochs=120, learning_rate=1e-2, checkpoint_every=120),
     )
     result = train_network(features, labels, config, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == list(range(1, 81))
+    assert [row["step"] for row in rows] == list(range(1, 121))
     assert rows[-1]["loss"] < 0.3 * rows[0]["loss"]
     assert rows[-1]["loss"] == pytest.approx(rows[-1]["bce"] + rows[-1]["iou"], abs=1e-6)
     model, _ = load_network(tmp_path, (features[0].first.backbone_id, features[0].second.backbone_id))
