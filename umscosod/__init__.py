@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from umscosod.config import PipelineConfig
     from umscosod.config.io import load_config
     from umscosod.data.groups import groups_from_csv, groups_from_folder, groups_from_list
+    from umscosod.deploy.export import export_model
     from umscosod.evaluation import evaluate
     from umscosod.features.hub import get_weights, import_weights, list_weights, verify_weights
     from umscosod.pipeline import label_groups, make_pseudo_labels, predict, refine_maps, relabel, train, undo_relabel
@@ -23,6 +24,7 @@ __all__ = [
     "PipelineConfig",
     "__version__",
     "evaluate",
+    "export_model",
     "get_weights",
     "groups_from_csv",
     "groups_from_folder",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "PipelineConfig": "umscosod.config",
     "evaluate": "umscosod.evaluation",
+    "export_model": "umscosod.deploy.export",
     "get_weights": "umscosod.features.hub",
     "groups_from_csv": "umscosod.data.groups",
     "groups_from_folder": "umscosod.data.groups",

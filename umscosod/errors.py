@@ -36,6 +36,10 @@ class CacheError(UmscosodError):
     """The feature cache cannot be read or written."""
 
 
+class ExportError(UmscosodError):
+    """A model cannot be written in another format, or does not give there what it gives here."""
+
+
 class MissingDependencyError(UmscosodError, ImportError):
     """An optional package or program is not installed."""
 

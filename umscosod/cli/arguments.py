@@ -202,6 +202,26 @@ class Export(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportModel(Configured):
+    """Write a trained model as ONNX files, checked against torch, and how to run them; it needs umscosod[onnx]."""
+
+    checkpoint: Annotated[
+        Path,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="CHECKPOINT"),
+        Doc("Checkpoint, as 'umscosod train' names it, or an OUT of 'umscosod label'."),
+    ]
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR"), Doc("Folder for the files: a new or an empty one.")]
+    onnx: Annotated[bool, Switch, Doc("Write ONNX, the only format there is; may be left out.")] = False
+    int8: Annotated[bool, Switch, Doc("Write the backbones in int8 too, and measure what that costs.")] = False
+    images: Annotated[
+        Path | None,
+        unset("IMAGES"),
+        Doc("Pictures for the checks and that measure: one sub-folder a group; without it those of the demo."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pretrain(Command):
     """Train weights of the backbone 'starter' on photographs alone: no labels; the same line resumes after a kill."""
 

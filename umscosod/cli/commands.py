@@ -17,7 +17,7 @@ from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
 from umscosod.cli.options import Command
 from umscosod.cli.studies import ablate, bench, pretrain
-from umscosod.cli.weights import get_weights, import_weights, list_weights, verify_weights
+from umscosod.cli.weights import export_model, get_weights, import_weights, list_weights, verify_weights
 from umscosod.config import PipelineConfig
 from umscosod.config.io import dump_config, load_config, preset_names, preset_values
 from umscosod.data.files import check_place
@@ -346,6 +346,7 @@ _RUNNERS: Mapping[type, Callable[[Any, PipelineConfig], int]] = {
     args.Bench: bench,
     args.Ablate: ablate,
     args.Export: _export,
+    args.ExportModel: export_model,
     args.Discover: discover,
     args.Pretrain: pretrain,
     args.FeaturesEstimate: _features_estimate,

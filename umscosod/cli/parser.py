@@ -57,6 +57,7 @@ _COMMANDS: Any = (
     | args.Discover
     | args.Pretrain
     | args.Export
+    | args.ExportModel
     | _family("features", "The feature cache: estimate its size, fill it, prune it.", _FEATURES)
     | _family("weights", "Weights of the backbones: list, download, verify, import them.", _WEIGHTS)
     | args.Doctor

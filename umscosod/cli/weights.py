@@ -1,4 +1,4 @@
-"""Commands of ``umscosod weights``.
+"""Commands about models as files: those of ``umscosod weights``, and ``umscosod export-model``.
 
 Heavy imports stay inside the functions.
 """
@@ -14,12 +14,13 @@ import umscosod
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, say
 from umscosod.config import PipelineConfig
-from umscosod.errors import ConfigError
+from umscosod.errors import ConfigError, count_of
 
 if TYPE_CHECKING:
     from umscosod.features.hub import WeightsOffer
 
 _HASH_DIGITS = 12
+_MB = 1e6
 
 
 def list_weights(command: args.WeightsList, _: PipelineConfig) -> int:
@@ -97,4 +98,25 @@ def import_weights(command: args.WeightsImport, _: PipelineConfig) -> int:
     say(f"{stored.name}: sha256 {stored.sha256[:_HASH_DIGITS]}: {stored.path}")
     for note in stored.notes:
         say(f"note: {note}")
+    return 0
+
+
+def export_model(command: args.ExportModel, config: PipelineConfig) -> int:
+    """Export a trained model, and say what was written, how exact it is, and what int8 costs."""
+    with ProgressBar() as progress:
+        report = umscosod.export_model(
+            command.checkpoint, command.out, config, int8=command.int8, images=command.images, progress=progress
+        )
+    for note in report.notes:
+        say(f"note: {note}")
+    for name, difference in report.differences.items():
+        say(f"{name}.onnx: within {difference:.1e} of torch")
+    if (loss := report.loss) is not None:
+        say(
+            f"int8, on {count_of(loss.images, 'picture')}: maps differ by {loss.mean_difference:.4f} in the mean, "
+            f"{loss.largest_difference:.3f} at most; IoU of masks {loss.mean_iou:.4f} in the mean, "
+            f"{loss.least_iou:.3f} at least"
+        )
+    size_mb = sum(report.files.values()) / _MB
+    say(f"{count_of(len(report.files), 'file')}, {size_mb:.1f} MB: {report.out}")
     return 0

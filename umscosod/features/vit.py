@@ -114,11 +114,11 @@ class VitBackbone:
         self.is_label_free = spec.is_label_free
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
         self.id = vit_id(spec, vit.weights_sha256, size_px, debias=debias)
-        self._module = vit.module
+        self.module = vit.module
         self._lock = vit.lock
         self._pos_1TD: nn.Parameter | None = None
         if isinstance(vit.module, Beit):
-            self._module = _resized(vit.module, self.size_px, spec.name)
+            self.module = _resized(vit.module, self.size_px, spec.name)
         elif vit.module.pos_embed is not None:
             prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
             pos_1TD = resize_pos_embed(vit.module.pos_embed, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
@@ -142,16 +142,47 @@ class VitBackbone:
 
     def _encode_batch(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         with torch.inference_mode():
-            tokens_NTD, *others = self._forward(images)
-            tokens_NPD = tokens_NTD[:, self.spec.prefix_tokens :]
-            if self._is_debiased:
-                tokens_NPD = remove_directions(tokens_NPD, self._place_directions)
-            found = (tokens_NPD, *others)
+            found = self.compute(self._to_batch(images))
             tokens, keys, attn = (values.to("cpu", torch.float16).contiguous().numpy() for values in found)
         return [
             EncodedImage(tokens_PD=tokens[i], keys_PK=keys[i], attn_AP=attn[i], grid_hw=self.grid_hw)
             for i in range(len(images))
         ]
+
+    def _to_batch(self, images: Sequence[ByteArray]) -> torch.Tensor:
+        pixels_N3HW = np.zeros((self.batch_size, 3, self.size_px, self.size_px), np.float32)
+        for index, image in enumerate(images):
+            pixels_N3HW[index] = self.to_pixels(image)
+        return torch.from_numpy(pixels_N3HW).to(self._device)
+
+    def to_pixels(self, image: ByteArray) -> FloatArray:
+        """Resize and normalise an RGB image, uint8 (H, W, 3): float32, (3, size_px, size_px).
+
+        Raises
+        ------
+        DataError
+            It is not uint8 of shape (H, W, 3).
+        """
+        return _to_picture(image, self.size_px, self.spec)
+
+    def compute(self, pixels_N3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run the module on pictures that `to_pixels` made.
+
+        Parameters
+        ----------
+        pixels_N3HW : Tensor, float32, (N, 3, size_px, size_px)
+            On the backbone's device.
+
+        Returns
+        -------
+        tuple of Tensor
+            Final tokens (N, P, D), and the last block's keys (N, P, K) and attention (N, A, P).
+        """
+        tokens_NTD, keys_NPK, attn_NAP = self._pass(pixels_N3HW)
+        tokens_NPD = tokens_NTD[:, self.spec.prefix_tokens :]
+        if self._is_debiased:
+            tokens_NPD = remove_directions(tokens_NPD, self._place_directions)
+        return tokens_NPD, keys_NPK, attn_NAP
 
     @cached_property
     def _place_directions(self) -> torch.Tensor:
@@ -159,21 +190,20 @@ class VitBackbone:
         found_DR = place_directions(lambda pictures: self._forward(pictures)[0][:, prefix:], self.size_px)
         return found_DR.to(self._device)
 
-    def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, ...]:
+        return tuple(values[: len(images)] for values in self._pass(self._to_batch(images)))
+
+    def _pass(self, pixels_N3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the module: its final tokens (N, T, D), and the last block's keys (N, P, K) and attention (N, A, P)."""
-        pictures_N3HW = np.zeros((self.batch_size, 3, self.size_px, self.size_px), np.float32)
-        for index, image in enumerate(images):
-            pictures_N3HW[index] = _to_picture(image, self.size_px, self.spec)
-        module, prefix = self._module, self.spec.prefix_tokens
+        module, prefix = self.module, self.spec.prefix_tokens
         with (
             self._lock,
             _position_embedding(module, self._pos_1TD),
             _record_last_block(module) as recorded,
             autocast(self._device),
         ):
-            tokens_NTD: torch.Tensor = module.forward_features(torch.from_numpy(pictures_N3HW).to(self._device))
-        tokens_NTD = tokens_NTD[: len(images)]
-        kept = {name: values[: len(images)].float() for name, values in recorded.items()}
+            tokens_NTD: torch.Tensor = module.forward_features(pixels_N3HW)
+        kept = {name: values.float() for name, values in recorded.items()}
         if "q" in kept:
             keys_NPK = kept["k"].transpose(1, 2).flatten(2)[:, prefix:]
             attn_NAP = cls_attention(kept["q"], kept["k"], prefix)
@@ -207,10 +237,14 @@ def border_contrast(tokens_NPD: torch.Tensor, grid_hw: tuple[int, int]) -> torch
     tensor([[[0., 0., 0., 0., 1., 0., 0., 0., 0.]]])
     """
     rows, columns = grid_hw
-    at_border = torch.ones(grid_hw, dtype=torch.bool, device=tokens_NPD.device)
-    at_border[1 : rows - 1, 1 : columns - 1] = False
+    at_border = [
+        row * columns + column
+        for row in range(rows)
+        for column in range(columns)
+        if row in (0, rows - 1) or column in (0, columns - 1)
+    ]
     unit_NPD = normalize(tokens_NPD, dim=-1)
-    mean_NDx1 = unit_NPD[:, at_border.flatten()].mean(1)[..., None]
+    mean_NDx1 = unit_NPD[:, at_border].mean(1)[..., None]
     contrast_NP = 1.0 - (unit_NPD @ mean_NDx1)[..., 0]
     return contrast_NP.clamp(0.0, 1.0)[:, None]
 

@@ -7,6 +7,7 @@ A 1x1 convolution over a token grid is a linear map of each token, and is writte
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,38 @@ from umscosod.config import CfmmConfig
 BLOCK_IMAGES = 1  # of the affinity and of inference: bounds memory, not results; one fits a core's cache
 MINMAX_EPS = 1e-12  # denominator guard of the ancestors' min-max
 FLAT_RANGE = 1e-6  # below this a response map is rounding noise: stretching it would turn 1e-8 into gradients of 1e12
+
+
+def map_images(function: Callable[..., Tensor], *stacks: Tensor) -> Tensor:
+    """Stack what a function makes of each image of a group, one image at a time.
+
+    Traced for export, the loop becomes one of the graph (ONNX: ``Scan``), so that the graph takes any number of images
+    and holds the intermediate values of one. The function is the same.
+
+    Parameters
+    ----------
+    function : callable
+        Tensors of one image in, one tensor out; its result may be a view of no argument.
+    *stacks : Tensor, (N, ...)
+
+    Returns
+    -------
+    Tensor, (N, ...)
+
+    Examples
+    --------
+    >>> map_images(lambda one, other: one * other, torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    tensor([3., 8.])
+    """
+    if not torch.compiler.is_compiling():
+        return torch.stack([function(*parts) for parts in zip(*stacks, strict=True)])
+    from torch._higher_order_ops.scan import scan  # a prototype of torch: of no concern to other work
+
+    def step(carry: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return carry.clone(), function(*parts)
+
+    stacked: Tensor = scan(step, torch.zeros(1, device=stacks[0].device), stacks)[1]
+    return stacked
 
 
 @torch.no_grad()
@@ -50,6 +83,9 @@ def compute_importance(query_NPC: Tensor, key_NPC: Tensor, block_images: int) ->
     symmetric = key_NPC is query_NPC
     # Sums in float64 (where the device has it) so that the order of blocks cannot decide between near-equal tokens.
     wide = torch.float32 if query_NPC.device.type == "mps" else torch.float64
+    if torch.compiler.is_compiling():  # loops over pairs of blocks would fix the number of images
+        answers_MNP = map_images(lambda key_PC: (query_NPC @ key_PC.T).amax(dim=2), key_NPC)
+        return answers_MNP.mean(dim=0, dtype=wide).float()
     total_NP = torch.zeros(count, patches, dtype=wide, device=query_NPC.device)
     for start in range(0, count, block_images):
         query_QC = query_NPC[start : start + block_images].flatten(0, 1)
@@ -149,12 +185,17 @@ class Cfmm(nn.Module):
         with torch.autocast(residual_NPC.device.type, enabled=False):
             tokens_NPC = residual_NPC.float()
             query_NPC = self.query(tokens_NPC)
-            same = torch.equal(self.query.weight, self.key.weight) and torch.equal(self.query.bias, self.key.bias)
-            key_NPC = query_NPC if same else self.key(tokens_NPC)
+            key_NPC = query_NPC if self._is_symmetric() else self.key(tokens_NPC)
             # A positive scale commutes with the maximum and the mean.
             scale = 1 / math.sqrt(residual_NPC.shape[-1])
             importance_NP = compute_importance(query_NPC, key_NPC, BLOCK_IMAGES) * scale
         return select_seeds(importance_NP, saliency_NP if self.config.seed_prior == "attention" else None)
+
+    def _is_symmetric(self) -> bool:
+        """Whether queries and keys are the same map, as they begin; it saves time only, and values cannot be traced."""
+        if torch.compiler.is_compiling():
+            return False
+        return torch.equal(self.query.weight, self.key.weight) and torch.equal(self.query.bias, self.key.bias)
 
     def compute_key_points(self, residual_NPC: Tensor, seeds_N: Tensor) -> Tensor:
         """Take the L2-normalised F_res at the seed of each image, one vector of unit length per image; ``(K, C)``."""

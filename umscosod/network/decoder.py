@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         """
         if self.config.picture and pictures_NHW3 is None:
             raise ValueError("network.decoder.picture is on: pass pictures_NHW3")
-        maps = enriched_NPC.transpose(1, 2).reshape(len(enriched_NPC), -1, *grid_hw)
+        maps = enriched_NPC.transpose(1, 2).reshape(enriched_NPC.shape[0], -1, *grid_hw)
         # Tokens already lie channels-last in memory; convolutions are fastest when they stay so.
         maps = self.reduce(maps.contiguous(memory_format=torch.channels_last))
         picture = scale_pictures(pictures_NHW3) if self.config.picture and pictures_NHW3 is not None else None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from umscosod.config import FramConfig
+from umscosod.network.cfmm import map_images
 
 ALPHA = 3.0  # exponent of the rank amplification, eq. 4, as in the ancestors
 
@@ -109,7 +110,7 @@ def order_descending(scores_QR: Tensor) -> Tensor:
     tensor([[1, 3, 0, 2, 4]])
     """
     positive_QR = scores_QR.clamp_min(0.0)
-    if scores_QR.device.type != "cpu":
+    if scores_QR.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.argsort(positive_QR, dim=-1, descending=True, stable=True)
     # Bit patterns of floats >= 0 are ordered like the floats: (complement, index) packed into 64 bits sorts by value
     # downwards and by index upwards, 3.5 times faster than a stable argsort and with the same result. Adding 0.0
@@ -231,12 +232,15 @@ class Fram(nn.Module):
         """
         if not self.config.enabled:
             return merged_NPC
-        gated_NPC = self.mca(merged_NPC.reshape(len(merged_NPC), *grid_hw, -1)).flatten(1, 2)
+        gated_NPC = self.mca(merged_NPC.reshape(merged_NPC.shape[0], *grid_hw, -1)).flatten(1, 2)
         active_NPC: Tensor = self.activation(gated_NPC).relu()
         query_NPC, key_NPC, value_NPC = self.query(active_NPC), self.key(active_NPC), self.value(active_NPC)
         # Image by image: the (P, P) matrices of one fit a core's cache, those of a group of 500 fit no memory.
-        attended = [
-            attend_amplified(query_PC, key_PC, value_PC, ALPHA, self.config.amp_norm)
-            for query_PC, key_PC, value_PC in zip(query_NPC, key_NPC, value_NPC, strict=True)
-        ]
-        return torch.stack(attended) + active_NPC
+        norm = self.config.amp_norm
+        attended_NPC = map_images(
+            lambda query_PC, key_PC, value_PC: attend_amplified(query_PC, key_PC, value_PC, ALPHA, norm),
+            query_NPC,
+            key_NPC,
+            value_NPC,
+        )
+        return attended_NPC + active_NPC

@@ -40,7 +40,7 @@ def resize_tokens(tokens_NQE: Tensor, grid_hw: tuple[int, int], new_hw: tuple[in
     """Resize a token grid bilinearly, align_corners false; ``(N, Q, E)`` to ``(N, P, E)``."""
     if grid_hw == new_hw:
         return tokens_NQE
-    grid_NEhw = tokens_NQE.transpose(1, 2).reshape(len(tokens_NQE), -1, *grid_hw)
+    grid_NEhw = tokens_NQE.transpose(1, 2).reshape(tokens_NQE.shape[0], -1, *grid_hw)
     return resize_maps(grid_NEhw, new_hw).flatten(2).transpose(1, 2)
 
 

@@ -63,6 +63,8 @@ class CoSalPredictor:
     pair : BackbonePair
     notes : tuple of str
         Which backbones were chosen and why.
+    network : UmsNetwork or None
+        None: pseudo-labels make the maps.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class CoSalPredictor:
         probe: Source | None = None,
     ) -> None:
         self.config, self.pair, self.notes = config, pair, pair.notes
-        self._device, self._network = device, network
+        self.network, self._device = network, device
         self._whitenings, self._b_bar, self._probe = dict(whitenings or {}), b_bar, probe
         self._stack = ExitStack()
         self._pool: CrfPool | None = None
@@ -85,7 +87,7 @@ class CoSalPredictor:
     @property
     def is_trained(self) -> bool:
         """Whether a network, and a probe trained with it, make the maps; pseudo-labels do otherwise."""
-        return self._network is not None
+        return self.network is not None
 
     def __enter__(self) -> Self:
         """Open processes for DenseCRF."""
@@ -120,14 +122,25 @@ class CoSalPredictor:
             return []
         for index, picture_HW3 in enumerate(pictures):
             check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
-        features = self._encode(pictures)
+        features = self.encode(pictures)
         segments, _ = segment_group(features, self._sources_of(features), self.config, pool=self._pool)
         return [
             GroupPrediction(map_HW=resize_aligned(one.map_HW, size_hw), mask_HW=one.mask_HW, confidence=one.confidence)
             for one, size_hw in zip(segments, features.sizes_hw, strict=True)
         ]
 
-    def _encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
+    def encode(self, pictures: Sequence[ByteArray]) -> GroupFeatures:
+        """Make what the network looks at: tokens of both streams, saliency, pictures at network size.
+
+        Parameters
+        ----------
+        pictures : sequence of ndarray, uint8, (H, W, 3)
+            RGB, upright, at their own sizes; at least one.
+
+        Returns
+        -------
+        GroupFeatures
+        """
         parts = {PICTURE: [picture_arrays(picture_HW3, self.config.features.size_px) for picture_HW3 in pictures]}
         whitenings: dict[str, Whitening] = {}
         for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
@@ -141,9 +154,9 @@ class CoSalPredictor:
         return assemble(group, lambda image, part, name: parts[part][int(image.id)][name], self.pair, whitenings)
 
     def _sources_of(self, features: GroupFeatures) -> tuple[Source, ...]:
-        if self._network is None:
+        if self.network is None:
             return (_source_of(PSEUDO, self._label(features)),)
-        network = _source_of(NETWORK, network_maps(self._network, features, self._device), self._b_bar)
+        network = _source_of(NETWORK, network_maps(self.network, features, self._device), self._b_bar)
         return choose_sources(self.config, network, self._probe)
 
     def _label(self, features: GroupFeatures) -> FloatArray:

@@ -219,7 +219,7 @@ def test_one_patch14_vit_gives_two_granularities_of_one_module(save: Save) -> No
     assert isinstance(pair.first, VitBackbone)
     assert isinstance(pair.second, VitBackbone)
     assert (pair.first.size_px, pair.second.size_px) == (392, 224)
-    assert pair.first._module is pair.second._module
+    assert pair.first.module is pair.second.module
     assert pair.first.id != pair.second.id
 
 
