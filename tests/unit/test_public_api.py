@@ -15,6 +15,7 @@ ROOT = Path(umscosod.__file__).resolve().parents[1]
 PROMISED = {
     "PipelineConfig": "class",
     "evaluate": "function",
+    "export_model": "function",
     "get_weights": "function",
     "groups_from_csv": "function",
     "groups_from_folder": "function",

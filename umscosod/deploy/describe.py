@@ -32,6 +32,7 @@ _NETWORK = (
     "Run the graph network on all pictures of one group at once. Its maps are co-saliency in [0, 1] at network size; "
     "resize them bilinearly to the picture with corner pixels on corners."
 )
+_ORIGIN = "licence and is_label_free: of the weights published under the name; compare weights_sha256"
 _BY_UMSCOSOD = (
     "features = umscosod.load_model(CHECKPOINT).encode(pictures); first_tokens: features.first.tokens_NPD, "
     "second_tokens: features.second.tokens_NPD, saliency: features.saliency_NP, pictures: features.pictures_NHW3; "
@@ -50,7 +51,12 @@ def describe_stream(backbone: Backbone, graph: str | None) -> dict[str, Any]:
         "graph": graph,
     }
     if not isinstance(backbone, VitBackbone):
-        return {**known, "licence": None, "preprocessing": None}
+        return {
+            **known,
+            "licence": None,
+            "origin": "of umscosod, or of the package that brings it",
+            "preprocessing": None,
+        }
     spec, size_px = backbone.spec, backbone.size_px
     preprocessing = {
         "colour": "RGB",
@@ -68,7 +74,7 @@ def describe_stream(backbone: Backbone, graph: str | None) -> dict[str, Any]:
         "then_divide_by_std": list(spec.std),
         "layout": [AXIS, "channel", "row", "column"],
     }
-    return {**known, "licence": spec.licence, "preprocessing": preprocessing}
+    return {**known, "licence": spec.licence, "origin": _ORIGIN, "preprocessing": preprocessing}
 
 
 def describe_graph(graph: Graph, session: Any, file: Path, difference: float) -> dict[str, Any]:

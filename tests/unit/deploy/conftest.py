@@ -56,7 +56,9 @@ def train(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Callable[[s
     def make(backbone: str) -> Path:
         root = tmp_path_factory.mktemp("trained")
         config = quick_config(root / "cache")
-        config = replace(config, features=replace(config.features, backbone=backbone, size_px=SIZE_PX))
+        features = replace(config.features, backbone=backbone, size_px=SIZE_PX)
+        network = replace(config.network, decoder=replace(config.network.decoder, picture=True))
+        config = replace(config, features=features, network=network)
         label_groups(images, root / "out", config, train=True)
         file = find_checkpoint(root / "out") / MODEL_FILE
         weights = load_file(file)

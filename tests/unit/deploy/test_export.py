@@ -56,6 +56,12 @@ class Runner:
         singly = [session.run(None, {"pixels": self.pixels(stream, picture)[None]}) for picture in pictures]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*singly, strict=True), strict=True)}
 
+    def pictures(self, pictures: Sequence[ByteArray]) -> ByteArray:
+        (wanted,) = (one for one in self.told["graphs"]["network"]["inputs"] if one["name"] == "pictures")
+        _, height, width, _ = wanted["shape"]
+        resized = [Image.fromarray(one).resize((width, height), Image.Resampling.BILINEAR) for one in pictures]
+        return np.stack([np.asarray(one, wanted["dtype"]) for one in resized])
+
     def maps(self, pictures: Sequence[ByteArray]) -> FloatArray:
         half: dict[str, dict[str, FloatArray]] = {}
         for stream in ("first", "second"):
@@ -67,6 +73,7 @@ class Runner:
             "first_tokens": half["first"]["tokens"],
             "second_tokens": half["second"]["tokens"],
             "saliency": (mean - low) / (high - low),
+            "pictures": self.pictures(pictures),
         }
         (maps,) = self.sessions["network"].run(["maps"], inputs)
         return np.asarray(maps)
@@ -88,9 +95,12 @@ def test_the_json_is_enough_to_get_the_maps_of_load_model(
     assert model.network is not None
     wanted = predict_maps(model.network, model.encode(pictures[:count]), CPU)
     assert wanted.std((1, 2)).min() > 0.02  # a map of one grey would be met too easily
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    # A number next to the border of two float16 may be rounded to either: graphs hold 1e-4, the chain of them 1e-3.
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
     for map_HW, one, picture in zip(found, model.predict_group(pictures[:count]), pictures, strict=False):
-        np.testing.assert_allclose(enlarge(map_HW, picture.shape[:2]), one.map_HW, atol=1e-3)
+        np.testing.assert_allclose(
+            enlarge(map_HW, picture.shape[:2]), one.map_HW, atol=2e-3
+        )  # load_model keeps maps in float16
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -109,10 +119,12 @@ def test_every_graph_equals_torch_at_any_number_of_pictures(
         for one, other in zip(wanted, found, strict=True):
             np.testing.assert_allclose(other, one, atol=1e-4, rtol=0)
     shapes = {one.name: one.shape[1:] for one in sessions["network"].get_inputs()}
+    pictures = torch.randint(0, 256, (count, *shapes.pop("pictures")), generator=generator, dtype=torch.uint8)
     inputs = {name: torch.rand(count, *shape, generator=generator) for name, shape in shapes.items()}
     assert model.network is not None
     with torch.no_grad():
-        logits = model.network(*inputs.values(), (8, 8), (4, 4), (64, 64))[-1]
+        logits = model.network(*inputs.values(), (8, 8), (4, 4), (64, 64), pictures)[-1]
+    inputs["pictures"] = pictures
     (maps,) = sessions["network"].run(None, {name: values.numpy() for name, values in inputs.items()})
     np.testing.assert_allclose(maps, logits.sigmoid().squeeze(1), atol=1e-4, rtol=0)
 
@@ -128,7 +140,12 @@ def test_the_json_names_files_axes_and_origin(exported: Path, trained: Path) -> 
     assert (first["grid"], first["licence"], first["is_label_free"]) == ([8, 8], "mit", False)
     assert first["id"] in (next(trained.glob("run/checkpoints/*/meta.json"))).read_text()
     shapes = {one["name"]: one["shape"] for one in told["graphs"]["network"]["inputs"]}
-    assert shapes == {"first_tokens": ["N", 64, 32], "second_tokens": ["N", 16, 32], "saliency": ["N", 64]}
+    assert shapes == {
+        "first_tokens": ["N", 64, 32],
+        "second_tokens": ["N", 16, 32],
+        "saliency": ["N", 64],
+        "pictures": ["N", 64, 64, 3],
+    }
     assert all(0 < graph["checked"]["largest_difference"] < 1e-4 for graph in told["graphs"].values())
     assert told["opset"] == 20
     assert told["versions"]["onnxruntime"] == onnxruntime.__version__
@@ -177,6 +194,7 @@ def test_without_a_backbone_that_is_a_network_the_file_says_how_inputs_are_made(
         "first_tokens": features.first.tokens_NPD,
         "second_tokens": features.second.tokens_NPD,
         "saliency": features.saliency_NP,
+        "pictures": features.pictures_NHW3,
     }
     inputs = {one["name"]: named[one["name"]].astype(one["dtype"]) for one in told["graphs"]["network"]["inputs"]}
     (maps,) = onnxruntime.InferenceSession(str(out / "network.onnx")).run(["maps"], inputs)
@@ -196,18 +214,18 @@ def random_features(count: int) -> Any:
     )
 
 
-def test_a_network_with_pictures_and_the_published_amplification_is_exported_too(tmp_path: Path) -> None:
+def test_a_network_of_the_published_form_is_exported_too(tmp_path: Path) -> None:
     config = PipelineConfig().network
     config = replace(
         config,
         cfmm=replace(config.cfmm, seed_prior="none", init="kaiming"),
         fram=replace(config.fram, amp_norm="none"),
-        decoder=replace(config.decoder, picture=True, channels=4),
+        decoder=replace(config.decoder, channels=4),
     )
     graph = network_graph(build_network(config, 8, 8, seed=0), random_features(max(CHECKED)))
     write_graph(graph, tmp_path / "network.onnx")
     session = open_session(tmp_path / "network.onnx")
-    assert [one.name for one in session.get_inputs()] == ["first_tokens", "second_tokens", "saliency", "pictures"]
+    assert [one.name for one in session.get_inputs()] == ["first_tokens", "second_tokens", "saliency"]
     assert check_graph(graph, session) < 1e-4
 
 
