@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "timm", "onnx", "onnxruntime", "onnxscript")
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 _DECODE = "Decode every picture of the group to RGB, uint8 (height, width, 3), upright as its EXIF orientation says."
-_PASS = (
+_ENCODE = (
     "For each stream: make its pixels as its preprocessing says, stack them, run its graph. Round tokens and attention "
     "to float16, and use them as float32: so the library keeps them."
 )
@@ -111,7 +111,7 @@ def describe_steps(streams: Mapping[str, Mapping[str, Any]], picture_px: int | N
         f"({AXIS}, {picture_px}, {picture_px}, 3)."
     )
     inputs = "first_tokens, second_tokens: the tokens of the two streams."
-    return [_DECODE, _PASS, inputs, _SALIENCY, *([pictures] if picture_px else []), _NETWORK]
+    return [_DECODE, _ENCODE, inputs, _SALIENCY, *([pictures] if picture_px else []), _NETWORK]
 
 
 def describe_int8(loss: Int8Loss, graphs: Mapping[str, str], pictures: str) -> dict[str, Any]:
