@@ -121,7 +121,7 @@ def export_model(
     MissingDependencyError
         ``onnx``, ``onnxruntime`` or ``onnxscript`` is not installed.
     ExportError
-        A graph cannot be written, or differs from torch by more than 1e-4.
+        A graph cannot be written, or differs from torch by more than 1e-4 (of numbers above 1: as a share of them).
     CheckpointError, WeightsError, ConfigError
         As `umscosod.load_model`; or int8 is asked for and neither stream has a network.
     DataError
