@@ -40,6 +40,10 @@ class ExportError(UmscosodError):
     """A model cannot be written in another format, or does not give there what it gives here."""
 
 
+class EngineError(UmscosodError):
+    """The machines that were to do the work cannot be had, or fail at it time and again."""
+
+
 class MissingDependencyError(UmscosodError, ImportError):
     """An optional package or program is not installed."""
 

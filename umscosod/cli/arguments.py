@@ -9,7 +9,21 @@ from typing import Annotated, Literal
 import tyro
 from typing_extensions import Doc
 
-from umscosod.cli.options import DIR, INT, NAME, RARE, Command, Configured, Images, Job, Out, Overwrite, Switch, unset
+from umscosod.cli.options import (
+    DIR,
+    INT,
+    NAME,
+    RARE,
+    Command,
+    Configured,
+    EngineJob,
+    Images,
+    Job,
+    Out,
+    Overwrite,
+    Switch,
+    unset,
+)
 from umscosod.config import GroupingConfig, Method
 
 Data = Annotated[
@@ -75,7 +89,7 @@ class Ablate(Configured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label(Job):
+class Label(EngineJob):
     """Find and segment the common object of each group: features, pseudo-labels, training on these images, masks."""
 
     checkpoint: Annotated[Path | None, DIR, Doc("Label with this network instead of training one.")] = None
@@ -127,7 +141,7 @@ class Train(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Job):
+class Predict(EngineJob):
     """Label with a network trained before: inference and refinement only."""
 
     checkpoint: Annotated[Path, tyro.conf.arg(metavar="DIR"), Doc("Checkpoint, as 'umscosod train' names it.")]

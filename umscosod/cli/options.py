@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from typing_extensions import Doc
@@ -68,7 +68,7 @@ Images = Annotated[
     Path,
     tyro.conf.Positional,
     tyro.conf.arg(metavar="IMAGES"),
-    Doc("Folder with one sub-folder a group, or a .csv list with the columns path and group."),
+    Doc("Folder with one sub-folder a group, or a .csv or .parquet list with the columns path and group."),
 ]
 Out = Annotated[Path, tyro.conf.arg(metavar="OUT"), Doc("Folder for the results.")]
 Overwrite = Annotated[
@@ -102,3 +102,25 @@ class Job(Configured):
     images: Images
     out: Out
     overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineJob(Job):
+    """A job whose work may be done elsewhere."""
+
+    engine: Annotated[
+        Literal["local", "ray"],
+        Doc("Where the work is done: in this process, or on Ray: this machine's, or that of --address."),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        RARE,
+        unset("HOST:PORT"),
+        Doc("A Ray cluster that runs, or auto; images, --out and the feature cache are on storage that all share."),
+    ] = None
+    gpus_per_actor: Annotated[
+        float | None,
+        RARE,
+        unset("SHARE"),
+        Doc("Share of a GPU for each backbone on Ray; by default 1 where the device is CUDA, else 0."),
+    ] = None

@@ -15,11 +15,11 @@ from umscosod.data.files import GUARDED, LONGEST, LONGEST_PATH, OWN_FOLDERS, che
 from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken, refuse_images_in
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
-from umscosod.errors import DataError, shorten
+from umscosod.errors import DataError, MissingDependencyError, reason_of, shorten
 from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
 Images = str | Path | Sequence[ImageGroup]
-"""A folder with one sub-folder a group, a ``.csv`` list of path and group, or groups made before."""
+"""A folder with one sub-folder a group, a ``.csv`` or ``.parquet`` list of path and group, or groups made before."""
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +235,7 @@ class _Table(NamedTuple):
 def groups_from_images(
     images: str | os.PathLike[str], *, exclude: Iterable[str | os.PathLike[str]] = ()
 ) -> list[ImageGroup]:
-    """Make groups from the user's IMAGES: a folder, or a list whose name ends in ``.csv``.
+    """Make groups from the user's IMAGES: a folder, or a list whose name ends in ``.csv`` or ``.parquet``.
 
     Parameters
     ----------
@@ -246,13 +246,14 @@ def groups_from_images(
     Raises
     ------
     DataError
-        As `umscosod.data.groups.groups_from_folder` and `groups_from_csv`.
+        As `umscosod.data.groups.groups_from_folder`, `groups_from_csv` and `groups_from_parquet`.
     """
     if not os.fspath(images):
-        raise DataError("IMAGES '' is empty; name a folder or a .csv list")
+        raise DataError("IMAGES '' is empty; name a folder, or a .csv or .parquet list")
     path = Path(images)
-    if path.suffix.lower() == ".csv" and "\x00" not in str(path) and not os.path.isdir(path):  # noqa: PTH112 - as below
-        return groups_from_csv(path)
+    read = {".csv": groups_from_csv, ".parquet": groups_from_parquet}.get(path.suffix.lower())
+    if read is not None and "\x00" not in str(path) and not os.path.isdir(path):  # noqa: PTH112 - as below
+        return read(path)
     return groups_from_folder(path, exclude=exclude)
 
 
@@ -299,6 +300,49 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
         padded = [*cells, *[""] * (max(path_column, group_column) + 1 - len(cells))]
         rows.append((f"line {line}", _locate(path.parent, padded[path_column]), padded[group_column]))
     return groups_from_labelled(rows, str(path))
+
+
+def groups_from_parquet(path: str | os.PathLike[str]) -> list[ImageGroup]:
+    """Make groups from a Parquet file with the columns ``path`` and ``group``, or their other names.
+
+    Parameters
+    ----------
+    path : path
+        See `groups_from_csv` for the names of columns, and for relative paths.
+
+    Returns
+    -------
+    list of ImageGroup
+        As `umscosod.data.groups.groups_from_list`.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, lacks a column, or rows are bad: the message names them by number.
+    MissingDependencyError
+        pyarrow is not installed.
+    """
+    path = Path(path)
+    check_regular(path, "a .parquet list")
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{path}: a .parquet list needs the package pyarrow; run: pip install pyarrow, or save it as .csv"
+        ) from error
+    try:
+        names = {name.strip().casefold(): name for name in reversed(parquet.read_schema(path).names)}
+        found = [next((names[name] for name in known if name in names), None) for known in (_PATHS, _GROUPS)]
+        if None in found:
+            raise DataError(f"{path}: its columns are {shorten(list(names.values()))}; name two of them path and group")
+        columns = [parquet.read_table(path, columns=[name]).column(0).to_pylist() for name in found]
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({reason_of(error)}); save it anew") from error
+    paths, groups = (["" if cell is None else str(cell) for cell in column] for column in columns)
+    pairs = enumerate(zip(paths, groups, strict=True), start=1)
+    return groups_from_labelled(
+        [(f"row {n}", _locate(path.parent, cell), group) for n, (cell, group) in pairs], str(path)
+    )
 
 
 def _cut(text: str, delimiter: str) -> _Table:

@@ -6,12 +6,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, tee
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import quote
@@ -51,6 +52,9 @@ class SheetRow:
     mask: str | None = None
 
 
+Each = Callable[[Callable[[SheetRow], dict[str, str]], Iterable[SheetRow]], Iterable[dict[str, str]]]
+
+
 def write_contact_sheet(
     out_dir: str | os.PathLike[str],
     rows: Iterable[SheetRow],
@@ -59,6 +63,7 @@ def write_contact_sheet(
     facts: Mapping[str, str] | None = None,
     max_pixels: int | None = None,
     changed: Collection[str] | None = None,
+    each: Each = map,
 ) -> Path:
     """Write ``OUT/index.html`` and its small pictures under ``OUT/thumbs/``.
 
@@ -77,6 +82,8 @@ def write_contact_sheet(
         Limit of `umscosod.data.images.decode_image`.
     changed : collection of str, optional
         Ids of the images to paint; the small pictures of the others are kept. By default all are painted.
+    each : callable
+        Paints the rows, in their order: `map`, or one that does so elsewhere, see `umscosod.engine.Engine.map`.
 
     Returns
     -------
@@ -90,6 +97,9 @@ def write_contact_sheet(
         tile.
     """
     out_dir = Path(out_dir)
+    rows, to_paint = tee(rows)
+    paint = partial(_find_or_paint, out_dir=out_dir, max_pixels=max_pixels, changed=changed)
+    painted = iter(each(paint, to_paint))
     page = path_inside(out_dir, "index.html")
     tally = Tally()
     contents: list[str] = []
@@ -103,7 +113,7 @@ def write_contact_sheet(
             for row in members:
                 tally.add(row.labelled)
                 part.add(row.labelled)
-                articles.append(_article(row, number, _find_or_paint(row, out_dir, max_pixels, changed)))
+                articles.append(_article(row, number, next(painted)))
                 if row.labelled.status is not Status.LABELLED:
                     troubles.append(_trouble(row.labelled, number))
                 number += 1

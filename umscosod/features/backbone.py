@@ -6,13 +6,15 @@ import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from umscosod.config import FeaturesConfig
+from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.records import training_note
 from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
@@ -112,6 +114,55 @@ def blank_pair() -> BackbonePair:
     """Two blank streams, and a note that says so."""
     note = "backbones: none, as no setting looks at features"
     return BackbonePair(first=BlankBackbone(), second=BlankBackbone(), notes=(note,))
+
+
+class LateBackbone:
+    """A backbone that is built in the process that first encodes with it; until then it is what it says of itself.
+
+    Light to send to another process, which may never encode.
+
+    Parameters
+    ----------
+    built : Backbone
+        The one that it stands for.
+    stream : int
+        0: the first of its pair, 1: the second.
+    config : FeaturesConfig
+        The pair was built by it.
+    device : str
+        On which it is built there.
+    """
+
+    def __init__(self, built: Backbone, stream: int, config: FeaturesConfig, device: str) -> None:
+        vars(self).update({name: getattr(built, name) for name in Backbone.__annotations__})
+        self._stream, self._config, self._device = stream, config, device
+
+    def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
+        """Encode RGB images; see `umscosod.features.backbone.Backbone.encode`.
+
+        Raises
+        ------
+        WeightsError
+            The weights here are others.
+        """
+        backbone = _build_once(self._config, self._device).both[self._stream]
+        mine = vars(self)["id"]
+        if backbone.id != mine:
+            raise WeightsError(
+                f"the backbone here is {backbone.id}, the job's is {mine}; use the same weights on all machines"
+            )
+        return backbone.encode(images)
+
+
+@lru_cache(maxsize=1)
+def _build_once(config: FeaturesConfig, device: str) -> BackbonePair:
+    return build_backbones(config, resolve_device(device))
+
+
+def late_pair(pair: BackbonePair, config: FeaturesConfig, device: str) -> BackbonePair:
+    """Give a pair that `build_backbones` made by `config` in a form to be sent to other processes."""
+    late: list[Any] = [LateBackbone(built, stream, config, device) for stream, built in enumerate(pair.both)]
+    return BackbonePair(first=late[0], second=late[1], notes=pair.notes)
 
 
 AUTO = "auto"

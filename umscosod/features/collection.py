@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import count_pixels, decode_image, image_sha256
 from umscosod.device import count_cores
-from umscosod.errors import DataError
+from umscosod.engine import Engine
+from umscosod.errors import CacheError, DataError
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache, format_bytes
-from umscosod.features.group import PICTURE, STREAMS, Whitening, assemble, fit_whitening, picture_arrays, stream_arrays
+from umscosod.features.group import (
+    PICTURE,
+    STREAMS,
+    Moments,
+    Whitening,
+    assemble,
+    picture_arrays,
+    stream_arrays,
+    token_moments,
+    whiten_moments,
+)
 from umscosod.progress import ProgressFn, ignore_progress
-from umscosod.types import ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +139,45 @@ class Encodings:
         for at in range(told, len(images)):
             progress(at + 1, len(images), "features")
 
+    def make_by(self, engine: Engine, sent: BackbonePair, images: Sequence[ImageRef], progress: ProgressFn) -> None:
+        """As `make`, with the images shared out among the workers of an engine, which write to the same cache.
+
+        Parameters
+        ----------
+        engine : Engine
+        sent : BackbonePair
+            The pair, in a form that can be sent.
+        images : sequence of ImageRef
+        progress : callable
+            Called once per image as stage ``features``.
+
+        Raises
+        ------
+        CacheError
+            As `make`; or what a worker has written is not seen here.
+        """
+        chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
+        work = partial(_encode_chunk, sent, self.config, self.cache)
+        made = engine.map(work, chunks, network_on=engine.network_device(self.config.device))
+        told = 0
+        progress(told, len(images), "features")
+        for chunk, (sha256, failures) in zip(chunks, made, strict=True):
+            usable = [image for image in chunk if image.id in sha256]
+            self.failures.update(failures)
+            self.adopt(usable, sha256)
+            if usable and (lost := self._missing(usable[0])):
+                raise CacheError(
+                    f"feature cache: a worker wrote {self.cache.path(lost[0])}, and it is not here; {_SHARED}"
+                )
+            for at in range(told, told + len(chunk)):
+                progress(at + 1, len(images), "features")
+            told += len(chunk)
+
+    def adopt(self, images: Iterable[ImageRef], sha256: Mapping[str, str]) -> None:
+        """Take images as encoded, by the hashes of their files; nothing is looked at."""
+        for image in images:
+            self._name(image, sha256[image.id])
+
     def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
         """Read an array of a usable image, see `umscosod.features.group.Read`.
 
@@ -154,7 +205,11 @@ class Encodings:
 
     def _locate(self, image: ImageRef) -> int | None:
         """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
-        sha256 = image_sha256(image.path)
+        keys = self._name(image, image_sha256(image.path))
+        return None if all(self.cache.size(key) is not None for key in keys) else count_pixels(image.path)
+
+    def _name(self, image: ImageRef, sha256: str) -> list[str]:
+        """Name the cache entries of an image by the hash of its file."""
         data, size_px = self.config.data, self.config.features.size_px
         # with the limits in the key, a picture that is refused under other limits is not taken from the cache
         limits = (str(data.max_pixels), str(data.min_side_px))
@@ -162,7 +217,7 @@ class Encodings:
         keys = [self.cache.key(sha256, *one) for one in parts]
         self._keys[image.id] = dict(zip((PICTURE, *STREAMS), keys, strict=True))
         self.sha256[image.id] = sha256
-        return None if all(self.cache.size(key) is not None for key in keys) else count_pixels(image.path)
+        return keys
 
     def _leave_out(self, image: ImageRef, error: DataError) -> None:
         self._keys.pop(image.id, None)
@@ -262,6 +317,34 @@ class Encodings:
                 self.cache.put(key, stream_arrays(encoded), {"backbone": backbone.id})
 
 
+def _encode_chunk(
+    pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, images: Sequence[ImageRef]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Encode some images, in a worker; give the hashes of those that can be used, and the reasons for the others."""
+    encodings = Encodings(pair, config, cache)
+    encodings.make(images, ignore_progress)
+    return encodings.sha256, encodings.failures
+
+
+_CHUNK = 16  # images that a worker is given at a time
+_SHARED = "set --config.features.cache-dir to a folder on the storage that all machines share"
+_Given = TypeVar("_Given")
+_Result = TypeVar("_Result")
+
+
+def _on_part(
+    pair: BackbonePair,
+    config: PipelineConfig,
+    cache: FeatureCache,
+    whitenings: Mapping[str, Whitening],
+    work: Callable[[FeatureCollection, Any], _Result],
+    item: tuple[ImageGroup, Mapping[str, str], Any],
+) -> _Result:
+    """Work on a group in a worker: `item` is the group, the hashes of its files, and what the work is given."""
+    group, sha256, given = item
+    return work(FeatureCollection([group], pair, config, cache, whitenings=whitenings, sha256=sha256), given)
+
+
 _SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
 
 
@@ -278,6 +361,12 @@ class FeatureCollection(Sequence[GroupFeatures]):
         By stream, ``first`` and ``second``: those of a checkpoint. Missing ones are fitted to this collection.
     progress : callable
         Called once per image as stage ``features``.
+    engine : Engine, optional
+        Encodes, and does the work of `map`; None: this process does.
+    sent : BackbonePair, optional
+        The pair in a form that can be sent to the workers of the engine; None: `pair` itself.
+    sha256 : mapping of str to str, optional
+        Hashes of the files by image id, all of them encoded before: nothing is looked at, made or fitted.
 
     Attributes
     ----------
@@ -300,11 +389,21 @@ class FeatureCollection(Sequence[GroupFeatures]):
         *,
         whitenings: Mapping[str, Whitening] | None = None,
         progress: ProgressFn = ignore_progress,
+        engine: Engine | None = None,
+        sent: BackbonePair | None = None,
+        sha256: Mapping[str, str] | None = None,
     ) -> None:
         self.pair, self.config, self.cache = pair, config, cache
+        self.engine, self._sent = engine, sent or pair
         self._saliencies = Memory(_SALIENCY_BYTES)
         self._encodings = Encodings(pair, config, cache)
-        self._encodings.make([image for group in groups for image in group.images], progress)
+        images = [image for group in groups for image in group.images]
+        if sha256 is not None:
+            self._encodings.adopt(images, sha256)
+        elif engine is not None:
+            self._encodings.make_by(engine, self._sent, images, progress)
+        else:
+            self._encodings.make(images, progress)
         self.failures, self.sha256 = self._encodings.failures, self._encodings.sha256
         self.groups = tuple(groups)
         self.leave_out(self.failures)
@@ -314,8 +413,13 @@ class FeatureCollection(Sequence[GroupFeatures]):
                 continue
             if whitenings and stream in whitenings:
                 self.whitenings[stream] = whitenings[stream]
-            elif self.groups:
-                self.whitenings[stream] = fit_whitening(self._iter_tokens(stream))
+            elif self.groups and sha256 is None:
+                self.whitenings[stream] = whiten_moments(self._iter_moments(stream))
+
+    @property
+    def network_device(self) -> str:
+        """Device on which `map` runs a network."""
+        return self.config.device if self.engine is None else self.engine.network_device(self.config.device)
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -357,7 +461,59 @@ class FeatureCollection(Sequence[GroupFeatures]):
         read, keep = self._encodings.read, lambda make: self._saliencies.get(ids, make)
         return assemble(group, read, self.pair, self.whitenings, keep)
 
-    def _iter_tokens(self, stream: str) -> Iterator[FloatArray]:
+    def map(
+        self,
+        work: Callable[[GroupFeatures, _Given], _Result],
+        given: Iterable[tuple[ImageGroup, _Given]],
+        *,
+        network_on: str = "",
+    ) -> Iterator[_Result]:
+        """Work on the features of groups, here or by the engine.
+
+        Parameters
+        ----------
+        work : callable
+            For an engine it can be pickled, see `umscosod.engine.Engine.map`.
+        given : iterable of (ImageGroup, object)
+            Groups of `groups`, each with what `work` gets beside its features.
+        network_on : str
+            See `umscosod.engine.Engine.map`.
+
+        Yields
+        ------
+        object
+            What `work` gives, in the order of the groups. Here a group is worked on when its result is asked for.
+        """
+        if self.engine is None:
+            for group, one in given:
+                yield work(self.load(group), one)
+            return
+        yield from self._map_parts(partial(_on_features, work), given, network_on)
+
+    def _map_parts(
+        self,
+        work: Callable[[FeatureCollection, _Given], _Result],
+        given: Iterable[tuple[ImageGroup, _Given]],
+        network_on: str = "",
+    ) -> Iterator[_Result]:
+        assert self.engine is not None
+        sent = partial(_on_part, self._sent, self.config, self.cache, dict(self.whitenings), work)
+        items = ((group, {image.id: self.sha256[image.id] for image in group.images}, one) for group, one in given)
+        return self.engine.map(sent, items, network_on=network_on)
+
+    def _iter_moments(self, stream: str) -> Iterator[Moments]:
+        """Moments of every image's raw tokens, in their order."""
+        if self.engine is not None:
+            yield from chain.from_iterable(self._map_parts(_list_moments, ((group, stream) for group in self.groups)))
+            return
         for group in self.groups:
             for image in group.images:
-                yield self._encodings.read(image, stream, "tokens")
+                yield token_moments(self._encodings.read(image, stream, "tokens"))
+
+
+def _list_moments(part: FeatureCollection, stream: str) -> list[Moments]:
+    return list(part._iter_moments(stream))
+
+
+def _on_features(work: Callable[[GroupFeatures, Any], _Result], part: FeatureCollection, given: Any) -> _Result:
+    return work(part[0], given)

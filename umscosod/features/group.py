@@ -107,8 +107,20 @@ def _as_numbers(values: object) -> FloatArray:
     return array.astype(np.float64)
 
 
+Moments = tuple[int, FloatArray, FloatArray]
+"""Of tokens: how many, their sum (D,) and the sum of their products (D, D), float64."""
+
+
+def token_moments(tokens_PD: FloatArray) -> Moments:
+    """What a whitening needs to know of an image's tokens, (P, D)."""
+    wide_PD = tokens_PD.astype(np.float64)
+    return len(wide_PD), wide_PD.sum(0), wide_PD.T @ wide_PD
+
+
 def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float = SHRINKAGE) -> Whitening:
     """Fit a whitening to a stream of token arrays.
+
+    See `umscosod.features.group.whiten_moments`.
 
     Parameters
     ----------
@@ -130,14 +142,30 @@ def fit_whitening(token_arrays: Iterable[FloatArray], shrinkage: float = SHRINKA
     >>> np.round(fitted.matrix_DD, 2).tolist()  # variances 2 and 0.5
     [[0.71, 0.0], [0.0, 1.41]]
     """
+    return whiten_moments(map(token_moments, token_arrays), shrinkage)
+
+
+def whiten_moments(moments: Iterable[Moments], shrinkage: float = SHRINKAGE) -> Whitening:
+    """Fit a whitening to the moments of images, added one by one: their order decides the last bits.
+
+    Parameters
+    ----------
+    moments : iterable of Moments
+        At least one, see `token_moments`.
+    shrinkage : float, > 0
+        As for `fit_whitening`.
+
+    Returns
+    -------
+    Whitening
+    """
     count = 0
     total: FloatArray = np.zeros(())
     squares: FloatArray = np.zeros(())
-    for tokens in token_arrays:
-        wide = tokens.astype(np.float64)
-        count += len(wide)
-        total = total + wide.sum(0)
-        squares = squares + wide.T @ wide
+    for number, sum_D, products_DD in moments:
+        count += number
+        total = total + sum_D
+        squares = squares + products_DD
     mean_D = total / count
     covariance_DD = squares / count - np.outer(mean_D, mean_D)
     values, vectors = np.linalg.eigh(covariance_DD)

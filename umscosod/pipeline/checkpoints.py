@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from umscosod.baselines import BASELINES
@@ -21,7 +22,7 @@ from umscosod.pipeline.setup import Prepared, check_detections
 from umscosod.pipeline.stages import prediction_stage
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, load_probe, save_probe
-from umscosod.refine.rrbe import mean_uncertainty
+from umscosod.refine.rrbe import mean_of, uncertainties
 from umscosod.training.checkpoint import (
     META_FILE,
     MODEL_FILE,
@@ -36,6 +37,7 @@ from umscosod.training.checkpoint import (
     save_calibration,
 )
 from umscosod.training.loop import TrainedNetwork
+from umscosod.types import GroupFeatures
 
 WHITENING_FILE, PROBE_FILE = "whitening.json", "probe.safetensors"
 _PROBE_B_BAR = "probe_b_bar"
@@ -52,9 +54,9 @@ def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | 
     b_bar = prediction_stage(prepared, trained.model, progress)
     calibration = {"b_bar": b_bar}
     if probe is not None:  # its own, whoever made the labels that it was fitted to
-        collection, config = prepared.features, prepared.config
-        maps = (map_HW for features in collection for map_HW in probe_maps(features, probe, config))
-        calibration[_PROBE_B_BAR] = mean_uncertainty(maps)
+        work = partial(_probe_lacks, probe, prepared.config)
+        lacks = prepared.features.map(work, ((group, None) for group in prepared.features.groups))
+        calibration[_PROBE_B_BAR] = mean_of(lack for group in lacks for lack in group)
     save_calibration(trained.checkpoint, calibration)
     content = {stream: one.to_json() for stream, one in prepared.features.whitenings.items()}
     with open_atomic(trained.checkpoint / WHITENING_FILE) as stream:
@@ -63,6 +65,10 @@ def calibrate(prepared: Prepared, trained: TrainedNetwork, probe: LinearProbe | 
         pair = prepared.features.pair
         save_probe(trained.checkpoint / PROBE_FILE, probe, (pair.first.id, pair.second.id))
     return b_bar
+
+
+def _probe_lacks(probe: LinearProbe, config: PipelineConfig, features: GroupFeatures, _: None) -> list[float]:
+    return uncertainties(probe_maps(features, probe, config))
 
 
 def find_probe(folder: Path, config: PipelineConfig) -> Source | None:
@@ -104,7 +110,7 @@ def find_probe(folder: Path, config: PipelineConfig) -> Source | None:
             "to predict with the network alone"
         )
     b_bar = meta.calibration[_PROBE_B_BAR]
-    return Source(name=PROBE, b_bar=b_bar, make_maps=lambda features: probe_maps(features, probe, config))
+    return Source(name=PROBE, b_bar=b_bar, make_maps=partial(probe_maps, probe=probe, config=config))
 
 
 def hash_checkpoint(folder: Path) -> str:

@@ -18,7 +18,8 @@ from umscosod.data.files import OWN_FILES, check_place, lock_folder, read_json
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.device import resolve_device
-from umscosod.errors import DataError
+from umscosod.engine import Engine
+from umscosod.errors import ConfigError, DataError
 from umscosod.estimate import first_width
 from umscosod.export.folder import path_inside
 from umscosod.export.report import build_row
@@ -66,6 +67,8 @@ class JobSpec:
         Of what they hold.
     notes : tuple of str
         For people.
+    engine : Engine or None
+        Does the work of groups; None: this process does. Results are the same.
     """
 
     out: Path
@@ -75,6 +78,7 @@ class JobSpec:
     stored: Mapping[str, Path] = field(default_factory=dict)
     stored_hash: str = ""
     notes: tuple[str, ...] = ()
+    engine: Engine | None = None
 
 
 def specify(
@@ -84,6 +88,7 @@ def specify(
     *,
     backbones: tuple[Backbone, Backbone] | None = None,
     processes: Processes = ALONE,
+    engine: Engine | None = None,
     **mode: Any,
 ) -> JobSpec:
     """Check the place, the settings and the backbones given.
@@ -98,6 +103,8 @@ def specify(
         In the place of those that the settings name.
     processes : Processes
         Those that do the job together.
+    engine : Engine, optional
+        See `JobSpec`.
     **mode
         What else decides the results.
 
@@ -111,7 +118,11 @@ def specify(
     validate_config(config)
     config = processes.settle(config)
     pair = None if backbones is None else pair_backbones(*backbones)
-    return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair)
+    if engine is not None and not config.features.use_cache:
+        raise ConfigError(
+            "features.use_cache is off, so that workers have no cache to share; leave it on for an engine"
+        )
+    return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair, engine=engine)
 
 
 def settle_training(spec: JobSpec, n_images: int) -> JobSpec:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -199,6 +200,18 @@ class JobFolder:
         if named != [(image.id, group.name, image.output) for image in group.images]:
             return None
         return rows if are_whole(self.out, group.images) else None
+
+    def check_seen(self) -> None:
+        """Refuse to work where the folder of the job is not: on a machine that shares no storage with the driver.
+
+        Raises
+        ------
+        DataError
+        """
+        if not self._file.is_file():
+            raise DataError(
+                f"{self._file} is not seen on {platform.node()}; choose an --out on the storage that all machines share"
+            )
 
     def drop_rows(self, group: ImageGroup) -> None:
         """Mark a group as unfinished: its files are about to change."""

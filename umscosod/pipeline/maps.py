@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from umscosod.network.model import predict_maps
 from umscosod.pipeline.identity import hash_file
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import LinearProbe, compute_maps
+from umscosod.pseudo.cleaning import LinearProbe, compute_maps, own_labels
 from umscosod.pseudo.store import label_map
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, ImageRef, PseudoLabel
 
@@ -59,6 +59,31 @@ class Source:
     name: str
     b_bar: float
     make_maps: Callable[[GroupFeatures], FloatArray]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelMaps:
+    """Makes maps of pseudo-labels, see `label_maps`.
+
+    Attributes
+    ----------
+    labels : mapping of str to PseudoLabel
+    config : PipelineConfig
+    """
+
+    labels: Labels
+    config: PipelineConfig
+
+    def __call__(self, features: GroupFeatures) -> FloatArray:
+        """Give the maps of a group."""
+        return label_maps(features, self.labels, self.config)
+
+
+def source_for(group: ImageGroup, source: Source) -> Source:
+    """Give a source with the pseudo-labels of one group only, light to send."""
+    if not isinstance(source.make_maps, LabelMaps):
+        return source
+    return replace(source, make_maps=replace(source.make_maps, labels=own_labels(group, source.make_maps.labels)))
 
 
 def choose_sources(config: PipelineConfig, network: Source | None, other: Source | None) -> tuple[Source, ...]:
@@ -188,24 +213,29 @@ WEIGHTS_FILE = "scosparc.safetensors"
 
 
 def baseline_maps(prepared: Prepared, progress: ProgressFn) -> Callable[[GroupFeatures], FloatArray]:
-    """Give what makes a group's maps by ``config.method``; one that trains is trained at its first use."""
-    config, size_px = prepared.config, prepared.config.features.size_px
+    """Give what makes a group's maps by ``config.method``; one that trains is trained now, or read."""
+    import torch
 
-    @functools.cache
-    def model() -> CrossAttention:
-        return _trained(prepared, progress)
+    config = prepared.config
+    if config.method == TRAINED:
+        model, device = _trained(prepared, progress), prepared.device
+        if prepared.features.engine is not None:  # one layer: it is sent to workers that have no GPU
+            model, device = model.to("cpu"), torch.device("cpu")
+        return partial(_scosparc_maps, model=model, device=device, size_px=config.features.size_px)
+    return partial(_baseline_maps, config=config)
 
-    def make_maps(features: GroupFeatures) -> FloatArray:
-        if config.method == TRAINED:
-            from umscosod.baselines.scosparc import scosparc_maps
 
-            maps_Nhw = scosparc_maps(model(), features, prepared.device)
-        else:
-            (method,) = (name for name in UNTRAINED if name == config.method)
-            maps_Nhw = untrained_maps(method, features, config.seed)
-        return np.stack([resize_centred(map_hw, (size_px, size_px)) for map_hw in maps_Nhw])
+def _scosparc_maps(features: GroupFeatures, model: CrossAttention, device: torch.device, size_px: int) -> FloatArray:
+    from umscosod.baselines.scosparc import scosparc_maps
 
-    return make_maps
+    maps_Nhw = scosparc_maps(model, features, device)
+    return np.stack([resize_centred(map_hw, (size_px, size_px)) for map_hw in maps_Nhw])
+
+
+def _baseline_maps(features: GroupFeatures, config: PipelineConfig) -> FloatArray:
+    (method,) = (name for name in UNTRAINED if name == config.method)
+    size_hw = (config.features.size_px, config.features.size_px)
+    return np.stack([resize_centred(map_hw, size_hw) for map_hw in untrained_maps(method, features, config.seed)])
 
 
 def _trained(prepared: Prepared, progress: ProgressFn) -> CrossAttention:

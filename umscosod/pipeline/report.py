@@ -99,7 +99,8 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     shared = _without_places(out, prepared.groups, by_id, prepared.spec.stored)
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     sheet = _sheet_rows(out, prepared.groups, shared)
-    write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels)
+    each = map if prepared.spec.engine is None else prepared.spec.engine.map
+    write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels, each=each)
     with open_atomic(prepared.job.run / "config.yaml") as stream:
         stream.write(dump_config(config).encode())
     seconds = time.monotonic() - started

@@ -14,7 +14,7 @@ from umscosod.data.files import lock_folder
 from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.backbone import BackbonePair, build_backbones
+from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import Whitening
@@ -136,7 +136,12 @@ def prepare(
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:
                 job.bind_detections(detections.sha256)
-            features = FeatureCollection(groups, pair, config, cache, whitenings=whitenings, progress=progress)
+            sent = pair
+            if spec.engine is not None and spec.pair is None:  # backbones of one's own are sent as they are
+                sent = late_pair(pair, config.features, spec.engine.network_device(config.device))
+            features = FeatureCollection(
+                groups, pair, config, cache, whitenings=whitenings, progress=progress, engine=spec.engine, sent=sent
+            )
             job.bind_images(groups, features.sha256)
             if spec.stored_hash:
                 job.bind_maps(spec.stored_hash)

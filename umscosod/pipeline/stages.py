@@ -9,10 +9,14 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from umscosod.confidence.judge import GroupJudgement
+from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.foreign import MaskReader
 from umscosod.data.resize import resize_aligned, resize_mask
@@ -22,19 +26,19 @@ from umscosod.export.png import write_map, write_mask
 from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.identity import hash_labels
 from umscosod.pipeline.job import Collection, JobFolder
-from umscosod.pipeline.maps import PSEUDO, Labels, Source, copy_stored, label_maps, network_maps
+from umscosod.pipeline.maps import PSEUDO, LabelMaps, Labels, Source, copy_stored, label_maps, network_maps, source_for
 from umscosod.pipeline.segment import Segment, mixed_b_bar, segment_group
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
-from umscosod.pseudo.cleaning import LinearProbe, clean_collection
+from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled, own_labels
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
-from umscosod.pseudo.store import HUMAN_SOURCE, PseudoLabelStore, load_pseudo_labels
-from umscosod.refine.crf_pool import open_pool
-from umscosod.refine.rrbe import mean_uncertainty
+from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_labels, load_pseudo_labels
+from umscosod.refine.crf_pool import CrfPool, open_pool
+from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
-from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, Labelled, PseudoLabel, Status
+from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, Status
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +51,17 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     Groups whose labels this very job has saved are not made again, and a mask that a person replaced is kept.
     """
     folder = prepared.job.out / "pseudo"
-    config, groups = prepared.config.pseudo, prepared.features.groups
+    groups = prepared.features.groups
     done = prepared.job.run / "pseudo-done"
-    proposer: MaskProposer = prepared.detections or HacProposer(config)
     finished = set(done.read_text(encoding="utf-8", errors=NAMES).splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
+    lacking = [group for group in groups if not (group.name in finished and store.holds(group))]
+    drawn = _iter_drawn(prepared, lacking)
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
         if group.name in finished and store.holds(group):
             continue
-        features = prepared.features.load(group)
-        store.save(group, features.sizes_hw, choose_labels(features, proposer, config))
+        store.save(next(drawn))
         finished.add(group.name)
         with open_atomic(done) as stream:
             stream.write("\n".join(sorted(finished)).encode("utf-8", NAMES))
@@ -68,6 +72,19 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
         for line in prepared.detections.warnings():
             logger.warning("%s", line)
     return read_labels(prepared, folder)
+
+
+def _iter_drawn(prepared: Prepared, groups: Sequence[ImageGroup]) -> Iterator[list[DrawnLabel]]:
+    """Make the pseudo-labels of groups, one by one, here or by the engine; nothing is written."""
+    config, features = prepared.config.pseudo, prepared.features
+    if prepared.detections is not None:  # it counts what it is asked for, so all are asked for here
+        return (_draw_group(features.load(group), None, prepared.detections, config) for group in groups)
+    work = partial(_draw_group, proposer=HacProposer(config), config=config)
+    return features.map(work, ((group, None) for group in groups))
+
+
+def _draw_group(features: GroupFeatures, _: None, proposer: MaskProposer, config: PseudoConfig) -> list[DrawnLabel]:
+    return draw_labels(features.group, features.sizes_hw, choose_labels(features, proposer, config))
 
 
 def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
@@ -122,9 +139,16 @@ def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> 
 
 
 def store_maps(
-    prepared: Prepared, make_maps: Callable[[GroupFeatures], FloatArray], stage: str, progress: ProgressFn
+    prepared: Prepared,
+    make_maps: Callable[[GroupFeatures], FloatArray],
+    stage: str,
+    progress: ProgressFn,
+    *,
+    network_on: str = "",
 ) -> float:
     """Compute the maps of all groups into the job's folder, but for those that this very job has stored.
+
+    See `umscosod.features.collection.FeatureCollection.map`.
 
     Returns
     -------
@@ -133,42 +157,59 @@ def store_maps(
     """
 
     def iter_maps() -> Iterator[FloatArray]:
-        groups = prepared.features.groups
+        job, groups = prepared.job, prepared.features.groups
+        lacking = ((group, None) for group in groups if job.load_maps(group) is None)
+        made = prepared.features.map(partial(_make_maps, make_maps), lacking, network_on=network_on)
         for number, group in enumerate(groups):
             progress(number, len(groups), stage)
-            maps_NHW = prepared.job.load_maps(group)
+            maps_NHW = job.load_maps(group)
             if maps_NHW is None:
-                maps_NHW = prepared.job.save_maps(group, make_maps(prepared.features.load(group)))
+                maps_NHW = job.save_maps(group, next(made))
             yield from maps_NHW
         progress(len(groups), len(groups), stage)
 
     return mean_uncertainty(iter_maps())
 
 
+def _make_maps(make_maps: Callable[[GroupFeatures], FloatArray], features: GroupFeatures, _: None) -> FloatArray:
+    return make_maps(features)
+
+
 def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn) -> float:
     """Stage 2, inference: store the network's maps of all groups; gives their b_bar."""
-    return store_maps(prepared, lambda group: network_maps(model, group, prepared.device), "prediction", progress)
+    device = prepared.features.network_device
+    make_maps = partial(_network_maps, model.to("cpu"), device)  # a worker may have no other device
+    on = (
+        "" if device == "cpu" else device
+    )  # it is small: on the CPU it goes with each group, to processes that are there
+    return store_maps(prepared, make_maps, "prediction", progress, network_on=on)
+
+
+def _network_maps(model: UmsNetwork, device: str, features: GroupFeatures) -> FloatArray:
+    return network_maps(model, features, torch.device(device))
 
 
 def label_source(prepared: Prepared, labels: Labels) -> Source:
     """Pseudo-labels as a source of maps, with the mean uncertainty of all of them."""
+    lacks = map_labelled(prepared.features, partial(_label_lacks, config=prepared.config), labels)
+    b_bar = mean_of(lack for group in lacks for lack in group)
+    return Source(name=PSEUDO, b_bar=b_bar, make_maps=LabelMaps(labels=labels, config=prepared.config))
 
-    def make_maps(features: GroupFeatures) -> FloatArray:
-        return label_maps(features, labels, prepared.config)
 
-    b_bar = mean_uncertainty(map_HW for features in prepared.features for map_HW in make_maps(features))
-    return Source(name=PSEUDO, b_bar=b_bar, make_maps=make_maps)
+def _label_lacks(features: GroupFeatures, labels: Labels, config: PipelineConfig) -> list[float]:
+    return uncertainties(label_maps(features, labels, config))
 
 
 def stored_source(prepared: Prepared, name: str, b_bar: float) -> Source:
     """The maps that `store_maps` left, as a source."""
+    return Source(name=name, b_bar=b_bar, make_maps=partial(_load_maps, prepared.job))
 
-    def load_maps(features: GroupFeatures) -> FloatArray:
-        maps_NHW = prepared.job.load_maps(features.group)
-        assert maps_NHW is not None, "they were stored"
-        return maps_NHW
 
-    return Source(name=name, b_bar=b_bar, make_maps=load_maps)
+def _load_maps(job: JobFolder, features: GroupFeatures) -> FloatArray:
+    job.check_seen()
+    maps_NHW = job.load_maps(features.group)
+    assert maps_NHW is not None, "they were stored"
+    return maps_NHW
 
 
 def segment_stage(
@@ -200,30 +241,51 @@ def segment_stage(
     )
     job, groups = prepared.job, prepared.features.groups
     rows: list[Labelled] = []
-    # groups are done one by one: more processes than the largest has images would idle
+    # Groups are done one by one: more processes than the largest has images would idle. Workers of an engine do one
+    # group each, in their own process.
     largest = max((len(group.images) for group in groups), default=0)
-    with open_pool(prepared.config.refine.crf, largest) as pool:
+    with open_pool(prepared.config.refine.crf, largest if prepared.features.engine is None else 1) as pool:
+        lacking = (
+            (group, ([source_for(group, source) for source in sources], own_labels(group, labels)))
+            for group in groups
+            if job.load_rows(group) is None
+        )
+        work = partial(_segment_and_write, job=job, config=prepared.config, stored=prepared.spec.stored, pool=pool)
+        made = prepared.features.map(work, lacking)
         for number, group in enumerate(groups):
             progress(number, len(groups), "refinement")
             done = job.load_rows(group)
             if done is None:
-                features = prepared.features.load(group)
-                own_masks = _read_own_masks(prepared, features, labels)
-                segments, judged = segment_group(features, sources, prepared.config, own_masks=own_masks, pool=pool)
-                done = write_group(job, features, segments, judged, prepared.spec.stored)
+                done = next(made)
                 job.save_rows(group, done)
             rows += done
     progress(len(groups), len(groups), "refinement")
     return rows
 
 
-def _read_own_masks(prepared: Prepared, features: GroupFeatures, labels: Labels) -> dict[str, BoolArray]:
+def _segment_and_write(
+    features: GroupFeatures,
+    given: tuple[Sequence[Source], Labels],
+    *,
+    job: JobFolder,
+    config: PipelineConfig,
+    stored: Mapping[str, Path],
+    pool: CrfPool | None,
+) -> list[Labelled]:
+    job.check_seen()
+    sources, labels = given
+    own_masks = _read_own_masks(job, features, labels)
+    segments, judged = segment_group(features, sources, config, own_masks=own_masks, pool=pool)
+    return write_group(job, features, segments, judged, stored)
+
+
+def _read_own_masks(job: JobFolder, features: GroupFeatures, labels: Labels) -> dict[str, BoolArray]:
     """A person's masks of a group by image id, each at its image's size."""
     found = {}
     reader = MaskReader()  # what it did to them was told when labels were read
     for image, size_hw in zip(features.group.images, features.sizes_hw, strict=True):
         if image.id in labels and labels[image.id].source == HUMAN_SOURCE:
-            file = path_inside(prepared.job.out, f"pseudo/{image.output}")
+            file = path_inside(job.out, f"pseudo/{image.output}")
             found[image.id] = resize_mask(reader.read(file).foreground, size_hw)
     return found
 

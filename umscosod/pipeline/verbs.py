@@ -17,6 +17,7 @@ from umscosod.config import PipelineConfig, RefineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config
 from umscosod.data.files import check_place, real_path
 from umscosod.data.groups import Images, find_groups
+from umscosod.engine import Engine
 from umscosod.errors import DataError
 from umscosod.features.backbone import Backbone, BackbonePair, blank_pair
 from umscosod.network.model import UmsNetwork
@@ -84,6 +85,7 @@ def label_groups(
     examples: str | Path | Mapping[str, Example | BoolArray] | None = None,
     backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
+    engine: Engine | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
     """Find and segment the common object in every group of images.
@@ -91,7 +93,8 @@ def label_groups(
     Parameters
     ----------
     images : path or sequence of ImageGroup
-        A folder with one sub-folder per group, a ``.csv`` list of path and group, or groups made before.
+        A folder with one sub-folder per group, a ``.csv`` or ``.parquet`` list of path and group, or groups made
+        before.
     out : path
         Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
     config : PipelineConfig, optional
@@ -108,6 +111,9 @@ def label_groups(
         Of one's own, in the place of those that ``features`` names; see `umscosod.features.backbone.Backbone`.
     overwrite : bool
         Replace the results of an earlier job of other settings or images.
+    engine : Engine, optional
+        Where images are encoded and groups worked on, see `umscosod.engine.RayEngine`; None: in this process. The
+        results are the same. Training and what looks at `examples` stay here.
     progress : callable
         See `umscosod.progress.ProgressFn`.
 
@@ -126,9 +132,12 @@ def label_groups(
     Killed at any moment, the same call resumes the job where it stopped and ends with the same files.
     """
     if checkpoint is not None:
-        report = predict(images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, progress=progress)
+        report = predict(
+            images, out, checkpoint, config, backbones=backbones, overwrite=overwrite, engine=engine, progress=progress
+        )
     else:
-        report = _label(images, specify(out, config, "label", backbones=backbones, train=train), overwrite, progress)
+        spec = specify(out, config, "label", backbones=backbones, engine=engine, train=train)
+        report = _label(images, spec, overwrite, progress)
     if examples is None:
         return report
     return _with_examples(report, relabel(out, examples, backbones=backbones, progress=progress))
@@ -205,6 +214,7 @@ def predict(
     *,
     backbones: tuple[Backbone, Backbone] | None = None,
     overwrite: bool = False,
+    engine: Engine | None = None,
     progress: ProgressFn = ignore_progress,
 ) -> LabelReport:
     """Label a collection with a trained network and the probe kept with it.
@@ -214,7 +224,7 @@ def predict(
 
     Parameters
     ----------
-    images, out, config, backbones, overwrite, progress
+    images, out, config, backbones, overwrite, engine, progress
         As for `label_groups`. With ``features.backbone`` left at ``auto`` the backbones of the checkpoint are used.
     checkpoint : path
         A checkpoint, a run's folder, or the output folder of `train` or `label_groups`.
@@ -232,7 +242,7 @@ def predict(
     folder, config = take_checkpoint(checkpoint, load_config(DEFAULT_PRESET) if config is None else config)
     if real_path(folder).is_relative_to(real_path(Path(out) / "run")):
         raise DataError(f"the checkpoint {folder} belongs to the results in {out}; choose another --out")
-    spec = specify(out, config, "predict", backbones=backbones, checkpoint=hash_checkpoint(folder))
+    spec = specify(out, config, "predict", backbones=backbones, engine=engine, checkpoint=hash_checkpoint(folder))
     whitenings, probe = load_whitenings(folder), find_probe(folder, config)
     loaded: list[tuple[UmsNetwork, CheckpointMeta]] = []
 

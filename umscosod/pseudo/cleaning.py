@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -33,12 +35,14 @@ from umscosod.data.files import open_atomic
 from umscosod.data.resize import mask_share, resize_centred
 from umscosod.device import numpy_generator
 from umscosod.errors import CheckpointError, shorten
+from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.types import FloatArray, GroupFeatures, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, PseudoLabel
 
 logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 CLEAN_GAIN = 4.0  # steepness of a cleaned map about 0.5: how much of it DenseCRF takes as settled
 CLEAN_ROUNDS = 2  # prototypes of what the labels cover, then of what the maps before cover
@@ -441,6 +445,33 @@ def _damaged(file: Path, why: str) -> CheckpointError:
     )
 
 
+def map_labelled(
+    collection: Sequence[GroupFeatures],
+    work: Callable[[GroupFeatures, dict[str, PseudoLabel]], _Result],
+    labels: Mapping[str, PseudoLabel],
+) -> Iterator[_Result]:
+    """Work on every group of a collection with its own pseudo-labels; that of a job may do so elsewhere.
+
+    Parameters
+    ----------
+    collection : sequence of GroupFeatures
+    work : callable
+        See `umscosod.features.collection.FeatureCollection.map`.
+    labels : mapping of str to PseudoLabel
+        By image id; images without one stay without.
+    """
+    if isinstance(collection, FeatureCollection):
+        yield from collection.map(work, ((group, own_labels(group, labels)) for group in collection.groups))
+    else:
+        for features in collection:
+            yield work(features, own_labels(features.group, labels))
+
+
+def own_labels(group: ImageGroup, labels: Mapping[str, PseudoLabel]) -> dict[str, PseudoLabel]:
+    """Those of a group's images."""
+    return {image.id: labels[image.id] for image in group.images if image.id in labels}
+
+
 def clean_collection(
     collection: Sequence[GroupFeatures], labels: Mapping[str, PseudoLabel], config: PipelineConfig
 ) -> tuple[dict[str, PseudoLabel], LinearProbe | None]:
@@ -449,7 +480,8 @@ def clean_collection(
     Parameters
     ----------
     collection : sequence of GroupFeatures
-        Read twice, one group at a time, so a sequence that loads on access keeps one group in memory.
+        Read twice, one group at a time, so a sequence that loads on access keeps one group in memory; see
+        `map_labelled`.
     labels : mapping of str to PseudoLabel
         By image id; images without one stay without.
     config : PipelineConfig
@@ -471,17 +503,23 @@ def clean_collection(
     cleaned: dict[str, PseudoLabel] = {}
     samples: list[ProbeSample] = []
     share = PROBE_PATCHES / max(1, len(labels))  # of an image
-    for features in collection:
-        own = clean_labels(features, labels, config.pseudo)
+    for own, sample in map_labelled(collection, partial(_clean_group, share=share, config=config), labels):
         cleaned |= own
-        if config.pseudo.probe == "linear" and own:
-            count = max(1, round(share * len(own)))
-            sample = draw_sample(features, own, count, config.seed)
-            samples += [] if sample is None else [sample]
+        samples += [] if sample is None else [sample]
     probe = fit_probe(samples)
     if probe is None:
         return cleaned, None
     probed: dict[str, PseudoLabel] = {}
-    for features in collection:
-        probed |= apply_probe(features, cleaned, probe)
+    for own in map_labelled(collection, partial(apply_probe, probe=probe), cleaned):
+        probed |= own
     return probed, probe
+
+
+def _clean_group(
+    features: GroupFeatures, labels: Mapping[str, PseudoLabel], *, share: float, config: PipelineConfig
+) -> tuple[dict[str, PseudoLabel], ProbeSample | None]:
+    """Clean a group, and draw its share of the probe's patches."""
+    own = clean_labels(features, labels, config.pseudo)
+    if config.pseudo.probe != "linear" or not own:
+        return own, None
+    return own, draw_sample(features, own, max(1, round(share * len(own))), config.seed)

@@ -73,6 +73,10 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+DrawnLabel = tuple[dict[str, Any], bytes]
+"""A row of the manifest, and what its PNG holds."""
+
+
 class UnfitMaskError(DataError):
     """A person's mask cannot be read, or is not one of its image."""
 
@@ -109,52 +113,32 @@ class PseudoLabelStore:
         """Whether every image of a group has a row; its PNG may have been replaced or removed by a person."""
         return all(image.id in self._hashes for image in group.images)
 
-    def save(self, group: ImageGroup, sizes_hw: Sequence[tuple[int, int]], labels: Sequence[PseudoLabel]) -> None:
+    def save(self, drawn: Sequence[DrawnLabel]) -> None:
         """Write one group's labels; a mask that a person replaced is left alone.
 
         Parameters
         ----------
-        group : ImageGroup
-            The images labelled, in the order of `labels`.
-        sizes_hw : sequence of (int, int)
-            Own size of each image: the size of its PNG.
-        labels : sequence of PseudoLabel
+        drawn : sequence of DrawnLabel
+            See `draw_labels`.
 
         Raises
         ------
         DataError
-            Counts or ids do not match, or a file cannot be written.
+            A file cannot be written.
         """
-        if [image.id for image in group.images] != [label.image_id for label in labels] or len(sizes_hw) != len(labels):
-            raise DataError(f"group {group.name!r}: labels and sizes must be those of its images, in the same order")
-        rows, pictures = [], {}
-        for image, size_hw, label in zip(group.images, sizes_hw, labels, strict=True):
-            mask_HW = resize_centred(label.map_hw, size_hw) >= 0.5 if label.mask_hw.shape != size_hw else label.mask_hw
-            content = encode_png(mask_HW.astype(np.uint8) * 255)
-            digest = hashlib.sha256(content).hexdigest()
-            path = self.out / image.output
-            present, recorded = _hash_file(path), self._hashes.get(image.id)
+        pictures = {}
+        for row, content in drawn:
+            digest, path = row["png_sha256"], self.out / row["output"]
+            present, recorded = _hash_file(path), self._hashes.get(row["image"])
             if present is not None and recorded is not None and present not in (recorded, digest):
                 _log.warning("%s was replaced by hand and is kept; remove it to get a new pseudo-label", path)
             elif present != digest:
                 path.unlink(missing_ok=True)
                 pictures[path] = content
-            row = {
-                "image": image.id,
-                "group": group.name,
-                "output": image.output,
-                "size": list(size_hw),
-                "source": label.source,
-                "confidence": label.confidence,
-                "is_weak": label.is_weak,
-                "label": encode_rle(label.mask_hw),
-                "png_sha256": digest,
-            }
-            rows.append({**label.details, **row})
-            self._hashes[image.id] = digest
+            self._hashes[row["image"]] = digest
         try:
             with self._file.open("a", encoding="utf-8", errors=NAMES, newline="\n") as stream:
-                stream.writelines(dump_row(row) for row in rows)
+                stream.writelines(dump_row(row) for row, _ in drawn)
         except OSError as error:
             raise DataError(f"cannot write {self._file}: {error.strerror}; check the disk") from error
         for path, content in pictures.items():
@@ -179,6 +163,45 @@ class PseudoLabelStore:
                     offset, length = lines[image_id]
                     stream.seek(offset)
                     sealed.write(stream.read(length))
+
+
+def draw_labels(
+    group: ImageGroup, sizes_hw: Sequence[tuple[int, int]], labels: Sequence[PseudoLabel]
+) -> list[DrawnLabel]:
+    """Make what `PseudoLabelStore.save` writes of one group's labels.
+
+    Parameters
+    ----------
+    group : ImageGroup
+        The images labelled, in the order of `labels`.
+    sizes_hw : sequence of (int, int)
+        Own size of each image: the size of its PNG.
+    labels : sequence of PseudoLabel
+
+    Raises
+    ------
+    DataError
+        Counts or ids do not match.
+    """
+    if [image.id for image in group.images] != [label.image_id for label in labels] or len(sizes_hw) != len(labels):
+        raise DataError(f"group {group.name!r}: labels and sizes must be those of its images, in the same order")
+    drawn = []
+    for image, size_hw, label in zip(group.images, sizes_hw, labels, strict=True):
+        mask_HW = resize_centred(label.map_hw, size_hw) >= 0.5 if label.mask_hw.shape != size_hw else label.mask_hw
+        content = encode_png(mask_HW.astype(np.uint8) * 255)
+        row = {
+            "image": image.id,
+            "group": group.name,
+            "output": image.output,
+            "size": list(size_hw),
+            "source": label.source,
+            "confidence": label.confidence,
+            "is_weak": label.is_weak,
+            "label": encode_rle(label.mask_hw),
+            "png_sha256": hashlib.sha256(content).hexdigest(),
+        }
+        drawn.append(({**label.details, **row}, content))
+    return drawn
 
 
 def load_pseudo_labels(

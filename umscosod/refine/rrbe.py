@@ -118,8 +118,18 @@ def mean_uncertainty(maps: Iterable[FloatArray]) -> float:
     >>> round(mean_uncertainty([np.full((2, 2), 0.75), np.full((3, 1), 0.25)]), 6)
     0.5
     """
-    lacks = [1.0 - map_confidence(map_HW) for map_HW in maps]
-    return math.fsum(lacks) / len(lacks) if lacks else 0.0
+    return mean_of(uncertainties(maps))
+
+
+def uncertainties(maps: Iterable[FloatArray]) -> list[float]:
+    """Lack of confidence of each map, 1 - conf; raises DataError for one that `check_map` refuses."""
+    return [1.0 - map_confidence(map_HW) for map_HW in maps]
+
+
+def mean_of(lacks: Iterable[float]) -> float:
+    """Mean of `uncertainties`: exactly the same for any order; 0 of none."""
+    listed = list(lacks)
+    return math.fsum(listed) / len(listed) if listed else 0.0
 
 
 def adaptive_threshold(map_HW: FloatArray, b_bar: float, config: RefineConfig) -> float:

@@ -19,7 +19,7 @@ from umscosod.data.masks import decode_rle, read_mask, write_png_atomic
 from umscosod.errors import DataError
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import choose_labels
-from umscosod.pseudo.store import PseudoLabelStore, load_pseudo_labels
+from umscosod.pseudo.store import PseudoLabelStore, draw_labels, load_pseudo_labels
 from umscosod.types import GroupFeatures, ImageGroup, PseudoLabel
 
 CONFIG = PseudoConfig(min_area_share=0.01)
@@ -42,7 +42,7 @@ def add_photos(features: GroupFeatures, folder: Path) -> ImageGroup:
 
 def save(out: Path, features: GroupFeatures, labels: list[PseudoLabel]) -> None:
     store = PseudoLabelStore(out)
-    store.save(features.group, features.sizes_hw, labels)
+    store.save(draw_labels(features.group, features.sizes_hw, labels))
     store.seal([features.group])
 
 
@@ -187,7 +187,7 @@ def test_the_sealed_manifest_does_not_depend_on_the_order_of_work(
     for out, order in ((tmp_path / "a", [0, 1]), (tmp_path / "b", [1, 0, 1])):
         store = PseudoLabelStore(out)
         for index in order:
-            store.save(groups[index], parts[index][0].sizes_hw, parts[index][1])
+            store.save(draw_labels(groups[index], parts[index][0].sizes_hw, parts[index][1]))
         store.seal(groups)
     texts = [(tmp_path / name / "manifest.jsonl").read_bytes() for name in "ab"]
     assert texts[0] == texts[1]
@@ -207,7 +207,7 @@ def test_a_killed_run_never_passes_for_a_persons_work(
     with monkeypatch.context() as patch:
         patch.setattr("umscosod.pseudo.store.open_atomic", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            store.save(features.group, features.sizes_hw, other)
+            store.save(draw_labels(features.group, features.sizes_hw, other))
     assert load_pseudo_labels(tmp_path, [features.group]) == {}
     with (tmp_path / "manifest.jsonl").open("a") as stream:
         stream.write('{"image": "cat/a')  # killed inside a row
@@ -287,7 +287,7 @@ def test_a_manifest_that_is_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
 def test_labels_of_other_images_are_refused(tmp_path: Path) -> None:
     features, labels = labelled()
     with pytest.raises(DataError, match="same order"):
-        PseudoLabelStore(tmp_path).save(features.group, features.sizes_hw, labels[::-1])
+        draw_labels(features.group, features.sizes_hw, labels[::-1])
 
 
 def test_loading_is_quiet_about_what_is_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,309 @@
+"""Where a job's work is done: in this process, or in the worker processes of a Ray cluster.
+
+An engine is a `map` whose function runs elsewhere. It knows nothing of images or stages: these give it the very
+functions that they call here. So every formula is written once, and results are equal wherever they are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self, TypeVar
+
+from umscosod.device import count_cores
+from umscosod.errors import ConfigError, EngineError, MissingDependencyError, UmscosodError, one_line
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+Work = Callable[[_Item], _Result]
+
+_RETRIES = (
+    3  # of a piece of work whose worker died, as Ray has it for tasks; what ends its worker every time ends the job
+)
+_QUEUED = 4  # pieces of work for each core: enough that none waits while the driver writes, few enough to hold
+_QUEUED_BY_ACTOR = 2  # the one at work, and the next
+
+
+class Engine(Protocol):
+    """Does work elsewhere, see `RayEngine`."""
+
+    def network_device(self, here: str) -> str:
+        """Name the device on which networks run there, where `here` is this process's."""
+        ...
+
+    def map(self, work: Work[_Item, _Result], items: Iterable[_Item], *, network_on: str = "") -> Iterator[_Result]:
+        """Give what `work` makes of each item, in the order of the items.
+
+        Parameters
+        ----------
+        work : callable
+            Can be pickled, and gives the same result each time: it may be called again for an item.
+        items : iterable
+            Taken a little ahead of the results.
+        network_on : str
+            Device of the network that `work` holds: it then stays in processes that keep it. Empty: it holds none.
+
+        Raises
+        ------
+        UmscosodError
+            As `work` raises it; or an `EngineError`.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Home:
+    """What a worker must share with the driver."""
+
+    folder: str
+    version: str
+    log_level: int
+
+    def enter(self) -> None:
+        """Make this process work as the driver does.
+
+        Raises
+        ------
+        EngineError
+            The machine has another version of the package, or does not have the driver's folder.
+        """
+        import cv2
+
+        from umscosod import __version__
+
+        place = f"the Ray worker on {os.uname().nodename}"
+        if __version__ != self.version:
+            raise EngineError(f"{place} has umscosod {__version__}, this is {self.version}; install the same there")
+        try:
+            os.chdir(self.folder)  # names of files mean the same on both sides
+        except OSError as error:
+            raise EngineError(
+                f"{place} has no folder {self.folder} ({error.strerror}), where the command was started; start it in a "
+                "folder of the storage that all machines share"
+            ) from error
+        cv2.setNumThreads(1)  # the workers as a whole already fill the cores
+        logging.getLogger("umscosod").setLevel(self.log_level)
+
+
+class _Told(logging.Handler):
+    """Keeps what is logged, to be said by the driver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.name, record.levelno, record.getMessage()))
+
+
+def _call(work: Work[_Item, _Result], home: _Home, item: _Item) -> tuple[_Result, list[tuple[str, int, str]]]:
+    """Do a piece of work in a worker; give what it logged too."""
+    home.enter()
+    told, logger = _Told(), logging.getLogger("umscosod")
+    logger.addHandler(told)
+    try:
+        return work(item), told.lines
+    finally:
+        logger.removeHandler(told)
+
+
+class _Actor:
+    """A process that keeps its work, and with it the networks that this builds at the first item."""
+
+    def __init__(self) -> None:  # without the work, so that it can be started again without it
+        self._work: Work[Any, Any] | None = None
+
+    def call(self, shared: list[Any], home: _Home, item: Any) -> Any:
+        """See `_call`; what is shared comes in a list, and is fetched once."""
+        if self._work is None:
+            self._work = importlib.import_module("ray").get(shared[0])
+        return _call(self._work, home, item)
+
+
+class RayEngine:
+    """A Ray cluster: work without a network as tasks of one core each, work with one in actors that keep it.
+
+    Use it as a context: ``with RayEngine() as engine: label_groups("photos", "result", engine=engine)``.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of a cluster that runs, as for ``ray.init``: ``HOST:PORT``, or ``auto``. None: a Ray of this machine alone is
+        started at the first piece of work and ended with the context. Where the program has called ``ray.init``
+        itself, that cluster is used and left as it is.
+    gpus_per_actor : float, optional
+        Share of a GPU for each network, >= 0; 0: networks run on the CPU. None: 1 where the job's device is CUDA,
+        else 0.
+
+    Raises
+    ------
+    MissingDependencyError
+        Ray is not installed.
+    ConfigError
+        The share or the address is none.
+    """
+
+    def __init__(self, address: str | None = None, *, gpus_per_actor: float | None = None) -> None:
+        if address is not None and not address.strip():
+            raise ConfigError("the address of the Ray cluster is empty; give HOST:PORT or auto, or leave it out")
+        if gpus_per_actor is not None and not 0.0 <= gpus_per_actor < math.inf:
+            raise ConfigError(f"the GPUs per actor must be a number >= 0, got {gpus_per_actor}")
+        if importlib.util.find_spec("ray") is None:
+            raise MissingDependencyError('the engine ray needs the package ray; run: pip install "umscosod[ray]"')
+        self._address, self._gpus = address, gpus_per_actor
+        self._ray: Any = None
+        self._is_ours = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the Ray that was started here, or leave the cluster; its workers for this job end."""
+        if self._is_ours:
+            self._ray.shutdown()
+        self._ray, self._is_ours = None, False
+
+    def network_device(self, here: str) -> str:
+        """See `Engine.network_device`."""
+        if self._gpus:
+            return "cuda"
+        return "cpu" if self._gpus == 0 and here.startswith("cuda") else here
+
+    def map(self, work: Work[_Item, _Result], items: Iterable[_Item], *, network_on: str = "") -> Iterator[_Result]:
+        """See `Engine.map`.
+
+        Raises
+        ------
+        EngineError
+            Ray cannot be started or reached, or has no GPU to give; or an item's worker died time and again.
+        """
+        ray = self._start()
+        home = _Home(folder=str(Path.cwd()), version=_version(), log_level=_log_level())
+        shared, actors = ray.put(work), deque[Any]()
+        if network_on:
+            gpus = (1.0 if self._gpus is None else self._gpus) if network_on.startswith("cuda") else 0.0
+            most = self._count_actors(gpus)
+            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
+            actor = ray.remote(_Actor).options(**options)
+            limit = _QUEUED_BY_ACTOR * most
+        else:
+            limit = _QUEUED * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            task = ray.remote(_call).options(num_cpus=1, max_retries=_RETRIES)
+
+        def submit(item: _Item) -> Any:
+            if not network_on:
+                return task.remote(shared, home, item)
+            if len(actors) < most:
+                actors.append(actor.remote())
+            else:
+                actors.rotate(-1)
+            return actors[-1].call.remote([shared], home, item)
+
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(submit(item))
+                if len(waiting) >= limit:
+                    yield self._take(waiting.popleft())
+            while waiting:
+                yield self._take(waiting.popleft())
+        finally:
+            if not network_on:
+                for one in waiting:
+                    ray.cancel(one, force=True)
+            for one in actors:
+                ray.kill(one)
+
+    def _start(self) -> Any:
+        """Import Ray, and start or reach it."""
+        if self._ray is None:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            self._ray = importlib.import_module("ray")
+        if self._is_ours or self._ray.is_initialized():
+            return self._ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+        # this machine alone: no look for another address of it, no page for the browser
+        alone = {"num_cpus": count_cores(), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        place = "address=local" if self._address is None else self._address
+        try:
+            with _own_signals():
+                if self._address is None:
+                    self._ray.init(address="local", **alone, **quiet)
+                else:
+                    self._ray.init(address=self._address, **quiet)
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise EngineError(
+                f"Ray ({place}) cannot be started or reached: {one_line(str(error))}; check --address, or leave it out "
+                "to work on this machine alone"
+            ) from error
+        self._is_ours = True
+        return self._ray
+
+    def _count_actors(self, gpus: float) -> int:
+        has = self._ray.cluster_resources()
+        most = int(has.get("CPU", 1.0))
+        if gpus:
+            most = min(most, int(has.get("GPU", 0.0) / gpus + 1e-9))
+            if not most:
+                raise EngineError(
+                    f"each actor is to have {gpus:g} of a GPU, and this Ray has {has.get('GPU', 0.0):g} GPUs; lower "
+                    "--gpus-per-actor, or give 0 for the CPU"
+                )
+        return max(1, most)
+
+    def _take(self, waiting: Any) -> Any:
+        """Wait for a result; say what its worker logged."""
+        errors = self._ray.exceptions
+        try:
+            result, told = self._ray.get(waiting)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, UmscosodError):
+                raise error.cause from None
+            raise
+        except errors.RayError as error:
+            raise EngineError(
+                f"a Ray worker was lost {1 + _RETRIES} times at one piece of work ({one_line(str(error))[:200]}); is "
+                "its memory too small? The same command resumes"
+            ) from error
+        for name, level, text in told:
+            logging.getLogger(name).log(level, "%s", text)
+        return result
+
+
+def _version() -> str:
+    from umscosod import __version__
+
+    return __version__
+
+
+def _log_level() -> int:
+    return logging.getLogger("umscosod").getEffectiveLevel()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Undo that Ray takes SIGTERM for itself; what it makes of one meanwhile is an interrupt, as elsewhere."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
