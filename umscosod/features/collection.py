@@ -166,9 +166,7 @@ class Encodings:
             self.failures.update(failures)
             self.adopt(usable, sha256)
             if usable and (lost := self._missing(usable[0])):
-                raise CacheError(
-                    f"feature cache: a worker wrote {self.cache.path(lost[0])}, and it is not here; {_SHARED}"
-                )
+                raise CacheError(f"feature cache: a worker wrote {self.cache.path(lost[0])}, {_NOT_HERE}")
             for at in range(told, told + len(chunk)):
                 progress(at + 1, len(images), "features")
             told += len(chunk)
@@ -327,7 +325,7 @@ def _encode_chunk(
 
 
 _CHUNK = 16  # images that a worker is given at a time
-_SHARED = "set --config.features.cache-dir to a folder on the storage that all machines share"
+_NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
@@ -491,15 +489,12 @@ class FeatureCollection(Sequence[GroupFeatures]):
         yield from self._map_parts(partial(_on_features, work), given, network_on)
 
     def _map_parts(
-        self,
-        work: Callable[[FeatureCollection, _Given], _Result],
-        given: Iterable[tuple[ImageGroup, _Given]],
-        network_on: str = "",
+        self, work: Callable[[FeatureCollection, Any], _Result], given: Iterable[tuple[ImageGroup, Any]], on: str = ""
     ) -> Iterator[_Result]:
         assert self.engine is not None
         sent = partial(_on_part, self._sent, self.config, self.cache, dict(self.whitenings), work)
         items = ((group, {image.id: self.sha256[image.id] for image in group.images}, one) for group, one in given)
-        return self.engine.map(sent, items, network_on=network_on)
+        return self.engine.map(sent, items, network_on=on)
 
     def _iter_moments(self, stream: str) -> Iterator[Moments]:
         """Moments of every image's raw tokens, in their order."""
