@@ -34,6 +34,11 @@ _QUEUED = 4  # pieces of work for each core: enough that none waits while the dr
 _QUEUED_BY_ACTOR = 2  # the one at work, and the next
 
 
+# Ray's settings for the environment, read when it is imported or started
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux too: it then listens on the loopback address only
+
+
 class Engine(Protocol):
     """Does work elsewhere, see `RayEngine`."""
 
@@ -230,19 +235,18 @@ class RayEngine:
     def _start(self) -> Any:
         """Import Ray, and start or reach it."""
         if self._ray is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            for name, value in {**_QUIET, **(_ALONE if self._address is None else {})}.items():
+                os.environ.setdefault(name, value)
             self._ray = importlib.import_module("ray")
         if self._is_ours or self._ray.is_initialized():
             return self._ray
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-        # this machine alone: no look for another address of it, no page for the browser
-        alone = {"num_cpus": count_cores(), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         place = "address=local" if self._address is None else self._address
         try:
             with _own_signals():
                 if self._address is None:
-                    self._ray.init(address="local", **alone, **quiet)
+                    self._ray.init(address="local", num_cpus=count_cores(), include_dashboard=False, **quiet)
                 else:
                     self._ray.init(address=self._address, **quiet)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
