@@ -12,7 +12,9 @@ import importlib.util
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -32,10 +34,12 @@ _RETRIES = (
 )
 _QUEUED = 4  # pieces of work for each core: enough that none waits while the driver writes, few enough to hold
 _QUEUED_BY_ACTOR = 2  # the one at work, and the next
+_PATIENCE_S = 10.0  # with a cluster that does not answer
+_ADDRESS = re.compile(r"([^\s:/]+):([0-9]{1,5})")
 
 
 # Ray's settings for the environment, read when it is imported or started
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux too: it then listens on the loopback address only
 
 
@@ -159,8 +163,8 @@ class RayEngine:
     """
 
     def __init__(self, address: str | None = None, *, gpus_per_actor: float | None = None) -> None:
-        if address is not None and not address.strip():
-            raise ConfigError("the address of the Ray cluster is empty; give HOST:PORT or auto, or leave it out")
+        if address is not None and address != "auto" and _ADDRESS.fullmatch(address) is None:
+            raise ConfigError(f"{address!r} is no address of a Ray cluster; give HOST:PORT or auto, or leave it out")
         if gpus_per_actor is not None and not 0.0 <= gpus_per_actor < math.inf:
             raise ConfigError(f"the GPUs per actor must be a number >= 0, got {gpus_per_actor}")
         if importlib.util.find_spec("ray") is None:
@@ -248,6 +252,7 @@ class RayEngine:
                 if self._address is None:
                     self._ray.init(address="local", num_cpus=count_cores(), include_dashboard=False, **quiet)
                 else:
+                    _reach(self._address)
                     self._ray.init(address=self._address, **quiet)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise EngineError(
@@ -286,6 +291,12 @@ class RayEngine:
         for name, level, text in told:
             logging.getLogger(name).log(level, "%s", text)
         return result
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would wait for minutes."""
+    if found := _ADDRESS.fullmatch(address):
+        socket.create_connection((found[1], int(found[2])), _PATIENCE_S).close()
 
 
 def _version() -> str:

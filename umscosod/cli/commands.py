@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import yaml
 import umscosod
 from umscosod.cli import arguments as args
 from umscosod.cli.console import ProgressBar, format_label_report, format_train_report, say
-from umscosod.cli.options import Command, EngineJob
+from umscosod.cli.options import Command
 from umscosod.cli.studies import ablate, bench, pretrain
 from umscosod.cli.weights import export_model, get_weights, import_weights, list_weights, verify_weights
 from umscosod.config import PipelineConfig
@@ -27,7 +26,6 @@ from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.types import Status
 
 if TYPE_CHECKING:
-    from umscosod.engine import RayEngine
     from umscosod.features.cache import FeatureCache
     from umscosod.pipeline import LabelReport
     from umscosod.types import ImageGroup
@@ -102,7 +100,7 @@ def _label(command: args.Label, config: PipelineConfig) -> int:
             f"--checkpoint and --train {choice} contradict each other: the network of a checkpoint is used as it is; "
             "give one"
         )
-    with _open_engine(command) as engine, ProgressBar() as progress:
+    with command.open_engine() as engine, ProgressBar() as progress:
         report = umscosod.label_groups(
             command.images,
             command.out,
@@ -115,18 +113,6 @@ def _label(command: args.Label, config: PipelineConfig) -> int:
             progress=progress,
         )
     return _finish(report)
-
-
-def _open_engine(command: EngineJob) -> AbstractContextManager[RayEngine | None]:
-    """What does the work, for the length of a ``with`` block; None: this process."""
-    if command.engine == "ray":
-        from umscosod.engine import RayEngine
-
-        return RayEngine(command.address, gpus_per_actor=command.gpus_per_actor)
-    for flag, value in (("--address", command.address), ("--gpus-per-actor", command.gpus_per_actor)):
-        if value is not None:
-            raise ConfigError(f"{flag} {value} is of use with --engine ray only; add that, or leave it out")
-    return nullcontext()
 
 
 def _steer(command: args.Steer, config: PipelineConfig) -> int:
@@ -172,7 +158,7 @@ def _train(command: args.Train, config: PipelineConfig) -> int:
 
 
 def _predict(command: args.Predict, config: PipelineConfig) -> int:
-    with _open_engine(command) as engine, ProgressBar() as progress:
+    with command.open_engine() as engine, ProgressBar() as progress:
         report = umscosod.predict(
             command.images,
             command.out,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from typing_extensions import Doc
 
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET
+from umscosod.errors import ConfigError
+
+if TYPE_CHECKING:
+    from umscosod.engine import RayEngine
 
 Switch: Any = tyro.conf.FlagCreatePairsOff
 RARE = "rare"
@@ -124,3 +129,22 @@ class EngineJob(Job):
         unset("SHARE"),
         Doc("Share of a GPU for each backbone on Ray; by default 1 where the device is CUDA, else 0."),
     ] = None
+
+    def open_engine(self) -> AbstractContextManager[RayEngine | None]:
+        """Give what does the work, for the length of a ``with`` block; None: this process.
+
+        Raises
+        ------
+        ConfigError
+            A flag of Ray's is given without it.
+        MissingDependencyError
+            Ray is not installed.
+        """
+        if self.engine == "ray":
+            from umscosod.engine import RayEngine
+
+            return RayEngine(self.address, gpus_per_actor=self.gpus_per_actor)
+        for flag, value in (("--address", self.address), ("--gpus-per-actor", self.gpus_per_actor)):
+            if value is not None:
+                raise ConfigError(f"{flag} {value} is of use with --engine ray only; add that, or leave it out")
+        return nullcontext()

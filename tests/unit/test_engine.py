@@ -1,0 +1,203 @@
+"""Labelling on Ray: the same bytes as here, whoever dies. One cluster of two workers for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import assert_same, read_results
+from tests.processes import read_command, wait_until
+from tests.synthetic import tiny_collection
+from umscosod import cli
+from umscosod.engine import RayEngine
+from umscosod.errors import ConfigError, MissingDependencyError
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+HEAD = """
+import sys, ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+
+
+def python(*words: str, cache: Path | None = None) -> subprocess.Popen[str]:
+    environment = {**os.environ, **QUIET, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    if cache is not None:
+        environment["UMSCOSOD_CACHE"] = str(cache)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *words], env=environment, text=True, **pipes)
+
+
+class Place:
+    """Images, one of them broken, with a cache and an output folder for each way of labelling them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        tiny_collection(root, groups=2, images=3, size=64)
+        (root / "image" / "coffee" / "broken.jpg").write_bytes(b"no picture")
+        self.told = finish(self.label("here"))
+
+    def label(self, name: str, *flags: str) -> subprocess.Popen[str]:
+        line = [str(self.root / "image"), "--out", str(self.root / name), "--preset", "smoke", "--device", "cpu"]
+        line += ["--train", "always", "--config.train.epochs", "1", *flags]
+        return python("-m", "umscosod.cli", "label", *line, cache=self.root / f"cache-{name}")
+
+    def results(self, name: str) -> dict[str, bytes]:
+        return read_results(self.root / name)
+
+
+def finish(job: subprocess.Popen[str]) -> str:
+    said, complaint = job.communicate()
+    assert job.returncode == 1, f"{said}\n{complaint}"  # one image is broken
+    return complaint
+
+
+def processes_below(process: int) -> list[int]:
+    """All that a process has started, and these; by parents, as Ray's processes write over their environment."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+        children.setdefault(parent, []).append(int(folder.name))
+    found, left = [], [process]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
+
+
+def kill_one(head: int, title: str) -> None:
+    """End the first worker that is at such work."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found.extend(one for one in processes_below(head) if read_command(one).startswith(title))
+        return bool(found)
+
+    assert wait_until(look, 120.0), f"no {title}"
+    os.kill(found[0], signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("ray"))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[int, str]]:
+    """Process and address of a Ray with two workers."""
+    head = python("-c", HEAD)
+    assert head.stdout is not None
+    yield head.pid, head.stdout.readline().strip()
+    head.communicate()
+
+
+def ray_flags(address: str) -> Sequence[str]:
+    return "--engine", "ray", "--address", address
+
+
+@needs_ray
+def test_ray_gives_the_same_bytes_with_a_broken_image(place: Place, cluster: tuple[int, str]) -> None:
+    told = finish(place.label("ray", *ray_flags(cluster[1])))
+    assert_same(place.results("here"), place.results("ray"))
+    assert "coffee/broken.jpg: left out" in told
+    assert sorted(told.splitlines()) == sorted(place.told.splitlines()), "Ray itself says nothing"
+
+
+@needs_ray
+def test_killed_workers_are_made_good(place: Place, cluster: tuple[int, str]) -> None:
+    head, address = cluster
+    job = place.label("killed", *ray_flags(address))
+    kill_one(head, "ray::_Actor")  # encodes
+    kill_one(head, "ray::_call")  # has a group
+    finish(job)
+    assert_same(place.results("here"), place.results("killed"))
+
+
+@needs_ray
+def test_a_killed_driver_leaves_nothing_running_and_is_resumed(place: Place, cluster: tuple[int, str]) -> None:
+    job = place.label("resumed", "--engine", "ray")  # a Ray of its own
+    wait_until((place.root / "resumed" / "pseudo" / "manifest.jsonl").is_file)
+    started = {one: read_command(one) for one in processes_below(job.pid)}
+    assert any("raylet" in command for command in started.values())
+    job.kill()
+    job.communicate()
+    # Ray's two agents look for their raylet now and then only: they take up to a minute
+    own = [one for one, command in started.items() if "Agent" not in command]
+    assert wait_until(lambda: not any(read_command(one) for one in own), 60.0), [read_command(one) for one in own]
+    finish(place.label("resumed", *ray_flags(cluster[1])))
+    assert_same(place.results("here"), place.results("resumed"))
+
+
+@needs_ray
+def test_a_terminated_driver_ends_its_ray(place: Place) -> None:
+    job = place.label("stopped", "--engine", "ray")
+    wait_until((place.root / "stopped" / "pseudo" / "manifest.jsonl").is_file)
+    started = processes_below(job.pid)
+    job.terminate()
+    _, complaint = job.communicate()
+    assert job.returncode == 143
+    assert "terminated; the same command resumes" in complaint
+    assert wait_until(lambda: not any(read_command(one) for one in started), 60.0)
+
+
+@needs_ray
+def test_an_address_without_a_cluster_is_an_error_in_one_line(place: Place) -> None:
+    job = place.label("nowhere", *ray_flags("127.0.0.1:9"))
+    _, complaint = job.communicate()
+    assert job.returncode == 2
+    assert complaint.splitlines()[-1].startswith("error: Ray (127.0.0.1:9) cannot be started or reached")
+
+
+def test_without_ray_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="the package ray"):
+        RayEngine()
+    assert cli.main(["label", str(tmp_path), "--out", str(tmp_path / "out"), "--engine", "ray"]) == 2
+    assert capsys.readouterr().err.endswith('run: pip install "umscosod[ray]"\n')
+
+
+@pytest.mark.parametrize("flags", [["--address", "auto"], ["--gpus-per-actor", "0.5"]])
+def test_flags_of_ray_are_refused_without_it(
+    flags: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["label", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert f"{' '.join(flags)} is of use with --engine ray only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"address": " "}, "no address"),
+        ({"address": "ray://a:1"}, "no address"),
+        ({"gpus_per_actor": -1.0}, ">= 0"),
+        ({"gpus_per_actor": float("nan")}, "nan"),
+    ],
+)
+def test_what_is_no_address_or_share_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RayEngine(**arguments)  # type: ignore[arg-type]
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("share", "here", "there"),
+    [(None, "cuda:1", "cuda:1"), (None, "cpu", "cpu"), (0.0, "cuda", "cpu"), (0.5, "cpu", "cuda")],
+)
+def test_a_share_of_a_gpu_decides_where_networks_run(share: float | None, here: str, there: str) -> None:
+    assert RayEngine(gpus_per_actor=share).network_device(here) == there
