@@ -101,7 +101,7 @@ def test_label_passes_everything_on(pipeline: Pipeline) -> None:
     images, out, config = args
     assert (name, images, out) == ("label_groups", Path("photos"), Path("result"))
     assert (config.seed, config.refine.crf.iterations) == (5, 3)
-    assert kwargs == {"checkpoint": None, "examples": None, "train": None, "overwrite": True}
+    assert kwargs == {"checkpoint": None, "examples": None, "train": None, "engine": None, "overwrite": True}
 
 
 def test_of_several_processes_only_train_is_taken_and_the_first_reports(
@@ -123,11 +123,23 @@ def test_of_several_processes_only_train_is_taken_and_the_first_reports(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--train", "auto"], {"checkpoint": None, "examples": None, "train": None, "overwrite": False}),
-        (["--train", "always"], {"checkpoint": None, "examples": None, "train": True, "overwrite": False}),
-        (["--train", "never"], {"checkpoint": None, "examples": None, "train": False, "overwrite": False}),
-        (["--no-train"], {"checkpoint": None, "examples": None, "train": False, "overwrite": False}),
-        (["--checkpoint", "net"], {"checkpoint": Path("net"), "examples": None, "train": None, "overwrite": False}),
+        (
+            ["--train", "auto"],
+            {"checkpoint": None, "examples": None, "train": None, "engine": None, "overwrite": False},
+        ),
+        (
+            ["--train", "always"],
+            {"checkpoint": None, "examples": None, "train": True, "engine": None, "overwrite": False},
+        ),
+        (
+            ["--train", "never"],
+            {"checkpoint": None, "examples": None, "train": False, "engine": None, "overwrite": False},
+        ),
+        (["--no-train"], {"checkpoint": None, "examples": None, "train": False, "engine": None, "overwrite": False}),
+        (
+            ["--checkpoint", "net"],
+            {"checkpoint": Path("net"), "examples": None, "train": None, "engine": None, "overwrite": False},
+        ),
     ],
 )
 def test_label_trains_as_it_is_told(pipeline: Pipeline, flags: list[str], expected: dict[str, Any]) -> None:

@@ -145,7 +145,7 @@ def test_a_killed_driver_leaves_nothing_running_and_is_resumed(place: Place, clu
 @needs_ray
 def test_a_terminated_driver_ends_its_ray(place: Place) -> None:
     job = place.label("stopped", "--engine", "ray")
-    wait_until((place.root / "stopped" / "pseudo" / "manifest.jsonl").is_file)
+    wait_until(lambda: any((place.root / "cache-stopped").rglob("*.safetensors")))  # a worker has begun
     started = processes_below(job.pid)
     job.terminate()
     _, complaint = job.communicate()

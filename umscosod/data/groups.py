@@ -331,10 +331,11 @@ def groups_from_parquet(path: str | os.PathLike[str]) -> list[ImageGroup]:
             f"{path}: a .parquet list needs the package pyarrow; run: pip install pyarrow, or save it as .csv"
         ) from error
     try:
-        names = {name.strip().casefold(): name for name in reversed(parquet.read_schema(path).names)}
+        listed = parquet.read_schema(path).names
+        names = {name.strip().casefold(): name for name in reversed(listed)}
         found = [next((names[name] for name in known if name in names), None) for known in (_PATHS, _GROUPS)]
         if None in found:
-            raise DataError(f"{path}: its columns are {shorten(list(names.values()))}; name two of them path and group")
+            raise DataError(f"{path}: its columns are {shorten(listed)}; name two of them path and group")
         columns = [parquet.read_table(path, columns=[name]).column(0).to_pylist() for name in found]
     except (OSError, ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({reason_of(error)}); save it anew") from error

@@ -1,14 +1,16 @@
-"""CSV lists as people write them: headers, delimiters, spaces."""
+"""CSV lists as people write them: headers, delimiters, spaces; and the same lists as Parquet."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from umscosod.data.groups import groups_from_csv, groups_from_images
-from umscosod.errors import DataError
+from umscosod.errors import DataError, MissingDependencyError
 
 
 def read(folder: Path, text: str) -> dict[str, list[str]]:
@@ -99,3 +101,43 @@ def test_a_list_that_may_not_be_read_is_not_blamed_on_its_letters(
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(DataError, match=r"list\.csv: cannot be read \(Permission denied\); check its permissions$"):
         read(tmp_path, "1.jpg,cat\n")
+
+
+def write_parquet(file: Path, columns: dict[str, list[Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table(columns), file)
+    return file
+
+
+def test_a_parquet_list_gives_the_groups_of_the_same_csv(tmp_path: Path) -> None:
+    columns = {"Id": [1, 2, 3], "Label": ["cat", "dog", "cat"], "filepath": ["2.jpg", "a/1.jpg", "10.jpg"]}
+    groups = groups_from_images(write_parquet(tmp_path / "list.parquet", columns))
+    (tmp_path / "list.csv").write_text("filepath,label\n2.jpg,cat\na/1.jpg,dog\n10.jpg,cat\n", encoding="utf-8")
+    assert groups == groups_from_csv(tmp_path / "list.csv")
+
+
+def test_a_parquet_list_of_other_columns_is_refused_with_their_names(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "list.parquet", {"photo": ["1.jpg"], "group": ["cat"]})
+    with pytest.raises(DataError, match="its columns are \\['photo', 'group'\\]; name two of them path and group"):
+        groups_from_images(file)
+
+
+def test_a_row_of_a_parquet_list_without_a_group_is_named(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "list.parquet", {"path": ["1.jpg", "2.jpg"], "group": ["cat", None]})
+    with pytest.raises(DataError, match=r"row 2: .*2\.jpg has no group"):
+        groups_from_images(file)
+
+
+def test_a_damaged_parquet_list_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        groups_from_images(tmp_path / "list.parquet")
+
+
+def test_without_pyarrow_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "list.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingDependencyError, match="pip install pyarrow"):
+        groups_from_images(tmp_path / "list.parquet")
