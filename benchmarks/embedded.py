@@ -1,4 +1,4 @@
-"""Contrast and keys of the weight-free backbone, beside their plain form: time, and how far both are apart.
+"""Descriptors, contrast and keys of the weight-free backbone beside their plain form: time, and largest difference.
 
 Run ``python -m benchmarks.embedded PHOTOS``: a folder, of which the first 40 pictures are taken.
 """
@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from benchmarks.reference import embedded as plain
 from umscosod import groups_from_folder
 from umscosod.data.images import decode_image, square_picture
 from umscosod.device import one_blas_thread
 from umscosod.features import embedded as ours
-from umscosod.types import FloatArray
+from umscosod.types import ByteArray, FloatArray
 
 COUNT, SIZE_PX, CELL_PX = 40, 224, 8
-GRID_HW = (SIZE_PX // CELL_PX,) * 2
 
 
 def main() -> None:
@@ -31,22 +33,24 @@ def main() -> None:
     images = [image for group in groups_from_folder(parser.parse_args().photos) for image in group.images][:COUNT]
     cv2.setNumThreads(1)
     with one_blas_thread():
-        described = [
-            ours.compute_descriptors(square_picture(decode_image(image.path), SIZE_PX), CELL_PX).reshape(
-                -1, ours.DESCRIPTOR_DIM
-            )
-            for image in images
-        ]
-        colours = [np.sqrt(ours._squared_distances(one[:, :3].astype(np.float64))) for one in described]
-        compare("background", plain.background_probability, ours._background_probability, colours)
-        compare("keys, signs aside", plain.spectral_keys, ours.spectral_keys, described)
+        pictures = [square_picture(decode_image(image.path), SIZE_PX) for image in images]
+        compare("descriptors", partial(plain.compute_descriptors, cell_px=CELL_PX), describe, pictures)
+        described = [describe(picture).reshape(-1, ours.DESCRIPTOR_DIM) for picture in pictures]
+        colours = [cdist(one[:, :3], one[:, :3]) for one in described]
+        on_grid = {"grid_hw": (SIZE_PX // CELL_PX,) * 2}
+        background = (plain.background_probability, ours._background_probability)
+        compare("background", *(partial(make, **on_grid) for make in background), colours)
+        keys = (plain.spectral_keys, ours.spectral_keys)
+        compare("keys, signs aside", *(partial(make, **on_grid) for make in keys), described)
+
+
+def describe(picture_HW3: ByteArray) -> FloatArray:
+    """Ours, for the benchmark's cells."""
+    return ours.compute_descriptors(picture_HW3, CELL_PX)
 
 
 def compare(
-    name: str,
-    before: Callable[[FloatArray, tuple[int, int]], FloatArray],
-    after: Callable[[FloatArray, tuple[int, int]], FloatArray],
-    inputs: list[FloatArray],
+    name: str, before: Callable[[Any], FloatArray], after: Callable[[Any], FloatArray], inputs: Sequence[Any]
 ) -> None:
     """Time both on all inputs, in turn."""
     seconds, apart = np.zeros(2), 0.0
@@ -54,7 +58,7 @@ def compare(
         found = []
         for place, make in enumerate((before, after)):
             started = time.process_time()
-            found.append(make(one, GRID_HW))
+            found.append(make(one))
             seconds[place] += time.process_time() - started
         apart = max(apart, float(np.abs(np.abs(found[0]) - np.abs(found[1])).max()))
     first, second = 1000.0 * seconds / len(inputs)

@@ -1,16 +1,46 @@
-"""Contrast and keys of the weight-free backbone, in their plain form: paths between all cells, a dense eigensolver."""
+"""The weight-free backbone in its plain form: blurs of all pixels, paths between all cells, a dense eigensolver."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
 from umscosod.features import embedded as ours
-from umscosod.types import FloatArray
+from umscosod.types import ByteArray, FloatArray
 
 _TINY = 1e-6  # a step of no length would not be in the sparse matrix
+
+
+def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
+    """As `umscosod.features.embedded.compute_descriptors`, with every blur at the picture's own resolution."""
+
+    def pool(map_HWC: FloatArray) -> FloatArray:
+        height, width, channels = map_HWC.shape
+        return np.asarray(map_HWC.reshape(height // cell_px, cell_px, width // cell_px, cell_px, channels).mean((1, 3)))
+
+    def blur(map_HWC: FloatArray, scale: float) -> FloatArray:
+        return np.asarray(cv2.GaussianBlur(map_HWC, (0, 0), scale * cell_px))
+
+    def spread(squares: FloatArray, mean: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(np.maximum(squares - mean**2, 0.0)))
+
+    lab_HW3 = ours.to_lab(picture_HW3)
+    parts = [pool(lab_HW3), spread(pool(lab_HW3**2), pool(lab_HW3))]
+    for scale in ours.GRADIENT_SCALES:
+        light_HW = blur(lab_HW3[..., 0], scale)
+        steps = [cv2.Sobel(light_HW, cv2.CV_32F, *axis) * (scale * cell_px) for axis in ((1, 0), (0, 1))]
+        size_HW, angle_HW = cv2.cartToPolar(*steps)
+        turn_HW1 = np.mod(angle_HW * (ours.ORIENTATIONS / np.pi), ours.ORIENTATIONS)[..., None]
+        away_HWO = np.abs(turn_HW1 - np.arange(ours.ORIENTATIONS, dtype=np.float32))
+        share_HWO = np.maximum(1.0 - np.minimum(away_HWO, ours.ORIENTATIONS - away_HWO), 0.0)
+        parts.append(np.sqrt(pool(blur(size_HW[..., None] * share_HWO, scale))))
+    for scale in ours.SURROUND_SCALES:
+        mean_HW3 = blur(lab_HW3, scale)
+        parts += [pool(mean_HW3), pool(spread(blur(lab_HW3**2, scale), mean_HW3))]
+    return np.concatenate(parts, -1).astype(np.float32)
 
 
 def background_probability(distance_PP: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:

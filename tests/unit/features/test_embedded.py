@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.reference import embedded as plain
+from umscosod.demo.compose import compose_image, scenes_of
 from umscosod.errors import ConfigError, DataError
 from umscosod.features import embedded
 from umscosod.features.embedded import SPECTRAL_CHANNELS, EmbeddedBackbone, spectral_keys
@@ -83,7 +84,7 @@ def test_the_id_stays_that_of_earlier_caches_and_checkpoints_while_the_constants
     )
     values = {name: getattr(embedded, name.upper()) for name in names}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    assert EmbeddedBackbone(56, 8).id == f"embedded-v3-{digest}@56/8"
+    assert EmbeddedBackbone(56, 8).id == f"embedded-v4-{digest}@56/8"
 
 
 def test_the_id_names_size_and_cell() -> None:
@@ -156,3 +157,14 @@ def test_the_background_is_that_of_paths_between_all_cells(pictures: list[ByteAr
         distance_PP = np.linalg.norm(lab_P3[:, None] - lab_P3[None], axis=2).astype(np.float64)
         found_P = embedded._background_probability(distance_PP, (12, 12))
         assert np.allclose(found_P, plain.background_probability(distance_PP, (12, 12)), atol=2e-3)
+
+
+@pytest.mark.parametrize("cell_px", [8, 16])
+def test_blurs_of_averaged_squares_are_close_to_those_of_pixels(cell_px: int) -> None:
+    photograph_HW3 = compose_image("cat", 0, scenes_of("cat", seed=0)[0], seed=0, size=224)[0]
+    found_PD, exact_PD = (
+        make(photograph_HW3, cell_px).reshape(-1, embedded.DESCRIPTOR_DIM)
+        for make in (embedded.compute_descriptors, plain.compute_descriptors)
+    )
+    apart_PD, varies_PD = found_PD - exact_PD, exact_PD - exact_PD.mean(0)
+    assert np.linalg.norm(apart_PD) < 0.1 * np.linalg.norm(varies_PD)
