@@ -92,6 +92,19 @@ CASES = [
     Case(what="unknown verb", command="lable photos", code=2, says="lable"),
     Case(what="device foo", command="label photos --out out --device foo", code=2, says="error: "),
     Case(what="device cuda:99", command="label photos --out out --device cuda:99", code=2, says="error: "),
+    *(
+        Case(what=what, command=f"label photos --out out {what}", code=2, says="error: ")
+        for what in (
+            "--address 127.0.0.1:1",
+            "--engine ray --address nowhere",
+            "--engine ray --gpus-per-actor -1",
+            "--config.train.groups-per-step -1",
+        )
+    ),
+    Case(
+        what="export-model to a folder that is not empty", command="export-model c --out photos", code=2, says="error: "
+    ),
+    Case(what="export-model of no checkpoint", command="export-model photos --out model", code=2, says="error: "),
     Case(what="backbone foo", command="label photos --out out --backbone foo", code=2, says="error: "),
     Case(
         what="features prune --max-gb 1e300",
