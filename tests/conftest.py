@@ -97,11 +97,11 @@ def database_port() -> int:
 
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
-    """Put the log level back that a call of the command line leaves behind: later tests listen to the log too."""
+    """Undo the log level that a call of the command line leaves behind, also one in a fixture of the whole session."""
     logger = logging.getLogger("umscosod")
-    level = logger.level
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(level)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,12 @@ import importlib.util
 import logging
 import math
 import os
+import platform
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -29,12 +32,11 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 Work = Callable[[_Item], _Result]
 
-_RETRIES = (
-    3  # of a piece of work whose worker died, as Ray has it for tasks; what ends its worker every time ends the job
-)
+_RETRIES = 3  # of a piece of work whose worker died, as Ray has it for tasks; if each dies, the job ends
 _QUEUED = 4  # pieces of work for each core: enough that none waits while the driver writes, few enough to hold
 _QUEUED_BY_ACTOR = 2  # the one at work, and the next
 _PATIENCE_S = 10.0  # with a cluster that does not answer
+_START_S = 30.0  # for a program of Ray's to start, on a busy machine
 _ADDRESS = re.compile(r"([^\s:/]+):([0-9]{1,5})")
 
 
@@ -90,7 +92,7 @@ class _Home:
 
         from umscosod import __version__
 
-        place = f"the Ray worker on {os.uname().nodename}"
+        place = f"the Ray worker on {platform.node()}"
         if __version__ != self.version:
             raise EngineError(f"{place} has umscosod {__version__}, this is {self.version}; install the same there")
         try:
@@ -151,22 +153,23 @@ class RayEngine:
         started at the first piece of work and ended with the context. Where the program has called ``ray.init``
         itself, that cluster is used and left as it is.
     gpus_per_actor : float, optional
-        Share of a GPU for each network, >= 0; 0: networks run on the CPU. None: 1 where the job's device is CUDA,
-        else 0.
+        Share of a GPU for each actor: at most 1, or a whole number; 0: networks run on the CPU. Above 0 they run on
+        CUDA, whatever the job's device. None: 1 where the job's device is CUDA, else 0.
 
     Raises
     ------
     MissingDependencyError
         Ray is not installed.
     ConfigError
-        The share or the address is none.
+        The share or the address is not valid.
     """
 
     def __init__(self, address: str | None = None, *, gpus_per_actor: float | None = None) -> None:
         if address is not None and address != "auto" and _ADDRESS.fullmatch(address) is None:
             raise ConfigError(f"{address!r} is no address of a Ray cluster; give HOST:PORT or auto, or leave it out")
-        if gpus_per_actor is not None and not 0.0 <= gpus_per_actor < math.inf:
-            raise ConfigError(f"the GPUs per actor must be a number >= 0, got {gpus_per_actor}")
+        share = gpus_per_actor or 0.0
+        if not 0.0 <= share < math.inf or (share > 1.0 and share % 1.0):
+            raise ConfigError(f"the GPUs per actor must be a share from 0 to 1 or a whole number, got {gpus_per_actor}")
         if importlib.util.find_spec("ray") is None:
             raise MissingDependencyError('the engine ray needs the package ray; run: pip install "umscosod[ray]"')
         self._address, self._gpus = address, gpus_per_actor
@@ -174,6 +177,8 @@ class RayEngine:
         self._is_ours = False
 
     def __enter__(self) -> Self:
+        if self._address is not None:  # said before the job begins
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,9 +192,9 @@ class RayEngine:
 
     def network_device(self, here: str) -> str:
         """See `Engine.network_device`."""
-        if self._gpus:
-            return "cuda"
-        return "cpu" if self._gpus == 0 and here.startswith("cuda") else here
+        if self._gpus == 0 and here.startswith("cuda"):
+            return "cpu"
+        return "cuda" if self._gpus or here.startswith("cuda") else here  # Ray shows an actor its own GPUs only
 
     def map(self, work: Work[_Item, _Result], items: Iterable[_Item], *, network_on: str = "") -> Iterator[_Result]:
         """See `Engine.map`.
@@ -263,15 +268,15 @@ class RayEngine:
         return self._ray
 
     def _count_actors(self, gpus: float) -> int:
-        has = self._ray.cluster_resources()
-        most = int(has.get("CPU", 1.0))
-        if gpus:
-            most = min(most, int(has.get("GPU", 0.0) / gpus + 1e-9))
-            if not most:
-                raise EngineError(
-                    f"each actor is to have {gpus:g} of a GPU, and this Ray has {has.get('GPU', 0.0):g} GPUs; lower "
-                    "--gpus-per-actor, or give 0 for the CPU"
-                )
+        """How many actors find room at once: each stays on one machine, and a share of a GPU on one GPU."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        most = sum(min(int(node.get("CPU", 0)), _count_shares(node.get("GPU", 0.0), gpus)) for node in nodes)
+        if gpus and not most:
+            raise EngineError(
+                f"each actor is to have a core and {gpus:g} of a GPU, and no machine of this Ray has both free for one "
+                f"({sum(node.get('GPU', 0.0) for node in nodes):g} GPUs in all); lower --gpus-per-actor, or give 0 for "
+                "the CPU"
+            )
         return max(1, most)
 
     def _take(self, waiting: Any) -> Any:
@@ -280,7 +285,7 @@ class RayEngine:
         try:
             result, told = self._ray.get(waiting)
         except errors.RayTaskError as error:
-            if isinstance(error.cause, UmscosodError):
+            if isinstance(error.cause, UmscosodError | OSError):
                 raise error.cause from None
             raise
         except errors.RayError as error:
@@ -293,10 +298,23 @@ class RayEngine:
         return result
 
 
+def _count_shares(gpus: float, share: float) -> int:
+    """How often a share of a GPU, or several whole ones, can be given on a machine with so many."""
+    if not share:
+        return sys.maxsize
+    return int(gpus) * int(1.0 / share + 1e-9) if share < 1.0 else int(gpus / share)
+
+
 def _reach(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself would wait for minutes."""
+    """Raise OSError where no Ray listens: `ray.init` itself would wait for minutes."""
     if found := _ADDRESS.fullmatch(address):
         socket.create_connection((found[1], int(found[2])), _PATIENCE_S).close()
+        asked = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        try:
+            subprocess.run(asked, check=True, timeout=_PATIENCE_S + _START_S, **quiet)  # Ray's own program  # nosec B603
+        except subprocess.SubprocessError as error:
+            raise OSError(f"what listens at {address} does not answer as Ray of this version does") from error
 
 
 def _version() -> str:
@@ -311,7 +329,7 @@ def _log_level() -> int:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Undo that Ray takes SIGTERM for itself; what it makes of one meanwhile is an interrupt, as elsewhere."""
+    """Give SIGTERM back after Ray has taken it; one that comes meanwhile is raised as an interrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -15,7 +15,7 @@ from umscosod.data.files import GUARDED, LONGEST, LONGEST_PATH, OWN_FOLDERS, che
 from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken, refuse_images_in
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
 from umscosod.data.naming import assign_outputs, natural_key, shared_stems, unique_tails
-from umscosod.errors import DataError, MissingDependencyError, reason_of, shorten
+from umscosod.errors import DataError, MissingDependencyError, one_line, reason_of, shorten
 from umscosod.types import NAMES, ImageGroup, ImageRef, check_relative
 
 Images = str | Path | Sequence[ImageGroup]
@@ -332,14 +332,18 @@ def groups_from_parquet(path: str | os.PathLike[str]) -> list[ImageGroup]:
         ) from error
     try:
         listed = parquet.read_schema(path).names
-        names = {name.strip().casefold(): name for name in reversed(listed)}
-        found = [next((names[name] for name in known if name in names), None) for known in (_PATHS, _GROUPS)]
-        if None in found:
-            raise DataError(f"{path}: its columns are {shorten(listed)}; name two of them path and group")
-        columns = [parquet.read_table(path, columns=[name]).column(0).to_pylist() for name in found]
     except (OSError, ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({reason_of(error)}); save it anew") from error
-    paths, groups = (["" if cell is None else str(cell) for cell in column] for column in columns)
+    names = {name.strip().casefold(): name for name in reversed(listed)}
+    found = [next((names[name] for name in known if name in names), None) for known in (_PATHS, _GROUPS)]
+    if None in found:
+        raise DataError(f"{path}: its columns are {shorten(listed)}; name two of them path and group")
+    try:
+        columns = [parquet.read_table(path, columns=[name]).column(0).cast("string").to_pylist() for name in found]
+    except (OSError, ArrowException, UnicodeError) as error:
+        wanted = f"the columns {found[0]} and {found[1]} must be text in UTF-8"
+        raise DataError(f"{path}: {wanted} ({one_line(str(error))}); save it anew") from error
+    paths, groups = (["" if cell is None else cell for cell in column] for column in columns)
     pairs = enumerate(zip(paths, groups, strict=True), start=1)
     return groups_from_labelled(
         [(f"row {n}", _locate(path.parent, cell), group) for n, (cell, group) in pairs], str(path)

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _WRITING = ".writing-"
+_OWN_FILES = ("backbone-", "network.", MODEL_FILE)
 _NO_PROBE = (
     "the checkpoint's probe, whose maps umscosod blends with the network's; these are the maps of "
     "predict --config.keep network"
@@ -107,8 +108,8 @@ def export_model(
     int8 : bool
         Write the backbones with int8 weights too, and measure what that costs.
     images : path, optional
-        Pictures for the checks and for that measure: a folder with one sub-folder a group, or a .csv list. By default
-        those of the demo.
+        Pictures for the checks and for that measure: a folder with one sub-folder a group, or a .csv or .parquet
+        list. By default those of the demo.
     progress : callable
         Called as the stages ``graphs`` and ``int8``.
 
@@ -157,7 +158,7 @@ def _require_packages() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise MissingDependencyError(
-            f"to export a model {', '.join(missing)} must be installed; run: pip install 'umscosod[onnx]'"
+            f'to export a model {", ".join(missing)} must be installed; run: pip install "umscosod[onnx]"'
         )
 
 
@@ -181,15 +182,19 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     """Give a folder beside the target that takes its name when the block ends without an error, and goes otherwise."""
     folder = target.with_name(f"{_WRITING}{target.name}")
     with lock_folder(folder):  # also against a second export to the same place
+        leftovers = list(folder.iterdir())
+        if any(one.is_dir() or not one.name.startswith(_OWN_FILES) for one in leftovers):
+            raise DataError(f"{folder} holds what this program did not write; remove it, or choose another --out")
         try:
-            for leftover in folder.iterdir():  # of one that was killed
-                leftover.unlink()
+            for one in leftovers:  # of an export that was killed
+                one.unlink()
             yield folder
             folder.replace(target)
-        except OSError as error:
-            raise DataError(f"cannot write {target}: {reason_of(error)}; check the folder and the disk") from error
-        finally:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise DataError(f"cannot write {target}: {reason_of(error)}; check the folder and the disk") from error
+            raise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -179,9 +179,8 @@ def prediction_stage(prepared: Prepared, model: UmsNetwork, progress: ProgressFn
     """Stage 2, inference: store the network's maps of all groups; gives their b_bar."""
     device = prepared.features.network_device
     make_maps = partial(_network_maps, model.to("cpu"), device)  # a worker may have no other device
-    on = (
-        "" if device == "cpu" else device
-    )  # it is small: on the CPU it goes with each group, to processes that are there
+    # It is small: on the CPU it goes with each group, to processes that are there.
+    on = "" if device == "cpu" else device
     return store_maps(prepared, make_maps, "prediction", progress, network_on=on)
 
 

@@ -29,7 +29,8 @@ from umscosod.errors import ConfigError, UmscosodError, one_line
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
-"""Longest wait: the first process may encode a large collection meanwhile. One that ends is noticed at once."""
+"""Longest wait: the first process may encode a large collection meanwhile. One that ends is noticed at once, one that
+raises and lives on is not: its caller must end it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

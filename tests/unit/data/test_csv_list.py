@@ -129,6 +129,19 @@ def test_a_row_of_a_parquet_list_without_a_group_is_named(tmp_path: Path) -> Non
         groups_from_images(file)
 
 
+def test_binary_names_in_a_parquet_list_are_text(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "list.parquet", {"path": [b"1.jpg", b"2.jpg"], "group": [7, 8]})
+    found = [(group.name, [image.path.name for image in group.images]) for group in groups_from_images(file)]
+    assert found == [("7", ["1.jpg"]), ("8", ["2.jpg"])]
+
+
+@pytest.mark.parametrize("path", [["1.jpg"], b"\xff.jpg", {"name": "1.jpg"}])
+def test_a_parquet_list_whose_names_are_no_text_is_refused(tmp_path: Path, path: Any) -> None:
+    file = write_parquet(tmp_path / "list.parquet", {"path": [path], "group": ["cat"]})
+    with pytest.raises(DataError, match="the columns path and group must be text in UTF-8"):
+        groups_from_images(file)
+
+
 def test_a_damaged_parquet_list_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "list.parquet").write_bytes(b"PAR1 and no more")

@@ -273,7 +273,14 @@ def test_a_missing_package_is_named_with_its_cure(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
-        MissingDependencyError, match=r"onnxruntime must be installed; run: pip install 'umscosod\[onnx\]'"
+        MissingDependencyError, match=r'onnxruntime must be installed; run: pip install "umscosod\[onnx\]"'
     ):
         umscosod.export_model(trained, tmp_path / "onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_somebody_elses_in_its_way_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / ".writing-onnx" / "sub").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"\.writing-onnx holds what this program did not write"):
+        umscosod.export_model(trained, tmp_path / "onnx")
+    assert (tmp_path / ".writing-onnx" / "sub").is_dir()
