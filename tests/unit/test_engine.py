@@ -136,7 +136,8 @@ def test_a_killed_driver_leaves_nothing_running_and_is_resumed(place: Place, clu
     # Ray's two agents look for their raylet now and then only: they take up to a minute
     own = [one for one, command in started.items() if "Agent" not in command]
     assert wait_until(lambda: not any(read_command(one) for one in own), 60.0), [read_command(one) for one in own]
-    finish(place.label("resumed", *ray_flags(cluster[1])))
+    told = finish(place.label("resumed", *ray_flags(cluster[1])))
+    assert set(told.splitlines()) <= set(place.told.splitlines()), "Ray itself says nothing"
     assert_same(place.results("here"), place.results("resumed"))
 
 

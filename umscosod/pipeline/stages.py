@@ -55,11 +55,11 @@ def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLa
     done = prepared.job.run / "pseudo-done"
     finished = set(done.read_text(encoding="utf-8", errors=NAMES).splitlines()) if done.is_file() else set()
     store = PseudoLabelStore(folder)
-    lacking = [group for group in groups if not (group.name in finished and store.holds(group))]
-    drawn = _iter_drawn(prepared, lacking)
+    lacking = {group.name: group for group in groups if not (group.name in finished and store.holds(group))}
+    drawn = _iter_drawn(prepared, list(lacking.values()))
     for number, group in enumerate(groups):
         progress(number, len(groups), "pseudo-labels")
-        if group.name in finished and store.holds(group):
+        if group.name not in lacking:
             continue
         store.save(next(drawn))
         finished.add(group.name)
