@@ -329,14 +329,16 @@ def _log_level() -> int:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Give SIGTERM back after Ray has taken it; one that comes meanwhile is raised as an interrupt."""
+    """Give SIGTERM back after Ray has taken it; one that comes meanwhile is raised again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
+    except SystemExit:  # of Ray's handler
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import umscosod
 from tests.integration.shared_training import RUNS, config_of, images_of
 from tests.jobs import assert_same, read_results
-from tests.processes import find_marked, kill_marked, read_command, wait_until, wait_until_gone
+from tests.processes import PATIENCE_S, find_marked, kill_marked, read_command, wait_until, wait_until_gone
 from tests.synthetic import tiny_collection
 from umscosod.config.io import config_to_dict
 
@@ -65,7 +65,7 @@ def said(folder: Path) -> list[dict[str, Any]]:
         subprocess.Popen(line, cwd=ROOT, env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    told = [process.communicate()[1] for process in started]
+    told = [process.communicate(timeout=PATIENCE_S)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], told
     return [json.loads((folder / f"said-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
@@ -161,7 +161,7 @@ def test_a_killed_process_ends_the_others_and_the_same_command_resumes(folder: P
     (second,) = [one for one in find_marked(mark) if b"\0RANK=1\0" in Path(f"/proc/{one}/environ").read_bytes()]
     assert "umscosod train" in read_command(second)
     os.kill(second, signal.SIGKILL)
-    told = run.communicate()[1]
+    told = run.communicate(timeout=PATIENCE_S)[1]
     assert run.returncode != 0
     # whichever comes first: the closed connection, or the signal of torchrun
     assert "process 0 of 2 has lost the others" in told or "terminated; the same command resumes" in told
@@ -170,7 +170,7 @@ def test_a_killed_process_ends_the_others_and_the_same_command_resumes(folder: P
     shutil.copytree(out, folder / "by-one")
 
     again = torchrun(folder, "train", out, mark)
-    told, warned = again.communicate()
+    told, warned = again.communicate(timeout=PATIENCE_S)
     assert again.returncode == 0, warned
     assert told.count("48 steps") == 1  # said once
     images, pseudo, config = folder / "three" / "image", folder / "pseudo-three", config_of(folder, **LONG)

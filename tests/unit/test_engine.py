@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -15,13 +16,14 @@ from types import SimpleNamespace
 import pytest
 
 from tests.jobs import assert_same, read_results
-from tests.processes import read_command, wait_until
+from tests.processes import PATIENCE_S, read_command, wait_until
 from tests.synthetic import tiny_collection
 from umscosod import cli
 from umscosod.engine import RayEngine
 from umscosod.errors import ConfigError, EngineError, MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster, in one of the processes of the tests
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 HEAD = """
 import sys, ray
@@ -59,7 +61,7 @@ class Place:
 
 
 def finish(job: subprocess.Popen[str]) -> str:
-    said, complaint = job.communicate()
+    said, complaint = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 1, f"{said}\n{complaint}"  # one image is broken
     return complaint
 
@@ -104,6 +106,10 @@ def cluster() -> Iterator[tuple[int, str]]:
     head = python("-c", HEAD)
     assert head.stdout is not None
     yield head.pid, head.stdout.readline().strip()
+    below = processes_below(head.pid)
+    for one in (head.pid, *below):  # not asked to end: that is Ray's own affair
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
     head.communicate()
 
 
@@ -132,7 +138,7 @@ def test_a_killed_driver_leaves_nothing_running_and_is_resumed(place: Place, clu
     started = {one: read_command(one) for one in processes_below(job.pid)}
     assert any("raylet" in command for command in started.values())
     job.kill()
-    job.communicate()
+    job.communicate(timeout=PATIENCE_S)
     # Ray's two agents look for their raylet now and then only: they take up to a minute
     own = [one for one, command in started.items() if "Agent" not in command]
     assert wait_until(lambda: not any(read_command(one) for one in own), 60.0), [read_command(one) for one in own]
@@ -147,7 +153,7 @@ def test_a_terminated_driver_ends_its_ray(place: Place) -> None:
     wait_until(lambda: any((place.root / "cache-stopped").rglob("*.safetensors")))  # a worker has begun
     started = processes_below(job.pid)
     job.terminate()
-    _, complaint = job.communicate()
+    _, complaint = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 143
     assert "terminated; the same command resumes" in complaint
     assert wait_until(lambda: not any(read_command(one) for one in started), 60.0)
@@ -156,7 +162,7 @@ def test_a_terminated_driver_ends_its_ray(place: Place) -> None:
 @needs_ray
 def test_an_address_without_a_cluster_is_an_error_in_one_line(place: Place) -> None:
     job = place.label("nowhere", *ray_flags("127.0.0.1:9"))
-    _, complaint = job.communicate()
+    _, complaint = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 2
     assert complaint.splitlines()[-1].startswith("error: Ray (127.0.0.1:9) cannot be started or reached")
 
