@@ -15,7 +15,7 @@ from umscosod.demo.compose import make_groups
 from umscosod.device import resolve_device
 from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import encode_collection
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            collection = FeatureCollection(groups, pair, config, cache)
+            collection = encode_collection(groups, pair, config, cache)
             for features in collection:
                 assert len(features.sizes_hw) == len(features.group.images)
             seconds.append(time.perf_counter() - start)

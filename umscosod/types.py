@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -129,12 +129,13 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroupTokens:
-    """One backbone's view of a whole group (shapes as in `EncodedImage`, stacked over N).
+class StreamTokens:
+    """One backbone's view of a whole group, without keys: what is kept of the second stream.
 
     Attributes
     ----------
-    tokens_NPD, keys_NPK, attn_NAP : ndarray, float16
+    tokens_NPD, attn_NAP : ndarray, float16
+        As in `EncodedImage`, stacked over N.
     grid_hw : (int, int)
     backbone_id : str
         Name, weights hash, size, layer and facet: two ids are equal only if their tokens are comparable.
@@ -147,7 +148,6 @@ class GroupTokens:
     """
 
     tokens_NPD: FloatArray
-    keys_NPK: FloatArray
     attn_NAP: FloatArray
     grid_hw: tuple[int, int]
     backbone_id: str
@@ -156,12 +156,35 @@ class GroupTokens:
     has_attention: bool = True
 
     def __post_init__(self) -> None:
-        arrays = (self.tokens_NPD, self.keys_NPK, self.attn_NAP)
-        shapes = tuple(array.shape for array in arrays)
-        _check(all(array.ndim == 3 for array in arrays), f"group tokens: expected three axes for all, got {shapes}")
+        shapes = tuple(array.shape for array in self._arrays().values())
+        _check(all(len(shape) == 3 for shape in shapes), f"group tokens: expected three axes for all, got {shapes}")
         lead = (len(self.tokens_NPD), self.grid_hw[0] * self.grid_hw[1])
-        got = (shapes[0][:2], shapes[1][:2], shapes[2][::2])
+        got = (shapes[0][::2], *(shape[:2] for shape in shapes[1:]))
         _check(all(shape == lead for shape in got), f"group tokens: expected (N, P) = {lead} for all, got {got}")
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        return {"attn_NAP": self.attn_NAP, "tokens_NPD": self.tokens_NPD}
+
+    def take(self, pick: list[int]) -> Self:
+        """Of some of the images, by their indices and in that order: copies."""
+        changes: dict[str, Any] = {name: array[pick] for name, array in self._arrays().items()}
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupTokens(StreamTokens):
+    """The first backbone's view of a whole group.
+
+    Attributes
+    ----------
+    keys_NPK : ndarray, float16
+        As in `EncodedImage`, stacked over N.
+    """
+
+    keys_NPK: FloatArray
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        return {"attn_NAP": self.attn_NAP, "tokens_NPD": self.tokens_NPD, "keys_NPK": self.keys_NPK}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +195,8 @@ class GroupFeatures:
     ----------
     group : ImageGroup
         Only images that could be encoded; index i here is index i of both streams.
-    first, second : GroupTokens
+    first : GroupTokens
+    second : StreamTokens
     saliency_NP : ndarray, float32, (N, P), in [0, 1]
         Self-attention map of each image on the first stream's grid, min-maxed per image.
     pictures_NHW3 : ndarray, uint8, (N, size_px, size_px, 3)
@@ -183,7 +207,7 @@ class GroupFeatures:
 
     group: ImageGroup
     first: GroupTokens
-    second: GroupTokens
+    second: StreamTokens
     saliency_NP: FloatArray
     pictures_NHW3: ByteArray
     sizes_hw: tuple[tuple[int, int], ...]
@@ -207,18 +231,12 @@ class GroupFeatures:
         pick = list(indices)
         return GroupFeatures(
             group=replace(self.group, images=tuple(self.group.images[index] for index in pick)),
-            first=_take(self.first, pick),
-            second=_take(self.second, pick),
+            first=self.first.take(pick),
+            second=self.second.take(pick),
             saliency_NP=self.saliency_NP[pick],
             pictures_NHW3=self.pictures_NHW3[pick],
             sizes_hw=tuple(self.sizes_hw[index] for index in pick),
         )
-
-
-def _take(tokens: GroupTokens, pick: list[int]) -> GroupTokens:
-    return replace(
-        tokens, tokens_NPD=tokens.tokens_NPD[pick], keys_NPK=tokens.keys_NPK[pick], attn_NAP=tokens.attn_NAP[pick]
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

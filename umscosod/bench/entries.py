@@ -19,7 +19,7 @@ from umscosod.errors import ConfigError
 from umscosod.evaluation.reading import decide_truth_rule
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import encode_collection
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageRef
 
@@ -70,7 +70,7 @@ def open_dataset(
     benchmark = open_benchmark(root)
     truth_rule = decide_truth_rule(list(benchmark.masks.values()), str(root), mask_value)
     cache = FeatureCache(Path(config.features.cache_dir) if config.features.cache_dir else None)
-    features = FeatureCollection(benchmark.groups, pair, config, cache, progress=progress)
+    features = encode_collection(benchmark.groups, pair, config, cache, progress=progress)
     readable = [image for group in features.groups for image in group.images]
     return BenchDataset(
         benchmark=benchmark,

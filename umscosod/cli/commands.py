@@ -235,6 +235,7 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
     from umscosod.device import resolve_device
     from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
+    from umscosod.features.group import STREAMS, stream_arrays
 
     groups = _find_groups(command.images)
     images = [image for group in groups for image in group.images]
@@ -245,12 +246,14 @@ def _features_estimate(command: args.FeaturesEstimate, config: PipelineConfig) -
             picture_HW3 = decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
         except DataError:  # `encode` names it; one sound image is enough here
             continue
-        encoded = [backbone.encode([picture_HW3])[0] for backbone in (pair.first, pair.second)]
+        kept = [
+            stream_arrays(backbone.encode([picture_HW3])[0], stream)
+            for stream, backbone in zip(STREAMS, pair.both, strict=True)
+        ]
         break
     else:
         raise DataError(f"{command.images}: none of {len(images)} images can be decoded; check the files")
-    arrays = [array for one in encoded for array in (one.tokens_PD, one.keys_PK, one.attn_AP)]
-    each = sum(array.nbytes for array in arrays) + 3 * config.features.size_px**2
+    each = sum(array.nbytes for arrays in kept for array in arrays.values()) + 3 * config.features.size_px**2
     stats = _cache(config).stats()
     say("\n".join(pair.notes))
     total = format_bytes(each * len(images))
@@ -266,18 +269,19 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
     from umscosod.device import resolve_device
     from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
-    from umscosod.features.collection import FeatureCollection
+    from umscosod.features.collection import encode_collection
 
     if not config.features.use_cache:
         raise ConfigError("features.use_cache is off, so that there is no cache to encode into; leave it on")
     groups = _find_groups(command.images)
     pair = build_backbones(config.features, resolve_device(config.device))
+    cache = _cache(config)
     with ProgressBar() as progress:
-        collection = FeatureCollection(groups, pair, config, _cache(config), progress=progress)
+        collection = encode_collection(groups, pair, config, cache, progress=progress)
     total = sum(len(group.images) for group in groups)
     for image_id, reason in collection.failures.items():
         say(f"failed: {image_id}: {reason}")
-    stats = collection.cache.stats()
+    stats = cache.stats()
     say("\n".join(pair.notes))
     say(f"{total - len(collection.failures)} of {count_of(total, 'image')} encoded")
     say(f"cache {stats.root}: {count_of(stats.files, 'file')}, {format_bytes(stats.bytes)}")

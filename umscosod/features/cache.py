@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,33 @@ def open_cache(folder: str = "", *, use_cache: bool = True) -> Iterator[FeatureC
         ) from error
     with scratch as root:
         yield FeatureCache(Path(root), is_temporary=True)
+
+
+class Memory:
+    """Arrays kept in memory until they fill a limit.
+
+    What came first stays: a job goes over its collection again and again, in which what was used last is what it needs
+    last.
+
+    Parameters
+    ----------
+    most_bytes : int
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._arrays: dict[Hashable, npt.NDArray[Any]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Give the array of a key, read-only; made where it is not there."""
+        if key not in self._arrays:
+            array = make()
+            array.flags.writeable = False
+            if array.nbytes > self._left:
+                return array
+            self._left -= array.nbytes
+            self._arrays[key] = array
+        return self._arrays[key]
 
 
 class FeatureCache:

@@ -1,4 +1,6 @@
-"""The features of a collection: each image encoded once, several at a time, or found in the cache by its content.
+"""The features of a collection: each image encoded once or found in the cache, each group read when it is asked for.
+
+Images are encoded several at a time; groups are worked on here or in the workers of an engine.
 
 Legend: ``N`` images, ``P`` patches, ``D`` token width, ``H W`` pixels.
 """
@@ -7,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, count
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -22,7 +25,7 @@ from umscosod.device import count_cores
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
 from umscosod.features.backbone import BackbonePair
-from umscosod.features.cache import FeatureCache, format_bytes
+from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
     STREAMS,
@@ -45,35 +48,27 @@ _MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two 
 _REMEMBERED_BYTES = 192 * 2**20
 
 
-class Memory:
-    """Arrays kept in memory until they fill a limit.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the encodings of an image lie.
 
-    What came first stays: a job goes over its collection again and again, in which what was used last is what it needs
-    last.
-
-    Parameters
+    Attributes
     ----------
-    most_bytes : int
+    sha256 : str
+        Of its file.
+    keys : dict of str to str
+        Of the cache, by part: `PICTURE` and the two streams.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._left = most_bytes
-        self._arrays: dict[Hashable, npt.NDArray[Any]] = {}
-
-    def get(self, key: Hashable, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Give the array of a key, read-only; made where it is not there."""
-        if key not in self._arrays:
-            array = make()
-            array.flags.writeable = False
-            if array.nbytes > self._left:
-                return array
-            self._left -= array.nbytes
-            self._arrays[key] = array
-        return self._arrays[key]
+    sha256: str
+    keys: dict[str, str]
 
 
 _Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the image in the collection
 _Decoded = tuple[ImageRef, ByteArray]
+
+
+_NONE: Mapping[str, Entry] = MappingProxyType({})
 
 
 class Encodings:
@@ -84,20 +79,23 @@ class Encodings:
     pair : BackbonePair
     config : PipelineConfig
     cache : FeatureCache
+    entries : mapping of str to Entry
+        Of images that are encoded, by image id.
 
     Attributes
     ----------
+    entries : dict of str to Entry
+        Of each usable image.
     failures : dict of str to str
         Reason by image id.
-    sha256 : dict of str to str
-        Hash of each usable file.
     """
 
-    def __init__(self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache) -> None:
+    def __init__(
+        self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, entries: Mapping[str, Entry] = _NONE
+    ) -> None:
         self.pair, self.config, self.cache = pair, config, cache
+        self.entries = dict(entries)
         self.failures: dict[str, str] = {}
-        self.sha256: dict[str, str] = {}
-        self._keys: dict[str, dict[str, str]] = {}  # of the cache, by image id and part
         self._memory = Memory(_REMEMBERED_BYTES)
 
     def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
@@ -139,43 +137,6 @@ class Encodings:
         for at in range(told, len(images)):
             progress(at + 1, len(images), "features")
 
-    def make_by(self, engine: Engine, sent: BackbonePair, images: Sequence[ImageRef], progress: ProgressFn) -> None:
-        """As `make`, with the images shared out among the workers of an engine, which write to the same cache.
-
-        Parameters
-        ----------
-        engine : Engine
-        sent : BackbonePair
-            The pair, in a form that can be sent.
-        images : sequence of ImageRef
-        progress : callable
-            Called once per image as stage ``features``.
-
-        Raises
-        ------
-        CacheError
-            As `make`; or what a worker has written is not seen here.
-        """
-        chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
-        work = partial(_encode_chunk, sent, self.config, self.cache)
-        made = engine.map(work, chunks, network_on=engine.network_device(self.config.device))
-        told = 0
-        progress(told, len(images), "features")
-        for chunk, (sha256, failures) in zip(chunks, made, strict=True):
-            usable = [image for image in chunk if image.id in sha256]
-            self.failures.update(failures)
-            self.adopt(usable, sha256)
-            if usable and (lost := self._missing(usable[0])):
-                raise CacheError(f"feature cache: a worker wrote {self.cache.path(lost[0])}, {_NOT_HERE}")
-            for at in range(told, told + len(chunk)):
-                progress(at + 1, len(images), "features")
-            told += len(chunk)
-
-    def adopt(self, images: Iterable[ImageRef], sha256: Mapping[str, str]) -> None:
-        """Take images as encoded, by the hashes of their files; nothing is looked at."""
-        for image in images:
-            self._name(image, sha256[image.id])
-
     def read(self, image: ImageRef, part: str, name: str) -> npt.NDArray[Any]:
         """Read an array of a usable image, see `umscosod.features.group.Read`.
 
@@ -187,7 +148,7 @@ class Encodings:
         DataError
             It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
         """
-        key = self._keys[image.id][part]
+        key = self.entries[image.id].keys[part]
         return self._memory.get((key, name), lambda: self._load(image, key, name))
 
     def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
@@ -203,34 +164,33 @@ class Encodings:
 
     def _locate(self, image: ImageRef) -> int | None:
         """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
-        keys = self._name(image, image_sha256(image.path))
-        return None if all(self.cache.size(key) is not None for key in keys) else count_pixels(image.path)
-
-    def _name(self, image: ImageRef, sha256: str) -> list[str]:
-        """Name the cache entries of an image by the hash of its file."""
+        sha256 = image_sha256(image.path)
         data, size_px = self.config.data, self.config.features.size_px
-        # with the limits in the key, a picture that is refused under other limits is not taken from the cache
-        limits = (str(data.max_pixels), str(data.min_side_px))
-        parts = [("picture", str(size_px), *limits), *((backbone.id,) for backbone in self.pair.both)]
-        keys = [self.cache.key(sha256, *one) for one in parts]
-        self._keys[image.id] = dict(zip((PICTURE, *STREAMS), keys, strict=True))
-        self.sha256[image.id] = sha256
-        return keys
+        first, second = (backbone.id for backbone in self.pair.both)
+        parts = {
+            # with the limits, a picture that is refused under other ones is not taken from the cache
+            PICTURE: ("picture", str(size_px), str(data.max_pixels), str(data.min_side_px)),
+            "first": (first,),
+            "second": (first,) if second == first else (second, "no keys"),
+        }
+        keys = {part: self.cache.key(sha256, *facts) for part, facts in parts.items()}
+        self.entries[image.id] = Entry(sha256, keys)
+        return count_pixels(image.path) if self.missing(image) else None
 
     def _leave_out(self, image: ImageRef, error: DataError) -> None:
-        self._keys.pop(image.id, None)
-        self.sha256.pop(image.id, None)
+        self.entries.pop(image.id, None)
         self.failures[image.id] = str(error)
         logger.warning("%s: left out: %s", image.id, error)
 
-    def _missing(self, image: ImageRef) -> list[str]:
-        return [key for key in self._keys[image.id].values() if self.cache.size(key) is None]
+    def missing(self, image: ImageRef) -> list[str]:
+        """Keys of a usable image that the cache lacks."""
+        return [key for key in self.entries[image.id].keys.values() if self.cache.size(key) is None]
 
     def _check_disk(self, made: ImageRef, left: int) -> bool:
         """Refuse `left` more images that will not fit; True if `made`, whose size tells, could be made."""
-        if made.id not in self._keys:
+        if made.id not in self.entries:
             return False
-        size = sum(self.cache.size(key) or 0 for key in self._keys[made.id].values())
+        size = sum(self.cache.size(key) or 0 for key in set(self.entries[made.id].keys.values()))
         if left:
             logger.info("%d more images to encode, about %s", left, format_bytes(size * left))
             self.cache.check_free(size * left)
@@ -279,7 +239,7 @@ class Encodings:
         finally:
             # Looked at after the pixels were read and before anything is written. A file caught half-written also
             # decodes with an error of its own; that it was changed is what the user needs to know.
-            if image_sha256(image.path) != self.sha256[image.id]:
+            if image_sha256(image.path) != self.entries[image.id].sha256:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
     def _encode(self, batch: Sequence[_Decoding]) -> None:
@@ -290,7 +250,7 @@ class Encodings:
                 decoded.append((image, picture.result()))
             except DataError as error:
                 self._leave_out(image, error)
-        missing = {key for image, _ in decoded for key in self._missing(image)}
+        missing = {key for image, _ in decoded for key in self.missing(image)}
         try:
             self._write(decoded, missing)
         except DataError:  # one of them; which, shows when each goes by itself
@@ -304,50 +264,39 @@ class Encodings:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""
 
         def lacking(part: str) -> dict[str, ByteArray]:
-            pictures = {self._keys[image.id][part]: picture for image, picture in decoded}
+            pictures = {self.entries[image.id].keys[part]: picture for image, picture in decoded}
             return {key: picture for key, picture in pictures.items() if key in keys}
 
         for key, picture_HW3 in lacking(PICTURE).items():
             self.cache.put(key, picture_arrays(picture_HW3, self.config.features.size_px))
+        written: set[str] = set()  # two equal backbones share their entries
         for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
-            wanted = lacking(stream)
+            wanted = {key: picture for key, picture in lacking(stream).items() if key not in written}
             for key, encoded in zip(wanted, backbone.encode(list(wanted.values())) if wanted else (), strict=True):
-                self.cache.put(key, stream_arrays(encoded), {"backbone": backbone.id})
-
-
-def _encode_chunk(
-    pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, images: Sequence[ImageRef]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Encode some images, in a worker; give the hashes of those that can be used, and the reasons for the others."""
-    encodings = Encodings(pair, config, cache)
-    encodings.make(images, ignore_progress)
-    return encodings.sha256, encodings.failures
+                self.cache.put(key, stream_arrays(encoded, stream), {"backbone": backbone.id})
+            written |= wanted.keys()
 
 
 _CHUNK = 16  # images that a worker is given at a time
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
+_SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
+
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
 
 
-def _on_part(
+def encode_collection(
+    groups: Sequence[ImageGroup],
     pair: BackbonePair,
     config: PipelineConfig,
     cache: FeatureCache,
-    whitenings: Mapping[str, Whitening],
-    work: Callable[[FeatureCollection, Any], _Result],
-    item: tuple[ImageGroup, Mapping[str, str], Any],
-) -> _Result:
-    """Work on a group in a worker: `item` is the group, the hashes of its files, and what the work is given."""
-    group, sha256, given = item
-    return work(FeatureCollection([group], pair, config, cache, whitenings=whitenings, sha256=sha256), given)
-
-
-_SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
-
-
-class FeatureCollection(Sequence[GroupFeatures]):
-    """Features of all groups, on disk; indexing gives one group, whose arrays are read when they are asked for.
+    *,
+    whitenings: Mapping[str, Whitening] | None = None,
+    progress: ProgressFn = ignore_progress,
+    engine: Engine | None = None,
+    sent: BackbonePair | None = None,
+) -> FeatureCollection:
+    """Encode what is not yet in the cache.
 
     Parameters
     ----------
@@ -360,11 +309,75 @@ class FeatureCollection(Sequence[GroupFeatures]):
     progress : callable
         Called once per image as stage ``features``.
     engine : Engine, optional
-        Encodes, and does the work of `map`; None: this process does.
+        Encodes, and does the work of `FeatureCollection.map`; None: this process does.
     sent : BackbonePair, optional
         The pair in a form that can be sent to the workers of the engine; None: `pair` itself.
-    sha256 : mapping of str to str, optional
-        Hashes of the files by image id, all of them encoded before: nothing is looked at, made or fitted.
+
+    Returns
+    -------
+    FeatureCollection
+        An image that cannot be used is one of its failures, and the others go on.
+
+    Raises
+    ------
+    CacheError
+        The features do not fit on the disk, it cannot be written, or what a worker has written is not seen here.
+    """
+    encodings = Encodings(pair, config, cache)
+    images = [image for group in groups for image in group.images]
+    if engine is None:
+        encodings.make(images, progress)
+    else:
+        _make_by(engine, encodings, sent or pair, images, progress)
+    features = FeatureCollection(groups, encodings, engine=engine, sent=sent)
+    features.leave_out(encodings.failures)
+    features.whiten(whitenings or {})
+    return features
+
+
+def _make_by(
+    engine: Engine, encodings: Encodings, sent: BackbonePair, images: Sequence[ImageRef], progress: ProgressFn
+) -> None:
+    """Make encodings in the workers of an engine, which write to the same cache."""
+    config, cache = encodings.config, encodings.cache
+    chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
+    work = partial(_encode_chunk, sent, config, cache)
+    made = engine.map(work, chunks, network_on=engine.network_device(config.device))
+    told = count(1)
+    progress(0, len(images), "features")
+    for chunk, (entries, failures) in zip(chunks, made, strict=True):
+        encodings.entries.update(entries)
+        encodings.failures.update(failures)
+        usable = [image for image in chunk if image.id in entries]
+        if usable and (lost := encodings.missing(usable[0])):
+            raise CacheError(f"feature cache: a worker wrote {cache.path(lost[0])}, {_NOT_HERE}")
+        for _ in chunk:
+            progress(next(told), len(images), "features")
+
+
+def _encode_chunk(
+    pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, images: Sequence[ImageRef]
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Encode some images, in a worker; give the entries of those that can be used, and the reasons for the others."""
+    encodings = Encodings(pair, config, cache)
+    encodings.make(images, ignore_progress)
+    return encodings.entries, encodings.failures
+
+
+class FeatureCollection(Sequence[GroupFeatures]):
+    """Features of all groups, on disk; indexing gives one group, whose arrays are read when they are asked for.
+
+    Parameters
+    ----------
+    groups : sequence of ImageGroup
+    encodings : Encodings
+        Of all their images, but for those to be left out.
+    whitenings : mapping of str to Whitening, optional
+        By stream, ``first`` and ``second``.
+    engine : Engine, optional
+        Does the work of `map`; None: this process does.
+    sent : BackbonePair, optional
+        The pair in a form that can be sent to the workers of the engine; None: as it is.
 
     Attributes
     ----------
@@ -374,45 +387,29 @@ class FeatureCollection(Sequence[GroupFeatures]):
         Reason by image id.
     whitenings : dict of str to Whitening
         Empty unless a backbone asks for it.
-    sha256 : dict of str to str
-        Hash of each usable file.
+    pair, config
+        As of the encodings.
     """
 
     def __init__(
         self,
         groups: Sequence[ImageGroup],
-        pair: BackbonePair,
-        config: PipelineConfig,
-        cache: FeatureCache,
-        *,
+        encodings: Encodings,
         whitenings: Mapping[str, Whitening] | None = None,
-        progress: ProgressFn = ignore_progress,
         engine: Engine | None = None,
         sent: BackbonePair | None = None,
-        sha256: Mapping[str, str] | None = None,
     ) -> None:
-        self.pair, self.config, self.cache = pair, config, cache
-        self.engine, self._sent = engine, sent or pair
+        self.groups, self.engine = tuple(groups), engine
+        self.pair, self.config = encodings.pair, encodings.config
+        self.failures: dict[str, str] = {}
+        self.whitenings = dict(whitenings or {})
+        self._encodings, self._sent = encodings, sent or encodings.pair
         self._saliencies = Memory(_SALIENCY_BYTES)
-        self._encodings = Encodings(pair, config, cache)
-        images = [image for group in groups for image in group.images]
-        if sha256 is not None:
-            self._encodings.adopt(images, sha256)
-        elif engine is not None:
-            self._encodings.make_by(engine, self._sent, images, progress)
-        else:
-            self._encodings.make(images, progress)
-        self.failures, self.sha256 = self._encodings.failures, self._encodings.sha256
-        self.groups = tuple(groups)
-        self.leave_out(self.failures)
-        self.whitenings: dict[str, Whitening] = {}
-        for stream, backbone in zip(STREAMS, pair.both, strict=True):
-            if not backbone.needs_whitening:
-                continue
-            if whitenings and stream in whitenings:
-                self.whitenings[stream] = whitenings[stream]
-            elif self.groups and sha256 is None:
-                self.whitenings[stream] = whiten_moments(self._iter_moments(stream))
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Hash of each usable file, by image id."""
+        return {name: entry.sha256 for name, entry in self._encodings.entries.items()}
 
     @property
     def network_device(self) -> str:
@@ -482,33 +479,52 @@ class FeatureCollection(Sequence[GroupFeatures]):
         object
             What `work` gives, in the order of the groups. Here a group is worked on when its result is asked for.
         """
-        if self.engine is None:
-            for group, one in given:
-                yield work(self.load(group), one)
-            return
-        yield from self._map_parts(partial(_on_features, work), given, network_on)
+        yield from self._map_groups(partial(_on_features, work), given, network_on)
 
-    def _map_parts(
-        self, work: Callable[[FeatureCollection, Any], _Result], given: Iterable[tuple[ImageGroup, Any]], on: str = ""
+    def whiten(self, given: Mapping[str, Whitening]) -> None:
+        """Whiten the streams whose backbone asks for it: as given, or else by this collection's own statistics."""
+        for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
+            if backbone.needs_whitening and stream in given:
+                self.whitenings[stream] = given[stream]
+            elif backbone.needs_whitening and self.groups:
+                moments = self._map_groups(_list_moments, ((group, stream) for group in self.groups))
+                self.whitenings[stream] = whiten_moments(chain.from_iterable(moments))
+
+    def _map_groups(
+        self,
+        work: Callable[[FeatureCollection, ImageGroup, Any], _Result],
+        given: Iterable[tuple[ImageGroup, Any]],
+        network_on: str = "",
     ) -> Iterator[_Result]:
-        assert self.engine is not None
-        sent = partial(_on_part, self._sent, self.config, self.cache, dict(self.whitenings), work)
-        items = ((group, {image.id: self.sha256[image.id] for image in group.images}, one) for group, one in given)
-        return self.engine.map(sent, items, network_on=on)
-
-    def _iter_moments(self, stream: str) -> Iterator[Moments]:
-        """Moments of every image's raw tokens, in their order."""
-        if self.engine is not None:
-            yield from chain.from_iterable(self._map_parts(_list_moments, ((group, stream) for group in self.groups)))
-            return
-        for group in self.groups:
-            for image in group.images:
-                yield token_moments(self._encodings.read(image, stream, "tokens"))
+        """As `map`, with the collection and the group in the place of features."""
+        if self.engine is None:
+            return (work(self, group, one) for group, one in given)
+        encodings = self._encodings
+        sent = partial(_on_part, self._sent, encodings.config, encodings.cache, self.whitenings, work)
+        parts = (
+            (group, {image.id: encodings.entries[image.id] for image in group.images}, one) for group, one in given
+        )
+        return self.engine.map(sent, parts, network_on=network_on)
 
 
-def _list_moments(part: FeatureCollection, stream: str) -> list[Moments]:
-    return list(part._iter_moments(stream))
+def _on_part(
+    pair: BackbonePair,
+    config: PipelineConfig,
+    cache: FeatureCache,
+    whitenings: Mapping[str, Whitening],
+    work: Callable[[FeatureCollection, ImageGroup, Any], _Result],
+    part: tuple[ImageGroup, Mapping[str, Entry], Any],
+) -> _Result:
+    """Work on a group in a worker: `part` is the group, the entries of its images, and what the work is given."""
+    group, entries, given = part
+    return work(FeatureCollection([group], Encodings(pair, config, cache, entries), whitenings), group, given)
 
 
-def _on_features(work: Callable[[GroupFeatures, Any], _Result], part: FeatureCollection, given: Any) -> _Result:
-    return work(part[0], given)
+def _list_moments(features: FeatureCollection, group: ImageGroup, stream: str) -> list[Moments]:
+    return [token_moments(features._encodings.read(image, stream, "tokens")) for image in group.images]
+
+
+def _on_features(
+    work: Callable[[GroupFeatures, Any], _Result], features: FeatureCollection, group: ImageGroup, given: Any
+) -> _Result:
+    return work(features.load(group), given)

@@ -32,6 +32,7 @@ from umscosod.types import (
     GroupTokens,
     ImageGroup,
     ImageRef,
+    StreamTokens,
 )
 
 SHRINKAGE = 1e-3  # added to every variance when tokens are whitened, in mean variances
@@ -321,9 +322,10 @@ def picture_arrays(picture_HW3: ByteArray, size_px: int) -> Arrays:
     return {"picture": square_picture(picture_HW3, size_px), "size": np.asarray(picture_HW3.shape[:2], np.int64)}
 
 
-def stream_arrays(encoded: EncodedImage) -> Arrays:
-    """Name what is kept of an encoding: ``tokens``, ``keys`` and ``attn``."""
-    return {"tokens": encoded.tokens_PD, "keys": encoded.keys_PK, "attn": encoded.attn_AP}
+def stream_arrays(encoded: EncodedImage, stream: str) -> Arrays:
+    """Name what is kept of an encoding: ``tokens``, ``attn``, and of the first stream ``keys``."""
+    kept = {"tokens": encoded.tokens_PD, "attn": encoded.attn_AP}
+    return kept if stream == "second" else kept | {"keys": encoded.keys_PK}
 
 
 class _Lazy:
@@ -342,8 +344,12 @@ class _Lazy:
         return getattr(self, name)
 
 
+class LazyStream(_Lazy, StreamTokens):
+    """The second stream of a group, with lazy arrays."""
+
+
 class LazyTokens(_Lazy, GroupTokens):
-    """Tokens of a group, with lazy arrays."""
+    """The first stream of a group, with lazy arrays."""
 
 
 class LazyFeatures(_Lazy, GroupFeatures):
@@ -416,23 +422,31 @@ def assemble(
     def saliency() -> FloatArray:
         return keep(make_saliency)
 
-    def with_map(stack_NPF: FloatArray, stream: str, weight: float) -> FloatArray:
-        is_wanted = is_sharpened and stream == "first"
-        return append_map(stack_NPF, saliency(), weight) if is_wanted else stack_NPF
+    def with_map(stack_NPF: FloatArray, weight: float) -> FloatArray:
+        return append_map(stack_NPF, saliency(), weight) if is_sharpened else stack_NPF
 
-    def tokens_of(stream: str, backbone: Backbone) -> GroupTokens:
-        return LazyTokens(
-            {
-                "tokens_NPD": lambda: with_map(whitened(stream), stream, TOKEN_SALIENCY),
-                "keys_NPK": lambda: with_map(stack(stream, "keys"), stream, KEY_SALIENCY),
-                "attn_NAP": lambda: stack(stream, "attn"),
-            },
-            grid_hw=backbone.grid_hw,
-            backbone_id=backbone.id,
-            is_centred=stream in whitenings or backbone.is_centred,
-            is_whitened=stream in whitenings,
-            has_attention=backbone.has_attention,
-        )
+    def facts(stream: str, backbone: Backbone) -> dict[str, Any]:
+        is_whitened = stream in whitenings
+        return {
+            "grid_hw": backbone.grid_hw,
+            "backbone_id": backbone.id,
+            "is_centred": is_whitened or backbone.is_centred,
+            "is_whitened": is_whitened,
+            "has_attention": backbone.has_attention,
+        }
+
+    first = LazyTokens(
+        {
+            "tokens_NPD": lambda: with_map(whitened("first"), TOKEN_SALIENCY),
+            "keys_NPK": lambda: with_map(stack("first", "keys"), KEY_SALIENCY),
+            "attn_NAP": lambda: stack("first", "attn"),
+        },
+        **facts("first", pair.first),
+    )
+    second = LazyStream(
+        {"tokens_NPD": lambda: whitened("second"), "attn_NAP": lambda: stack("second", "attn")},
+        **facts("second", pair.second),
+    )
 
     def take(indices: Sequence[int]) -> GroupFeatures:
         part = replace(group, images=tuple(group.images[index] for index in indices))
@@ -440,7 +454,6 @@ def assemble(
             return assemble(part, read, pair, whitenings, lambda _: saliency()[list(indices)])
         return assemble(part, read, pair, whitenings)
 
-    first, second = map(tokens_of, STREAMS, pair.both)
     makers: dict[str, Callable[[], Any]] = {
         "saliency_NP": saliency,
         "pictures_NHW3": lambda: stack(PICTURE, "picture"),

@@ -5,25 +5,26 @@ Suffixes: ``N`` images, ``P`` patches of the first stream, ``Q`` of the second, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from umscosod.data.resize import resize_centred
-from umscosod.types import FloatArray, GroupFeatures, GroupTokens
+from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 
 _TINY = 1e-6  # relative to the largest vector: shorter ones are rounding of equal patches
 
 
 def unit_patches(
-    tokens: GroupTokens, facet: Literal["keys", "tokens"], centre: Literal["group", "image", "none"]
+    tokens: StreamTokens, facet: Literal["keys", "tokens"], centre: Literal["group", "image", "none"]
 ) -> FloatArray:
     """Take a facet's common part out and bring its vectors to unit length.
 
     Parameters
     ----------
-    tokens : GroupTokens
+    tokens : StreamTokens
     facet : {"keys", "tokens"}
+        The first stream alone, which is a GroupTokens, has keys.
     centre : {"group", "image", "none"}
         Mean patch taken out first. ``group`` does nothing where it is out already (whitened tokens).
 
@@ -40,7 +41,7 @@ def unit_patches(
     >>> unit_patches(group, "keys", "none").tolist()
     [[[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]]
     """
-    stack_NPD = tokens.keys_NPK if facet == "keys" else tokens.tokens_NPD
+    stack_NPD = cast(GroupTokens, tokens).keys_NPK if facet == "keys" else tokens.tokens_NPD
     is_group = centre == "group" and not tokens.is_centred
     group_D = stack_NPD.mean((0, 1), dtype=np.float64).astype(np.float32) if is_group else np.float32(0.0)
     longest = max(float(_lengths(np.asarray(image_PD, np.float32)).max()) for image_PD in stack_NPD)

@@ -25,7 +25,7 @@ from umscosod.device import numpy_generator, resolve_device
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import open_cache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import fit_whitening, saliency_from_attention
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import FloatArray, ImageGroup, ImageRef
@@ -82,7 +82,7 @@ def encoded_collection(
     """
     pair = build_backbones(config.features, resolve_device(config.device))
     with open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
-        yield FeatureCollection(groups, pair, config, cache, progress=progress)
+        yield encode_collection(groups, pair, config, cache, progress=progress)
 
 
 def embed_images(features: FeatureCollection, *, progress: ProgressFn = ignore_progress) -> ImageVectors:

@@ -144,7 +144,7 @@ class CoSalPredictor:
         parts = {PICTURE: [picture_arrays(picture_HW3, self.config.features.size_px) for picture_HW3 in pictures]}
         whitenings: dict[str, Whitening] = {}
         for stream, backbone in zip(STREAMS, self.pair.both, strict=True):
-            parts[stream] = [stream_arrays(encoded) for encoded in backbone.encode(pictures)]
+            parts[stream] = [stream_arrays(encoded, stream) for encoded in backbone.encode(pictures)]
             if backbone.needs_whitening:  # the checkpoint's, or statistics of the group at hand where there are none
                 tokens = (arrays["tokens"] for arrays in parts[stream])
                 whitenings[stream] = self._whitenings.get(stream) or fit_whitening(tokens)

@@ -16,7 +16,7 @@ from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
 from umscosod.features.cache import open_cache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import Whitening
 from umscosod.pipeline.identity import JobSpec, deciding_settings, hash_instances, hash_texts, resolve_names
 from umscosod.pipeline.job import JobFolder
@@ -49,7 +49,6 @@ class Prepared:
     hashes : dict of str to str
         Of the files that the job reads, each taken before they are read.
     device : torch.device
-    notes : tuple of str
     detections : CocoProposer or None
         Where instance masks are wanted and are to come from a file.
     processes : Processes
@@ -63,9 +62,18 @@ class Prepared:
     job: JobFolder
     hashes: dict[str, str]
     device: torch.device
-    notes: tuple[str, ...]
     detections: CocoProposer | None = None
     processes: Processes = ALONE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the job."""
+        alone = [
+            f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
+            for group in self.features.groups
+            if len(group.images) == 1
+        ]
+        return (*self.spec.notes, *self.features.pair.notes, *alone)
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -139,7 +147,7 @@ def prepare(
             sent = pair
             if spec.engine is not None and spec.pair is None:  # backbones of one's own are sent as they are
                 sent = late_pair(pair, config.features, spec.engine.network_device(config.device))
-            features = FeatureCollection(
+            features = encode_collection(
                 groups, pair, config, cache, whitenings=whitenings, progress=progress, engine=spec.engine, sent=sent
             )
             job.bind_images(groups, features.sha256)
@@ -153,7 +161,6 @@ def prepare(
             job=job,
             hashes=hashes | {"images": hash_texts(list(features.sha256.values()))},
             device=device,
-            notes=(*spec.notes, *pair.notes, *_notes_on_groups(features.groups)),
             detections=detections,
             processes=processes,
         )
@@ -192,11 +199,3 @@ def check_detections(config: PipelineConfig) -> None:
         check_regular(Path(file), "a COCO-format file")
     except DataError as error:
         raise DataError(f"pseudo.detections: {error}") from None
-
-
-def _notes_on_groups(groups: Sequence[ImageGroup]) -> list[str]:
-    return [
-        f"group {group.name!r} has one image: it is labelled by itself, nothing else says what recurs"
-        for group in groups
-        if len(group.images) == 1
-    ]

@@ -31,7 +31,7 @@ from umscosod.export.folder import path_inside
 from umscosod.export.report import read_report
 from umscosod.features.backbone import Backbone, build_backbones, pair_backbones
 from umscosod.features.cache import open_cache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.pipeline.job import Collection, JobFolder
 from umscosod.pipeline.maps import Source, read_stored
 from umscosod.pipeline.report import update_report
@@ -339,7 +339,7 @@ def open_steering(
         open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache,
         open_pool(config.refine.crf, largest) as pool,
     ):
-        features = FeatureCollection(groups, pair, config, cache, whitenings=collection.whitenings)
+        features = encode_collection(groups, pair, config, cache, whitenings=collection.whitenings)
         features.leave_out({name: row.reason for name, row in job.rows.items() if row.status is Status.FAILED})
         yield Steering(job=job, features=features, pool=pool)
 

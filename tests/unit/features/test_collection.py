@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.synthetic import tiny_collection
 from umscosod.config import DataConfig, FeaturesConfig, PipelineConfig
@@ -19,7 +20,7 @@ from umscosod.data.images import decode_image
 from umscosod.errors import CacheError, DataError
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import Arrays, FeatureCache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.embedded import EmbeddedBackbone
 from umscosod.features.group import Whitening
 from umscosod.types import ByteArray, EncodedImage, GroupFeatures, ImageGroup
@@ -45,7 +46,7 @@ class Setup:
     pair: BackbonePair = field(default_factory=lambda: BackbonePair(first=Counting(SIZE, 8), second=Counting(SIZE, 16)))
 
     def load(self, **options: object) -> FeatureCollection:
-        return FeatureCollection(self.groups, self.pair, CONFIG, self.cache, **options)  # type: ignore[arg-type]
+        return encode_collection(self.groups, self.pair, CONFIG, self.cache, **options)  # type: ignore[arg-type]
 
     @property
     def encoded(self) -> tuple[int, int]:
@@ -67,8 +68,8 @@ def setup(pictures: Path, tmp_path: Path) -> Setup:
 
 
 def bits(features: GroupFeatures) -> list[bytes]:
-    streams = (features.first, features.second)
-    arrays = [array for one in streams for array in (one.tokens_NPD, one.keys_NPK, one.attn_NAP)]
+    first, second = features.first, features.second
+    arrays = (first.tokens_NPD, first.keys_NPK, first.attn_NAP, second.tokens_NPD, second.attn_NAP)
     return [array.tobytes() for array in (*arrays, features.saliency_NP, features.pictures_NHW3)]
 
 
@@ -93,6 +94,23 @@ def test_shapes_ranges_and_what_whitening_and_sharpening_add(setup: Setup) -> No
     assert collection.sha256.keys() == {image.id for group in setup.groups for image in group.images}
 
 
+def test_of_the_second_stream_no_keys_are_stored_unless_the_first_is_the_same(setup: Setup) -> None:
+    def stored(pair: BackbonePair, cache: FeatureCache) -> list[list[str]]:
+        encode_collection(setup.groups, pair, CONFIG, cache)
+        return sorted(sorted(load_file(path)) for path in cache.root.rglob("*.safetensors"))
+
+    first = setup.pair.first
+    whole = [["picture", "size"], ["attn", "keys", "tokens"]] * 6
+    cache = setup.cache.root
+    assert stored(setup.pair, FeatureCache(cache / "two")) == sorted([*whole, *[["attn", "tokens"]] * 6])
+    same = BackbonePair(first=first, second=first)
+    before = setup.encoded[0]
+    assert stored(same, FeatureCache(cache / "same")) == sorted(whole)
+    assert setup.encoded[0] == before + 6  # each picture once
+    features = encode_collection(setup.groups, same, CONFIG, FeatureCache(cache / "same"))[0]
+    assert features.second.attn_NAP.tobytes() == features.first.attn_NAP.tobytes()
+
+
 def test_a_second_construction_encodes_nothing_and_loads_equal_bits(setup: Setup) -> None:
     first = setup.load()
     assert setup.encoded == (6, 6)
@@ -103,7 +121,7 @@ def test_a_second_construction_encodes_nothing_and_loads_equal_bits(setup: Setup
 
 
 def test_two_caches_give_equal_bits(setup: Setup, tmp_path: Path) -> None:
-    other = FeatureCollection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "other"))
+    other = encode_collection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "other"))
     assert [bits(one) for one in other] == [bits(one) for one in setup.load()]
 
 
@@ -161,7 +179,7 @@ def test_a_group_of_one_and_a_picture_of_one_colour(setup: Setup) -> None:
     (features,) = setup.load()
     assert features.sizes_hw == ((30, 40),)
     assert not features.saliency_NP.any()
-    assert all(np.isfinite(one.tokens_NPD).all() and np.isfinite(one.keys_NPK).all()
+    assert all(np.isfinite(one.tokens_NPD).all() and np.isfinite(one.attn_NAP).all()
                for one in (features.first, features.second))  # fmt: skip
 
 
@@ -220,7 +238,7 @@ def test_an_image_overwritten_while_features_are_made_is_a_failed_row_and_poison
     assert [len(features.group.images) for features in collection] == [2, 3]
     monkeypatch.undo()
     image.path.write_bytes(original)
-    clean = FeatureCollection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "clean"))
+    clean = encode_collection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "clean"))
     assert [bits(one) for one in setup.load()] == [bits(one) for one in clean]
 
 
@@ -342,7 +360,7 @@ def test_a_backbone_that_needs_no_whitening_gets_none(setup: Setup) -> None:
 
 def test_a_warm_cache_does_not_let_a_refused_picture_in(setup: Setup) -> None:
     setup.load()
-    strict = FeatureCollection(setup.groups, setup.pair, replace(CONFIG, data=DataConfig(min_side_px=65)), setup.cache)
+    strict = encode_collection(setup.groups, setup.pair, replace(CONFIG, data=DataConfig(min_side_px=65)), setup.cache)
     assert len(strict.failures) == 6
 
 

@@ -18,8 +18,8 @@ from umscosod.data.images import decode_image
 from umscosod.errors import Cancelled, DataError
 from umscosod.features import collection as module
 from umscosod.features.backbone import BackbonePair
-from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import Encodings, Memory
+from umscosod.features.cache import FeatureCache, Memory
+from umscosod.features.collection import Encodings
 from umscosod.features.embedded import EmbeddedBackbone
 from umscosod.progress import ignore_progress
 from umscosod.types import ByteArray, EncodedImage, ImageRef

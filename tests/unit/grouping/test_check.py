@@ -14,7 +14,7 @@ from umscosod.data.groups import groups_from_folder
 from umscosod.device import resolve_device
 from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import FeatureCache
-from umscosod.features.collection import FeatureCollection
+from umscosod.features.collection import encode_collection
 from umscosod.grouping.discover import check_group, check_groups
 
 DEV = Path(__file__).resolve().parents[4] / "shared" / "data" / "dev"
@@ -62,7 +62,7 @@ def test_real_groups_against_the_same_photographs_dealt_out(tmp_path: Path, quic
         pytest.skip(f"{PHOTOGRAPHS} is not here: real photographs are needed to show what the check is good for")
     groups = groups_from_folder(PHOTOGRAPHS / "image")
     pair = build_backbones(quick.features, resolve_device("cpu"))
-    features = FeatureCollection(groups, pair, quick, FeatureCache(tmp_path))
+    features = encode_collection(groups, pair, quick, FeatureCache(tmp_path))
     ids = [image.id for group in groups for image in group.images]
     dealt = {f"dealt {start}": ids[start :: len(groups)] for start in range(len(groups))}
     pure, mixed = check_groups(features), check_groups(features, members=dealt)
@@ -82,7 +82,7 @@ def test_three_things_in_one_group_of_photographs(tmp_path: Path, quick: Pipelin
     mixed: list[bool] = []
     for name in ("MSRC", "ECSSD-Groups", "PascalCoSeg"):
         groups = groups_from_folder(DEV / name / "image")
-        features = FeatureCollection(groups, pair, quick, FeatureCache(tmp_path))
+        features = encode_collection(groups, pair, quick, FeatureCache(tmp_path))
         pure += [told.is_mixed for told in check_groups(features).values()]
         triples = {
             "+".join(group.name for group in triple): [image.id for group in triple for image in group.images[:6]]
