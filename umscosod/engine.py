@@ -73,12 +73,29 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Home:
-    """What a worker must share with the driver."""
+class Home:
+    """What a worker must share with the driver.
+
+    Attributes
+    ----------
+    folder : str
+        The working directory.
+    version : str
+        Of this package.
+    log_level : int
+    """
 
     folder: str
     version: str
     log_level: int
+
+    @classmethod
+    def here(cls) -> Self:
+        """Give this process's."""
+        from umscosod import __version__
+
+        level = logging.getLogger("umscosod").getEffectiveLevel()
+        return cls(folder=str(Path.cwd()), version=__version__, log_level=level)
 
     def enter(self) -> None:
         """Make this process work as the driver does.
@@ -92,7 +109,7 @@ class _Home:
 
         from umscosod import __version__
 
-        place = f"the Ray worker on {platform.node()}"
+        place = f"the worker on {platform.node()}"
         if __version__ != self.version:
             raise EngineError(f"{place} has umscosod {__version__}, this is {self.version}; install the same there")
         try:
@@ -106,19 +123,23 @@ class _Home:
         logging.getLogger("umscosod").setLevel(self.log_level)
 
 
+Lines = list[tuple[str, int, str]]
+"""What was logged: logger, level, text."""
+
+
 class _Told(logging.Handler):
     """Keeps what is logged, to be said by the driver."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[tuple[str, int, str]] = []
+        self.lines: Lines = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append((record.name, record.levelno, record.getMessage()))
 
 
-def _call(work: Work[_Item, _Result], home: _Home, item: _Item) -> tuple[_Result, list[tuple[str, int, str]]]:
-    """Do a piece of work in a worker; give what it logged too."""
+def call_at_home(work: Work[_Item, _Result], home: Home, item: _Item) -> tuple[_Result, Lines]:
+    """Do a piece of work in a worker, as the driver would; give what it logged too, for `tell`."""
     home.enter()
     told, logger = _Told(), logging.getLogger("umscosod")
     logger.addHandler(told)
@@ -128,17 +149,23 @@ def _call(work: Work[_Item, _Result], home: _Home, item: _Item) -> tuple[_Result
         logger.removeHandler(told)
 
 
+def tell(told: Lines) -> None:
+    """Log here what was logged in a worker."""
+    for name, level, text in told:
+        logging.getLogger(name).log(level, "%s", text)
+
+
 class _Actor:
     """A process that keeps its work, and with it the networks that this builds at the first item."""
 
     def __init__(self) -> None:  # without the work, so that it can be started again without it
         self._work: Work[Any, Any] | None = None
 
-    def call(self, shared: list[Any], home: _Home, item: Any) -> Any:
-        """See `_call`; what is shared comes in a list, and is fetched once."""
+    def call(self, shared: list[Any], home: Home, item: Any) -> Any:
+        """See `call_at_home`; what is shared comes in a list, and is fetched once."""
         if self._work is None:
             self._work = importlib.import_module("ray").get(shared[0])
-        return _call(self._work, home, item)
+        return call_at_home(self._work, home, item)
 
 
 class RayEngine:
@@ -205,8 +232,7 @@ class RayEngine:
             Ray cannot be started or reached, or has no GPU to give; or an item's worker died time and again.
         """
         ray = self._start()
-        home = _Home(folder=str(Path.cwd()), version=_version(), log_level=_log_level())
-        shared, actors = ray.put(work), deque[Any]()
+        home, shared, actors = Home.here(), ray.put(work), deque[Any]()
         if network_on:
             gpus = (1.0 if self._gpus is None else self._gpus) if network_on.startswith("cuda") else 0.0
             most = self._count_actors(gpus)
@@ -215,7 +241,7 @@ class RayEngine:
             limit = _QUEUED_BY_ACTOR * most
         else:
             limit = _QUEUED * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            task = ray.remote(_call).options(num_cpus=1, max_retries=_RETRIES)
+            task = ray.remote(call_at_home).options(num_cpus=1, max_retries=_RETRIES)
 
         def submit(item: _Item) -> Any:
             if not network_on:
@@ -293,8 +319,7 @@ class RayEngine:
                 f"a Ray worker was lost {1 + _RETRIES} times at one piece of work ({one_line(str(error))[:200]}); is "
                 "its memory too small? The same command resumes"
             ) from error
-        for name, level, text in told:
-            logging.getLogger(name).log(level, "%s", text)
+        tell(told)
         return result
 
 
@@ -315,16 +340,6 @@ def _reach(address: str) -> None:
             subprocess.run(asked, check=True, timeout=_PATIENCE_S + _START_S, **quiet)  # Ray's own program  # nosec B603
         except subprocess.SubprocessError as error:
             raise OSError(f"what listens at {address} does not answer as Ray of this version does") from error
-
-
-def _version() -> str:
-    from umscosod import __version__
-
-    return __version__
-
-
-def _log_level() -> int:
-    return logging.getLogger("umscosod").getEffectiveLevel()
 
 
 @contextlib.contextmanager

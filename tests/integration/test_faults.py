@@ -205,10 +205,11 @@ def test_a_run_stopped_in_any_stage_is_taken_up(
 FRAGILE = """
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from umscosod.refine import crf_pool as worker
-answer = worker._answer
-worker._answer = lambda job, how: os.abort() if job.picture_HW3[:9, :9].mean() > 250 else answer(job, how)
-worker.main()
+from umscosod import workers
+from umscosod.refine import crf
+refine = crf.refine_mask
+crf.refine_mask = lambda job, how: os.abort() if job.picture_HW3[:9, :9].mean() > 250 else refine(job, how)
+workers.main()
 """
 
 
@@ -224,7 +225,7 @@ def test_an_image_that_kills_densecrf_is_named_and_the_rest_is_what_it_would_be(
     picture.save(bad, quality=95)
     config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=2)))
     sound = label_groups(tmp_path / "image", tmp_path / "sound", config, train=False)
-    monkeypatch.setattr("umscosod.refine.crf_pool._PROGRAM", FRAGILE)
+    monkeypatch.setattr("umscosod.workers._PROGRAM", FRAGILE)
     report = label_groups(tmp_path / "image", tmp_path / "out", config, train=False)
     hit = [row for row in report.rows if "DenseCRF died on it (SIGABRT)" in row.reason]
     assert [(row.image_id, row.status) for row in hit] == [(f"{bad.parent.name}/{bad.name}", Status.LABELLED)]

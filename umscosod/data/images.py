@@ -10,7 +10,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -423,3 +423,24 @@ def _to_rgb(image: Image.Image) -> ByteArray:
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     return np.array(image.convert("RGB"))
+
+
+_MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two batches are in memory at a time
+
+
+def plan_batches(pixels: Mapping[int, int], most: int) -> Iterator[list[int]]:
+    """Cut pictures, by number with so many pixels each, into batches of at most `most` that fit in memory.
+
+    The first goes alone: its encoding tells how large the others will be.
+    """
+    first = next(iter(pixels), None)
+    batch: list[int] = []
+    held = 0
+    for at, size in pixels.items():
+        if batch and (batch[0] == first or len(batch) == most or held + size > _MOST_PIXELS):
+            yield batch
+            batch, held = [], 0
+        batch.append(at)
+        held += size
+    if batch:
+        yield batch

@@ -199,6 +199,11 @@ class BackbonePair:
         return self.first, self.second
 
 
+def is_weight_free(pair: BackbonePair) -> bool:
+    """Whether both streams are `embedded`: plain numpy, which fills one core, and whose bits no thread changes."""
+    return all(backbone.name == EMBEDDED for backbone in pair.both)
+
+
 def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:
     """Pair backbones of one's own.
 

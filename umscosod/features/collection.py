@@ -14,17 +14,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import count_pixels, decode_image, image_sha256
+from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_batches
 from umscosod.device import count_cores
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
-from umscosod.features.backbone import BackbonePair
+from umscosod.features.backbone import BackbonePair, is_weight_free
 from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
@@ -39,11 +38,11 @@ from umscosod.features.group import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.workers import ProcessEngine, WorkerPool
 
 logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 8
-_MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two batches are in memory at a time
 
 _REMEMBERED_BYTES = 192 * 2**20
 
@@ -68,9 +67,6 @@ _Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the ima
 _Decoded = tuple[ImageRef, ByteArray]
 
 
-_NONE: Mapping[str, Entry] = MappingProxyType({})
-
-
 class Encodings:
     """Encodings of images, by image.
 
@@ -79,30 +75,26 @@ class Encodings:
     pair : BackbonePair
     config : PipelineConfig
     cache : FeatureCache
-    entries : mapping of str to Entry
-        Of images that are encoded, by image id.
 
     Attributes
     ----------
     entries : dict of str to Entry
-        Of each usable image.
+        Of each usable image, by id.
     failures : dict of str to str
         Reason by image id.
     """
 
-    def __init__(
-        self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, entries: Mapping[str, Entry] = _NONE
-    ) -> None:
+    def __init__(self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache) -> None:
         self.pair, self.config, self.cache = pair, config, cache
-        self.entries = dict(entries)
+        self.entries: dict[str, Entry] = {}
         self.failures: dict[str, str] = {}
         self._memory = Memory(_REMEMBERED_BYTES)
 
     def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
         """Find every image's entries and make those that are missing, after a look at the disk.
 
-        Pictures are decoded in threads, a batch ahead of the backbones. An image that cannot be used is a failure, and
-        the others go on.
+        Pictures are decoded in threads, a batch ahead of the backbones; `embedded` encodes many in processes. An image
+        that cannot be used is a failure, and the others go on.
 
         Parameters
         ----------
@@ -124,13 +116,21 @@ class Encodings:
             else:
                 if pixels is not None:
                     lacking[at] = pixels
+        if is_weight_free(self.pair) and len(lacking) >= _LEAST_FOR_PROCESSES and count_cores() > 1:
+            with WorkerPool(min(count_cores(), _MOST_PROCESSES)) as pool:
+                _make_by(ProcessEngine(pool), self, self.pair, [images[at] for at in lacking], len(images), progress)
+        else:
+            self._make_here(lacking, images, progress)
+
+    def _make_here(self, lacking: Mapping[int, int], images: Sequence[ImageRef], progress: ProgressFn) -> None:
+        """Encode the images at the places in `lacking`, of so many pixels each."""
         told, is_checked = 0, False
         progress(0, len(images), "features")
         with contextlib.closing(self._iter_decoded(lacking, images)) as batches:
             for batch in batches:
                 self._encode(batch)
                 place = batch[-1][0]
-                is_checked = is_checked or self._check_disk(images[place], sum(at > place for at in lacking))
+                is_checked = is_checked or self.check_disk(images[place], sum(at > place for at in lacking))
                 for at in range(told, place + 1):
                     progress(at + 1, len(images), "features")
                 told = place + 1
@@ -186,7 +186,7 @@ class Encodings:
         """Keys of a usable image that the cache lacks."""
         return [key for key in self.entries[image.id].keys.values() if self.cache.size(key) is None]
 
-    def _check_disk(self, made: ImageRef, left: int) -> bool:
+    def check_disk(self, made: ImageRef, left: int) -> bool:
         """Refuse `left` more images that will not fit; True if `made`, whose size tells, could be made."""
         if made.id not in self.entries:
             return False
@@ -203,27 +203,13 @@ class Encodings:
         pool = ThreadPoolExecutor(min(_MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
         ahead: list[_Decoding] = []
         try:
-            for batch in chain(self._plan(pixels), [[]]):
+            most = max(backbone.batch_size for backbone in self.pair.both)
+            for batch in chain(plan_batches(pixels, most), [[]]):
                 now, ahead = ahead, [(at, images[at], pool.submit(self._decode, images[at])) for at in batch]
                 if now:
                     yield now
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _plan(self, pixels: Mapping[int, int]) -> Iterator[list[int]]:
-        """Cut places into batches; the first image goes alone, as it tells how large the others will be."""
-        most = max(backbone.batch_size for backbone in self.pair.both)
-        first = next(iter(pixels), None)
-        batch: list[int] = []
-        held = 0
-        for at, size in pixels.items():
-            if batch and (batch[0] == first or len(batch) == most or held + size > _MOST_PIXELS):
-                yield batch
-                batch, held = [], 0
-            batch.append(at)
-            held += size
-        if batch:
-            yield batch
 
     def _decode(self, image: ImageRef) -> ByteArray:
         """Decode an image.
@@ -278,6 +264,8 @@ class Encodings:
 
 
 _CHUNK = 16  # images that a worker is given at a time
+_LEAST_FOR_PROCESSES = 64  # images: starting a process takes as long as encoding some twenty
+_MOST_PROCESSES = 8  # each holds some 250 MB
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
 _SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
 
@@ -328,7 +316,7 @@ def encode_collection(
     if engine is None:
         encodings.make(images, progress)
     else:
-        _make_by(engine, encodings, sent or pair, images, progress)
+        _make_by(engine, encodings, sent or pair, images, len(images), progress)
     features = FeatureCollection(groups, encodings, engine=engine, sent=sent)
     features.leave_out(encodings.failures)
     features.whiten(whitenings or {})
@@ -336,23 +324,26 @@ def encode_collection(
 
 
 def _make_by(
-    engine: Engine, encodings: Encodings, sent: BackbonePair, images: Sequence[ImageRef], progress: ProgressFn
+    engine: Engine, made: Encodings, sent: BackbonePair, images: Sequence[ImageRef], total: int, progress: ProgressFn
 ) -> None:
-    """Make encodings in the workers of an engine, which write to the same cache."""
-    config, cache = encodings.config, encodings.cache
+    """Make encodings in the workers of an engine, which write to the same cache; `total` counts those there before."""
     chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
-    work = partial(_encode_chunk, sent, config, cache)
-    made = engine.map(work, chunks, network_on=engine.network_device(config.device))
-    told = count(1)
-    progress(0, len(images), "features")
-    for chunk, (entries, failures) in zip(chunks, made, strict=True):
-        encodings.entries.update(entries)
-        encodings.failures.update(failures)
-        usable = [image for image in chunk if image.id in entries]
-        if usable and (lost := encodings.missing(usable[0])):
-            raise CacheError(f"feature cache: a worker wrote {cache.path(lost[0])}, {_NOT_HERE}")
-        for _ in chunk:
-            progress(next(told), len(images), "features")
+    work = partial(_encode_chunk, sent, made.config, made.cache)
+    results = engine.map(work, chunks, network_on=engine.network_device(made.config.device))
+    is_checked = False
+    remaining = count(len(images) - 1, -1)
+    progress(total - len(images), total, "features")
+    for chunk, (entries, failures) in zip(chunks, results, strict=True):
+        made.failures |= failures
+        made.entries |= entries
+        for name in failures:
+            made.entries.pop(name, None)
+        for image, left in zip(chunk, remaining, strict=False):
+            if not is_checked and image.id in entries:
+                if lost := made.missing(image):
+                    raise CacheError(f"feature cache: a worker wrote {made.cache.path(lost[0])}, {_NOT_HERE}")
+                is_checked = made.check_disk(image, left)
+            progress(total - left, total, "features")
 
 
 def _encode_chunk(
@@ -517,7 +508,9 @@ def _on_part(
 ) -> _Result:
     """Work on a group in a worker: `part` is the group, the entries of its images, and what the work is given."""
     group, entries, given = part
-    return work(FeatureCollection([group], Encodings(pair, config, cache, entries), whitenings), group, given)
+    encodings = Encodings(pair, config, cache)
+    encodings.entries |= entries
+    return work(FeatureCollection([group], encodings, whitenings), group, given)
 
 
 def _list_moments(features: FeatureCollection, group: ImageGroup, stream: str) -> list[Moments]:

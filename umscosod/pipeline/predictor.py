@@ -24,10 +24,11 @@ from umscosod.pipeline.segment import segment_group
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import choose_labels
-from umscosod.refine.crf_pool import CrfPool, open_pool
+from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
+from umscosod.workers import WorkerPool
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,7 @@ class CoSalPredictor:
         self.network, self._device = network, device
         self._whitenings, self._b_bar, self._probe = dict(whitenings or {}), b_bar, probe
         self._stack = ExitStack()
-        self._pool: CrfPool | None = None
+        self._pool: WorkerPool | None = None
 
     @property
     def is_trained(self) -> bool:

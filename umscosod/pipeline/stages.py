@@ -34,11 +34,12 @@ from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_labels, load_pseudo_labels
-from umscosod.refine.crf_pool import CrfPool, open_pool
+from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, Status
+from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ def _segment_and_write(
     job: JobFolder,
     config: PipelineConfig,
     stored: Mapping[str, Path],
-    pool: CrfPool | None,
+    pool: WorkerPool | None,
 ) -> list[Labelled]:
     job.check_seen()
     sources, labels = given

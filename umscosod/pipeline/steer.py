@@ -41,11 +41,12 @@ from umscosod.pipeline.steps import Steps, read_bytes
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.refine.crf_pool import CrfPool, open_pool
+from umscosod.refine.crf_pool import open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example, hash_example, read_examples
 from umscosod.steering.head import UNCHANGED, sample_examples, steer_maps
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, Status
+from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -283,12 +284,12 @@ class Steering:
     ----------
     job : SteeredJob
     features : FeatureCollection
-    pool : CrfPool or None
+    pool : WorkerPool or None
     """
 
     job: SteeredJob
     features: FeatureCollection
-    pool: CrfPool | None
+    pool: WorkerPool | None
 
     def load(self, group: ImageGroup) -> tuple[GroupFeatures, FloatArray]:
         """Features of a group, and its maps before it was steered, float32, (N, H, W), at network size."""

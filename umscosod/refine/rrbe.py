@@ -16,9 +16,10 @@ from umscosod.config import RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
-from umscosod.refine.crf_pool import CrfPool, refine_masks
+from umscosod.refine.crf_pool import refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
+from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +283,7 @@ def refine_group(
     sizes_hw: Sequence[tuple[int, int]],
     config: RefineConfig,
     b_bar: float | None = None,
-    pool: CrfPool | None = None,
+    pool: WorkerPool | None = None,
 ) -> list[RefinedMask]:
     """Threshold each map, drop what is unlike the group, and snap the borders to the picture.
 
@@ -302,7 +303,7 @@ def refine_group(
         the map, enlarged as saved soft maps are, at ``th0``.
     b_bar : float, optional
         From `mean_uncertainty` over the training set. None: over the maps of this group.
-    pool : CrfPool, optional
+    pool : WorkerPool, optional
         From `open_pool`: DenseCRF of several images at once.
 
     Returns

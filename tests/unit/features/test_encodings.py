@@ -105,7 +105,7 @@ def test_equal_files_are_encoded_once(images: list[ImageRef], tmp_path: Path) ->
 def test_large_pictures_make_small_batches(
     images: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MOST_PIXELS", 2 * SIZE * SIZE)
+    monkeypatch.setattr("umscosod.data.images._MOST_PIXELS", 2 * SIZE * SIZE)
     waiting, most = [0], [0]
 
     def decode(path: Path, **limits: int) -> ByteArray:
@@ -157,3 +157,26 @@ def test_memory_keeps_what_came_first_within_its_limit() -> None:
     assert [ask(key, size) for key, size in (("a", 10), ("b", 11), ("c", 10))] == [b"a" * 10, b"b" * 11, b"c" * 10]
     assert [ask(key, size) for key, size in (("a", 10), ("b", 11), ("c", 10))] == [b"a" * 10, b"b" * 11, b"c" * 10]
     assert made == ["a", "b", "c", "b"]
+
+
+def test_many_images_are_encoded_in_processes_to_the_same_bits(
+    images: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    images[2].path.write_bytes(images[2].path.read_bytes()[:100])  # known only when it is decoded
+    images[3].path.write_bytes(b"")  # known at once
+    pair = BackbonePair(first=EmbeddedBackbone(SIZE, 8), second=EmbeddedBackbone(SIZE, 16))
+    alone = Encodings(pair, CONFIG, FeatureCache(tmp_path / "alone"))
+    alone.make(images, ignore_progress)
+    monkeypatch.setattr(module, "_LEAST_FOR_PROCESSES", 2)
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "count_cores", lambda: 2)
+    together = Encodings(pair, CONFIG, FeatureCache(tmp_path / "together"))
+    together.make(images[:1], ignore_progress)  # one was there before
+    caplog.clear()
+    seen: list[tuple[int, int]] = []
+    together.make(images, lambda done, total, stage: seen.append((done, total)))
+    assert content(tmp_path / "together") == content(tmp_path / "alone")
+    assert (together.entries, together.failures) == (alone.entries, alone.failures)
+    assert together.failures.keys() == {images[2].id, images[3].id}
+    assert seen == [(done, 10) for done in range(2, 11)]
+    assert [record.message.split(":")[0] for record in caplog.records] == [images[3].id, images[2].id]

@@ -40,10 +40,11 @@ def batch(count=5):
 FRAGILE = """
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from umscosod.refine import crf_pool as worker
-answer = worker._answer
-worker._answer = lambda start, config: os.abort() if start.threshold == 0.25 else answer(start, config)
-worker.main()
+from umscosod import workers
+from umscosod.refine import crf
+refine = crf.refine_mask
+crf.refine_mask = lambda start, config: os.abort() if start.threshold == 0.25 else refine(start, config)
+workers.main()
 """
 PARENT = """
 import sys
@@ -154,14 +155,14 @@ def test_a_dead_worker_costs_a_warning_not_its_image(caplog):
             worker.process.kill()
             worker.process.wait()
         survived = refine_masks(starts, CONFIG, pool)
-    assert "a DenseCRF worker died (SIGKILL): its image is tried in a fresh one" in caplog.text
+    assert "a worker process died (SIGKILL): its work is tried in a fresh one" in caplog.text
     assert same(survived, refine_masks(starts, CONFIG))
     assert {failure for *_, failure in survived} == {""}
 
 
 def test_an_image_that_kills_every_worker_keeps_its_mask_and_says_why(caplog, monkeypatch):
     """The toy's workers die of a threshold of 0.25, as DenseCRF's memory does of some inputs."""
-    monkeypatch.setattr("umscosod.refine.crf_pool._PROGRAM", FRAGILE)
+    monkeypatch.setattr("umscosod.workers._PROGRAM", FRAGILE)
     starts = batch()
     starts[3] = replace(starts[3], threshold=0.25)
     with open_pool(CONFIG, len(starts)) as pool:
