@@ -258,7 +258,7 @@ class PseudoLabel:
     is_map : bool
         `map_hw` is a soft map of its own, not the mask as numbers.
     details : dict
-        Category, frequency, rank and overlap: the manifest row.
+        Category, frequency, rank and overlap, for the manifest; empty in a label that was read.
     """
 
     image_id: str

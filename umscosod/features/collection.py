@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 8
 
-_REMEMBERED_BYTES = 192 * 2**20
+_REMEMBERED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ _CHUNK = 16  # images that a worker is given at a time
 _LEAST_FOR_PROCESSES = 64  # images: starting a process takes as long as encoding some twenty
 _MOST_PROCESSES = 8  # each holds some 250 MB
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
-_SALIENCY_BYTES = 64 * 2**20  # of saliencies: 20,000 images
+_SALIENCY_BYTES = 16 * 2**20  # of saliencies: 5,000 images
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")

@@ -226,10 +226,10 @@ def load_pseudo_labels(
     Returns
     -------
     dict of str to PseudoLabel
-        By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid; a
-        replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image whose PNG is missing
-        is left out, and the log says so. A person's mask must have the upright size of its image, or its aspect and
-        sides of at least 8 pixels; the log counts the latter.
+        By image id, in the order of `groups`. An untouched label comes back as it was made, on its own grid, but
+        without details; a replaced one at the size of its file (or shrunk), source ``human``, confidence 1. An image
+        whose PNG is missing is left out, and the log says so. A person's mask must have the upright size of its image,
+        or its aspect and sides of at least 8 pixels; the log counts the latter.
 
     Raises
     ------
@@ -239,7 +239,10 @@ def load_pseudo_labels(
     """
     images = [(group, image) for group in groups for image in group.images]
     ids = {image.id for _, image in images}
-    rows = {row["image"]: row for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids}
+    # what else a row holds, its candidates above all, is much, and nobody asks for it
+    rows = {
+        row["image"]: {key: row[key] for key in _KINDS} for row in iter_rows(out / MANIFEST_NAME) if row["image"] in ids
+    }
     labels = {}
     reader = MaskReader()
     rescaled: list[Path] = []
@@ -288,8 +291,6 @@ def _from_row(file: Path, row: dict[str, Any]) -> PseudoLabel:
         confidence=float(row["confidence"]),
         source=row["source"],
         is_weak=row["is_weak"],
-        # the candidates are large, and nobody asks for them
-        details={key: value for key, value in row.items() if key not in _KINDS and key != "candidates"},
     )
 
 
