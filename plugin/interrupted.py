@@ -8,6 +8,7 @@ from umscosod.errors import DataError, count_of
 
 from .forms import Form, read_text
 from .outlook import features_in_words
+from .settings import add_engine, check_engine
 
 RESUME, ANEW = "resume", "anew"
 WAYS = {
@@ -33,7 +34,11 @@ def add_interrupted(form: Form, key: str) -> bool:
     ]
     known += [f"begun {found.began.replace('T', ' ')[:16]} UTC"] if found.began else []
     form.warning("interrupted_note", f"{key!r} was interrupted{at} ({', '.join(known)})")
-    return form.choice("interrupted", WAYS, RESUME, is_radio=True, label="Interrupted run") == RESUME
+    is_resumed = form.choice("interrupted", WAYS, RESUME, is_radio=True, label="Interrupted run") == RESUME
+    if is_resumed and _has_engine(found):
+        add_engine(form)
+        check_engine(form)
+    return is_resumed
 
 
 def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -44,6 +49,8 @@ def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
         return options
     if way == ANEW:
         return {**options, "given_up": key}
+    if not _has_engine(found):  # nor did the form ask for one
+        options = {**options, "engine": None}
     known = {"config": found.config, "group_field": found.group_field, "train": found.settings.get("train", True)}
     return {**options, **known, "resumed": key}  # the progress bar of the job needs them
 
@@ -68,6 +75,11 @@ def preset_of(config: PipelineConfig) -> str:
     sets = {preset: preset_values(preset) for preset in preset_names()}
     fitting = [preset for preset, values in sets.items() if all(has(name, value) for name, value in values.items())]
     return max(fitting, key=lambda preset: len(sets[preset]))
+
+
+def _has_engine(found: Any) -> bool:
+    """Whether the work of an interrupted run can be done on Ray."""
+    return bool(found.settings["verb"] == "label")
 
 
 def _find(dataset: Any, key: str) -> Any:

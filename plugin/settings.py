@@ -37,6 +37,8 @@ BACKBONES = {
     "siglip2_vitb16": "SigLIP 2 ViT-B/16: trained with texts of people, masks are not annotation-free",
     "tipsv2_vitb14": "TIPS v2 ViT-B/14: trained with texts of people, masks are not annotation-free",
 }
+HERE, RAY = "here", "ray"
+ENGINES = {HERE: "In this process (default)", RAY: "Ray: on the cores of this machine, or of a cluster"}
 NOT_LISTED = ("auto", "embedded", "starter")  # by `weights_words`
 LABELS = {
     "method": "Method",
@@ -45,8 +47,9 @@ LABELS = {
     "weights": "Weight file",
     "device": "Device",
     "settings": "Other settings",
+    "engine": "Where the work is done",
 }
-PLAIN = {"method": "ums", "preset": DEFAULT_PRESET, "backbone": "auto", "device": "auto"}
+PLAIN = {"method": "ums", "preset": DEFAULT_PRESET, "backbone": "auto", "device": "auto", "engine": HERE}
 
 
 def weights_words() -> dict[str, str]:
@@ -117,6 +120,45 @@ def add_settings(form: Form) -> None:
         "device", "auto", label=LABELS["device"], description="auto: a GPU where there is one; cpu, cuda, cuda:1 or mps"
     )
     add_overrides(form)
+
+
+def add_engine(form: Form) -> None:
+    """Ask where the work is done, and for the address of a cluster."""
+    chosen = form.choice(
+        "engine",
+        ENGINES,
+        HERE,
+        label=LABELS["engine"],
+        description="The masks are the same. Ray is for many images; the time at the top is that without it",
+    )
+    if chosen == RAY:
+        form.text(
+            "address",
+            allow_empty=True,
+            label="Address of the Ray cluster",
+            description="HOST:PORT, or auto; empty: a Ray of this machine, started and ended with the job",
+        )
+
+
+def check_engine(form: Form) -> None:
+    """Refuse an engine that cannot work, shown or hidden; whether a cluster is there, the job finds out."""
+    from umscosod.integrations.fiftyone.runs.start import check_engine
+
+    form.refuse("engine_problem", lambda: check_engine(read_engine(form.ctx)))
+
+
+def read_engine(ctx: Any) -> str:
+    """Read where the work is done, as `label_dataset` takes it; empty: in this process.
+
+    Raises
+    ------
+    ConfigError
+        It is no engine.
+    """
+    engine, address = read_text(ctx, "engine", HERE), read_text(ctx, "address")
+    if engine not in ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {shorten(engine)}")
+    return (address or RAY) if engine == RAY else ""
 
 
 def check_settings(form: Form, section: str = "") -> None:

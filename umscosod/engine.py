@@ -40,6 +40,17 @@ _START_S = 30.0  # for a program of Ray's to start, on a busy machine
 _ADDRESS = re.compile(r"([^\s:/]+):([0-9]{1,5})")
 
 
+@dataclass(slots=True)
+class _Connection:
+    """The Ray that engines have started or reached: a process has one at most, and jobs in several threads share it."""
+
+    address: str | None = None
+    users: int = 0
+
+
+_connection = _Connection()
+_turn = threading.Lock()  # held by the thread that opens or closes it
+
 # Ray's settings for the environment, read when it is imported or started
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux too: it then listens on the loopback address only
@@ -178,7 +189,8 @@ class RayEngine:
     address : str, optional
         Of a cluster that runs, as for ``ray.init``: ``HOST:PORT``, or ``auto``. None: a Ray of this machine alone is
         started at the first piece of work and ended with the context. Where the program has called ``ray.init``
-        itself, that cluster is used and left as it is.
+        itself, that cluster is used and left as it is. Several engines of one address share their Ray: it ends with
+        the last of them.
     gpus_per_actor : float, optional
         Share of a GPU for each actor: at most 1, or a whole number; 0: networks run on the CPU. Above 0 they run on
         CUDA, whatever the job's device. None: 1 where the job's device is CUDA, else 0.
@@ -213,9 +225,12 @@ class RayEngine:
 
     def close(self) -> None:
         """End the Ray that was started here, or leave the cluster; its workers for this job end."""
-        if self._is_ours:
-            self._ray.shutdown()
-        self._ray, self._is_ours = None, False
+        with _turn:
+            if self._is_ours:
+                _connection.users -= 1
+                if not _connection.users:
+                    self._ray.shutdown()
+            self._ray, self._is_ours = None, False
 
     def network_device(self, here: str) -> str:
         """See `Engine.network_device`."""
@@ -268,16 +283,29 @@ class RayEngine:
                 ray.kill(one)
 
     def _start(self) -> Any:
-        """Import Ray, and start or reach it."""
+        """Import Ray, and start or reach it, or share what another engine has."""
+        with _turn:
+            return self._connect()
+
+    def _connect(self) -> Any:
         if self._ray is None:
             for name, value in {**_QUIET, **(_ALONE if self._address is None else {})}.items():
                 os.environ.setdefault(name, value)
             self._ray = importlib.import_module("ray")
-        if self._is_ours or self._ray.is_initialized():
+        if self._is_ours:
+            return self._ray
+        if _connection.users:
+            if _connection.address != self._address:
+                raise EngineError(
+                    f"another job of this process works on Ray ({_place(_connection.address)}), and a process can have "
+                    "one Ray only; wait for its end, or give the same address"
+                )
+            _connection.users, self._is_ours = _connection.users + 1, True
+            return self._ray
+        if self._ray.is_initialized():
             return self._ray
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-        place = "address=local" if self._address is None else self._address
         try:
             with _own_signals():
                 if self._address is None:
@@ -287,10 +315,10 @@ class RayEngine:
                     self._ray.init(address=self._address, **quiet)
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             raise EngineError(
-                f"Ray ({place}) cannot be started or reached: {one_line(str(error))}; check --address, or leave it out "
-                "to work on this machine alone"
+                f"Ray ({_place(self._address)}) cannot be started or reached: {one_line(str(error))}; check the "
+                "address, or leave it out to work on this machine alone"
             ) from error
-        self._is_ours = True
+        _connection.address, _connection.users, self._is_ours = self._address, 1, True
         return self._ray
 
     def _count_actors(self, gpus: float) -> int:
@@ -321,6 +349,10 @@ class RayEngine:
             ) from error
         tell(told)
         return result
+
+
+def _place(address: str | None) -> str:
+    return "address=local" if address is None else address
 
 
 def _count_shares(gpus: float, share: float) -> int:

@@ -61,11 +61,15 @@ class ImageRef:
     output : str
         Relative POSIX path of its outputs, ``"cat/0007.png"``; ``"cat/0007.jpg.png"`` where two images of a
         group share a stem.
+    address : str
+        Where it is fetched from, ``"s3://bucket/cat/7.jpg"``; `path` is then that of its copy, see
+        `umscosod.features.remote`. Empty: the file is at `path`.
     """
 
     id: str
     path: Path
     output: str
+    address: str = ""
 
     def __post_init__(self) -> None:
         check_relative(self.id, "image id")

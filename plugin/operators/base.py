@@ -16,6 +16,7 @@ from umscosod.progress import ProgressFn, WholeJob
 from ..forms import read_flag, read_text, remember_values
 from ..interrupted import choose_call
 from ..jobs import AppJob, JobEnd, NextStep, Throttle, describe
+from ..settings import read_engine
 from ..spaces import chosen_view, keep_filters, see_filters, show_panel
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ class JobOperator(BaseOperator):
         Text that says where the result is; ``{}`` stands for the run.
     CAN_EDIT : bool
         Whether the function writes masks that people can edit in the App: it takes ``editable``.
+    HAS_ENGINE : bool
+        Whether its work can be done on Ray: it takes ``engine``.
     """
 
     IS_JOB: ClassVar[bool] = True
@@ -125,6 +128,7 @@ class JobOperator(BaseOperator):
     DEFAULT: ClassVar[str] = ""
     DONE: ClassVar[str] = ""
     CAN_EDIT: ClassVar[bool] = False
+    HAS_ENGINE: ClassVar[bool] = False
 
     def name_of(self, ctx: Any) -> str:
         """Return the name of the run that the parameters ask for."""
@@ -136,6 +140,8 @@ class JobOperator(BaseOperator):
         options = {**self.own_options(ctx), "overwrite": read_flag(ctx, "overwrite")}
         if self.CAN_EDIT:
             options["editable"] = read_flag(ctx, "editable", True)
+        if self.HAS_ENGINE:
+            options["engine"] = read_engine(ctx)
         if not self.OUTPUT:
             return options
         options |= {self.OUTPUT: self.name_of(ctx), "out_dir": read_text(ctx, "out_dir") or None}
@@ -150,7 +156,7 @@ class JobOperator(BaseOperator):
         import umscosod.integrations.fiftyone as integration
 
         if resumed:
-            return integration.resume_dataset(view, resumed, progress=progress)
+            return integration.resume_dataset(view, resumed, engine=options.get("engine"), progress=progress)
         if given_up:
             integration.give_up_interrupted(view._dataset, given_up)
         return getattr(integration, self.CALL)(view, **options, progress=progress)

@@ -9,7 +9,15 @@ from ..forms import add_editable, add_field_choice, add_out_dir, read_flag, read
 from ..interrupted import add_interrupted
 from ..jobs import NextStep
 from ..outlook import Outlook, config_or_none, open_form
-from ..settings import add_method_choice, add_settings, check_settings, is_advanced, read_config
+from ..settings import (
+    add_engine,
+    add_method_choice,
+    add_settings,
+    check_engine,
+    check_settings,
+    is_advanced,
+    read_config,
+)
 from .base import JobOperator
 
 
@@ -23,6 +31,7 @@ class Label(JobOperator):
     BUTTON = "Label the common object"
     CALL = "label_dataset"
     CAN_EDIT = True
+    HAS_ENGINE = True
     DEFAULT = "cosal"
     DONE = "Masks are in the field '{0}', soft maps in '{0}_map', confidence in '{0}_confidence'"
     STAGES = ("features", "pseudo-labels", "training", "prediction", "refinement")
@@ -38,9 +47,11 @@ class Label(JobOperator):
             return
         form.flag("train", pays, label="Train on these images", description=why)
         check_settings(form)
+        check_engine(form)
         if is_advanced(form, "Method. "):
             add_method_choice(form)
             add_settings(form)
+            add_engine(form)
             add_editable(form)
             add_out_dir(form, field)
 

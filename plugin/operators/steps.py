@@ -17,7 +17,7 @@ from ..forms import (
 from ..interrupted import add_interrupted
 from ..jobs import NextStep
 from ..outlook import open_form
-from ..settings import add_overrides, add_settings, check_settings, is_advanced, read_config
+from ..settings import add_engine, add_overrides, add_settings, check_engine, check_settings, is_advanced, read_config
 from .base import JobOperator
 from .step_fields import (
     CLUSTERING,
@@ -140,6 +140,7 @@ class Predict(JobOperator):
     ICON = "smart_toy"
     CALL = "predict_dataset"
     CAN_EDIT = True
+    HAS_ENGINE = True
     STAGES = ("features", "prediction", "refinement")
     DEFAULT = "predicted"
     DONE = "Masks are in the field '{}'"
@@ -154,8 +155,10 @@ class Predict(JobOperator):
         if add_interrupted(form, field):
             return
         check_settings(form)
+        check_engine(form)
         if is_advanced(form):
             add_settings(form)
+            add_engine(form)
             add_editable(form)
             add_out_dir(form, field)
 

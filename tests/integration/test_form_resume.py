@@ -10,10 +10,11 @@ import pytest
 fo = pytest.importorskip("fiftyone")
 import fiftyone.operators as foo  # noqa: E402
 
+import umscosod.integrations.fiftyone as integration  # noqa: E402
 from tests.integration.test_forms import URI, form_of, said  # noqa: E402
 from umscosod.config.io import load_config  # noqa: E402
 from umscosod.errors import Cancelled  # noqa: E402
-from umscosod.integrations.fiftyone import get_run, label_dataset, train_dataset  # noqa: E402
+from umscosod.integrations.fiftyone import get_run, label_dataset, pseudo_label_dataset, train_dataset  # noqa: E402
 from umscosod.integrations.fiftyone.runs.parts import list_parts  # noqa: E402
 
 pytestmark = pytest.mark.mongod
@@ -59,6 +60,25 @@ def test_it_is_said_and_resuming_is_preselected(interrupted: Any) -> None:
     assert "train" in form_of("label", interrupted, {"field": "cosal", "interrupted": "anew"})
     assert "interrupted_note" not in form_of("label", interrupted, {"field": "other"})
     assert "interrupted_note" in form_of("predict", interrupted, {"field": "cosal"})
+
+
+def test_resuming_asks_anew_where_the_work_is_done(interrupted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    form = form_of("label", interrupted, {"field": "cosal"})
+    assert form["engine"].default == "here"
+    form = form_of("label", interrupted, {"field": "cosal", "engine": "ray", "address": "nowhere"})
+    assert "'nowhere' is no address" in said(form, "engine_problem")
+    monkeypatch.setattr(integration, "resume_dataset", lambda *_, **options: given.append(options["engine"]))
+    run(interrupted, "label", field="cosal", interrupted="resume", engine="ray")
+    assert given == ["ray"]
+
+
+def test_a_run_that_has_no_engine_is_resumed_without(toy_dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Cancelled):
+        pseudo_label_dataset(toy_dataset, group_field="cls", config=load_config("smoke"), progress=stop_at("features"))
+    assert "engine" not in form_of("label", toy_dataset, {"field": "pseudo"})
+    run(toy_dataset, "label", field="pseudo", interrupted="resume", engine="ray")
+    assert toy_dataset.count("pseudo") == 8
 
 
 def test_resuming_takes_the_settings_it_began_with(interrupted: Any) -> None:

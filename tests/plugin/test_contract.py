@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from fiftyone.operators import types  # noqa: E402
 from fiftyone.operators.registry import OperatorRegistry  # noqa: E402
 
 from umscosod.config.io import load_config  # noqa: E402
-from umscosod.errors import DataError  # noqa: E402
+from umscosod.errors import ConfigError, DataError  # noqa: E402
 from umscosod.features.backbone import backbone_names  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +104,8 @@ NAMES = (
     "backbone",
     "weights",
     "device",
+    "engine",
+    "address",
     "overwrite",
     "proposer",
     "detections",
@@ -159,6 +162,50 @@ def test_a_setting_that_has_no_effect_is_refused(monkeypatch: pytest.MonkeyPatch
     problem = form_of(refine, make_context({"settings": "train.epochs=3"}))["settings_problem"]
     assert "'train.epochs' has no effect here" in problem.view.label
     assert "settings_problem" not in form_of(refine, make_context({"settings": "refine.sim_th=0.6"}))
+
+
+@pytest.mark.parametrize("name", ["label", "predict"])
+def test_the_form_asks_where_the_work_is_done(name: str, operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = foo.get_operator(f"{MANIFEST['name']}/{name}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())  # as if Ray were there
+    form = form_of(operator, make_context({"advanced": True}))
+    assert (form["engine"].default, form["engine"].type.values) == ("here", ["here", "ray"])
+    assert "address" not in form
+    asked = {"advanced": True, "engine": "ray"}
+    form = form_of(operator, make_context(asked))
+    assert "address" in form
+    assert "engine_problem" not in form
+    assert "engine_problem" not in form_of(operator, make_context({**asked, "address": "10.0.0.5:6379"}))
+    form = form_of(operator, make_context({**asked, "address": "10.0.0.5"}))
+    assert form["engine_problem"].invalid
+    assert "'10.0.0.5' is no address of a Ray cluster" in form["engine_problem"].view.label
+
+
+def test_without_ray_the_form_refuses_it_with_the_cure(operator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    form = form_of(operator, make_context({"engine": "ray"}))  # also where the box Advanced hides the choice
+    assert form["engine_problem"].invalid
+    assert 'run: pip install "umscosod[ray]"' in form["engine_problem"].view.label
+    assert "Where the work is done 'ray'" in form["advanced"].view.description
+    assert "engine_problem" not in form_of(operator, make_context({"advanced": True, "address": "10.0.0.5"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "engine"),
+    [
+        ({}, ""),
+        ({"engine": "here", "address": "10.0.0.5:6379"}, ""),
+        ({"engine": "ray"}, "ray"),
+        ({"engine": "ray", "address": "auto"}, "auto"),
+    ],
+)
+def test_the_job_gets_the_engine_as_a_text(given: dict[str, str], engine: str, operator: Any) -> None:
+    assert operator.read_options(make_context(given))["engine"] == engine
+
+
+def test_an_unknown_engine_is_refused(operator: Any) -> None:
+    with pytest.raises(ConfigError, match="engine must be one of here, ray, got 'dask'"):
+        operator.read_options(make_context({"engine": "dask"}))
 
 
 def test_operator_can_be_shown_in_the_app(operator: Any) -> None:
@@ -248,6 +295,7 @@ def test_execute_passes_the_form_on(operator: Any, monkeypatch: pytest.MonkeyPat
         "train": False,
         "overwrite": False,
         "editable": True,
+        "engine": "",
     }
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ from tests.jobs import assert_same, read_results
 from tests.processes import PATIENCE_S, read_command, wait_until
 from tests.synthetic import tiny_collection
 from umscosod import cli
-from umscosod.engine import RayEngine
+from umscosod.engine import RayEngine, _Connection
 from umscosod.errors import ConfigError, EngineError, MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +165,28 @@ def test_an_address_without_a_cluster_is_an_error_in_one_line(place: Place) -> N
     _, complaint = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 2
     assert complaint.splitlines()[-1].startswith("error: Ray (127.0.0.1:9) cannot be started or reached")
+
+
+@needs_ray
+def test_engines_of_one_process_share_its_ray_and_the_last_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"on": False}
+
+    def switch(on: bool) -> Callable[..., None]:
+        return lambda **_: state.update(on=on)
+
+    first, second, elsewhere = RayEngine(), RayEngine(), RayEngine("10.0.0.5:6379")
+    fake = SimpleNamespace(init=switch(True), shutdown=switch(False), is_initialized=lambda: state["on"])
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr("umscosod.engine._connection", _Connection())
+    for engine in (first, second, second):
+        engine._start()
+    with pytest.raises(EngineError, match="another job of this process works on Ray"):
+        elsewhere._start()
+    first.close()
+    first.close()
+    assert state["on"], "the second still needs it"
+    second.close()
+    assert not state["on"]
 
 
 @needs_ray

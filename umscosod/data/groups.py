@@ -6,9 +6,11 @@ import csv
 import io
 import logging
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple
 
 from umscosod.data.files import GUARDED, LONGEST, LONGEST_PATH, OWN_FOLDERS, check_place, real_path
@@ -134,8 +136,8 @@ def groups_from_labelled(
     first_seen: dict[tuple[str, str], str] = {}
     for where, path, group in rows:
         name = PurePosixPath(group.strip()).as_posix()
-        pair = (name, Path(os.path.abspath(path)).as_posix())  # noqa: PTH100 - resolve() would rename linked files
         problem = _row_problem(path, group.strip())
+        pair = (name, _whole_name(path, has_addresses=ids is None))
         if not problem and ids is None and pair in first_seen:
             problem = f"{path} is in group {name!r} already ({first_seen[pair]})"
         if problem:
@@ -161,8 +163,31 @@ def groups_from_labelled(
         [
             (name if ids is None else ids[index], Path(path), group, name)
             for index, ((group, path), name) in enumerate(zip(checked, tails, strict=True))
-        ]
+        ],
+        {at: path for at, (_, path, _) in enumerate(rows) if ids is None and is_address(path)},
     )
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.", re.DOTALL)
+
+
+def is_address(path: str) -> bool:
+    """Whether a path of a list is an address, which has to be fetched.
+
+    Examples
+    --------
+    >>> is_address("s3://bucket/cat/1.jpg"), is_address("/data/cat/1.jpg"), is_address("C://cat/1.jpg")
+    (True, False, False)
+    """
+    return _ADDRESS.match(path) is not None and path[1] != ":"  # a drive of Windows
+
+
+def _whole_name(path: str, *, has_addresses: bool) -> str:
+    """Return the absolute path of a file; of an address the same for names: scheme, host, path, and no query."""
+    if has_addresses and is_address(path):
+        scheme, _, rest = path.partition("://")
+        path = f"/{scheme.lower()}/{re.split('[?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"
+    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 - resolve() would rename linked files
 
 
 def _row_problem(path: str, group: str) -> str:
@@ -195,8 +220,10 @@ def _with_distinct_names(tails: Sequence[str], ids: Sequence[str], origin: str) 
     return named
 
 
-def _build(rows: Sequence[tuple[str, Path, str, str]]) -> list[ImageGroup]:
-    """Build groups from (id, path, group, distinct name to derive the output from)."""
+def _build(
+    rows: Sequence[tuple[str, Path, str, str]], addresses: Mapping[int, str] = MappingProxyType({})
+) -> list[ImageGroup]:
+    """Build groups from (id, path, group, distinct name to derive the output from); addresses are by row."""
     outputs = assign_outputs([name for _, _, _, name in rows])
     for folder, names in shared_stems(outputs).items():
         shown = [f"{PurePosixPath(name).name} -> {PurePosixPath(outputs[name]).name}" for name in names[:_SHOWN]]
@@ -208,8 +235,9 @@ def _build(rows: Sequence[tuple[str, Path, str, str]]) -> list[ImageGroup]:
             ", ..." if len(names) > _SHOWN else "",
         )
     members: dict[str, list[tuple[str, ImageRef]]] = defaultdict(list)
-    for image_id, path, group, name in rows:
-        members[group].append((name, ImageRef(id=image_id, path=path, output=outputs[name])))
+    for at, (image_id, path, group, name) in enumerate(rows):
+        image = ImageRef(id=image_id, path=path, output=outputs[name], address=addresses.get(at, ""))
+        members[group].append((name, image))
     groups = []
     for group in sorted(members, key=natural_key):
         ordered = sorted(members[group], key=lambda item: natural_key(item[0]))
@@ -267,7 +295,8 @@ def groups_from_csv(path: str | os.PathLike[str]) -> list[ImageGroup]:
         Without a header line, the first two columns are used. A header names ``path`` (or ``filepath``, ``file``,
         ``filename``, ``image``) and ``group`` (or ``label``, ``class``, ``category``); then their order is free and
         other columns are ignored. Relative image paths start at the folder of this file. Blank lines are skipped.
-        Spaces around a path are kept if a file of that name exists.
+        Spaces around a path are kept if a file of that name exists. A path may be an address, ``s3://bucket/1.jpg``;
+        nothing is fetched here.
 
     Returns
     -------
@@ -370,6 +399,8 @@ def _fit(table: _Table, folder: Path) -> tuple[bool, bool, bool, bool, bool]:
 
 def _locate(folder: Path, cell: str) -> str:
     """Return the path of an image: the unchanged cell if such a file exists, else without the spaces around it."""
+    if is_address(cell.strip()):
+        return cell.strip()
     if cell != cell.strip() and _is_file(str(folder / cell)):
         return str(folder / cell)
     return str(folder / cell.strip()) if cell.strip() else ""
@@ -386,7 +417,7 @@ def _refuse_unknown_header(path: Path, table: _Table) -> None:
     line, cells = table.lines[0]
     first = _locate(path.parent, cells[0])
     is_header = PurePosixPath(first).suffix.lower() not in PICTURE_SUFFIXES and not os.path.lexists(first)
-    if is_header and cells[0].strip() and len(cells) > 1 and "\x00" not in first:
+    if is_header and not is_address(first) and cells[0].strip() and len(cells) > 1 and "\x00" not in first:
         shown = ",".join(cells)
         raise DataError(
             f"{path}: line {line} {shown!r} names no image, and is no header with one of {', '.join(_PATHS)} and one "

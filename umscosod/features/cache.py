@@ -1,7 +1,8 @@
 """Encoded features on disk, by content.
 
 One safetensors file per image and backbone at ``ROOT/ab/KEY.safetensors``: no pickle, any number of writing
-processes, and a killed writer leaves at most a temporary file that `FeatureCache.prune` sweeps up.
+processes, and a killed writer leaves at most a temporary file that `FeatureCache.prune` sweeps up. Images at addresses
+are copied to ``ROOT/ab/KEY.image``, see `umscosod.features.remote`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from umscosod.errors import CacheError, reason_of
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
+COPY = ".image"
 CURE = "set --config.features.cache-dir or UMSCOSOD_CACHE to another folder, or pass --config.features.no-use-cache"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _FOLDER = re.compile(r"[0-9a-f]{2}")
@@ -118,8 +120,8 @@ def iter_cache_files(root: Path) -> Iterator[CacheFile]:
         for file in _scan(Path(folder.path)):
             name = file.name
             temporary = _TEMPORARY.fullmatch(name)
-            key = temporary[1] if temporary else name.removesuffix(SUFFIX)
-            is_ours = temporary or (name.endswith(SUFFIX) and _KEY.fullmatch(key))
+            key = temporary[1] if temporary else name.removesuffix(SUFFIX).removesuffix(COPY)
+            is_ours = temporary or (name in (key + SUFFIX, key + COPY) and _KEY.fullmatch(key))
             if not (is_ours and key.startswith(folder.name)):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another process may prune at the same time
@@ -286,6 +288,11 @@ class FeatureCache:
             raise CacheError(f"cache key {key!r} is not 64 hexadecimal digits; make it with FeatureCache.key")
         return self.root / key[:2] / f"{key}{SUFFIX}"
 
+    @staticmethod
+    def temporary(path: Path) -> Path:
+        """Where a file of the cache is written before it is whole: a name that no other writer uses."""
+        return path.parent / f".{path.name[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+
     def size(self, key: str) -> int | None:
         """Bytes of the entry `key`; None: there is none.
 
@@ -366,8 +373,7 @@ class FeatureCache:
         stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         checksums = {f"{_CHECKSUM}.{name}": _checksum(key, name, array) for name, array in stored.items()}
         data = save(stored, metadata={**(metadata or {}), **checksums})
-        # a name that no other writer uses
-        temporary = path.parent / f".{key[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        temporary = self.temporary(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:

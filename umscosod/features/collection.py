@@ -36,6 +36,7 @@ from umscosod.features.group import (
     token_moments,
     whiten_moments,
 )
+from umscosod.features.remote import fetch, fetch_ahead, place_copies
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
 from umscosod.workers import ProcessEngine, WorkerPool
@@ -108,7 +109,7 @@ class Encodings:
             The features do not fit on the disk, or it cannot be written.
         """
         lacking: dict[int, int] = {}
-        for at, image in enumerate(images):
+        for at, image in enumerate(fetch_ahead(images, progress)):
             try:
                 pixels = self._locate(image)
             except DataError as error:
@@ -164,7 +165,7 @@ class Encodings:
 
     def _locate(self, image: ImageRef) -> int | None:
         """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
-        sha256 = image_sha256(image.path)
+        sha256 = image_sha256(fetch(image))
         data, size_px = self.config.data, self.config.features.size_px
         first, second = (backbone.id for backbone in self.pair.both)
         parts = {
@@ -221,11 +222,11 @@ class Encodings:
         """
         data = self.config.data
         try:
-            return decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+            return decode_image(fetch(image), max_pixels=data.max_pixels, min_side_px=data.min_side_px)
         finally:
             # Looked at after the pixels were read and before anything is written. A file caught half-written also
             # decodes with an error of its own; that it was changed is what the user needs to know.
-            if image_sha256(image.path) != self.entries[image.id].sha256:
+            if image_sha256(fetch(image)) != self.entries[image.id].sha256:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
     def _encode(self, batch: Sequence[_Decoding]) -> None:
@@ -311,7 +312,7 @@ def encode_collection(
     CacheError
         The features do not fit on the disk, it cannot be written, or what a worker has written is not seen here.
     """
-    encodings = Encodings(pair, config, cache)
+    encodings, groups = Encodings(pair, config, cache), place_copies(groups, cache)
     images = [image for group in groups for image in group.images]
     if engine is None:
         encodings.make(images, progress)

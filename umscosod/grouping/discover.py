@@ -208,7 +208,7 @@ def write_groups_csv(groups: Sequence[ImageGroup], path: str | os.PathLike[str],
     writer.writerow(("path", "group"))
     for group in groups:
         for image in group.images:
-            row = (_name_from(home, image.path), group.name)
+            row = (image.address or _name_from(home, image.path), group.name)
             # a carriage return ends a line for readers too, and only line feeds are quoted without being told
             (careful if any("\r" in value for value in row) else writer).writerow(row)
     with open_atomic(path) as file:

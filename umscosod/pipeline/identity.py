@@ -118,11 +118,21 @@ def specify(
     validate_config(config)
     config = processes.settle(config)
     pair = None if backbones is None else pair_backbones(*backbones)
+    check_shared_cache(config, engine)
+    return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair, engine=engine)
+
+
+def check_shared_cache(config: PipelineConfig, engine: Engine | None) -> None:
+    """Refuse an engine whose workers would have no cache to share.
+
+    Raises
+    ------
+    ConfigError
+    """
     if engine is not None and not config.features.use_cache:
         raise ConfigError(
             "features.use_cache is off, so that workers have no cache to share; leave it on for an engine"
         )
-    return JobSpec(out=Path(out), config=config, mode={"verb": verb, **mode}, pair=pair, engine=engine)
 
 
 def settle_training(spec: JobSpec, n_images: int) -> JobSpec:

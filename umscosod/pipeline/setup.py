@@ -18,6 +18,7 @@ from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import Whitening
+from umscosod.features.remote import place_copies
 from umscosod.pipeline.identity import JobSpec, deciding_settings, hash_instances, hash_texts, resolve_names
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
@@ -140,6 +141,7 @@ def prepare(
     settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     claim = lock_folder(spec.out) if processes.is_first else nullcontext()
     with claim, open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
+        groups = place_copies(groups, cache)
         with processes.first_alone():
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:

@@ -93,8 +93,8 @@ def label_groups(
     Parameters
     ----------
     images : path or sequence of ImageGroup
-        A folder with one sub-folder per group, a ``.csv`` or ``.parquet`` list of path and group, or groups made
-        before.
+        A folder with one sub-folder per group, a ``.csv`` or ``.parquet`` list of path (or address, see
+        `umscosod.features.remote`) and group, or groups made before.
     out : path
         Output folder: ``masks/``, ``maps/``, ``pseudo/``, ``report.json``, ``index.html``, ``run/``.
     config : PipelineConfig, optional

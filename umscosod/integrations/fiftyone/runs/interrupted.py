@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config import PipelineConfig
 from umscosod.config.io import load_config
 from umscosod.data.files import is_held
+from umscosod.engine import Engine
 from umscosod.errors import ConfigError, DataError, count_of
 from umscosod.integrations.fiftyone.runs.fields import every_sample
 from umscosod.integrations.fiftyone.runs.parts import PartState, hold_run, list_parts, set_state
@@ -116,7 +117,9 @@ def find_interrupted(dataset: Any, key: str) -> InterruptedRun | None:
     )
 
 
-def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunReport | TrainOutcome:
+def resume_dataset(
+    dataset: Any, key: str, *, engine: Engine | str | None = None, progress: Progress = None
+) -> RunReport | TrainOutcome:
     """Resume an interrupted run with its own samples and settings.
 
     Parameters
@@ -124,8 +127,9 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     dataset : fiftyone.core.dataset.Dataset
         A view is accepted too, but its choice of samples has no effect.
     key : str
-    progress : callable or bool, optional
-        As for `umscosod.integrations.fiftyone.label_dataset`.
+    engine, progress
+        As for `umscosod.integrations.fiftyone.label_dataset`. The engine is chosen anew: the one that the run began
+        with may be gone.
 
     Returns
     -------
@@ -136,6 +140,8 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     ------
     DataError
         There is nothing to resume, a call is working on the run, or images, labels or weights have changed since.
+    ConfigError
+        An engine is given, and the run is none of `label_dataset` or `predict_dataset`.
     """
     from umscosod.integrations.fiftyone.exchange.predictions import import_predictions
     from umscosod.integrations.fiftyone.runs.labels import label_dataset, pseudo_label_dataset, refine_dataset
@@ -155,6 +161,10 @@ def resume_dataset(dataset: Any, key: str, *, progress: Progress = None) -> RunR
     }
     given: dict[str, Any] = {name: None if value == "" else value for name, value in left.settings.items()}
     verb = given.pop("verb")
+    if verb == "label":
+        given["engine"] = engine
+    elif engine:
+        raise ConfigError(f"{key!r} is a run of {verb}, which works in this process; leave out the engine")
     if verb == "import":
         given["kind"] = "map" if given.pop("has_maps") else "mask"
     else:

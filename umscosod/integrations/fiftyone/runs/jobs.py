@@ -17,6 +17,7 @@ import fiftyone as fo
 from umscosod.config import PipelineConfig
 from umscosod.config.io import config_to_dict
 from umscosod.data.groups import groups_from_rows
+from umscosod.engine import Engine
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import (
@@ -284,6 +285,8 @@ class Job:
         Folder of the masks inside an output folder.
     editable : bool
         Also write objects that a person can edit in the App; a run that has them goes on to write them.
+    engine : Engine or None
+        Does the work; None: this process. Results are the same, so that it is no part of the settings.
     """
 
     key: str
@@ -295,6 +298,7 @@ class Job:
     has_maps: bool = True
     tree: str = "masks"
     editable: bool = False
+    engine: Engine | None = None
 
     @property
     def method(self) -> str:

@@ -12,12 +12,14 @@ import numpy as np
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, load_config, load_stored, parse_yaml, read_settings_file
 from umscosod.data.masks import read_mask, write_png_atomic
+from umscosod.engine import Engine
 from umscosod.errors import DataError
 from umscosod.integrations.fiftyone.runs.edits import read_edits
 from umscosod.integrations.fiftyone.runs.fields import FOREGROUND, HUMAN
 from umscosod.integrations.fiftyone.runs.jobs import Job, RunReport, flat_images, run_job
 from umscosod.integrations.fiftyone.runs.parts import Part, list_parts
 from umscosod.integrations.fiftyone.runs.record import IMPORT, Progress, find_run, get_run
+from umscosod.integrations.fiftyone.runs.start import open_engine
 from umscosod.integrations.fiftyone.runs.survey import checkpoint_of
 from umscosod.integrations.fiftyone.runs.training import check_detections_field, with_detections_file
 from umscosod.pipeline import LabelReport, label_groups, make_pseudo_labels, refine_maps
@@ -36,6 +38,7 @@ def label_dataset(
     train: bool | None = None,
     overwrite: bool = False,
     editable: bool = False,
+    engine: Engine | str | None = None,
     progress: Progress = None,
 ) -> RunReport:
     """Find the common object of each group of samples and store it as labels.
@@ -65,6 +68,10 @@ def label_dataset(
         Also write the islands of each mask as objects into ``<field>_objects``, which a person can edit in the App
         (tab *Annotate*). What a person edits becomes the sample's mask, which no run overwrites. A run that has
         objects goes on to write them.
+    engine : Engine or str, optional
+        Where images are encoded and groups worked on; None: in this process. ``"ray"``: a Ray of this machine, for this
+        call. Another text: the address of a Ray cluster, ``HOST:PORT`` or ``auto``. Or an open
+        `umscosod.engine.RayEngine`. The labels are the same; a run may be resumed with another engine.
     progress : callable or bool, optional
         A `umscosod.progress.ProgressFn`; or whether to show FiftyOne's progress bar. None:
         ``fiftyone.config.show_progress_bars`` decides.
@@ -77,6 +84,8 @@ def label_dataset(
     ------
     DataError
         There are no images, a field is unsuitable, or an interrupted run has other settings.
+    ConfigError, MissingDependencyError, EngineError
+        The engine is no address, Ray is not installed, or there is no such cluster.
 
     Notes
     -----
@@ -84,20 +93,23 @@ def label_dataset(
     """
     config = config or load_config(DEFAULT_PRESET)
     folder = None if checkpoint is None else checkpoint_of(sample_collection, checkpoint)
-    job = Job(
-        key=field,
-        group_field=group_field,
-        out_dir=out_dir,
-        config=config,
-        verb={"verb": "label", "train": train, "checkpoint": "" if folder is None else str(folder)},
-        overwrite=overwrite,
-        editable=editable,
-    )
+    with open_engine(engine) as opened:
+        job = Job(
+            key=field,
+            group_field=group_field,
+            out_dir=out_dir,
+            config=config,
+            verb={"verb": "label", "train": train, "checkpoint": "" if folder is None else str(folder)},
+            overwrite=overwrite,
+            editable=editable,
+            engine=opened,
+        )
+        given: dict[str, Any] = {"checkpoint": folder, "train": train, "engine": opened}
 
-    def work(part: Part, progress: ProgressFn) -> LabelReport:
-        return label_groups(part.groups, part.folder, config, checkpoint=folder, train=train, progress=progress)
+        def work(part: Part, progress: ProgressFn) -> LabelReport:
+            return label_groups(part.groups, part.folder, config, **given, progress=progress)
 
-    return run_job(sample_collection, job, work, progress)
+        return run_job(sample_collection, job, work, progress)
 
 
 def predict_dataset(
@@ -110,13 +122,14 @@ def predict_dataset(
     config: PipelineConfig | None = None,
     overwrite: bool = False,
     editable: bool = False,
+    engine: Engine | str | None = None,
     progress: Progress = None,
 ) -> RunReport:
     """Label a new collection with a trained network: no pseudo-labels, no training.
 
     Parameters
     ----------
-    sample_collection, group_field, field, out_dir, config, overwrite, editable, progress
+    sample_collection, group_field, field, out_dir, config, overwrite, editable, engine, progress
         As for `label_dataset`.
     checkpoint : path or str
         Key of a run of this data set that trained; ``DATASET/KEY`` of another data set, see `list_networks`; or the
@@ -136,6 +149,7 @@ def predict_dataset(
         checkpoint=checkpoint,
         overwrite=overwrite,
         editable=editable,
+        engine=engine,
         progress=progress,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from umscosod.config.io import config_to_dict
 from umscosod.data.files import check_place, real_path
 from umscosod.device import check_device as check_device
+from umscosod.engine import Engine, RayEngine
 from umscosod.errors import DataError, count_of
 from umscosod.export.report import package_versions
 from umscosod.features.store import check_weights_file as check_weights_file
@@ -22,6 +24,44 @@ from umscosod.integrations.fiftyone.runs.record import RUNNING, begin_run, delet
 if TYPE_CHECKING:
     from umscosod.integrations.fiftyone.runs.jobs import Job
     from umscosod.integrations.fiftyone.runs.record import CoSalRunConfig
+
+
+RAY = "ray"
+"""In the place of an engine: a Ray of this machine."""
+
+
+def open_engine(chosen: Engine | str | None) -> AbstractContextManager[Engine | None]:
+    """Give what does the work, for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    chosen : Engine or str or None
+        An engine is left open. ``"ray"``: a Ray of this machine, started at the first piece of work. Another text: the
+        address of a cluster, as for `umscosod.engine.RayEngine`; it is reached at once. What a text names is ended or
+        left with the block. None or empty: this process.
+
+    Raises
+    ------
+    ConfigError
+        The text is no address.
+    MissingDependencyError
+        Ray is not installed.
+    EngineError
+        From the block: there is no such cluster.
+    """
+    if not isinstance(chosen, str) or not chosen:
+        return nullcontext(chosen or None)
+    return RayEngine(None if chosen == RAY else chosen)
+
+
+def check_engine(chosen: str) -> None:
+    """Refuse what `open_engine` would refuse, without a look at the cluster.
+
+    Raises
+    ------
+    ConfigError, MissingDependencyError
+    """
+    open_engine(chosen)
 
 
 def check_out_dir(dataset: Any, key: str, out_dir: str) -> None:
@@ -71,13 +111,14 @@ def foreign_files(out_dir: str) -> list[str]:
 
 
 def check_start(job: Job) -> None:
-    """Refuse early what the work would refuse: settings, device, weights, checkpoint.
+    """Refuse early what the work would refuse: settings, device, weights, checkpoint, engine.
 
     Raises
     ------
     UmscosodError
     """
     from umscosod.pipeline.checkpoints import check_settings
+    from umscosod.pipeline.identity import check_shared_cache
     from umscosod.pipeline.verbs import looks_at_tokens
 
     verb = job.verb["verb"]
@@ -89,6 +130,7 @@ def check_start(job: Job) -> None:
         wants_masks=(verb == "pseudo" and not job.verb["detections_field"]) or verb == "label",
         wants_tokens=verb != "refine" or looks_at_tokens(job.config.refine),
     )
+    check_shared_cache(job.config, job.engine)
 
 
 def folder_of(dataset: Any, job: Job) -> Path:
