@@ -234,6 +234,8 @@ def test_an_address_that_fails_is_one_failed_row_and_comes_in_later(
         (failed,) = [row for row in report.rows if row.status is Status.FAILED]
         assert failed.reason.startswith(f"{base}/{lost.relative_to(pictures).as_posix()}: cannot be fetched")
         lost.write_bytes(content)
+        with pytest.raises(DataError, match="files were added, removed, renamed or changed since"):
+            label_groups(listed, tmp_path / "out", config, train=False)
         report = label_groups(listed, tmp_path / "out", config, train=False, overwrite=True)
     assert report.counts[Status.FAILED] == 0
 
