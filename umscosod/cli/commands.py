@@ -270,6 +270,7 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
     from umscosod.features.backbone import build_backbones
     from umscosod.features.cache import format_bytes
     from umscosod.features.collection import encode_collection
+    from umscosod.features.remote import fetch_copies
 
     if not config.features.use_cache:
         raise ConfigError("features.use_cache is off, so that there is no cache to encode into; leave it on")
@@ -277,7 +278,8 @@ def _features_encode(command: args.FeaturesEncode, config: PipelineConfig) -> in
     pair = build_backbones(config.features, resolve_device(config.device))
     cache = _cache(config)
     with ProgressBar() as progress:
-        collection = encode_collection(groups, pair, config, cache, progress=progress)
+        found, lost = fetch_copies(groups, cache, progress)
+        collection = encode_collection(found, pair, config, cache, lost=lost, progress=progress)
     total = sum(len(group.images) for group in groups)
     for image_id, reason in collection.failures.items():
         say(f"failed: {image_id}: {reason}")

@@ -450,7 +450,6 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
             # before the search, which would leave a group's folder out
             refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
         groups = tuple(groups_from_images(images, exclude=[out]))
-    _refuse_inputs(groups, out, inputs)
     if not groups:
         raise DataError("no groups to work on; give at least one ImageGroup")
     everything = [image for group in groups for image in group.images]
@@ -465,6 +464,7 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
             raise DataError(
                 f"{what} {name!r} occurs {count} times; every group, image and output needs a name of its own"
             )
+    _refuse_inputs(groups, out, inputs)
     return groups
 
 
@@ -480,7 +480,9 @@ def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
 
 def _refuse_results(images: Path, out: Path) -> None:
     """Images must not lie where results go: a second run would take results for images, or clear images away."""
-    root, place = real_path(images), real_path(out)
+    if "\x00" in str(images):  # no folder has such a name
+        return
+    root, place = Path(os.path.realpath(images)), real_path(out)
     if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 

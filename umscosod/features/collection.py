@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -36,7 +37,6 @@ from umscosod.features.group import (
     token_moments,
     whiten_moments,
 )
-from umscosod.features.remote import fetch, fetch_ahead, place_copies
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
 from umscosod.workers import ProcessEngine, WorkerPool
@@ -109,7 +109,7 @@ class Encodings:
             The features do not fit on the disk, or it cannot be written.
         """
         lacking: dict[int, int] = {}
-        for at, image in enumerate(fetch_ahead(images, progress)):
+        for at, image in enumerate(images):
             try:
                 pixels = self._locate(image)
             except DataError as error:
@@ -165,7 +165,7 @@ class Encodings:
 
     def _locate(self, image: ImageRef) -> int | None:
         """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
-        sha256 = image_sha256(fetch(image))
+        sha256 = image_sha256(image.path)
         data, size_px = self.config.data, self.config.features.size_px
         first, second = (backbone.id for backbone in self.pair.both)
         parts = {
@@ -222,11 +222,11 @@ class Encodings:
         """
         data = self.config.data
         try:
-            return decode_image(fetch(image), max_pixels=data.max_pixels, min_side_px=data.min_side_px)
+            return decode_image(image.path, max_pixels=data.max_pixels, min_side_px=data.min_side_px)
         finally:
             # Looked at after the pixels were read and before anything is written. A file caught half-written also
             # decodes with an error of its own; that it was changed is what the user needs to know.
-            if image_sha256(fetch(image)) != self.entries[image.id].sha256:
+            if image_sha256(image.path) != self.entries[image.id].sha256:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
     def _encode(self, batch: Sequence[_Decoding]) -> None:
@@ -280,6 +280,7 @@ def encode_collection(
     config: PipelineConfig,
     cache: FeatureCache,
     *,
+    lost: Mapping[str, str] = MappingProxyType({}),
     whitenings: Mapping[str, Whitening] | None = None,
     progress: ProgressFn = ignore_progress,
     engine: Engine | None = None,
@@ -293,6 +294,8 @@ def encode_collection(
     pair : BackbonePair
     config : PipelineConfig
     cache : FeatureCache
+    lost : mapping of str to str
+        Why images could not be fetched, by id: they are failures.
     whitenings : mapping of str to Whitening, optional
         By stream, ``first`` and ``second``: those of a checkpoint. Missing ones are fitted to this collection.
     progress : callable
@@ -312,14 +315,14 @@ def encode_collection(
     CacheError
         The features do not fit on the disk, it cannot be written, or what a worker has written is not seen here.
     """
-    encodings, groups = Encodings(pair, config, cache), place_copies(groups, cache)
-    images = [image for group in groups for image in group.images]
+    encodings = Encodings(pair, config, cache)
+    images = [image for group in groups for image in group.images if image.id not in lost]
     if engine is None:
         encodings.make(images, progress)
     else:
         _make_by(engine, encodings, sent or pair, images, len(images), progress)
     features = FeatureCollection(groups, encodings, engine=engine, sent=sent)
-    features.leave_out(encodings.failures)
+    features.leave_out({**lost, **encodings.failures})
     features.whiten(whitenings or {})
     return features
 
@@ -331,8 +334,7 @@ def _make_by(
     chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
     work = partial(_encode_chunk, sent, made.config, made.cache)
     results = engine.map(work, chunks, network_on=engine.network_device(made.config.device))
-    is_checked = False
-    remaining = count(len(images) - 1, -1)
+    is_checked, remaining = False, count(len(images) - 1, -1)
     progress(total - len(images), total, "features")
     for chunk, (entries, failures) in zip(chunks, results, strict=True):
         made.failures |= failures

@@ -7,35 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from umscosod.errors import DataError, MissingDependencyError, reason_of
 from umscosod.features.cache import COPY, FeatureCache
 from umscosod.progress import ProgressFn
 from umscosod.types import ImageGroup, ImageRef
 
+logger = logging.getLogger(__name__)
+
 _THREADS = 8  # most of the time they wait for the other side
 _PIECE = 2**20  # bytes read at a time
 _MOST_BYTES = 2**30  # of a file; a picture that large has more pixels than the limit
 
 
-def place_copies(groups: Sequence[ImageGroup], cache: FeatureCache) -> tuple[ImageGroup, ...]:
-    """Say where the copies of images at addresses lie, or will lie; nothing is fetched.
+def fetch_copies(
+    groups: Sequence[ImageGroup], cache: FeatureCache, progress: ProgressFn
+) -> tuple[tuple[ImageGroup, ...], dict[str, str]]:
+    """Copy each image that has an address and no copy yet, several at a time.
 
     Parameters
     ----------
     groups : sequence of ImageGroup
     cache : FeatureCache
+    progress : callable
+        Called once per image to be fetched as stage ``fetch``.
 
     Returns
     -------
     tuple of ImageGroup
-        With `ImageRef.path` in the cache for each image that has an address.
+        With the copy as `ImageRef.path` of each image that has an address.
+    dict of str to str
+        Why an image could not be fetched, by its id.
 
     Raises
     ------
@@ -45,18 +53,40 @@ def place_copies(groups: Sequence[ImageGroup], cache: FeatureCache) -> tuple[Ima
         fsspec knows no such addresses.
     """
     schemes = {image.address.partition("://")[0] for group in groups for image in group.images if image.address}
+    if not schemes:
+        return tuple(groups), {}
     for scheme in sorted(schemes):
         _check_scheme(scheme)
-    if not schemes:
-        return tuple(groups)
+    groups = tuple(replace(group, images=tuple(_place(image, cache) for image in group.images)) for group in groups)
+    lacking = [image for group in groups for image in group.images if image.address and not _is_there(image)]
+    reasons: dict[str, str] = {}
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="umscosod-fetch")
+    try:
+        for done, (image, reason) in enumerate(zip(lacking, pool.map(_try, lacking), strict=True)):
+            if reason:
+                reasons[image.id] = reason
+                logger.warning("%s: left out: %s", image.id, reason)
+            progress(done + 1, len(lacking), "fetch")
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return groups, reasons
 
-    def place(image: ImageRef) -> ImageRef:
-        if not image.address:
-            return image
-        key = hashlib.sha256(image.address.encode()).hexdigest()
-        return replace(image, path=cache.path(key).with_suffix(COPY))
 
-    return tuple(replace(group, images=tuple(map(place, group.images))) for group in groups)
+def _place(image: ImageRef, cache: FeatureCache) -> ImageRef:
+    """Say where the copy of an image lies, or will lie."""
+    if not image.address:
+        return image
+    key = hashlib.sha256(image.address.encode()).hexdigest()
+    return replace(image, path=cache.path(key).with_suffix(COPY))
+
+
+def _is_there(image: ImageRef) -> bool:
+    """Whether there is a copy, which is then in use: `FeatureCache.prune` goes by its time."""
+    if not image.path.exists():
+        return False
+    with contextlib.suppress(OSError):  # a cache that is only read
+        os.utime(image.path)
+    return True
 
 
 def _check_scheme(scheme: str) -> None:
@@ -74,52 +104,17 @@ def _check_scheme(scheme: str) -> None:
         raise DataError(f"an image at {scheme}:// cannot be fetched: {reason_of(error)}; give paths") from error
 
 
-def fetch_ahead(images: Sequence[ImageRef], progress: ProgressFn) -> Sequence[ImageRef]:
-    """Fetch what is lacking, several at a time, and give the images back.
-
-    Parameters
-    ----------
-    images : sequence of ImageRef
-        What fails is tried again, and told, when the image is read.
-    progress : callable
-        Called once per lacking image as stage ``fetch``.
-    """
-    lacking = [image for image in images if image.address and not image.path.exists()]
-    if not lacking:
-        return images
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="umscosod-fetch")
+def _try(image: ImageRef) -> str:
+    """Fetch an image; why it cannot be, or nothing."""
     try:
-        for done, _ in enumerate(pool.map(_try, lacking)):
-            progress(done + 1, len(lacking), "fetch")
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return images
+        _fetch(image)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
-def _try(image: ImageRef) -> None:
-    with contextlib.suppress(DataError):
-        fetch(image)
-
-
-def fetch(image: ImageRef) -> Path:
-    """Copy the file of an image that has an address, whole or not at all, unless the copy is there.
-
-    Returns
-    -------
-    Path
-        `ImageRef.path`.
-
-    Raises
-    ------
-    DataError
-        It cannot be fetched, or the copy cannot be written.
-    """
-    if not image.address:
-        return image.path
-    if image.path.exists():
-        with contextlib.suppress(OSError):  # a cache that is only read
-            os.utime(image.path)  # `FeatureCache.prune` goes by it
-        return image.path
+def _fetch(image: ImageRef) -> None:
+    """Copy the file of an image, whole or not at all."""
     import fsspec
 
     temporary = FeatureCache.temporary(image.path)
@@ -136,7 +131,6 @@ def fetch(image: ImageRef) -> Path:
             temporary.unlink(missing_ok=True)
         shown = show_address(image.address)
         raise DataError(f"{shown}: cannot be fetched ({_reason(error, shown == image.address)})") from error
-    return image.path
 
 
 def _reason(error: Exception, is_open: bool) -> str:

@@ -27,6 +27,7 @@ from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import fit_whitening, saliency_from_attention
+from umscosod.features.remote import fetch_copies
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import FloatArray, ImageGroup, ImageRef
 
@@ -82,7 +83,8 @@ def encoded_collection(
     """
     pair = build_backbones(config.features, resolve_device(config.device))
     with open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
-        yield encode_collection(groups, pair, config, cache, progress=progress)
+        groups, lost = fetch_copies(groups, cache, progress)
+        yield encode_collection(groups, pair, config, cache, lost=lost, progress=progress)
 
 
 def embed_images(features: FeatureCollection, *, progress: ProgressFn = ignore_progress) -> ImageVectors:

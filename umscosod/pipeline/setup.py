@@ -18,7 +18,7 @@ from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import Whitening
-from umscosod.features.remote import place_copies
+from umscosod.features.remote import fetch_copies
 from umscosod.pipeline.identity import JobSpec, deciding_settings, hash_instances, hash_texts, resolve_names
 from umscosod.pipeline.job import JobFolder
 from umscosod.progress import ProgressFn
@@ -141,8 +141,8 @@ def prepare(
     settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     claim = lock_folder(spec.out) if processes.is_first else nullcontext()
     with claim, open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
-        groups = place_copies(groups, cache)
         with processes.first_alone():
+            groups, lost = fetch_copies(groups, cache, progress)
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:
                 job.bind_detections(detections.sha256)
@@ -150,7 +150,15 @@ def prepare(
             if spec.engine is not None and spec.pair is None:  # backbones of one's own are sent as they are
                 sent = late_pair(pair, config.features, spec.engine.network_device(config.device))
             features = encode_collection(
-                groups, pair, config, cache, whitenings=whitenings, progress=progress, engine=spec.engine, sent=sent
+                groups,
+                pair,
+                config,
+                cache,
+                lost=lost,
+                whitenings=whitenings,
+                progress=progress,
+                engine=spec.engine,
+                sent=sent,
             )
             job.bind_images(groups, features.sha256)
             if spec.stored_hash:

@@ -24,8 +24,9 @@ from umscosod.data.groups import groups_from_csv, groups_from_images, groups_fro
 from umscosod.errors import Cancelled, DataError, MissingDependencyError
 from umscosod.features import remote
 from umscosod.features.cache import FeatureCache
-from umscosod.features.remote import fetch, fetch_ahead, place_copies
+from umscosod.features.remote import fetch_copies
 from umscosod.grouping.discover import write_groups_csv
+from umscosod.progress import ignore_progress
 from umscosod.types import ImageGroup, ImageRef, Status
 
 pytest.importorskip("fsspec")
@@ -69,9 +70,10 @@ def write_list(file: Path, pictures: Path, base: str) -> Path:
     return file
 
 
-def placed(address: str, cache: FeatureCache) -> ImageRef:
-    (group,) = place_copies(groups_from_list([(address, "cat")]), cache)
-    return group.images[0]
+def copied(address: str, cache: FeatureCache) -> tuple[ImageRef, str]:
+    """The image at an address, and why it could not be fetched."""
+    (group,), lost = fetch_copies(groups_from_list([(address, "cat")]), cache, ignore_progress)
+    return group.images[0], lost.get(group.images[0].id, "")
 
 
 # ---- names
@@ -120,7 +122,7 @@ def test_samples_of_a_data_set_are_files(tmp_path: Path) -> None:
 
 
 def test_a_list_of_groups_names_the_addresses_not_the_copies(tmp_path: Path) -> None:
-    image = placed("memory://b/1.jpg", FeatureCache(tmp_path))
+    image, _ = copied("memory://b/1.jpg", FeatureCache(tmp_path / "cache"))
     write_groups_csv([ImageGroup(name="cat", images=(image,))], tmp_path / "groups.csv")
     assert (tmp_path / "groups.csv").read_text(encoding="utf-8") == "path,group\nmemory://b/1.jpg,cat\n"
 
@@ -131,15 +133,16 @@ def test_a_list_of_groups_names_the_addresses_not_the_copies(tmp_path: Path) -> 
 def test_a_file_is_copied_once_and_pruned_with_the_cache(tmp_path: Path) -> None:
     cache, source = FeatureCache(tmp_path / "cache"), tmp_path / "1.jpg"
     source.write_bytes(b"picture")
-    image = placed(source.as_uri(), cache)
-    assert not cache.root.exists(), "nothing is fetched before it is read"
-    assert fetch(image).read_bytes() == b"picture"
+    image, _ = copied(source.as_uri(), cache)
+    assert image.path.read_bytes() == b"picture"
     source.write_bytes(b"another")
-    assert fetch(image).read_bytes() == b"picture"
+    assert copied(source.as_uri(), cache) == (image, "")
+    assert image.path.read_bytes() == b"picture"
     assert (cache.stats().files, cache.stats().bytes) == (1, 7)
     cache.prune(0)
     assert not image.path.exists()
-    assert fetch(image).read_bytes() == b"another"
+    copied(source.as_uri(), cache)
+    assert image.path.read_bytes() == b"another"
 
 
 def test_what_cannot_be_fetched_leaves_nothing_and_tells_no_secret(
@@ -147,24 +150,21 @@ def test_what_cannot_be_fetched_leaves_nothing_and_tells_no_secret(
 ) -> None:
     cache = FeatureCache(tmp_path / "cache")
     (tmp_path / "1.jpg").write_bytes(b"picture")
-    with pytest.raises(DataError, match=r"2\.jpg: cannot be fetched \(FileNotFoundError: "):
-        fetch(placed((tmp_path / "2.jpg").as_uri(), cache))
+    assert "2.jpg: cannot be fetched (FileNotFoundError: " in copied((tmp_path / "2.jpg").as_uri(), cache)[1]
     monkeypatch.setattr(remote, "_MOST_BYTES", 3)
-    with pytest.raises(DataError, match=r"1\.jpg: cannot be fetched \(OSError: the file has more than 3 bytes"):
-        fetch(placed((tmp_path / "1.jpg").as_uri(), cache))
+    reason = copied((tmp_path / "1.jpg").as_uri(), cache)[1]
+    assert "1.jpg: cannot be fetched (OSError: the file has more than 3 bytes" in reason
     assert [path for path in cache.root.rglob("*") if path.is_file()] == []
-    with pytest.raises(DataError) as caught:
-        fetch(placed("memory://me:word@host/1.jpg?signature=abc", cache))
-    assert "memory://host/1.jpg: cannot be fetched" in str(caught.value)
-    assert "word" not in str(caught.value)
-    assert "abc" not in str(caught.value)
+    _, reason = copied("memory://me:word@host/1.jpg?signature=abc", cache)
+    assert "memory://host/1.jpg: cannot be fetched" in reason
+    assert "word" not in reason
+    assert "abc" not in reason
 
 
 def test_fetching_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     groups = groups_from_list([(f"memory://{number}.jpg", "cat") for number in range(50)])
-    (group,) = place_copies(groups, FeatureCache(tmp_path))
     tried: list[str] = []
-    monkeypatch.setattr(remote, "_try", lambda image: tried.append(image.id))
+    monkeypatch.setattr(remote, "_try", lambda image: tried.append(image.id) or "")
     monkeypatch.setattr(remote, "_THREADS", 1)
 
     def stop(done: int, total: int, stage: str) -> None:
@@ -172,20 +172,19 @@ def test_fetching_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        fetch_ahead(group.images, stop)
+        fetch_copies(groups, FeatureCache(tmp_path), stop)
     assert len(tried) < 50
-    assert fetch_ahead(group.images[:0], stop) == ()
 
 
 def test_what_is_missing_for_an_address_is_told_at_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = FeatureCache(tmp_path)
     with pytest.raises(DataError, match=r"an image at nowhere:// cannot be fetched: .*; give paths"):
-        placed("nowhere://b/1.jpg", cache)
+        copied("nowhere://b/1.jpg", cache)
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(MissingDependencyError, match=r'run: pip install "umscosod\[remote\]"'):
-        placed("memory://b/1.jpg", cache)
+        copied("memory://b/1.jpg", cache)
     groups = groups_from_list([("1.jpg", "cat")])
-    assert place_copies(groups, cache) == tuple(groups), "files need no fsspec"
+    assert fetch_copies(groups, cache, ignore_progress) == (tuple(groups), {}), "files need no fsspec"
 
 
 # ---- jobs
