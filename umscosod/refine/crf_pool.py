@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO
+from typing import IO, Protocol
 
 import cv2
 
@@ -126,6 +126,14 @@ class _Worker:
         self.process.wait()
 
 
+class Refiner(Protocol):
+    """Does DenseCRF in another place than this process; made by `open_pool`."""
+
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+        """See `refine_masks`."""
+        ...
+
+
 class CrfPool:
     """Processes for `refine_masks`; made by `open_pool`. They boot while the caller goes on."""
 
@@ -136,6 +144,15 @@ class CrfPool:
         for worker in self._workers:
             self._idle.put(worker)
         self._is_stopped = False
+
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+        """See `refine_masks`."""
+        with ThreadPoolExecutor(self.count) as threads:
+            try:
+                return list(threads.map(lambda start: self.refine(start, config), starts))
+            except KeyboardInterrupt:
+                self.stop()  # or the block would end only with the images at work
+                raise
 
     def refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool, str]:
         """See `refine_masks`, for one image."""
@@ -166,9 +183,14 @@ class CrfPool:
             worker.close()
 
 
+def runs_in_torch(device: str) -> bool:
+    """Whether a job on this device refines its masks there, see `umscosod.refine.crf_torch`."""
+    return device.startswith("cuda")
+
+
 @contextlib.contextmanager
-def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[CrfPool | None]:
-    """Open processes for `refine_masks`, for the length of a ``with`` block.
+def open_pool(config: CrfConfig, n_images: int | None = None, device: str = "cpu") -> Iterator[Refiner | None]:
+    """Open what does the work of `refine_masks`, for the length of a ``with`` block.
 
     Parameters
     ----------
@@ -176,14 +198,25 @@ def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[CrfPoo
         ``workers`` processes; 0: one per core that this process may use.
     n_images : int, optional
         Most images that one call of `refine_masks` will bring: no more processes than that.
+    device : str
+        Of the job. On CUDA there are no processes: `umscosod.refine.crf_torch.TorchCrf`, which needs no pydensecrf.
 
     Yields
     ------
-    CrfPool or None
+    Refiner or None
         None, meaning in-process, for one worker or where the CRF is off or cannot be loaded. Neither this process's
         environment nor its modules are touched, so that it may be called from any thread. The processes end with the
         block or with this process, however that ends.
     """
+    if runs_in_torch(device) and config.enabled:
+        from umscosod.refine.crf_torch import TorchCrf  # the rest of this room works without torch
+
+        accelerated = TorchCrf(device)
+        try:
+            yield accelerated
+        finally:
+            accelerated.stop()
+        return
     count = config.workers or count_cores()
     if n_images is not None:
         count = min(count, n_images)
@@ -198,7 +231,7 @@ def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[CrfPoo
 
 
 def refine_masks(
-    starts: Sequence[CrfInput], config: CrfConfig, pool: CrfPool | None = None
+    starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None
 ) -> list[tuple[BoolArray, bool, str]]:
     """`refine_mask` over a group.
 
@@ -207,8 +240,8 @@ def refine_masks(
     starts : sequence of CrfInput
         One per image.
     config : CrfConfig
-    pool : CrfPool, optional
-        From `open_pool`. None: in this process. The results are the same bits either way.
+    pool : Refiner, optional
+        From `open_pool`. None: in this process. The results of processes are the same bits either way.
 
     Returns
     -------
@@ -227,9 +260,4 @@ def refine_masks(
     """
     if pool is None or not config.enabled:
         return [(*refine_mask(start, config), "") for start in starts]
-    with ThreadPoolExecutor(pool.count) as threads:
-        try:
-            return list(threads.map(lambda start: pool.refine(start, config), starts))
-        except KeyboardInterrupt:
-            pool.stop()  # or the block would end only with the images at work
-            raise
+    return pool.refine_all(starts, config)
