@@ -1,10 +1,11 @@
-"""DenseCRF in torch: against exact mean field and pydensecrf, in blocks, in the place of the processes, out of memory.
+"""DenseCRF in torch: against pydensecrf and exact mean field, in the place of the processes, out of memory.
 
 All on the CPU, where torch does the same operations, but for the last test.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import torch
 from tests.unit.refine.exact_crf import infer_exactly
 from umscosod.config import CrfConfig
 from umscosod.config.io import load_config
+from umscosod.config.schema import settings
 from umscosod.errors import DataError
 from umscosod.refine import crf as crf_module
 from umscosod.refine import crf_torch
@@ -30,8 +32,8 @@ from umscosod.types import BoolArray, ByteArray, FloatArray
 
 CPU = torch.device("cpu")
 PAPER = load_config("paper").refine.crf
-# Measured: 4e-6 at most. Ten steps of the paper's weights amplify the rounding of float32.
-TOLERANCE = 2e-5
+# To pydensecrf. Measured: 7e-6 at the defaults, 5e-4 at the paper's weights, which amplify the rounding of float32.
+TOLERANCES = [(CrfConfig(), 5e-5), (CrfConfig(unary="hard"), 5e-5), (PAPER, 5e-3)]
 SIZES = [(24, 24), (17, 31), (31, 17), (1, 40), (40, 1), (1, 1)]
 
 
@@ -64,15 +66,24 @@ def start_of(size_px: int, name: str) -> CrfInput:
 
 
 @pytest.mark.parametrize("size_hw", SIZES)
-@pytest.mark.parametrize(
-    "config", [CrfConfig(), CrfConfig(unary="hard"), PAPER, CrfConfig(bilateral_rgb=0.01)], ids=str
-)
-def test_marginals_are_those_of_exact_mean_field(config: CrfConfig, size_hw: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("config", "tolerance"), TOLERANCES, ids=["soft", "hard", "paper"])
+def test_marginals_are_those_of_pydensecrf(config: CrfConfig, tolerance: float, size_hw: tuple[int, int]) -> None:
+    pytest.importorskip("pydensecrf")
     unary_LP, picture_HW3 = unary_of(config, *size_hw), photograph(*size_hw)
     found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
     assert found_LHW.dtype == np.float32
-    np.testing.assert_allclose(found_LHW, infer_exactly(unary_LP, picture_HW3, config), atol=TOLERANCE)
+    np.testing.assert_allclose(found_LHW, crf_module.infer(unary_LP, picture_HW3, config), atol=tolerance)
     np.testing.assert_allclose(found_LHW.sum(axis=0), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size_hw", [(24, 24), (17, 31), (31, 17), (56, 40)])
+@pytest.mark.parametrize("config", [CrfConfig(), CrfConfig(unary="hard"), PAPER], ids=["soft", "hard", "paper"])
+def test_labels_agree_with_exact_mean_field(config: CrfConfig, size_hw: tuple[int, int]) -> None:
+    # Measured: 0.976 at least. The lattice approximates, here as in pydensecrf (tests/unit/refine/test_crf.py).
+    unary_LP, picture_HW3 = unary_of(config, *size_hw), photograph(*size_hw)
+    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
+    exact_LHW = infer_exactly(unary_LP, picture_HW3, config)
+    assert ((found_LHW[1] > found_LHW[0]) == (exact_LHW[1] > exact_LHW[0])).mean() >= 0.96
 
 
 def test_one_weak_step_shows_every_constant() -> None:
@@ -81,75 +92,36 @@ def test_one_weak_step_shows_every_constant() -> None:
     )
     unary_LP, picture_HW3 = unary_of(config, 20, 26), photograph(20, 26)
     found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
-    np.testing.assert_allclose(found_LHW, infer_exactly(unary_LP, picture_HW3, config), atol=1e-6)
+    exact_LHW = infer_exactly(unary_LP, picture_HW3, config)
+    assert exact_LHW.std() > 0.1
+    assert np.abs(found_LHW - exact_LHW).mean() < 0.02
     for name in ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat"):
         other = replace(config, **{name: 1.1 * getattr(config, name)})
         assert np.abs(infer_in_torch(unary_LP, picture_HW3, other, CPU) - found_LHW).max() > 1e-4, name
 
 
 def test_three_labels_share_the_belief() -> None:
+    pytest.importorskip("pydensecrf")
     config = CrfConfig(iterations=3)
     unary_LP = np.random.default_rng(1).random((3, 12 * 9)).astype(np.float32)
     picture_HW3 = photograph(12, 9)
     found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
-    np.testing.assert_allclose(found_LHW, infer_exactly(unary_LP, picture_HW3, config), atol=TOLERANCE)
+    np.testing.assert_allclose(found_LHW, crf_module.infer(unary_LP, picture_HW3, config), atol=5e-5)
 
 
-@pytest.mark.parametrize("rows", [1, 7, 100])
-def test_blocks_of_any_size_give_the_same_marginals(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed: list[int] = []
-    compute = crf_torch._Appearance._compute_block
-
-    def count(self: crf_torch._Appearance, start: int) -> torch.Tensor:
-        block_BP = compute(self, start)
-        computed.append(len(block_BP))
-        return block_BP
-
-    monkeypatch.setattr(crf_torch._Appearance, "_compute_block", count)
-    height, width, config = 17, 31, CrfConfig(iterations=4)
-    row_bytes = 4 * height * width
-    unary_LP, picture_HW3 = unary_of(config, height, width), photograph(height, width)
-    whole_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
-    assert computed == [height * width]
-    computed.clear()
-    found_LHW = infer_in_torch(
-        unary_LP, picture_HW3, config, CPU, block_bytes=row_bytes * rows, kept_bytes=row_bytes * 3 * rows
-    )
-    np.testing.assert_allclose(found_LHW, whole_LHW, atol=TOLERANCE)
-    assert max(computed) == rows
-    blocks = -(-height * width // rows)
-    # three are kept; the others are computed for the norm, for the total and in each of the steps
-    assert len(computed) == 3 + (2 + config.iterations) * (blocks - 3)
+def test_two_runs_give_equal_bits() -> None:
+    unary_LP, picture_HW3 = unary_of(PAPER, 56, 40), photograph(56, 40)
+    first, second = (infer_in_torch(unary_LP, picture_HW3, PAPER, CPU) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
-def test_what_is_kept_changes_no_bit() -> None:
-    config, block_bytes = CrfConfig(iterations=4), 4 * 17 * 31 * 50
-    unary_LP, picture_HW3 = unary_of(config, 17, 31), photograph(17, 31)
-    results = [
-        infer_in_torch(unary_LP, picture_HW3, config, CPU, block_bytes=block_bytes, kept_bytes=kept)
-        for kept in (0, 2 * block_bytes, 2**30, 2**30)
-    ]
-    for other in results[1:]:
-        np.testing.assert_array_equal(results[0], other)
-
-
-def test_a_callers_autocast_changes_no_bit() -> None:
-    config = CrfConfig()
-    unary_LP, picture_HW3 = unary_of(config, 17, 31), photograph(17, 31)
-    plain_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        np.testing.assert_array_equal(infer_in_torch(unary_LP, picture_HW3, config, CPU), plain_LHW)
-
-
-def test_squared_distances_of_colours_are_exact() -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (300, 3), dtype=np.uint8)
-    colours[:2] = [[0, 0, 0], [255, 255, 255]]
-    left_PF, right_PF = crf_torch._colour_factors(torch.tensor(colours))
-    whole = colours.astype(int)
-    expected = ((whole[:, None] - whole) ** 2).sum(axis=-1)
-    np.testing.assert_array_equal(-(left_PF @ right_PF.T).numpy(), expected)
-    for factors_PF in (left_PF, right_PF):  # TF32 keeps 11 bits, bfloat16 8 of a factor
-        np.testing.assert_array_equal(factors_PF.bfloat16().float(), factors_PF)
+def test_no_corner_of_the_bounds_gives_a_number_that_is_none() -> None:
+    names = ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat")
+    picture_HW3 = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    unary_LP = unary_of(CrfConfig(), 32, 32)
+    for values in itertools.product(*(settings()[f"refine.crf.{name}"].limits for name in names)):
+        config = CrfConfig(iterations=2, **{name: limit for name, (_, limit) in zip(names, values, strict=True)})
+        assert np.isfinite(infer_in_torch(unary_LP, picture_HW3, config, CPU)).all(), values
 
 
 def test_pictures_that_are_not_uint8_rgb_are_refused() -> None:
@@ -158,18 +130,17 @@ def test_pictures_that_are_not_uint8_rgb_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
-@pytest.mark.parametrize("config", [CrfConfig(size_px=64), replace(PAPER, size_px=64)], ids=["fast", "paper"])
+@pytest.mark.parametrize("config", [CrfConfig(), PAPER], ids=["fast", "paper"])
 def test_masks_of_photographs_are_those_of_pydensecrf(name: str, config: CrfConfig) -> None:
     pytest.importorskip("pydensecrf")
-    start = start_of(64, name)
-    (ours_HW, did_run, failure), (lattice_HW, *_) = (
+    start = start_of(config.size_px, name)
+    (ours_HW, did_run, failure), (theirs_HW, *_) = (
         refine_masks([start], config, by)[0] for by in (TorchCrf("cpu"), None)
     )
     assert (did_run, failure) == (True, "")
-    assert not np.array_equal(ours_HW, start.mask_HW)
-    # Measured: 0.972 at least, 0.997 at most. The lattice approximates the kernel that is exact here, which moves some
-    # pixels of borders; where the map is wrong, and much of the mask moves (chelsea), more of them.
-    assert (ours_HW & lattice_HW).sum() / (ours_HW | lattice_HW).sum() >= 0.96
+    assert (theirs_HW != start.mask_HW).sum() > 100
+    # Measured: no pixel differs. Another processor may round a border pixel the other way.
+    assert (ours_HW & theirs_HW).sum() / (ours_HW | theirs_HW).sum() >= 0.999
 
 
 def test_cuda_takes_the_place_of_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,14 +232,9 @@ def test_the_unary_is_that_of_the_cpu_form() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_agrees_with_exact_mean_field_and_with_itself() -> None:
+def test_cuda_agrees_with_the_cpu_and_with_itself() -> None:
     cuda, config = torch.device("cuda"), CrfConfig()
-    unary_LP, picture_HW3 = unary_of(config, 40, 31), photograph(40, 31)
-    row_bytes = 4 * 40 * 31
-    first, second, recomputed = (
-        infer_in_torch(unary_LP, picture_HW3, config, cuda, block_bytes=100 * row_bytes, kept_bytes=kept)
-        for kept in (2**30, 2**30, 0)
-    )
+    unary_LP, picture_HW3 = unary_of(config, 56, 40), photograph(56, 40)
+    first, second = (infer_in_torch(unary_LP, picture_HW3, config, cuda) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(first, recomputed)
-    np.testing.assert_allclose(first, infer_exactly(unary_LP, picture_HW3, config), atol=TOLERANCE)
+    np.testing.assert_allclose(first, infer_in_torch(unary_LP, picture_HW3, config, CPU), atol=5e-5)
