@@ -18,7 +18,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 # Nothing was compiled when it was installed: without this each of several hundred processes would compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup lint type test hostile docs bench check-images demo app clean
+.PHONY: help setup lint type test hostile docs bench bench-gpu check-images demo app clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make hostile           bad input, kills and signals: what docs/reliability.md promises, seen again"
 	@echo "make setup             everything for development"
 	@echo "make bench IMAGES=DIR   what docs/performance.md is measured with, on photographs, one sub-folder a group"
+	@echo "make bench-gpu IMAGES=DIR   the same for one NVIDIA GPU, in minutes; a table, and gpu.json"
 	@echo "make lint type docs clean"
 
 # A virtual environment, after a look at what pip's own message would not explain.
@@ -97,6 +98,10 @@ bench: check-images $(VENV)/.stamp-test
 	for name in cache crf group measures fiftyone_write; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name"; done; \
 	for name in discover embedded; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name" "$(IMAGES)"; done; \
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.steer "$$group"
+
+bench-gpu: check-images $(VENV)/.stamp-test
+	@test -n "$(strip $(IMAGES))" || { echo "error: make bench-gpu IMAGES=DIR, photographs, one sub-folder a group" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.gpu "$(IMAGES)" --out gpu.json
 
 check-images: # before the long installation
 	@test -z "$(strip $(IMAGES))" || test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }

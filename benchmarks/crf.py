@@ -1,9 +1,11 @@
 """DenseCRF: process pool against one process, 5 against 10 iterations, soft against hard start, masks before and after.
 
     python benchmarks/crf.py [--images DIR --masks DIR] [--count N] [--workers W] [--rounds R] [--out FILE]
+                             [--device cuda] [--size PX]
 
 Ratios of one run: read them, not the seconds. Masks are coarsened to the 28 x 28 token grid first, as maps come; such
 maps are unsure at borders only, which real ones are not: they tell little of the soft start's worth.
+With --device the form in torch is timed on that device against the pool, and its masks are compared; nothing else is.
 Without --images the photographs that come with scikit-image are cropped, and Otsu's threshold stands in for masks.
 """
 
@@ -28,6 +30,7 @@ from umscosod.data.images import open_picture
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import open_pool, refine_masks
+from umscosod.refine.crf_torch import TorchCrf
 from umscosod.types import BoolArray, ByteArray
 
 Masks = list[BoolArray]
@@ -107,6 +110,28 @@ def measure_speed(starts: Starts, config: CrfConfig, rounds: int) -> dict[str, f
     }
 
 
+def measure_torch(starts: Starts, config: CrfConfig, rounds: int, device: str) -> dict[str, float]:
+    """Best of some rounds for the pool and for torch, taken in turn, default iterations."""
+    seconds: dict[str, list[float]] = {"pool": [], "torch": []}
+    masks: dict[str, Masks] = {}
+    with open_pool(config) as pool:
+        ways = {"pool": pool, "torch": TorchCrf(device)}
+        for way in ways.values():
+            refine_masks(starts[:2], config, way)
+        for _ in range(rounds):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                masks[name] = [mask for mask, *_ in refine_masks(starts, config, way)]  # back on the CPU
+                seconds[name].append(time.perf_counter() - start)
+    best = {name: min(values) / len(starts) for name, values in seconds.items()}
+    return {
+        "torch_seconds_per_picture": best["torch"],
+        "pool_seconds_per_picture": best["pool"],
+        "torch_speedup_over_pool": best["pool"] / best["torch"],
+        "mean_iou_of_both": float(np.mean([iou(a, b) for a, b in zip(masks["pool"], masks["torch"], strict=True)])),
+    }
+
+
 def share_that_differs(one: Masks, other: Masks) -> float:
     """Mean share of pixels that two sets of masks label differently."""
     return float(np.mean([(a != b).mean() for a, b in zip(one, other, strict=True) if a.shape == b.shape]))
@@ -147,22 +172,25 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="", help="time the form in torch there: cuda, cuda:1, cpu")
+    parser.add_argument("--size", type=int, default=CrfConfig().size_px, help="side of the square that DenseCRF sees")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
     if bool(options.images) != bool(options.masks):
         parser.error("--images and --masks go together")
-    config = CrfConfig(iterations=5, workers=options.workers)
+    config = CrfConfig(iterations=5, workers=options.workers, size_px=options.size)
     source = files(options.images, options.masks) if options.images else crops()
     items = list(itertools.islice(source, options.count))
     if not items:
         parser.error("no picture with a mask of its own size and name was found")
     starts = [coarsen(truth, picture, config.size_px) for picture, truth in items]
-    figures = {
-        "pictures": len(items),
-        "workers": config.workers,
-        **measure_speed(starts, config, options.rounds),
-        **measure_masks(starts, [truth for _, truth in items], config),
-    }
+    figures: dict[str, Any] = {"pictures": len(items), "workers": config.workers}
+    if options.device:
+        config = replace(config, iterations=CrfConfig().iterations)
+        figures |= {"device": options.device, **measure_torch(starts, config, options.rounds, options.device)}
+    else:
+        figures |= measure_speed(starts, config, options.rounds)
+        figures |= measure_masks(starts, [truth for _, truth in items], config)
     text = json.dumps(figures, indent=2)
     print(text)
     if options.out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -24,11 +24,10 @@ from umscosod.pipeline.segment import segment_group
 from umscosod.pseudo.cleaning import clean_collection
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import choose_labels
-from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.crf_pool import Refiner, open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.training.checkpoint import find_checkpoint
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures, ImageGroup, ImageRef
-from umscosod.workers import WorkerPool
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +55,7 @@ class CoSalPredictor:
     """Finds the common object of groups of pictures; made by `load_model`.
 
     Inside a ``with`` block several processes share DenseCRF's work, as ``refine.crf.workers`` says; elsewhere it runs
-    in this one. The results are the same bits.
+    in this one. The results are the same bits. On CUDA it runs there, in a block or not.
 
     Attributes
     ----------
@@ -83,7 +82,7 @@ class CoSalPredictor:
         self.network, self._device = network, device
         self._whitenings, self._b_bar, self._probe = dict(whitenings or {}), b_bar, probe
         self._stack = ExitStack()
-        self._pool: WorkerPool | None = None
+        self._pool: Refiner | None = None
 
     @property
     def is_trained(self) -> bool:
@@ -91,9 +90,9 @@ class CoSalPredictor:
         return self.network is not None
 
     def __enter__(self) -> Self:
-        """Open processes for DenseCRF."""
+        """Open processes for DenseCRF, or hold the memory that it takes on CUDA."""
         if self._pool is None:
-            self._pool = self._stack.enter_context(open_pool(self.config.refine.crf))
+            self._pool = self._stack.enter_context(open_pool(self.config.refine.crf, device=str(self._device)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +123,10 @@ class CoSalPredictor:
         for index, picture_HW3 in enumerate(pictures):
             check_picture(picture_HW3, f"picture {index} of {len(pictures)}", self.config.data)
         features = self.encode(pictures)
-        segments, _ = segment_group(features, self._sources_of(features), self.config, pool=self._pool)
+        sources = self._sources_of(features)
+        lone = open_pool(self.config.refine.crf, 1, str(self._device))  # of one process, hence none, or on CUDA
+        with lone if self._pool is None else nullcontext(self._pool) as pool:
+            segments, _ = segment_group(features, sources, self.config, pool=pool)
         return [
             GroupPrediction(map_HW=resize_aligned(one.map_HW, size_hw), mask_HW=one.mask_HW, confidence=one.confidence)
             for one, size_hw in zip(segments, features.sizes_hw, strict=True)

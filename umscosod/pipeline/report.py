@@ -18,6 +18,7 @@ from umscosod.pipeline.identity import FINISHED, deciding_settings, identify_job
 from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import Prepared
 from umscosod.refine.crf import crf_available
+from umscosod.refine.crf_pool import runs_in_torch
 from umscosod.runinfo import collect_run_info, write_run_info
 from umscosod.types import ImageGroup, Labelled, LabelReport, Status, TrainReport
 
@@ -91,7 +92,9 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     facts = {"backbones": f"{pair.first.id}, {pair.second.id}", "device": str(prepared.device)}
     if prepared.detections is not None:
         facts["detections"] = f"sha256 {prepared.detections.sha256}"
-    if config.refine.enabled and config.refine.crf.enabled and not crf_available():
+    wants_crf = config.refine.enabled and config.refine.crf.enabled
+    is_in_torch = prepared.spec.engine is None and runs_in_torch(config.device)
+    if wants_crf and not is_in_torch and not crf_available():
         facts["DenseCRF"] = "off: pydensecrf is not installed"
         notes = [*notes, "DenseCRF was off: pydensecrf is not installed; run: pip install pydensecrf2"]
     # no place on this machine and nothing that only speeds up: those are in run/config.yaml

@@ -16,9 +16,9 @@ from umscosod.config import PipelineConfig
 from umscosod.data.blend import blend_maps
 from umscosod.pipeline.maps import MEAN, Source
 from umscosod.pseudo.store import HUMAN_SOURCE
+from umscosod.refine.crf_pool import Refiner
 from umscosod.refine.rrbe import refine_group
 from umscosod.types import BoolArray, FloatArray, GroupFeatures
-from umscosod.workers import WorkerPool
 
 _NO_MASKS: Mapping[str, BoolArray] = MappingProxyType({})
 
@@ -57,7 +57,7 @@ def segment_group(
     config: PipelineConfig,
     *,
     own_masks: Mapping[str, BoolArray] = _NO_MASKS,
-    pool: WorkerPool | None = None,
+    pool: Refiner | None = None,
 ) -> tuple[list[Segment], GroupJudgement]:
     """Mix the maps of a group, refine them once, and judge the masks.
 
@@ -70,8 +70,8 @@ def segment_group(
         Reads ``mean_network_share``, ``refine`` and ``confidence``.
     own_masks : mapping of str to ndarray, bool, (H, W)
         A person's masks by image id, at the image's own size: they replace ours, and the group is judged with them.
-    pool : WorkerPool, optional
-        Processes for DenseCRF.
+    pool : Refiner, optional
+        What does DenseCRF, from `umscosod.refine.crf_pool.open_pool`; None: this process.
 
     Returns
     -------

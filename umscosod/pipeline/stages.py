@@ -34,12 +34,11 @@ from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled
 from umscosod.pseudo.proposals import HacProposer, MaskProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_labels, load_pseudo_labels
-from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.crf_pool import Refiner, open_pool
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
 from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, Status
-from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -242,9 +241,10 @@ def segment_stage(
     job, groups = prepared.job, prepared.features.groups
     rows: list[Labelled] = []
     # Groups are done one by one: more processes than the largest has images would idle. Workers of an engine do one
-    # group each, in their own process.
-    largest = max((len(group.images) for group in groups), default=0)
-    with open_pool(prepared.config.refine.crf, largest if prepared.features.engine is None else 1) as pool:
+    # group each, in their own process, by the CPU: they have no share of a GPU.
+    largest, device = max((len(group.images) for group in groups), default=0), prepared.config.device
+    limits = (largest, device) if prepared.features.engine is None else (1, "cpu")
+    with open_pool(prepared.config.refine.crf, *limits) as pool:
         lacking = (
             (group, ([source_for(group, source) for source in sources], own_labels(group, labels)))
             for group in groups
@@ -270,7 +270,7 @@ def _segment_and_write(
     job: JobFolder,
     config: PipelineConfig,
     stored: Mapping[str, Path],
-    pool: WorkerPool | None,
+    pool: Refiner | None,
 ) -> list[Labelled]:
     job.check_seen()
     sources, labels = given

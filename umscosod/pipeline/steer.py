@@ -41,12 +41,11 @@ from umscosod.pipeline.steps import Steps, read_bytes
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.pseudo.cleaning import ProbeSample
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.refine.crf_pool import open_pool
+from umscosod.refine.crf_pool import Refiner, open_pool
 from umscosod.refine.rrbe import mean_uncertainty
 from umscosod.steering.examples import Example, hash_example, read_examples
 from umscosod.steering.head import UNCHANGED, sample_examples, steer_maps
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, Status
-from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -284,12 +283,12 @@ class Steering:
     ----------
     job : SteeredJob
     features : FeatureCollection
-    pool : WorkerPool or None
+    pool : Refiner or None
     """
 
     job: SteeredJob
     features: FeatureCollection
-    pool: WorkerPool | None
+    pool: Refiner | None
 
     def load(self, group: ImageGroup) -> tuple[GroupFeatures, FloatArray]:
         """Features of a group, and its maps before it was steered, float32, (N, H, W), at network size."""
@@ -329,7 +328,10 @@ def open_steering(
     """
     config, collection = job.config, job.collection
     own = None if backbones is None else pair_backbones(*backbones)
-    pair = build_backbones(config.features, resolve_device(config.device)) if own is None else own
+    device = "cpu"  # backbones of one's own are somewhere already: the job's device need not be at hand
+    if own is None:
+        device = str(resolve_device(config.device))
+    pair = build_backbones(config.features, resolve_device(device)) if own is None else own
     if (pair.first.id, pair.second.id) != collection.backbone_ids:
         raise WeightsError(
             f"the job was done with {' and '.join(collection.backbone_ids)}, at hand are {pair.first.id} and "
@@ -338,7 +340,7 @@ def open_steering(
     largest = max((len(group.images) for group in groups), default=0)
     with (
         open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache,
-        open_pool(config.refine.crf, largest) as pool,
+        open_pool(config.refine.crf, largest, device) as pool,
     ):
         features = encode_collection(groups, pair, config, cache, whitenings=collection.whitenings)
         features.leave_out({name: row.reason for name, row in job.rows.items() if row.status is Status.FAILED})

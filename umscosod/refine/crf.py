@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -19,6 +20,9 @@ from umscosod.errors import DataError, MissingDependencyError
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
 logger = logging.getLogger(__name__)
+
+InferFn = Callable[[FloatArray, ByteArray, CrfConfig], FloatArray]
+"""From energies, picture and settings to marginals, as `infer`."""
 
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
 
@@ -129,6 +133,21 @@ def crf_available() -> bool:
     return True
 
 
+def check_rgb(picture_HW3: ByteArray) -> None:
+    """Refuse what is no picture for DenseCRF.
+
+    Raises
+    ------
+    DataError
+        The picture is not uint8 (H, W, 3).
+    """
+    if picture_HW3.dtype != np.uint8 or picture_HW3.ndim != 3 or picture_HW3.shape[2] != 3:
+        raise DataError(
+            f"DenseCRF needs a uint8 RGB picture (H, W, 3), got {picture_HW3.dtype} {picture_HW3.shape}; "
+            "decode it as RGB, in 0-255"
+        )
+
+
 def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
     """Mean-field inference in a fully connected CRF with a smoothness and an appearance kernel, by pydensecrf.
 
@@ -164,11 +183,7 @@ def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> Fl
     NIPS 2011, arXiv 1210.5644.
     """
     backend = _import_backend()
-    if picture_HW3.dtype != np.uint8 or picture_HW3.ndim != 3 or picture_HW3.shape[2] != 3:
-        raise DataError(
-            f"DenseCRF needs a uint8 RGB picture (H, W, 3), got {picture_HW3.dtype} {picture_HW3.shape}; "
-            "decode it as RGB, in 0-255"
-        )
+    check_rgb(picture_HW3)
     height, width = picture_HW3.shape[:2]
     # Its sides are (width, height), its memory row-major: transposing anything here scrambles the picture.
     crf = backend.DenseCRF2D(width, height, len(unary_LP))
@@ -207,13 +222,15 @@ class CrfInput:
     picture_HW3: ByteArray
 
 
-def refine_mask(start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool]:
+def refine_mask(start: CrfInput, config: CrfConfig, infer_by: InferFn | None = None) -> tuple[BoolArray, bool]:
     """DenseCRF on one mask, or the mask as it is where there is nothing to do or nothing to do it with.
 
     Parameters
     ----------
     start : CrfInput
     config : CrfConfig
+    infer_by : callable, optional
+        Another form of inference than `infer`, which needs pydensecrf.
 
     Returns
     -------
@@ -234,7 +251,7 @@ def refine_mask(start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool]:
     """
     if not config.enabled:
         return start.mask_HW, False
-    if not crf_available():
+    if infer_by is None and not crf_available():
         _warn_missing()
         return start.mask_HW, False
     square_hw = (config.size_px, config.size_px)
@@ -243,7 +260,7 @@ def refine_mask(start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool]:
         return start.mask_HW, False
     probability_HW = foreground_probability(start.map_HW, start.mask_HW, start.threshold, square_hw, config)
     picture_HW3 = np.ascontiguousarray(resize_picture(start.picture_HW3, square_hw))
-    marginals = infer(build_unary(probability_HW), picture_HW3, config)
+    marginals = (infer_by or infer)(build_unary(probability_HW), picture_HW3, config)
     return np.asarray(marginals[1] > marginals[0]), True
 
 

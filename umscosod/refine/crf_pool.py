@@ -1,10 +1,12 @@
-"""DenseCRF over many images at once, in processes: it holds the GIL, so threads gain nothing."""
+"""DenseCRF over many images at once: in processes, as it holds the GIL, so that threads gain nothing; or on a GPU."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Protocol
 
 from umscosod.config import CrfConfig
 from umscosod.device import count_cores
@@ -15,9 +17,47 @@ from umscosod.workers import WorkerDiedError, WorkerPool
 logger = logging.getLogger(__name__)
 
 
+class Refiner(Protocol):
+    """Does DenseCRF in another place than this process; made by `open_pool`."""
+
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+        """See `refine_masks`."""
+        ...
+
+
+class CrfPool:
+    """Processes for `refine_masks`.
+
+    Parameters
+    ----------
+    pool : WorkerPool
+    """
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+        """See `refine_masks`."""
+        return list(self.pool.map(partial(self._refine, config), starts))
+
+    def _refine(self, config: CrfConfig, start: CrfInput) -> tuple[BoolArray, bool, str]:
+        try:
+            return (*self.pool.call(refine_mask, start, config), "")
+        except WorkerDiedError as death:
+            if self.pool.is_stopped:
+                raise
+            logger.warning("a DenseCRF worker died (%s): its mask is left as it is, see its reason", death)
+            return start.mask_HW, False, f"DenseCRF died on it ({death}): its border is that of its map"
+
+
+def runs_in_torch(device: str) -> bool:
+    """Whether a job on this device refines its masks there, see `umscosod.refine.crf_torch`."""
+    return device.startswith("cuda")
+
+
 @contextlib.contextmanager
-def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[WorkerPool | None]:
-    """Open processes for `refine_masks`, for the length of a ``with`` block.
+def open_pool(config: CrfConfig, n_images: int | None = None, device: str = "cpu") -> Iterator[Refiner | None]:
+    """Open what does the work of `refine_masks`, for the length of a ``with`` block.
 
     Parameters
     ----------
@@ -25,12 +65,20 @@ def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[Worker
         ``workers`` processes; 0: one per core that this process may use.
     n_images : int, optional
         Most images that one call of `refine_masks` will bring: no more processes than that.
+    device : str
+        Of the job. On CUDA there are no processes: `umscosod.refine.crf_torch.TorchCrf`, which needs no pydensecrf.
 
     Yields
     ------
-    WorkerPool or None
+    Refiner or None
         None, meaning in-process, for one worker or where the CRF is off or cannot be loaded.
     """
+    if runs_in_torch(device) and config.enabled:
+        from umscosod.refine.crf_torch import TorchCrf  # the rest of this room works without torch
+
+        with contextlib.closing(TorchCrf(device)) as accelerated:
+            yield accelerated
+        return
     count = config.workers or count_cores()
     if n_images is not None:
         count = min(count, n_images)
@@ -38,11 +86,11 @@ def open_pool(config: CrfConfig, n_images: int | None = None) -> Iterator[Worker
         yield None
         return
     with WorkerPool(count) as pool:
-        yield pool
+        yield CrfPool(pool)
 
 
 def refine_masks(
-    starts: Sequence[CrfInput], config: CrfConfig, pool: WorkerPool | None = None
+    starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None
 ) -> list[tuple[BoolArray, bool, str]]:
     """`refine_mask` over a group.
 
@@ -51,8 +99,8 @@ def refine_masks(
     starts : sequence of CrfInput
         One per image.
     config : CrfConfig
-    pool : WorkerPool, optional
-        From `open_pool`. None: in this process. The results are the same bits either way.
+    pool : Refiner, optional
+        From `open_pool`. None: in this process. The results of processes are the same bits either way.
 
     Returns
     -------
@@ -71,15 +119,4 @@ def refine_masks(
     """
     if pool is None or not config.enabled:
         return [(*refine_mask(start, config), "") for start in starts]
-
-    def refine(start: CrfInput) -> tuple[BoolArray, bool, str]:
-        try:
-            return (*pool.call(refine_mask, start, config), "")
-        except WorkerDiedError as death:
-            if pool.is_stopped:
-                raise
-            failure = f"DenseCRF died on it ({death}): its border is that of its map"
-            logger.warning("a DenseCRF worker died (%s): its mask is left as it is, see its reason", death)
-            return start.mask_HW, False, failure
-
-    return list(pool.map(refine, starts))
+    return pool.refine_all(starts, config)

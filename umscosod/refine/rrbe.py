@@ -16,10 +16,9 @@ from umscosod.config import RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
-from umscosod.refine.crf_pool import refine_masks
+from umscosod.refine.crf_pool import Refiner, refine_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
-from umscosod.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -283,7 +282,7 @@ def refine_group(
     sizes_hw: Sequence[tuple[int, int]],
     config: RefineConfig,
     b_bar: float | None = None,
-    pool: WorkerPool | None = None,
+    pool: Refiner | None = None,
 ) -> list[RefinedMask]:
     """Threshold each map, drop what is unlike the group, and snap the borders to the picture.
 
@@ -303,8 +302,8 @@ def refine_group(
         the map, enlarged as saved soft maps are, at ``th0``.
     b_bar : float, optional
         From `mean_uncertainty` over the training set. None: over the maps of this group.
-    pool : WorkerPool, optional
-        From `open_pool`: DenseCRF of several images at once.
+    pool : Refiner, optional
+        From `umscosod.refine.crf_pool.open_pool`: DenseCRF of several images at once, or on a GPU.
 
     Returns
     -------

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from umscosod.confidence.judge import judge_group
-from umscosod.config import PipelineConfig
+from umscosod.config import CrfConfig, PipelineConfig
 from umscosod.data.groups import find_groups
+from umscosod.engine import Work
+from umscosod.features.backbone import build_backbones
 from umscosod.pipeline.identity import specify
 from umscosod.pipeline.maps import NETWORK, PROBE, Source
+from umscosod.pipeline.predictor import CoSalPredictor
 from umscosod.pipeline.segment import segment_group
 from umscosod.pipeline.setup import prepare
+from umscosod.pipeline.stages import segment_stage
 from umscosod.progress import ignore_progress
-from umscosod.types import GroupFeatures
+from umscosod.refine.crf import CrfInput
+from umscosod.refine.crf_torch import TorchCrf
+from umscosod.types import BoolArray, GroupFeatures
 
 
 @pytest.fixture
@@ -64,3 +75,71 @@ def test_an_empty_mask_says_why(features: GroupFeatures, config: PipelineConfig)
     assert [(one.confidence, one.mask_HW.any()) for one in segments] == [(0.0, False)] * 3
     assert segments[0].reason == "a person left it empty"
     assert segments[1].reason.startswith("no region passed the threshold")
+
+
+class Here(TorchCrf):
+    """The form for CUDA, at work on the CPU; it counts."""
+
+    images = 0
+
+    def __init__(self, device: str) -> None:
+        assert device == "cuda"
+        super().__init__("cpu")
+
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+        Here.images += len(starts)
+        return super().refine_all(starts, config)
+
+
+class InThisProcess:
+    """An engine that does its work at once, as a worker would: what it is sent can be pickled."""
+
+    def network_device(self, here: str) -> str:
+        return here
+
+    def map(self, work: Work[Any, Any], items: Iterable[Any], *, network_on: str = "") -> Iterator[Any]:
+        return (pickle.loads(pickle.dumps(work))(item) for item in items)
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
+    monkeypatch.setattr("umscosod.refine.crf_torch.TorchCrf", Here)
+    monkeypatch.setattr("umscosod.refine.crf_pool.CrfPool", None)  # no process is opened
+    monkeypatch.setattr(Here, "images", 0)
+    return Here
+
+
+@pytest.mark.parametrize("by_engine", [False, True])
+def test_a_job_on_cuda_refines_there_and_a_worker_of_an_engine_on_the_cpu(
+    tmp_path: Path, images: Path, config: PipelineConfig, on_cuda: type[Here], *, by_engine: bool
+) -> None:
+    config = replace(config, refine=replace(config.refine, crf=CrfConfig(size_px=32, workers=4)))
+    spec = specify(tmp_path / "out", config, "label")
+    with prepare(find_groups(images, spec.out), spec, overwrite=False, progress=ignore_progress) as prepared:
+        prepared = replace(prepared, config=replace(prepared.config, device="cuda"))
+        prepared.features.engine = InThisProcess() if by_engine else None
+        rows = segment_stage(prepared, [Source(name="any", b_bar=0.1, make_maps=BlobMaps())], ignore_progress)
+    assert len(rows) == 6
+    assert all((tmp_path / "out" / "masks" / row.output).is_file() for row in rows)
+    assert on_cuda.images == (0 if by_engine else 6)
+
+
+class BlobMaps:
+    def __call__(self, features: GroupFeatures) -> np.ndarray:
+        return blob(features, 0.9)
+
+
+def test_a_model_in_memory_refines_on_cuda_in_a_block_and_outside(
+    features: GroupFeatures, config: PipelineConfig, on_cuda: type[Here]
+) -> None:
+    config = replace(config, refine=replace(config.refine, crf=CrfConfig(size_px=32, workers=4)))
+    pair = build_backbones(config.features, torch.device("cpu"))
+    model = CoSalPredictor(config, pair, torch.device("cuda"))
+    pictures = list(features.pictures_NHW3)
+    outside = model.predict_group(pictures)
+    assert on_cuda.images == 3
+    with model:
+        inside = model.predict_group(pictures)
+    assert on_cuda.images == 6
+    for one, other in zip(outside, inside, strict=True):
+        np.testing.assert_array_equal(one.mask_HW, other.mask_HW)

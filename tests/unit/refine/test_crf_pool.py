@@ -68,10 +68,7 @@ with open_pool(config) as pool:
 
 
 def list_workers(pool):
-    workers = [pool._idle.get() for _ in range(pool.count)]
-    for worker in workers:
-        pool._idle.put(worker)
-    return workers
+    return pool.pool._workers
 
 
 def test_pool_equals_one_process_and_keeps_the_order():
@@ -177,12 +174,12 @@ def test_an_image_that_kills_every_worker_keeps_its_mask_and_says_why(caplog, mo
 
 def test_no_more_workers_than_images_or_cores_given(monkeypatch):
     with open_pool(CrfConfig(workers=64), 3) as pool:
-        assert pool.count == 3
+        assert pool.pool.count == 3
     with open_pool(CONFIG, 1) as pool:
         assert pool is None
     monkeypatch.setattr("umscosod.refine.crf_pool.count_cores", lambda: 2)
     with open_pool(CrfConfig(workers=0)) as pool:
-        assert pool.count == 2
+        assert pool.pool.count == 2
 
 
 def test_nothing_of_this_process_is_changed_and_any_thread_may_open_a_pool():
