@@ -9,6 +9,8 @@ SEED ?= 0
 HOST ?= 127.0.0.1
 PORT ?=
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
+WEIGHTS ?=
+BENCH_FLAGS ?=
 
 BIN := $(VENV)/bin
 # --no-compile: Python compiles what it imports anyway; compiling everything takes a minute here.
@@ -28,7 +30,8 @@ help:
 	@echo "make test              install with the test tools, run the whole suite"
 	@echo "make hostile           bad input, kills and signals: what docs/reliability.md promises, seen again"
 	@echo "make setup             everything for development"
-	@echo "make bench IMAGES=DIR   what docs/performance.md is measured with, on photographs, one sub-folder a group"
+	@echo "make bench IMAGES=DIR   the table of docs/performance.md, on photographs, one sub-folder a group; WEIGHTS=FILE adds"
+	@echo "                        the rows with a ViT-S/14, BENCH_FLAGS=--quick takes minutes instead of an hour"
 	@echo "make lint type docs clean"
 
 # A virtual environment, after a look at what pip's own message would not explain.
@@ -93,10 +96,7 @@ docs: $(VENV)/.stamp-docs
 
 bench: check-images $(VENV)/.stamp-test
 	@test -n "$(strip $(IMAGES))" || { echo "error: some benchmarks need photographs: make bench IMAGES=DIR, one sub-folder a group" >&2; exit 1; }
-	@set -e; group=$$(ls -d "$(IMAGES)"/*/ | head -n 1); \
-	for name in cache crf group measures fiftyone_write; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name"; done; \
-	for name in discover embedded; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name" "$(IMAGES)"; done; \
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.steer "$$group"
+	$(ONE_THREAD) $(BIN)/python -m benchmarks "$(IMAGES)" $(if $(strip $(WEIGHTS)),--weights "$(WEIGHTS)") $(BENCH_FLAGS)
 
 check-images: # before the long installation
 	@test -z "$(strip $(IMAGES))" || test -d "$(IMAGES)" || { echo "error: IMAGES=$(IMAGES) is not a folder" >&2; exit 1; }
