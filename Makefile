@@ -9,6 +9,8 @@ SEED ?= 0
 HOST ?= 127.0.0.1
 PORT ?=
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
+WEIGHTS ?=
+BENCH_FLAGS ?=
 
 BIN := $(VENV)/bin
 # --no-compile: Python compiles what it imports anyway; compiling everything takes a minute here.
@@ -28,7 +30,8 @@ help:
 	@echo "make test              install with the test tools, run the whole suite"
 	@echo "make hostile           bad input, kills and signals: what docs/reliability.md promises, seen again"
 	@echo "make setup             everything for development"
-	@echo "make bench IMAGES=DIR   what docs/performance.md is measured with, on photographs, one sub-folder a group"
+	@echo "make bench IMAGES=DIR   the table of docs/performance.md, on photographs, one sub-folder a group; WEIGHTS=FILE adds"
+	@echo "                        the rows with a ViT-S/14, BENCH_FLAGS=--quick takes minutes instead of an hour"
 	@echo "make bench-gpu IMAGES=DIR   the same for one NVIDIA GPU, in minutes; a table, and gpu.json"
 	@echo "make lint type docs clean"
 
@@ -94,10 +97,7 @@ docs: $(VENV)/.stamp-docs
 
 bench: check-images $(VENV)/.stamp-test
 	@test -n "$(strip $(IMAGES))" || { echo "error: some benchmarks need photographs: make bench IMAGES=DIR, one sub-folder a group" >&2; exit 1; }
-	@set -e; group=$$(ls -d "$(IMAGES)"/*/ | head -n 1); \
-	for name in cache crf group measures fiftyone_write; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name"; done; \
-	for name in discover embedded; do $(ONE_THREAD) $(BIN)/python -m "benchmarks.$$name" "$(IMAGES)"; done; \
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.steer "$$group"
+	$(ONE_THREAD) $(BIN)/python -m benchmarks "$(IMAGES)" $(if $(strip $(WEIGHTS)),--weights "$(WEIGHTS)") $(BENCH_FLAGS)
 
 bench-gpu: check-images $(VENV)/.stamp-test
 	@test -n "$(strip $(IMAGES))" || { echo "error: make bench-gpu IMAGES=DIR, photographs, one sub-folder a group" >&2; exit 1; }

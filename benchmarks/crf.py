@@ -1,6 +1,6 @@
 """DenseCRF: process pool against one process, 5 against 10 iterations, soft against hard start, masks before and after.
 
-    python benchmarks/crf.py [--images DIR --masks DIR] [--count N] [--workers W] [--rounds R] [--out FILE]
+    python -m benchmarks.crf [--images DIR --masks DIR] [--count N] [--workers W] [--rounds R] [--out FILE]
                              [--device cuda] [--size PX]
 
 Ratios of one run: read them, not the seconds. Masks are coarsened to the 28 x 28 token grid first, as maps come; such
@@ -25,6 +25,7 @@ import numpy as np
 import skimage.data
 import skimage.filters
 
+from benchmarks.rows import Given, Row
 from umscosod.config import CrfConfig
 from umscosod.data.images import open_picture
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
@@ -130,6 +131,35 @@ def measure_torch(starts: Starts, config: CrfConfig, rounds: int, device: str) -
         "torch_speedup_over_pool": best["pool"] / best["torch"],
         "mean_iou_of_both": float(np.mean([iou(a, b) for a, b in zip(masks["pool"], masks["torch"], strict=True)])),
     }
+
+
+def rows(given: Given) -> Iterator[Row]:
+    """Measure on scikit-image's photographs; `given.images` have no masks."""
+    count = 6 if given.is_quick else 16
+    config = CrfConfig(iterations=5, workers=2)
+    starts = [coarsen(truth, picture, config.size_px) for picture, truth in itertools.islice(crops(), count)]
+    speed = measure_speed(starts, config, 1 if given.is_quick else 3)
+    yield Row(
+        name="DenseCRF: one process, a pool of 2",
+        target=1.8,
+        figure=speed["pool_speedup"],
+        detail=f"the caller keeps {speed['callers_share_of_cpu_with_pool']:.1%} of the work",
+    )
+    yield Row(name="DenseCRF: 10 iterations, 5", better="lower", figure=speed["cpu_ratio_10_to_5_iterations"])
+    yield count_unequal(starts[:6], config, 3)
+
+
+def count_unequal(starts: Starts, config: CrfConfig, most: int) -> Row:
+    """Pictures whose mask differs by a bit between some number of workers and one process."""
+    expected = [mask for mask, *_ in refine_masks(starts, config)]
+    unequal = 0
+    for workers in range(2, most + 1):
+        settings = replace(config, workers=workers)
+        with open_pool(settings) as pool:
+            found = [mask for mask, *_ in refine_masks(starts, settings, pool)]
+        unequal += sum(not np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+    name = f"DenseCRF: masks that differ between 1 and 2 to {most} workers"
+    return Row(name=name, target=0, better="lower", unit="masks", figure=unequal, detail=f"of {len(starts)}")
 
 
 def share_that_differs(one: Masks, other: Masks) -> float:

@@ -1,6 +1,6 @@
 """How well `umscosod discover` recovers groups that are known: folders of images, mixed and found again.
 
-python benchmarks/discover.py [FOLDER ...] [--backbone NAME] [--weights FILE]
+python -m benchmarks.discover [FOLDER ...] [--backbone NAME] [--weights FILE]
 Each FOLDER holds one sub-folder a group; without one, the five composed groups of the demo are taken. Prints, with the
 number of groups given and chosen: purity (share of images in the majority of their found group), adjusted Rand index
 (Hubert and Arabie 1985, DOI 10.1007/BF01908075; 0: chance, 1: equal; images left over count as a group), and the number
@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from math import comb
 from pathlib import Path
 
+from benchmarks.rows import Given, Row, show
 from umscosod import PipelineConfig, load_config
 from umscosod.data.groups import groups_from_folder
 from umscosod.demo.compose import make_groups
@@ -57,18 +59,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if not given.folders:
             make_groups(Path(scratch), seed=0, images_per_group=8, size=224)
-        measure(given.folders or [Path(scratch) / "image"], config)
+        show(measure(given.folders or [Path(scratch) / "image"], config))
 
 
-def measure(folders: list[Path], config: PipelineConfig) -> None:
-    """Print a line for each folder and way."""
+def measure(folders: list[Path], config: PipelineConfig) -> Iterator[Row]:
+    """Purity and adjusted Rand index for each folder and way."""
     for folder in folders:
         true = len(groups_from_folder(folder))
         for number in (true, None):
             found = discover_groups(folder, n_groups=number, config=config)
             pairs = name_pairs(found)
             how = f"{true} groups given" if number else f"{len(found.groups)} chosen"
-            print(f"{folder}: {how}: purity {purity(pairs):.2f}, adjusted Rand {adjusted_rand(pairs):.2f}", flush=True)
+            yield Row(name=f"discover, {folder.name}, {how}: purity", unit="", figure=purity(pairs))
+            yield Row(name=f"discover, {folder.name}, {how}: adjusted Rand", unit="", figure=adjusted_rand(pairs))
+
+
+def rows(given: Given) -> Iterator[Row]:
+    """Measure on the photographs, without weights."""
+    if len(groups_from_folder(given.images)) < 2:
+        yield Row(name="discover", detail="not run: needs two groups or more")
+        return
+    yield from measure([given.images], load_config("fast", overrides={"features.backbone": "embedded"}))
 
 
 if __name__ == "__main__":

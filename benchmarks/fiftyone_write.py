@@ -1,6 +1,6 @@
 """How fast labels get into FiftyOne's database, and how much memory that takes; and how long the form of `label` takes.
 
-    python benchmarks/fiftyone_write.py [--samples N]
+    python -m benchmarks.fiftyone_write [--samples N]
 
 A database of its own in a temporary folder (needs the extra ``mongod``). The masks exist already: only their paths are
 written, with maps, confidence, status and reason, as a run does. Beside it, the same columns by one plain `set_values`
@@ -13,13 +13,13 @@ import argparse
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import Given, Row, scratch_folder, show
 from umscosod.integrations.database import CURE, find_mongod
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,8 +114,8 @@ def time_form(dataset: Any, rounds: int = 5) -> float:
     return statistics.median(seconds)
 
 
-def measure(folder: Path, count: int) -> None:
-    """Write, and print."""
+def measure(folder: Path, count: int) -> list[Row]:
+    """Write, and open the form."""
     from umscosod.integrations.fiftyone.runs.fields import declare_fields, write_labels
 
     dataset = make_dataset(folder, count)
@@ -129,22 +129,46 @@ def measure(folder: Path, count: int) -> None:
     start = time.perf_counter()
     write_plainly(dataset, "plain", ids, folder)
     plain = time.perf_counter() - start
-    print(f"{written} samples: {written / seconds:.0f} a second; plain set_values {count / plain:.0f} a second")
-    print(f"memory: at most {(max(rss) - rss[0]) / 1e6:.1f} MB more than at the start ({rss[0] / 1e6:.0f} MB)")
-    print(f"form of `label` on this data set: {time_form(dataset) * 1e3:.0f} ms")
+    return [
+        Row(
+            name=f"FiftyOne: writing {count} samples, plain set_values",
+            better="lower",
+            figure=seconds / plain,
+            detail=f"{written / seconds:.0f} samples a second",
+        ),
+        Row(
+            name=f"FiftyOne: memory to write {count} samples",
+            better="lower",
+            unit="MB",
+            figure=(max(rss) - rss[0]) / 1e6,
+        ),
+        Row(
+            name="FiftyOne: form of `label` opens",
+            target=0.3,
+            better="lower",
+            unit="s",
+            figure=time_form(dataset),
+            detail=f"data set of {count}",
+        ),
+    ]
+
+
+def rows(given: Given, count: int = 0) -> Iterator[Row]:
+    """Measure where there is a database to measure."""
+    count = count or (200 if given.is_quick else 2000)
+    program = find_mongod()
+    if program is None:
+        yield Row(name="FiftyOne", detail=f"not run: FiftyOne has no mongod that runs here. {CURE}")
+        return
+    with scratch_folder() as folder, own_database(folder, program):
+        yield from measure(folder, count)
 
 
 def main() -> None:
-    """Measure where there is a database to measure."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000)
-    count = parser.parse_args().samples
-    program = find_mongod()
-    if program is None:
-        print(f"not measured: FiftyOne has no mongod that runs here. {CURE}")
-        return
-    with tempfile.TemporaryDirectory() as name, own_database(Path(name), program):
-        measure(Path(name), count)
+    show(rows(Given(images=Path()), parser.parse_args().samples))
 
 
 if __name__ == "__main__":

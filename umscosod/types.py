@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -39,8 +39,7 @@ def check_relative(name: str, what: str) -> None:
     DataError
         `name` is empty, absolute, no text of a file name, or has a ``..`` part, a backslash or a NUL.
     """
-    path = PurePosixPath(name)
-    bad = not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\x00" in name
+    bad = not name or name.startswith("/") or ".." in name.split("/") or "\\" in name or "\x00" in name
     try:
         name.encode("utf-8", NAMES)
     except UnicodeEncodeError:

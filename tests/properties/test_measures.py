@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tests.unit.evaluation import oracle_cosod, oracle_sod
+from benchmarks.reference import cosod as oracle_cosod
+from tests.unit.evaluation import oracle_sod
 from umscosod.evaluation import compute_measures
 from umscosod.evaluation.scores import MeanOfImages
 

@@ -494,10 +494,15 @@ def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Pat
         if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
             raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
     results = [real_path(out / name) for name in GUARDED]
+    seen: set[Path] = set()
     for image in (image for group in groups for image in group.images):
         real = real_path(image.path)
-        if any(real.is_relative_to(folder) for folder in results):
+        if real in results or (
+            real.parent not in seen and any(real.parent.is_relative_to(folder) for folder in results)
+        ):
             raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
-        inside += [real.parent] if real.is_relative_to(place) else []
+        if real.parent not in seen and real.parent.is_relative_to(place):
+            inside.append(real.parent)
+        seen.add(real.parent)
     roots = [Path(os.path.commonpath(inside))] if inside else []
     refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])

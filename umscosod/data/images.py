@@ -72,6 +72,9 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(suffix for name in readable_formats() for suffix in _SUFFIXES.get(name, ()))
 
 
+_NOWHERE = logging.NullHandler()
+
+
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Hide Pillow's remarks on file headers from the user; limits raise a clear error.
@@ -82,12 +85,14 @@ def quiet_pillow() -> Iterator[None]:
     pillow = logging.getLogger("PIL")
     with _HEADER_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        level = pillow.level
-        pillow.setLevel(logging.CRITICAL + 1)  # it also logs errors, without the file's name
+        # It also logs errors, without the file's name. Not by its level: to set one clears what every logger of the
+        # process remembers, which took a fifth of the time to look at a collection.
+        handlers, passes_on = pillow.handlers, pillow.propagate
+        pillow.handlers, pillow.propagate = [_NOWHERE], False
         try:
             yield
         finally:
-            pillow.setLevel(level)
+            pillow.handlers, pillow.propagate = handlers, passes_on
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """Resizes maps, masks and pictures by two conventions.
 
 `resize_aligned` keeps the corner pixels in place; soft maps are saved so, as in the benchmarks' code. The other
-functions keep pixel centres in place (half-pixel convention), so that a mask stays on its picture.
+functions keep pixel centres in place (half-pixel convention), so that a mask stays on its picture. `resize_grids` is
+`resize_centred` for many channels at once.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -129,6 +131,64 @@ def resize_centred(map_HW: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
     [[0.0, 0.25, 0.75, 1.0]]
     """
     return _resize(_check(map_HW, size_hw), size_hw)
+
+
+def resize_grids(grids_NhwC: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Resize every channel of some grids as `resize_centred` does one, by two small matrix products.
+
+    Parameters
+    ----------
+    grids_NhwC : ndarray, float, (N, h, w, C)
+    size_hw : (int, int)
+
+    Returns
+    -------
+    ndarray, float32 or float64, (N, size_hw, C)
+        In the grids' own precision, at least float32; the same array if the size is equal and the precision stays.
+        For sides up to 32 equal to `resize_centred`, but for 1e-6 of the values' range: OpenCV places the centres of
+        some sizes in float32.
+
+    Raises
+    ------
+    DataError
+        The grids are not float or not 4-D, or a side is below 1.
+
+    Examples
+    --------
+    Two channels of a grid of two columns:
+
+    >>> resize_grids(np.array([[[[0.0, 4.0], [1.0, 8.0]]]]), (1, 4)).tolist()
+    [[[[0.0, 4.0], [0.25, 5.0], [0.75, 7.0], [1.0, 8.0]]]]
+    """
+    if grids_NhwC.ndim != 4 or grids_NhwC.dtype.kind != "f" or min(*grids_NhwC.shape[1:3], *size_hw) < 1:
+        raise DataError(
+            f"resizing expects float grids (N, h, w, C) and sides of at least 1, got {grids_NhwC.dtype} "
+            f"{grids_NhwC.shape} and {size_hw}"
+        )
+    values = grids_NhwC.astype(np.promote_types(grids_NhwC.dtype, np.float32), copy=False)
+    count, height, width, channels = values.shape
+    if (height, width) == tuple(size_hw):
+        return values
+    shrinks = size_hw[0] <= height and size_hw[1] <= width
+    down = _side_weights(height, size_hw[0], shrinks=shrinks).astype(values.dtype)
+    across = _side_weights(width, size_hw[1], shrinks=shrinks).astype(values.dtype)
+    tall = down @ values.reshape(count, height, width * channels)
+    return np.asarray(across @ tall.reshape(count, size_hw[0], width, channels))
+
+
+@lru_cache(maxsize=64)
+def _side_weights(old: int, new: int, *, shrinks: bool) -> npt.NDArray[np.float64]:
+    """Weights of the old cells of a side in each new one: by covered length, or linear between centres; (new, old)."""
+    index = np.arange(old)
+    if shrinks:
+        edges = np.arange(new + 1) * (old / new)
+        covered = np.minimum(edges[1:, None], index + 1) - np.maximum(edges[:-1, None], index)
+        weights = np.maximum(covered, 0.0) * (new / old)
+    else:
+        centres = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+        weights = np.maximum(1.0 - np.abs(centres[:, None] - index), 0.0)
+    weights.flags.writeable = False  # it is shared by all callers
+    return np.asarray(weights)
 
 
 def resize_mask(mask_HW: BoolArray, size_hw: tuple[int, int]) -> BoolArray:

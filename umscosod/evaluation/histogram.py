@@ -140,20 +140,18 @@ def compute_joint_histogram(
     >>> joint.gt_levels_L.tolist(), joint.counts_QLV.shape, int(joint.counts_QLV[1, 1, 255])
     ([0, 255], (4, 2, 256), 1)
     """
-    kept = gt_HW.ravel() if ignored_HW is None else gt_HW[~ignored_HW]
-    gt_levels_L = np.flatnonzero(np.bincount(kept, minlength=LEVELS)).astype(np.uint8)
-    rank_of_level = np.zeros(LEVELS, dtype=np.uint16)
-    rank_of_level[gt_levels_L] = np.arange(len(gt_levels_L), dtype=np.uint16) * LEVELS
-    codes_HW = rank_of_level[gt_HW]
+    codes_HW = gt_HW.astype(np.uint16) * np.uint16(LEVELS)
     codes_HW += pred_HW
-    bins = len(gt_levels_L) * LEVELS
+    bins = LEVELS * LEVELS
     if ignored_HW is not None:
         codes_HW = np.where(ignored_HW, np.uint32(bins), codes_HW)  # one more bin, cut off below
     shape_hw = (gt_HW.shape[0], gt_HW.shape[1])
     quadrants = quadrant_slices(shape_hw, split_rc)
-    counts = [np.bincount(codes_HW[part].ravel(), minlength=bins)[:bins] for part in quadrants]
+    # Of all levels at once: to look first which of the ground truth's occur costs as much as the counting itself.
+    counts = [np.bincount(codes_HW[part].ravel(), minlength=bins)[:bins].reshape(LEVELS, LEVELS) for part in quadrants]
+    gt_levels_L = np.flatnonzero(sum(count_LV.sum(axis=1) for count_LV in counts)).astype(np.uint8)
     return JointHistogram(
-        counts_QLV=np.stack(counts).astype(np.int64, copy=False).reshape(4, len(gt_levels_L), LEVELS),
+        counts_QLV=np.stack([count_LV[gt_levels_L] for count_LV in counts]).astype(np.int64, copy=False),
         gt_levels_L=gt_levels_L,
         shape_hw=shape_hw,
         split_rc=split_rc,

@@ -9,7 +9,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from umscosod.data.resize import resize_centred
+from umscosod.data.resize import resize_grids
+from umscosod.device import one_blas_thread
 from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 
 _TINY = 1e-6  # relative to the largest vector: shorter ones are rounding of equal patches
@@ -90,12 +91,9 @@ def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int
     if grid_hw == new_hw:
         return tokens_NQE
     count, _, width = tokens_NQE.shape
-    resized = [
-        resize_centred(np.ascontiguousarray(image_QE.reshape(*grid_hw, width)[..., channel]), new_hw)
-        for image_QE in tokens_NQE
-        for channel in range(width)
-    ]
-    return np.stack(resized).reshape(count, width, -1).transpose(0, 2, 1).astype(np.float32)
+    with one_blas_thread():
+        grids_NhwE = resize_grids(tokens_NQE.reshape(count, *grid_hw, width), new_hw)
+    return grids_NhwE.reshape(count, -1, width)
 
 
 def add_ridge(scatter_DD: FloatArray, ridge: float) -> FloatArray:

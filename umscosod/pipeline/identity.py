@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -256,11 +257,8 @@ def identify_job(
 def are_whole(out: Path, images: Iterable[ImageRef]) -> bool:
     """Whether each image has its mask and map: PNGs, of its size, that begin and end as such (`is_whole_png`)."""
     try:
-        return all(
-            is_whole_png(out / tree / image.output, read_upright_size(image.path)[0])
-            for image in images
-            for tree in ("masks", "maps")
-        )
+        sizes = ((image.output, read_upright_size(image.path)[0]) for image in images)
+        return all(is_whole_png(out / tree / name, size_hw) for name, size_hw in sizes for tree in ("masks", "maps"))
     except DataError:
         return False
 
@@ -287,8 +285,9 @@ def hash_instances(config: PipelineConfig) -> str:
 
 def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
     """Hash the pseudo-labels of some groups."""
-    masks = (path_inside(folder, image.output) for group in groups for image in group.images)
-    return hash_files([folder / MANIFEST_NAME, *masks])
+    look = cache(lambda parent: path_inside(folder, f"{parent}name").parent)  # at each folder once, not for each image
+    parts = (image.output.rpartition("/") for group in groups for image in group.images)
+    return hash_files([folder / MANIFEST_NAME, *(look(parent + slash) / name for parent, slash, name in parts)])
 
 
 def hash_texts(texts: Sequence[str]) -> str:

@@ -348,13 +348,14 @@ def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray,
     penalty_G[-1] = 0.0
     solution_G = np.zeros(inputs_MG.shape[1])
     for _ in range(_NEWTON_STEPS):
-        chance_M = sigmoid(inputs_MG @ solution_G)
-        slope_G = (share_M * (chance_M - targets_M)) @ inputs_MG + penalty_G * solution_G
+        # Products with the inputs stay in float32: one of two precisions would copy all inputs into float64 first.
+        chance_M = sigmoid((inputs_MG @ solution_G.astype(np.float32)).astype(np.float64))
+        slope_G = (share_M * (chance_M - targets_M)).astype(np.float32) @ inputs_MG + penalty_G * solution_G
         root_M1 = np.sqrt(share_M * np.maximum(chance_M * (1.0 - chance_M), _FLAT))[:, None].astype(np.float32)
         bent_MG = inputs_MG * root_M1
         step_G = np.linalg.solve((bent_MG.T @ bent_MG).astype(np.float64) + np.diag(penalty_G), slope_G)
         solution_G = solution_G - step_G
-        if np.abs(inputs_MG @ step_G).max() < _SETTLED:
+        if np.abs(inputs_MG @ step_G.astype(np.float32)).max() < _SETTLED:
             break
     else:
         logger.warning(

@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umscosod.data.resize import mask_share, resize_aligned, resize_centred, resize_mask, resize_picture, resize_saved
+from umscosod.data.resize import (
+    mask_share,
+    resize_aligned,
+    resize_centred,
+    resize_grids,
+    resize_mask,
+    resize_picture,
+    resize_saved,
+)
 from umscosod.errors import DataError
 
 
@@ -88,6 +96,38 @@ def test_centred_keeps_its_precision_and_has_nothing_to_do() -> None:
         assert resize_centred(np.ones((2, 2), dtype), (3, 5)).dtype == expected
     map_HW = np.ones((2, 3))
     assert resize_centred(map_HW, (2, 3)) is map_HW
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.tuples(*[st.integers(1, 32)] * 2), st.tuples(*[st.integers(1, 90)] * 2), st.integers(0, 2**32 - 1))
+def test_grids_are_resized_as_their_channels_one_by_one(
+    old_hw: tuple[int, int], new_hw: tuple[int, int], seed: int
+) -> None:
+    grids = np.random.default_rng(seed).random((2, *old_hw, 3), dtype=np.float32)
+    got = resize_grids(grids, new_hw)
+    assert (got.shape, got.dtype) == ((2, *new_hw, 3), np.float32)
+    for grid, resized in zip(grids, got, strict=True):
+        for channel in range(3):
+            expected = resize_centred(np.ascontiguousarray(grid[..., channel]), new_hw)
+            np.testing.assert_allclose(resized[..., channel], expected, rtol=0, atol=1e-6)
+
+
+def test_grids_keep_their_precision_and_may_be_none() -> None:
+    grids = np.ones((1, 2, 2, 3))
+    assert resize_grids(grids, (2, 2)) is grids
+    assert resize_grids(grids.astype(np.float16), (3, 5)).dtype == np.float32
+    assert resize_grids(grids, (3, 5)).dtype == np.float64
+    assert resize_grids(np.ones((0, 2, 2, 3)), (4, 4)).shape == (0, 4, 4, 3)
+
+
+def test_what_are_no_grids_is_refused() -> None:
+    for bad, size_hw in (
+        (np.ones((2, 2, 3)), (3, 3)),
+        (np.ones((1, 2, 2, 3), int), (3, 3)),
+        (np.ones((1, 2, 2, 3)), (0, 3)),
+    ):
+        with pytest.raises(DataError, match="expects float grids"):
+            resize_grids(bad, size_hw)
 
 
 @pytest.mark.parametrize("resize", [resize_aligned, resize_centred, resize_saved])

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from tests.unit.evaluation import oracle_cosod, oracle_sod
+from benchmarks.reference import cosod as oracle_cosod
+from tests.unit.evaluation import oracle_sod
 from tests.unit.evaluation.cases import CASES, one_pixel
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation import compute_measures

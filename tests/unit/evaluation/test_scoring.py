@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.evaluation import oracle_cosod, oracle_sod
+from benchmarks.reference import cosod as oracle_cosod
+from tests.unit.evaluation import oracle_sod
 from tests.unit.evaluation.cases import CASES
 from umscosod.errors import ConfigError, DataError
 from umscosod.evaluation import evaluate, format_table, list_worst_first, scores_to_json

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from umscosod.types import ByteArray, FloatArray
 
 
-def to_unit(picture):
+def to_unit(picture: ByteArray) -> Tensor:
+    """Grey levels as float32 in [0, 1]."""
     return torch.from_numpy(picture.astype(np.float32)) / 255
 
 
-def stretch(p):
+def stretch(p: Tensor) -> Tensor:
+    """Min-max a map."""
     return (p - p.min()) / (p.max() - p.min() + 1e-20)
 
 
-def mae(pred, gt):
+def mae(pred: ByteArray, gt: ByteArray) -> float:
+    """Mean absolute error."""
     return (to_unit(pred) - to_unit(gt)).abs().mean().item()
 
 
-def f_curve(pred, gt):
+def f_curve(pred: ByteArray, gt: ByteArray) -> FloatArray:
+    """F at each threshold."""
     p, y = stretch(to_unit(pred)), to_unit(gt)
     curve = []
     for t in torch.linspace(0, 1, 255):
@@ -35,7 +42,8 @@ def f_curve(pred, gt):
     return np.array(curve)
 
 
-def e_curve(pred, gt):
+def e_curve(pred: ByteArray, gt: ByteArray) -> FloatArray:
+    """E at each threshold."""
     p, y = stretch(to_unit(pred)), to_unit(gt)
     curve = []
     for t in torch.linspace(0, 1, 255):
@@ -46,13 +54,15 @@ def e_curve(pred, gt):
     return np.array(curve)
 
 
-def object_score(values):
+def object_score(values: Tensor) -> Tensor:
+    """Object part of S over the values of one side."""
     m = values.mean()
     deviation = values.std() if len(values) > 1 else float("nan")  # what std() gives too, with a warning
     return 2 * m / (m * m + 1 + deviation + 1e-20)
 
 
-def similarity(p, y):
+def similarity(p: Tensor, y: Tensor) -> float:
+    """Structural similarity of one quadrant."""
     mx, my, below = p.mean(), y.mean(), p.numel() - 1 + 1e-20
     sx, sy = ((p - mx) ** 2).sum() / below, ((y - my) ** 2).sum() / below
     sxy = ((p - mx) * (y - my)).sum() / below
@@ -62,7 +72,8 @@ def similarity(p, y):
     return (top / (bottom + 1e-20)).item()
 
 
-def s_measure(pred, gt):
+def s_measure(pred: ByteArray, gt: ByteArray) -> float:
+    """S-measure: of object and of region, half each."""
     p = stretch(to_unit(pred))
     mean = to_unit(gt).mean().item()  # of the mask as it is: one that is empty or full only when cut gives NaN below
     if mean in (0, 1):

@@ -1,0 +1,129 @@
+"""`label` as a whole: beside the bare forward pass of a ViT, without weights, and on the demo.
+
+Run ``python -m benchmarks IMAGES --only label [--weights FILE]``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import BACKBONE_OF_WEIGHTS, Given, Row, scratch_folder, time_once, times_in_turn, without_weights
+from umscosod import label_groups, load_config
+from umscosod.data.images import decode_image
+from umscosod.device import resolve_device
+from umscosod.features.backbone import BackbonePair, build_backbones
+
+GROUP = 20
+NO_CRF = {"refine.crf.enabled": False}
+
+
+def copy_group(paths: Sequence[Path], folder: Path) -> Path:
+    """Copy photographs as one group; gives the folder of groups."""
+    (folder / "group").mkdir(parents=True)
+    for number, path in enumerate(paths):
+        shutil.copyfile(path, folder / "group" / f"{number:03}{path.suffix}")
+    return folder
+
+
+def rows(given: Given) -> Iterator[Row]:
+    """Measure."""
+    yield from vit_rows(given)
+    yield from embedded_rows(given)
+    yield demo_row()
+
+
+def vit_rows(given: Given) -> Iterator[Row]:
+    """One group with a ViT-S in both streams: what `label` adds to the two encodings that it cannot do without."""
+    with scratch_folder() as scratch:
+        images = copy_group(given.paths(8 if given.is_quick else GROUP), scratch / "image")
+        files = sorted((images / "group").iterdir())
+        wanted = {
+            way: Row(
+                name=f"ViT-S, `label` of one group of {len(files)}{words}, bare forward",
+                target=None if given.is_quick else least,
+                better="lower",
+            )
+            for way, words, least in (("label", "", 1.25), ("label without CRF", " without DenseCRF", 1.10))
+        }
+        if given.weights is None:
+            yield from without_weights(wanted.values())
+            return
+        features = {"features.backbone": BACKBONE_OF_WEIGHTS, "features.weights": str(given.weights)}
+        features |= {"features.use_cache": False}
+        pair = build_backbones(load_config("fast", overrides=features).features, resolve_device("cpu"))
+        pictures = [decode_image(path) for path in files]
+        names = (scratch / f"out-{number}" for number in count())
+        ways = {
+            "bare": lambda: [backbone.encode(pictures) for backbone in pair.both],
+            "label": lambda: label(images, next(names), features, pair),
+            "label without CRF": lambda: label(images, next(names), features | NO_CRF, pair),
+        }
+        ways["label"]()  # warm
+        seconds = times_in_turn(ways, 1 if given.is_quick else 3)
+        for way, row in wanted.items():
+            ours, bare = seconds[way], seconds["bare"]
+            detail = f"{ours.wall:.1f} and {bare.wall:.1f} s; processor time {ours.processor / bare.processor:.2f} x"
+            yield replace(row, figure=ours.wall / bare.wall, detail=detail)
+
+
+def label(images: Path, out: Path, settings: dict[str, Any], pair: BackbonePair | None = None) -> None:
+    """Label without training."""
+    config = load_config("fast", overrides=settings)
+    label_groups(images, out, config, train=False, backbones=None if pair is None else pair.both)
+
+
+def embedded_rows(given: Given) -> Iterator[Row]:
+    """From files to masks without weights, training and cache, in a warm process."""
+    paths = given.paths(10 if given.is_quick else 40)
+    settings = {"features.backbone": "embedded", "features.use_cache": False}
+    with scratch_folder() as scratch:
+        images = copy_group(paths, scratch / "image")
+        label(copy_group(paths[:2], scratch / "warm"), scratch / "warm-out", settings)
+        names = (scratch / f"out-{number}" for number in count())
+        ways = {
+            "": partial(label, images, next(names), settings),
+            ", without DenseCRF": partial(label, images, next(names), settings | NO_CRF),
+        }
+        for words, way in ways.items():
+            spent = time_once(way)
+            yield Row(
+                name=f"`embedded`, decoding to mask, no training{words}",
+                target=None if words else 15,
+                unit="images/s",
+                figure=len(paths) / spent.wall,
+                detail=f"{len(paths)} photographs, {len(paths) / spent.processor:.1f} a second of processor time",
+            )
+
+
+def demo_row() -> Row:
+    """The command on the demo's pictures, from a cold start, with an empty cache."""
+    with scratch_folder() as scratch:
+        run = partial(subprocess.run, check=True, capture_output=True, text=True)
+        run([sys.executable, "-m", "umscosod.demo", str(scratch / "pictures")])
+        images = scratch / "pictures" / "image"
+        environment = {
+            **os.environ,
+            "UMSCOSOD_CACHE": str(scratch / "cache"),
+            "UMSCOSOD_WEIGHTS": str(scratch / "none"),
+        }
+        environment["HF_HOME"] = environment["TORCH_HOME"] = str(scratch / "none")
+        words = [sys.executable, "-m", "umscosod", "label", str(images), "--out", str(scratch / "out")]
+        spent = time_once(partial(run, words, env=environment))
+        shown = len([path for path in images.rglob("*") if path.is_file()])
+    return Row(
+        name="`umscosod label` of the demo's pictures, empty cache",
+        target=20,
+        better="lower",
+        unit="s",
+        figure=spent.wall,
+        detail=f"{shown} pictures, {spent.processor:.1f} s of processor time",
+    )

@@ -1,0 +1,52 @@
+"""Merging of patches into regions, beside the published form.
+
+Run ``python -m benchmarks.regions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.reference import regions as plain
+from benchmarks.rows import Given, Row, show, times_in_turn
+from umscosod.config import PseudoConfig
+from umscosod.pseudo.regions import merge_patches
+from umscosod.types import FloatArray
+
+WIDTH = 64
+THRESHOLDS = PseudoConfig().hac_thresholds
+
+
+def smooth_keys(side: int) -> FloatArray:
+    """Random keys that vary as a picture does: regions of all sizes."""
+    noise = np.random.default_rng(0).normal(size=(side, side, WIDTH))
+    blurred = np.stack([cv2.GaussianBlur(noise[..., channel], (0, 0), side / 15) for channel in range(WIDTH)], -1)
+    return np.asarray(blurred / blurred.std() + 0.5 * noise).reshape(side * side, WIDTH)
+
+
+def rows(given: Given) -> Iterator[Row]:
+    """Measure, and see that the regions are the same."""
+    side = 30 if given.is_quick else 60
+    keys_PK, grid_hw = smooth_keys(side), (side, side)
+    found, expected = (merge(keys_PK, grid_hw, THRESHOLDS) for merge in (merge_patches, plain.merge_patches))
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True)), "regions differ"
+    ways = {
+        name: partial(merge, keys_PK, grid_hw, THRESHOLDS)
+        for name, merge in (("ours", merge_patches), ("published", plain.merge_patches))
+    }
+    seconds = times_in_turn(ways, 1)
+    yield Row(
+        name=f"regions of {side} x {side} tokens, published form",
+        target=30 if side == 60 else None,
+        figure=seconds["published"].processor / seconds["ours"].processor,
+        detail=f"the same {', '.join(str(one.max() + 1) for one in found)} regions",
+    )
+
+
+if __name__ == "__main__":
+    show(rows(Given(images=Path())))
