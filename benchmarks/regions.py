@@ -41,7 +41,7 @@ def rows(given: Given) -> Iterator[Row]:
     }
     seconds = times_in_turn(ways, 1)
     yield Row(
-        name=f"regions of {side} x {side} tokens, published form",
+        name=f"regions of {side} x {side} tokens: published form, ours",
         target=30 if side == 60 else None,
         figure=seconds["published"].processor / seconds["ours"].processor,
         detail=f"the same {', '.join(str(one.max() + 1) for one in found)} regions",
