@@ -87,7 +87,8 @@ def keep(rows: Sequence[Row], before: dict[str, Row], record: dict[str, object],
     sound = [row for row in rows if not row.is_failed]
     kept = merge(before, sound) if is_part else sound
     write_record(LAST, {**record, "rows": as_record(kept, {}, {})["rows"]})
-    text = replace_between(PAGE.read_text(encoding="utf-8"), page_part(kept, before, record))
+    earlier = {row.name: before[row.name] for row in sound if row.name in before}
+    text = replace_between(PAGE.read_text(encoding="utf-8"), page_part(kept, earlier, record))
     with open_atomic(PAGE) as stream:
         stream.write(text.encode())
 

@@ -54,7 +54,7 @@ def time_cold_and_warm(groups: Sequence[ImageGroup], folder: Path) -> Row:
     images = sum(len(group.images) for group in groups)
     cold, warm = (value / images for value in seconds)
     return Row(
-        name="features of the demo's pictures, cold cache, warm",
+        name="features of the demo's pictures: cold cache, warm",
         figure=cold / warm,
         detail=f"{cold:.3f} and {warm:.4f} s an image, {images} images",
     )

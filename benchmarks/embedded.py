@@ -68,7 +68,7 @@ def compare(
         apart = max(apart, float(np.abs(np.abs(found[0]) - np.abs(found[1])).max()))
     first, second = 1000.0 * seconds / len(inputs)
     return Row(
-        name=f"`embedded`, {name}: plain form",
+        name=f"`embedded`, {name}: plain form, ours",
         figure=first / second,
         detail=f"{first:.0f} and {second:.0f} ms an image, largest difference {apart:.1e}",
     )

@@ -48,7 +48,7 @@ def vit_rows(given: Given) -> Iterator[Row]:
         files = sorted((images / "group").iterdir())
         wanted = {
             way: Row(
-                name=f"ViT-S, `label` of one group of {len(files)}{words}, bare forward",
+                name=f"ViT-S, one group of {len(files)}: `label`{words}, bare forward",
                 target=None if given.is_quick else least,
                 better="lower",
             )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.reference import cosod as plain
-from benchmarks.rows import Given, Row, scratch_folder, show
+from benchmarks.rows import Given, Row, scratch_folder, show, time_once, times_in_turn
 from umscosod.evaluation import compute_measures, evaluate
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -51,8 +51,8 @@ def write_trees(root: Path, pairs: int, size_px: int) -> list[Pair]:
     return kept
 
 
-def time_pysodmetrics(pairs: list[Pair]) -> float:
-    """Seconds of its MAE, F, E, S and IoU on decoded pairs."""
+def run_pysodmetrics(pairs: list[Pair]) -> None:
+    """Compute its MAE, F, E, S and IoU."""
     import py_sod_metrics
 
     with warnings.catch_warnings():
@@ -65,28 +65,22 @@ def time_pysodmetrics(pairs: list[Pair]) -> float:
             py_sod_metrics.Smeasure(),
             py_sod_metrics.FmeasureV2({"iou": iou}),
         )
-    start = time.perf_counter()
     for pred, gt in pairs:
         for tool in tools:
             tool.step(pred, gt)
-    return time.perf_counter() - start
 
 
-def time_plain(pairs: list[Pair]) -> float:
-    """Seconds of one pass over the pixels per threshold."""
-    start = time.perf_counter()
+def run_plain(pairs: list[Pair]) -> None:
+    """Compute MAE, F, E and S by one pass over the pixels per threshold."""
     for pred, gt in pairs:
         for tool in (plain.mae, plain.f_curve, plain.e_curve, plain.s_measure):
             tool(pred, gt)
-    return time.perf_counter() - start
 
 
-def time_ours(pairs: list[Pair], definition: Literal["cosod", "sod"]) -> float:
-    """Seconds of ours, of all measures of a definition."""
-    start = time.perf_counter()
+def run_ours(pairs: list[Pair], definition: Literal["cosod", "sod"]) -> None:
+    """Compute all measures of a definition."""
     for pred, gt in pairs:
         compute_measures(pred, gt, definition)
-    return time.perf_counter() - start
 
 
 def largest_difference(pairs: list[Pair]) -> float:
@@ -110,33 +104,34 @@ def rows(given: Given, pairs: int = 0, size_px: int = 352) -> Iterator[Row]:
     pairs = pairs or (50 if given.is_quick else 1000)
     with scratch_folder() as root:
         kept = write_trees(root, pairs, size_px)
-        start = time.process_time()
-        evaluate(root / "pred", root / "gt", definition="cosod")
-        seconds = time.process_time() - start
+        spent = time_once(partial(evaluate, root / "pred", root / "gt", definition="cosod"))
     yield Row(
         name=f"evaluation of pairs of {size_px} px, decoding included",
         unit="pairs/s",
-        figure=pairs / seconds,
+        figure=pairs / spent.processor,
         detail=f"{pairs} pairs, processor time",
     )
-    time_pysodmetrics(kept[:1])  # warm
-    few, many = kept[:3] if given.is_quick else kept[:8], kept[:20] if given.is_quick else kept
-    theirs, naive = time_pysodmetrics(many) / len(many), time_plain(few) / len(few)
-    for definition, target in (("cosod", 6.0), ("sod", None)):
-        ours = time_ours(many, definition) / len(many)
+    few = kept[:3]
+    ways = {
+        "theirs": partial(run_pysodmetrics, kept),
+        "cosod": partial(run_ours, kept, "cosod"),
+        "sod": partial(run_ours, kept, "sod"),
+        "plain": partial(run_plain, few),
+    }
+    run_pysodmetrics(kept[:1])  # warm
+    seconds = {name: one.processor for name, one in times_in_turn(ways, 1 if given.is_quick else 3).items()}
+    each = {name: value / len(few if name == "plain" else kept) for name, value in seconds.items()}
+    for name, other, ours, target in (
+        ("PySODMetrics", "theirs", "cosod", 6.0),
+        ("PySODMetrics", "theirs", "sod", None),
+        ("one pass a threshold", "plain", "cosod", 100.0),
+    ):
         yield Row(
-            name=f"measures `{definition}` at {size_px} px, PySODMetrics",
+            name=f"measures `{ours}` at {size_px} px: {name}, ours",
             target=target,
-            figure=theirs / ours,
-            detail=f"{1 / theirs:.0f} and {1 / ours:,.0f} pairs/s",
+            figure=each[other] / each[ours],
+            detail=f"{1 / each[other]:.3g} and {1 / each[ours]:,.0f} pairs/s",
         )
-    ours = time_ours(many, "cosod") / len(many)
-    yield Row(
-        name=f"measures `cosod` at {size_px} px, one pass a threshold",
-        target=100,
-        figure=naive / ours,
-        detail=f"{1 / naive:.1f} and {1 / ours:,.0f} pairs/s",
-    )
     yield Row(
         name="measures `cosod`: largest difference to one pass a threshold",
         target=1e-6,

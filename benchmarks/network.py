@@ -81,7 +81,7 @@ def time_ranks(rounds: int) -> Row:
     torch.testing.assert_close(*(way() for way in ways.values()), rtol=0, atol=1e-5)
     seconds = times_in_turn(ways, rounds)
     return Row(
-        name=f"FRAM: ranks of {PATCHES} x {PATCHES}, two sorts",
+        name=f"FRAM: ranks of {PATCHES} x {PATCHES}: two sorts, ours",
         target=3,
         figure=seconds["sorts"].processor / seconds["ours"].processor,
     )

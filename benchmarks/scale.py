@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,8 +49,10 @@ class Outcome:
         Given, and masks found at the end.
     seconds, again_s : float
         Of the job, and of the same command on the finished job.
+    processor_s, again_processor_s : float
+        The same in processor time, which other work on the machine changes less.
     peak_mb : float
-        Greatest memory of the process, with the largest sum over its children that was seen.
+        Greatest memory of the job, which is one process.
     open_before, open_after, open_most : int
         File descriptors when the job begins and when it has ended; most seen.
     is_resumed : bool
@@ -61,6 +63,8 @@ class Outcome:
     masks: int
     seconds: float
     again_s: float
+    processor_s: float
+    again_processor_s: float
     peak_mb: float
     open_before: int
     open_after: int
@@ -118,16 +122,18 @@ def measure(folder: Path, count: int) -> Outcome:
         str(folder / f"{count}-cache"),
     ]
     started = time.perf_counter()
-    first, seen_mb, most = run_watched(words)
+    first, most = run_watched(words)
     seconds = time.perf_counter() - started
     started = time.perf_counter()
-    run_watched(words)
+    again, _ = run_watched(words)
     outcome = Outcome(
         images=count,
         masks=sum(1 for _ in (out / "masks").rglob("*.png")),
         seconds=seconds,
         again_s=time.perf_counter() - started,
-        peak_mb=max(first["peak_mb"], seen_mb),
+        processor_s=first["processor_s"],
+        again_processor_s=again["processor_s"],
+        peak_mb=first["peak_mb"],
         open_before=int(first["open_before"]),
         open_after=int(first["open_after"]),
         open_most=most,
@@ -138,11 +144,11 @@ def measure(folder: Path, count: int) -> Outcome:
     return outcome
 
 
-def run_watched(words: Sequence[str]) -> tuple[dict[str, float], float, int]:
-    """Run the command by `as_job`; gives its report, and most MB of its tree and most open files that were seen."""
+def run_watched(words: Sequence[str]) -> tuple[dict[str, float], int]:
+    """Run the command by `as_job`; gives its report, and the most files that it was seen to hold open."""
     line = [sys.executable, "-m", "benchmarks.scale", "--job", *words]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    seen: list[tuple[float, int]] = [(0.0, 0)]
+    seen = [0]
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(process.pid, seen, ended))
     watcher.start()
@@ -151,19 +157,14 @@ def run_watched(words: Sequence[str]) -> tuple[dict[str, float], float, int]:
     watcher.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}: {complained[-500:]}")
-    return json.loads(said.splitlines()[-1]), max(mb for mb, _ in seen), max(files for _, files in seen)
+    return json.loads(said.splitlines()[-1]), seen[0]
 
 
-def watch(pid: int, seen: list[tuple[float, int]], ended: threading.Event) -> None:
-    """Note memory (MB) of a process and its children, and its open files, until it has ended."""
+def watch(pid: int, seen: list[int], ended: threading.Event) -> None:
+    """Note the open files of a process until it has ended."""
     while not ended.wait(EVERY_S):
-        try:
-            process = psutil.Process(pid)
-            tree = [process, *process.children(recursive=True)]
-            now = sum(one.memory_info().rss for one in tree) / 1e6, process.num_fds()
-        except psutil.Error:  # it, or a child, has ended meanwhile
-            continue
-        seen[:] = [(max(now[0], seen[0][0]), max(now[1], seen[0][1]))]
+        with suppress(psutil.Error):  # it has ended meanwhile
+            seen[0] = max(seen[0], psutil.Process(pid).num_fds())
 
 
 def as_job(words: Sequence[str]) -> int:
@@ -174,7 +175,8 @@ def as_job(words: Sequence[str]) -> int:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     code = command(list(words))
     after = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    print(json.dumps({"open_before": before, "open_after": after, "peak_mb": peak_bytes() / 1e6}))
+    report = {"open_before": before, "open_after": after, "peak_mb": peak_bytes() / 1e6}
+    print(json.dumps(report | {"processor_s": time.process_time()}))
     return code
 
 
@@ -222,22 +224,24 @@ def compare(least: Outcome, found: Outcome) -> Iterator[Row]:
         figure=found.masks / found.images,
         detail=f"{found.seconds:,.0f} s{rest}",
     )
-    each = (found.seconds - least.seconds) / (found.images - least.images)
+    more = found.images - least.images
+    each = (found.processor_s - least.processor_s) / more
     yield Row(
-        name=f"{size}: each more image",
+        name=f"{size}: each more image, processor time",
         better="lower",
         unit="s",
         figure=each,
         detail=f"100,000 would take {in_words(each * 100_000 / 3600, 'h')}",
     )
-    again = (found.again_s - least.again_s) / (found.images - least.images)
+    again = (found.again_processor_s - least.again_processor_s) / more
     yield Row(
         name=f"{size}: the same command on the finished job",
         target=20 if found.images >= 100_000 else None,
         better="lower",
         unit="s",
         figure=found.again_s,
-        detail=f"100,000 would take {in_words(least.again_s + again * (100_000 - least.images), 's')}",
+        detail=f"processor time {found.again_processor_s:.1f} s, of 100,000 "
+        f"{in_words(least.again_processor_s + again * (100_000 - least.images), 's')}",
     )
 
 

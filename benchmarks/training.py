@@ -59,7 +59,7 @@ def rows(given: Given) -> Iterator[Row]:
     ]
     target = None if given.is_quick else 15.0
     wanted = [
-        Row(name="ViT-S, epoch with the backbones in the loop, from cached tokens", target=target),
+        Row(name="ViT-S, an epoch: backbones in the loop, cached tokens", target=target),
         Row(name="ViT-S, the same without the network's own work"),
     ]
     if given.weights is None:
@@ -71,7 +71,7 @@ def rows(given: Given) -> Iterator[Row]:
         groups,
         load_config("fast", overrides={"features.backbone": "embedded"}),
         [
-            Row(name="`embedded`, epoch with the backbones in the loop, from cached tokens", target=target),
+            Row(name="`embedded`, an epoch: backbones in the loop, cached tokens", target=target),
             Row(name="`embedded`, the same without the network's own work"),
         ],
     )
