@@ -28,12 +28,13 @@ from typing import TypeVar
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from scipy.optimize import minimize
 
 from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.data.blend import sigmoid
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import mask_share, resize_centred
-from umscosod.device import numpy_generator
+from umscosod.device import numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
@@ -52,9 +53,8 @@ RIDGE = 0.5  # for patches of unit variance: the stiffer, the less the probe cop
 SLOPE = 12.0  # on a ViT
 SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
-_NEWTON_STEPS = 30  # as a rule 5 to 8 settle it; a weak ridge needs more
-_SETTLED = 1e-3  # largest change of a logit, in a Newton step, at which the fit is done
-_FLAT = 1e-3  # least curvature of a patch: keeps the Hessian regular where the probe is sure of everything
+_STEPS_KEPT = 20  # of L-BFGS, by which it knows the curvature
+_SETTLED = 3e-6  # largest slope of the loss at which the fit is done: logits are then within 1e-3 of its end
 
 
 def clean_labels(
@@ -245,7 +245,7 @@ def draw_sample(
 
 
 def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe | None:
-    """Fit logistic regression to soft targets by Newton's method.
+    """Fit logistic regression to soft targets by L-BFGS.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
         return None
     inputs_MF = ((patches_MF - mean_F) / scale).astype(np.float32)
-    solution = _newton(np.pad(inputs_MF, ((0, 0), (0, 1)), constant_values=1.0), targets_M, weights_M, ridge)
+    solution = _solve_logistic(np.pad(inputs_MF, ((0, 0), (0, 1)), constant_values=1.0), targets_M, weights_M, ridge)
     spread = float((inputs_MF @ solution[:-1].astype(np.float32)).std())
     if spread <= 0.0:
         return None
@@ -341,29 +341,27 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
 
-def _newton(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
-    """Weights and, last, the bias, which carries no penalty; float64, (G,)."""
+def _solve_logistic(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
+    """Weights and, last, the bias, which carries no penalty; float64, (G,).
+
+    By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian.
+    """
     share_M = weights_M / weights_M.sum()
     penalty_G = np.full(inputs_MG.shape[1], ridge)
     penalty_G[-1] = 0.0
-    solution_G = np.zeros(inputs_MG.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        # Products with the inputs stay in float32: one of two precisions would copy all inputs into float64 first.
-        chance_M = sigmoid((inputs_MG @ solution_G.astype(np.float32)).astype(np.float64))
-        slope_G = (share_M * (chance_M - targets_M)).astype(np.float32) @ inputs_MG + penalty_G * solution_G
-        root_M1 = np.sqrt(share_M * np.maximum(chance_M * (1.0 - chance_M), _FLAT))[:, None].astype(np.float32)
-        bent_MG = inputs_MG * root_M1
-        step_G = np.linalg.solve((bent_MG.T @ bent_MG).astype(np.float64) + np.diag(penalty_G), slope_G)
-        solution_G = solution_G - step_G
-        if np.abs(inputs_MG @ step_G.astype(np.float32)).max() < _SETTLED:
-            break
-    else:
-        logger.warning(
-            "the probe of the pseudo-labels did not settle in %d steps; look at its maps, or switch it off with "
-            "pseudo.probe=none",
-            _NEWTON_STEPS,
-        )
-    return solution_G
+
+    def loss(solution_G: FloatArray) -> tuple[float, FloatArray]:
+        # in float32: products of two precisions would copy all inputs into float64 first
+        logit_M = (inputs_MG @ solution_G.astype(np.float32)).astype(np.float64)
+        error_M = (share_M * (sigmoid(logit_M) - targets_M)).astype(np.float32)
+        entropy = float(share_M @ (np.logaddexp(0.0, logit_M) - targets_M * logit_M))
+        return entropy + 0.5 * float(penalty_G @ solution_G**2), error_M @ inputs_MG + penalty_G * solution_G
+
+    # The ridge bounds how flat the loss can be: 15 to 35 steps, up to where float32 ends.
+    limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
+    with one_blas_thread():
+        found = minimize(loss, np.zeros(inputs_MG.shape[1]), jac=True, method="L-BFGS-B", options=limits)
+    return np.asarray(found.x)
 
 
 _NAMES = ("mean", "weights", "bias", "spread")
