@@ -16,6 +16,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,7 +38,7 @@ _QUEUED = 2  # pieces of work for each worker: the one at work, and the next
 
 
 def _send(stream: IO[bytes], content: object) -> None:
-    pickle.dump(content, stream, pickle.HIGHEST_PROTOCOL)
+    stream.write(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))  # whole, or not at all where it cannot be pickled
     stream.flush()
 
 
@@ -138,12 +139,6 @@ class WorkerPool:
     Parameters
     ----------
     count : int
-
-    Attributes
-    ----------
-    count : int
-    is_stopped : bool
-        Its workers were ended: a call raises WorkerDiedError.
     """
 
     def __init__(self, count: int) -> None:
@@ -152,7 +147,12 @@ class WorkerPool:
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
-        self.is_stopped = False
+        self._stopped = threading.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether its workers were ended: a call then raises WorkerDiedError."""
+        return self._stopped.is_set()
 
     def __enter__(self) -> Self:
         return self
@@ -176,12 +176,14 @@ class WorkerPool:
                 try:
                     return worker.call(function, given)
                 except WorkerDiedError as death:
-                    if self.is_stopped:
+                    if self._stopped.is_set():
                         raise
                     worker.close()
                     place = self._workers.index(worker)
                     self._workers[place] = worker = _Worker()
-                    if is_last:
+                    if self._stopped.is_set():  # meanwhile
+                        worker.close()
+                    if is_last or self._stopped.is_set():
                         raise
                     logger.warning("a worker process died (%s): its work is tried in a fresh one", death)
         finally:
@@ -210,7 +212,7 @@ class WorkerPool:
 
     def stop(self) -> None:
         """End all processes at once, also those that are at work: they keep nothing."""
-        self.is_stopped = True
+        self._stopped.set()
         for worker in self._workers:
             worker.close()
 

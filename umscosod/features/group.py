@@ -377,6 +377,18 @@ def _sharpened(attn_NAP: FloatArray, tokens_NPD: FloatArray, grid_hw: tuple[int,
     return sharpen_saliency(tokens_NPD, _head_means(attn_NAP), grid_hw, learnt_NP)
 
 
+def _facts(stream: str, backbone: Backbone, whitenings: Mapping[str, Whitening]) -> dict[str, Any]:
+    """What is known of a stream without reading it."""
+    is_whitened = stream in whitenings
+    return {
+        "grid_hw": backbone.grid_hw,
+        "backbone_id": backbone.id,
+        "is_centred": is_whitened or backbone.is_centred,
+        "is_whitened": is_whitened,
+        "has_attention": backbone.has_attention,
+    }
+
+
 def assemble(
     group: ImageGroup,
     read: Read,
@@ -425,27 +437,17 @@ def assemble(
     def with_map(stack_NPF: FloatArray, weight: float) -> FloatArray:
         return append_map(stack_NPF, saliency(), weight) if is_sharpened else stack_NPF
 
-    def facts(stream: str, backbone: Backbone) -> dict[str, Any]:
-        is_whitened = stream in whitenings
-        return {
-            "grid_hw": backbone.grid_hw,
-            "backbone_id": backbone.id,
-            "is_centred": is_whitened or backbone.is_centred,
-            "is_whitened": is_whitened,
-            "has_attention": backbone.has_attention,
-        }
-
     first = LazyTokens(
         {
             "tokens_NPD": lambda: with_map(whitened("first"), TOKEN_SALIENCY),
             "keys_NPK": lambda: with_map(stack("first", "keys"), KEY_SALIENCY),
             "attn_NAP": lambda: stack("first", "attn"),
         },
-        **facts("first", pair.first),
+        **_facts("first", pair.first, whitenings),
     )
     second = LazyStream(
         {"tokens_NPD": lambda: whitened("second"), "attn_NAP": lambda: stack("second", "attn")},
-        **facts("second", pair.second),
+        **_facts("second", pair.second, whitenings),
     )
 
     def take(indices: Sequence[int]) -> GroupFeatures:

@@ -128,27 +128,19 @@ def prepare(
         Whatever is wrong at the door: detections, weights, an output folder of other results, or one that another job
         is working on.
     """
-    config, pair = spec.config, spec.pair
-    hashes = {"instances": hash_instances(config)} if wants_masks else {}
+    hashes = {"instances": hash_instances(spec.config)} if wants_masks else {}
     hashes |= {"maps": spec.stored_hash} if spec.stored_hash else {}
-    detections = _read_detections(config, groups) if wants_masks else None
-    device = resolve_device(config.device)
-    if pair is None:
-        pair = build_backbones(config.features, device)
-        config = resolve_names(config, pair.first.name, pair.second.name)
+    detections = _read_detections(spec.config, groups) if wants_masks else None
+    pair, config, device = _choose_backbones(spec)
     admit(pair)
-    config = replace(config, device=str(device))
     settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     claim = lock_folder(spec.out) if processes.is_first else nullcontext()
     with claim, open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
         with processes.first_alone():
-            groups, lost = fetch_copies(groups, cache, progress)
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:
                 job.bind_detections(detections.sha256)
-            sent = pair
-            if spec.engine is not None and spec.pair is None:  # backbones of one's own are sent as they are
-                sent = late_pair(pair, config.features, spec.engine.network_device(config.device))
+            groups, lost = fetch_copies(groups, cache, progress)
             features = encode_collection(
                 groups,
                 pair,
@@ -158,7 +150,7 @@ def prepare(
                 whitenings=whitenings,
                 progress=progress,
                 engine=spec.engine,
-                sent=sent,
+                sent=_form_to_send(spec, pair, config),
             )
             job.bind_images(groups, features.sha256)
             if spec.stored_hash:
@@ -174,6 +166,22 @@ def prepare(
             detections=detections,
             processes=processes,
         )
+
+
+def _choose_backbones(spec: JobSpec) -> tuple[BackbonePair, PipelineConfig, torch.device]:
+    """Give the backbones of a job and the device, and the settings that name both."""
+    config, pair, device = spec.config, spec.pair, resolve_device(spec.config.device)
+    if pair is None:
+        pair = build_backbones(config.features, device)
+        config = resolve_names(config, pair.first.name, pair.second.name)
+    return pair, replace(config, device=str(device)), device
+
+
+def _form_to_send(spec: JobSpec, pair: BackbonePair, config: PipelineConfig) -> BackbonePair:
+    """Give the pair in the form that the workers of an engine get; backbones of one's own are sent as they are."""
+    if spec.engine is None or spec.pair is not None:
+        return pair
+    return late_pair(pair, config.features, spec.engine.network_device(config.device))
 
 
 def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:
