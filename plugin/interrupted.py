@@ -8,7 +8,7 @@ from umscosod.errors import DataError, count_of
 
 from .forms import Form, read_text
 from .outlook import features_in_words
-from .settings import add_engine, check_engine
+from .settings import add_engine, check_engine, read_engine
 
 RESUME, ANEW = "resume", "anew"
 WAYS = {
@@ -49,8 +49,7 @@ def choose_call(ctx: Any, key: str, options: dict[str, Any]) -> dict[str, Any]:
         return options
     if way == ANEW:
         return {**options, "given_up": key}
-    if not _has_engine(found):  # nor did the form ask for one
-        options = {**options, "engine": None}
+    options = {**options, "engine": read_engine(ctx) if _has_engine(found) else None}  # as the form asks, of any verb
     known = {"config": found.config, "group_field": found.group_field, "train": found.settings.get("train", True)}
     return {**options, **known, "resumed": key}  # the progress bar of the job needs them
 

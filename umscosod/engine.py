@@ -90,7 +90,7 @@ class Home:
     Attributes
     ----------
     folder : str
-        The working directory.
+        The working directory; empty where a worker is in it already.
     version : str
         Of this package.
     log_level : int
@@ -101,12 +101,11 @@ class Home:
     log_level: int
 
     @classmethod
-    def here(cls) -> Self:
+    def here(cls, folder: str = "") -> Self:
         """Give this process's."""
         from umscosod import __version__
 
-        level = logging.getLogger("umscosod").getEffectiveLevel()
-        return cls(folder=str(Path.cwd()), version=__version__, log_level=level)
+        return cls(folder=folder, version=__version__, log_level=logging.getLogger("umscosod").getEffectiveLevel())
 
     def enter(self) -> None:
         """Make this process work as the driver does.
@@ -124,7 +123,8 @@ class Home:
         if __version__ != self.version:
             raise EngineError(f"{place} has umscosod {__version__}, this is {self.version}; install the same there")
         try:
-            os.chdir(self.folder)  # names of files mean the same on both sides
+            if self.folder:
+                os.chdir(self.folder)  # names of files mean the same on both sides
         except OSError as error:
             raise EngineError(
                 f"{place} has no folder {self.folder} ({error.strerror}), where the command was started; start it in a "
@@ -247,7 +247,7 @@ class RayEngine:
             Ray cannot be started or reached, or has no GPU to give; or an item's worker died time and again.
         """
         ray = self._start()
-        home, shared, actors = Home.here(), ray.put(work), deque[Any]()
+        home, shared, actors = Home.here(str(Path.cwd())), ray.put(work), deque[Any]()
         if network_on:
             gpus = (1.0 if self._gpus is None else self._gpus) if network_on.startswith("cuda") else 0.0
             most = self._count_actors(gpus)
@@ -276,11 +276,11 @@ class RayEngine:
             while waiting:
                 yield self._take(waiting.popleft())
         finally:
-            if not network_on:
-                for one in waiting:
+            if ray.is_initialized():  # else it has ended first, and a call would start another
+                for one in waiting if not network_on else ():
                     ray.cancel(one, force=True)
-            for one in actors:
-                ray.kill(one)
+                for one in actors:
+                    ray.kill(one)
 
     def _start(self) -> Any:
         """Import Ray, and start or reach it, or share what another engine has."""

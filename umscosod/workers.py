@@ -37,8 +37,8 @@ _ENDS = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # of the process at
 _QUEUED = 2  # pieces of work for each worker: the one at work, and the next
 
 
-def _send(stream: IO[bytes], content: object) -> None:
-    stream.write(pickle.dumps(content, pickle.HIGHEST_PROTOCOL))  # whole, or not at all where it cannot be pickled
+def _send(stream: IO[bytes], content: bytes) -> None:
+    stream.write(content)
     stream.flush()
 
 
@@ -64,11 +64,14 @@ def _killed_at_end_of(descriptor: int) -> Iterator[None]:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
-def _answer(function: Callable[..., Any], given: tuple[Any, ...]) -> tuple[Any, Exception | None]:
+def _answer(function: Callable[..., Any], given: tuple[Any, ...]) -> bytes:
+    """Pickle the result, or the error, which is to be raised at the caller's."""
     try:
-        return function(*given), None
-    except Exception as error:  # the caller's error, to be raised there
-        return None, error
+        return pickle.dumps((function(*given), None), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            return pickle.dumps((None, error), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")), pickle.HIGHEST_PROTOCOL)
 
 
 def main() -> None:
@@ -113,7 +116,7 @@ class _Worker:
     def call(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         """See `WorkerPool.call`."""
         try:
-            _send(self._calls, (function, given))
+            _send(self._calls, pickle.dumps((function, given), pickle.HIGHEST_PROTOCOL))
             result, error = pickle.load(self._answers)  # of our worker  # nosec B301
         except _ENDS:
             code = self.process.wait()

@@ -218,6 +218,32 @@ def test_no_more_actors_than_find_room_at_once(
     assert engine._count_actors(share) == actors
 
 
+@needs_ray
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_work_that_is_left_after_its_ray_has_ended_starts_no_other(
+    monkeypatch: pytest.MonkeyPatch, *, has_ended: bool
+) -> None:
+    """Ray starts itself anew at a call after its end; a stopped job's results are let go of late."""
+    cancelled: list[object] = []
+    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: object()))
+    ray = SimpleNamespace(
+        put=lambda work: work,
+        cluster_resources=lambda: {"CPU": 1.0},
+        remote=lambda function: task,
+        get=lambda one: (one, []),
+        cancel=lambda one, force: cancelled.append(one),
+        is_initialized=lambda: not has_ended,
+        exceptions=SimpleNamespace(RayTaskError=RuntimeError, RayError=RuntimeError),
+    )
+    engine = RayEngine()
+    monkeypatch.setattr(engine, "_ray", ray)
+    monkeypatch.setattr(engine, "_start", lambda: ray)
+    results = engine.map(str, range(20))
+    next(results)
+    results.close()
+    assert bool(cancelled) is not has_ended
+
+
 def test_without_ray_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

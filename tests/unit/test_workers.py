@@ -31,6 +31,10 @@ def die(folder: Path, times: int, number: int) -> int:
     return number
 
 
+def give_a_function(number: int) -> object:
+    return lambda: number
+
+
 def count_processes(pool: WorkerPool) -> int:
     return sum(worker.process.poll() is None for worker in pool._workers)
 
@@ -56,6 +60,17 @@ def test_what_a_worker_raises_is_raised_here_and_the_pool_goes_on() -> None:
         with pytest.raises(DataError, match="-1 is below 0"):
             list(pool.map(partial(pool.call, double), [1, -1, 2, 3]))
         assert pool.call(double, 4) == 8
+
+
+def test_what_cannot_be_sent_is_said_and_costs_no_worker() -> None:
+    with WorkerPool(1) as pool:
+        (before,) = pool._workers
+        with pytest.raises(Exception, match=r"[Cc]an't (get local object|pickle)|annot pickle"):
+            pool.call(give_a_function, 1)
+        with pytest.raises(Exception, match=r"[Cc]an't (get local object|pickle)|annot pickle"):
+            pool.call(lambda: 1)
+        assert pool.call(double, 2) == 4
+        assert pool._workers == [before]
 
 
 def test_an_item_whose_worker_died_is_done_by_a_fresh_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

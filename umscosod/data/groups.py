@@ -6,13 +6,13 @@ import csv
 import io
 import logging
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
 
+from umscosod.data.addresses import CHAIN, is_address, show_address, whole_name
 from umscosod.data.files import GUARDED, LONGEST, LONGEST_PATH, OWN_FOLDERS, check_place, real_path
 from umscosod.data.folders import Found, describe_untaken, iter_images, log_untaken, refuse_images_in
 from umscosod.data.images import PICTURE_SUFFIXES, check_regular, readable_suffixes
@@ -137,9 +137,9 @@ def groups_from_labelled(
     for where, path, group in rows:
         name = PurePosixPath(group.strip()).as_posix()
         problem = _row_problem(path, group.strip())
-        pair = (name, _whole_name(path, has_addresses=ids is None))
+        pair = (name, whole_name(path, has_addresses=ids is None))
         if not problem and ids is None and pair in first_seen:
-            problem = f"{path} is in group {name!r} already ({first_seen[pair]})"
+            problem = f"{show_address(path)} is in group {name!r} already ({first_seen[pair]})"
         if problem:
             problems.append(f"{where}: {problem}")
         first_seen.setdefault(pair, where)
@@ -150,7 +150,9 @@ def groups_from_labelled(
     if not rows:
         raise DataError(f"{origin}: has no rows; give at least one image and its group")
     tails = unique_tails(checked)
-    unusable = [f"{where}: {path}" for (where, path, _), tail in zip(rows, tails, strict=True) if "\\" in tail]
+    unusable = [
+        f"{where}: {show_address(path)}" for (where, path, _), tail in zip(rows, tails, strict=True) if "\\" in tail
+    ]
     if ids is None and unusable:
         shown = "; ".join(unusable[:_SHOWN]) + ("; ..." if len(unusable) > _SHOWN else "")
         raise DataError(f"{origin}: {shown}: a backslash in the name; write folders with /, or rename the file")
@@ -168,35 +170,15 @@ def groups_from_labelled(
     )
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.", re.DOTALL)
-
-
-def is_address(path: str) -> bool:
-    """Whether a path of a list is an address, which has to be fetched.
-
-    Examples
-    --------
-    >>> is_address("s3://bucket/cat/1.jpg"), is_address("/data/cat/1.jpg"), is_address("C://cat/1.jpg")
-    (True, False, False)
-    """
-    return _ADDRESS.match(path) is not None and path[1] != ":"  # a drive of Windows
-
-
-def _whole_name(path: str, *, has_addresses: bool) -> str:
-    """Return the absolute path of a file; of an address the same for names: scheme, host, path, and no query."""
-    if has_addresses and is_address(path):
-        scheme, _, rest = path.partition("://")
-        path = f"/{scheme.lower()}/{re.split('[?#]', rest, maxsplit=1)[0].rpartition('@')[2]}"
-    return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 - resolve() would rename linked files
-
-
 def _row_problem(path: str, group: str) -> str:
     if not path:
         return "the path is empty"
     if "\x00" in path:
         return f"the path {path!r} has a NUL"
+    if is_address(path) and CHAIN in path:
+        return f"{show_address(path)}: {CHAIN} joins addresses, which is not read; give the address of the image itself"
     if not group or PurePosixPath(group).as_posix() == ".":
-        return f"{path} has no group"
+        return f"{show_address(path)} has no group"
     try:
         check_relative(group, "group name")
     except DataError as error:

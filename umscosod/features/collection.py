@@ -334,7 +334,8 @@ def _make_by(
     chunks = [images[at : at + _CHUNK] for at in range(0, len(images), _CHUNK)]
     work = partial(_encode_chunk, sent, made.config, made.cache)
     results = engine.map(work, chunks, network_on=engine.network_device(made.config.device))
-    is_checked, remaining = False, count(len(images) - 1, -1)
+    # The disk is looked at where it is known what is lacking.
+    is_checked, is_seen, remaining = not made.entries, False, count(len(images) - 1, -1)
     progress(total - len(images), total, "features")
     for chunk, (entries, failures) in zip(chunks, results, strict=True):
         made.failures |= failures
@@ -342,10 +343,10 @@ def _make_by(
         for name in failures:
             made.entries.pop(name, None)
         for image, left in zip(chunk, remaining, strict=False):
-            if not is_checked and image.id in entries:
+            if not is_seen and image.id in entries:
                 if lost := made.missing(image):
                     raise CacheError(f"feature cache: a worker wrote {made.cache.path(lost[0])}, {_NOT_HERE}")
-                is_checked = made.check_disk(image, left)
+                is_seen = is_checked or made.check_disk(image, left)
             progress(total - left, total, "features")
 
 

@@ -140,7 +140,7 @@ def prepare(
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:
                 job.bind_detections(detections.sha256)
-            groups, lost = fetch_copies(groups, cache, progress)
+            groups, lost = fetch_copies(groups, cache, progress, fetches=processes.is_first)
             features = encode_collection(
                 groups,
                 pair,

@@ -54,7 +54,9 @@ SLOPE = 12.0  # on a ViT
 SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
 _STEPS_KEPT = 20  # of L-BFGS, by which it knows the curvature
-_SETTLED = 3e-6  # largest slope of the loss at which the fit is done: logits are then within 1e-3 of its end
+_SETTLED = 1e-5  # largest slope of the loss at which the fit is done
+_TINY_GAIN = 1e-9  # of the loss, as a share, in a step: where float32 ends the fit ends too
+_UNSETTLED = 1e-3  # largest slope that is no failure
 
 
 def clean_labels(
@@ -357,10 +359,16 @@ def _solve_logistic(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: Flo
         entropy = float(share_M @ (np.logaddexp(0.0, logit_M) - targets_M * logit_M))
         return entropy + 0.5 * float(penalty_G @ solution_G**2), error_M @ inputs_MG + penalty_G * solution_G
 
-    # The ridge bounds how flat the loss can be: 15 to 35 steps, up to where float32 ends.
-    limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
+    limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": _TINY_GAIN, "maxcor": _STEPS_KEPT}
     with one_blas_thread():
         found = minimize(loss, np.zeros(inputs_MG.shape[1]), jac=True, method="L-BFGS-B", options=limits)
+    if (slope := float(np.abs(found.jac).max())) > _UNSETTLED:
+        logger.warning(
+            "the probe of the pseudo-labels did not settle in %d steps (slope %.1e); look at its maps, or switch it "
+            "off with pseudo.probe=none",
+            found.nit,
+            slope,
+        )
     return np.asarray(found.x)
 
 

@@ -92,14 +92,16 @@ class TorchCrf:
 
     def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
         """See `umscosod.refine.crf_pool.refine_masks`; an image that the device has no room for is done by the CPU."""
-        return [(*self._refine(start, config), "") for start in starts]
+        return [self._refine(start, config) for start in starts]
 
-    def _refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool]:
+    def _refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool, str]:
         try:
-            return refine_mask(start, config, self._infer)
+            return (*refine_mask(start, config, self._infer), "")
         except torch.OutOfMemoryError:
             _warn_full(str(self._device), config.size_px)
-        return refine_mask(start, config)  # out of the handler, which would hold on to the memory
+        # out of the handler, which would hold on to the memory
+        mask_HW, did_run = refine_mask(start, config)
+        return mask_HW, did_run, "" if did_run else f"{self._device} has no room for DenseCRF: its border is its map's"
 
     def close(self) -> None:
         """Give the memory back that torch holds in stock."""

@@ -15,14 +15,14 @@ from tests.synthetic import tiny_collection
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.data.images import decode_image
-from umscosod.errors import Cancelled, DataError
+from umscosod.errors import CacheError, Cancelled, DataError
 from umscosod.features import collection as module
 from umscosod.features.backbone import BackbonePair
 from umscosod.features.cache import FeatureCache, Memory
-from umscosod.features.collection import Encodings
+from umscosod.features.collection import Encodings, encode_collection
 from umscosod.features.embedded import EmbeddedBackbone
 from umscosod.progress import ignore_progress
-from umscosod.types import ByteArray, EncodedImage, ImageRef
+from umscosod.types import ByteArray, EncodedImage, ImageGroup, ImageRef
 
 SIZE = 64
 CONFIG = PipelineConfig(features=FeaturesConfig(size_px=SIZE))
@@ -180,3 +180,29 @@ def test_many_images_are_encoded_in_processes_to_the_same_bits(
     assert together.failures.keys() == {images[2].id, images[3].id}
     assert seen == [(done, 10) for done in range(2, 11)]
     assert [record.message.split(":")[0] for record in caplog.records] == [images[3].id, images[2].id]
+
+
+class InThisProcess:
+    """An engine that does its work at once."""
+
+    def network_device(self, here: str) -> str:
+        return here
+
+    def map(self, work, items, *, network_on: str = ""):  # type: ignore[no-untyped-def]
+        return map(work, items)
+
+
+def test_a_full_disk_is_no_matter_to_an_engine_that_finds_all_in_the_cache(
+    images: list[ImageRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cache: FeatureCache, wanted: int) -> None:
+        raise CacheError("full")
+
+    group = ImageGroup(name="all", images=tuple(images))
+    pair = BackbonePair(first=EmbeddedBackbone(SIZE, 8), second=EmbeddedBackbone(SIZE, 16))
+    cache = FeatureCache(tmp_path / "cache")
+    encode_collection([group], pair, CONFIG, cache)
+    monkeypatch.setattr(FeatureCache, "check_free", refuse)
+    assert not encode_collection([group], pair, CONFIG, cache, engine=InThisProcess()).failures
+    with pytest.raises(CacheError, match="full"):
+        encode_collection([group], pair, CONFIG, FeatureCache(tmp_path / "other"))

@@ -104,7 +104,7 @@ class InThisProcess:
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> type[Here]:
     monkeypatch.setattr("umscosod.refine.crf_torch.TorchCrf", Here)
-    monkeypatch.setattr("umscosod.refine.crf_pool.CrfPool", None)  # no process is opened
+    monkeypatch.setattr("umscosod.refine.crf_pool.WorkerPool", None)  # no process is opened
     monkeypatch.setattr(Here, "images", 0)
     return Here
 

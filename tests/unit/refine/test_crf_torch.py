@@ -147,7 +147,7 @@ def test_cuda_takes_the_place_of_the_processes(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> None:
         raise AssertionError("a process was opened")
 
-    monkeypatch.setattr("umscosod.refine.crf_pool.CrfPool", refuse)
+    monkeypatch.setattr("umscosod.refine.crf_pool.WorkerPool", refuse)
     config = CrfConfig(workers=4)
     for device in ("cuda", "cuda:0"):
         with open_pool(config, 8, device) as refiner:
@@ -195,7 +195,9 @@ def test_without_room_and_without_pydensecrf_the_mask_stays_and_both_are_said(
     monkeypatch.setattr(crf_torch, "infer_in_torch", out_of_memory)
     start = start_of(32, "coffee")
     with caplog.at_level(logging.WARNING):
-        assert TorchCrf("cpu").refine_all([start], CrfConfig(size_px=32)) == [(start.mask_HW, False, "")]
+        assert TorchCrf("cpu").refine_all([start], CrfConfig(size_px=32)) == [
+            (start.mask_HW, False, "cpu has no room for DenseCRF: its border is its map's")
+        ]
     assert ["no room" in record.message for record in caplog.records] == [True, False]
     assert "pip install pydensecrf2" in caplog.text
 
