@@ -68,7 +68,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="weight file of a DINOv2 ViT-S/14, for the rows with a ViT")
     parser.add_argument("--out", type=Path, help="JSON file for machine and rows")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: minutes")
-    parser.add_argument("--full", action="store_true", help="up to 100,000 images: hours, and tens of GB of disk")
+    parser.add_argument("--full", action="store_true", help="up to 100,000 images: hours, and 12 GB of disk")
     parser.add_argument("--work", type=Path, help="folder that keeps what --full has made, to be resumed")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/last.json and docs/performance.md")
     given = parser.parse_args(words)
