@@ -124,7 +124,7 @@ def test_ray_gives_the_same_bytes_with_a_broken_image_and_killed_workers(
     head, address = cluster
     job = place.label("ray", *ray_flags(address))
     kill_one(head, "ray::_Actor")  # encodes
-    kill_one(head, "ray::_call")  # has a group
+    kill_one(head, "ray::call_at_home")  # has a group
     told = finish(job)
     assert_same(place.results("here"), place.results("ray"))
     assert "coffee/broken.jpg: left out" in told
