@@ -42,6 +42,6 @@ def _until_query(text: str) -> str:
 
 def whole_name(path: str, *, has_addresses: bool) -> str:
     """Return the absolute path of a file; of an address the same for names: scheme, host, path, and no query."""
-    if has_addresses:
-        path = f"/{show_address(path).replace('://', '/', 1)}" if is_address(path) else path
+    if has_addresses and is_address(path):
+        path = f"/{show_address(path).replace('://', '/', 1)}"
     return Path(os.path.abspath(path)).as_posix()  # noqa: PTH100 - resolve() would rename linked files

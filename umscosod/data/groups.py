@@ -462,9 +462,7 @@ def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
 
 def _refuse_results(images: Path, out: Path) -> None:
     """Images must not lie where results go: a second run would take results for images, or clear images away."""
-    if "\x00" in str(images):  # no folder has such a name
-        return
-    root, place = Path(os.path.realpath(images)), real_path(out)
+    root, place = real_path(images), real_path(out)
     if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
         raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 

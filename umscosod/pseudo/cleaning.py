@@ -54,8 +54,7 @@ SLOPE = 12.0  # on a ViT
 SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
 _STEPS_KEPT = 20  # of L-BFGS, by which it knows the curvature
-_SETTLED = 1e-5  # largest slope of the loss at which the fit is done
-_TINY_GAIN = 1e-9  # of the loss, as a share, in a step: where float32 ends the fit ends too
+_SETTLED = 1e-6  # largest slope of the loss at which the fit is done
 _UNSETTLED = 1e-3  # largest slope that is no failure
 
 
@@ -275,9 +274,9 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     scale = float(patches_MF.std(0, dtype=np.float64).mean())
     if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
         return None
-    inputs_MF = ((patches_MF - mean_F) / scale).astype(np.float32)
+    inputs_MF = (patches_MF - mean_F) / scale
     solution = _solve_logistic(np.pad(inputs_MF, ((0, 0), (0, 1)), constant_values=1.0), targets_M, weights_M, ridge)
-    spread = float((inputs_MF @ solution[:-1].astype(np.float32)).std())
+    spread = float((inputs_MF @ solution[:-1]).std())
     if spread <= 0.0:
         return None
     return LinearProbe(mean_F=mean_F, weights_F=solution[:-1] / scale, bias=float(solution[-1]), spread=spread)
@@ -346,20 +345,20 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
 def _solve_logistic(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
     """Weights and, last, the bias, which carries no penalty; float64, (G,).
 
-    By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian.
+    By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian. In float64: the
+    rounding of float32 in the loss ends its line searches early.
     """
     share_M = weights_M / weights_M.sum()
     penalty_G = np.full(inputs_MG.shape[1], ridge)
     penalty_G[-1] = 0.0
 
     def loss(solution_G: FloatArray) -> tuple[float, FloatArray]:
-        # in float32: products of two precisions would copy all inputs into float64 first
-        logit_M = (inputs_MG @ solution_G.astype(np.float32)).astype(np.float64)
-        error_M = (share_M * (sigmoid(logit_M) - targets_M)).astype(np.float32)
+        logit_M = inputs_MG @ solution_G
+        error_M = share_M * (sigmoid(logit_M) - targets_M)
         entropy = float(share_M @ (np.logaddexp(0.0, logit_M) - targets_M * logit_M))
         return entropy + 0.5 * float(penalty_G @ solution_G**2), error_M @ inputs_MG + penalty_G * solution_G
 
-    limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": _TINY_GAIN, "maxcor": _STEPS_KEPT}
+    limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
     with one_blas_thread():
         found = minimize(loss, np.zeros(inputs_MG.shape[1]), jac=True, method="L-BFGS-B", options=limits)
     if (slope := float(np.abs(found.jac).max())) > _UNSETTLED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -89,8 +90,8 @@ def test_the_fit_is_the_minimum_of_weighted_logistic_loss(ridge: float) -> None:
     probe = fit_probe([sample], ridge)
     assert probe is not None
     weights_F, bias, _ = minimum(sample, ridge)
-    np.testing.assert_allclose(probe.weights_F, weights_F, atol=1e-4)
-    assert probe.bias == pytest.approx(bias, abs=1e-4)
+    np.testing.assert_allclose(probe.weights_F, weights_F, atol=2e-5)
+    assert probe.bias == pytest.approx(bias, abs=2e-5)
     logits = (sample.patches_MF - probe.mean_F) @ probe.weights_F
     assert probe.spread == pytest.approx(logits.std(), rel=1e-5)
 
@@ -172,6 +173,18 @@ def test_the_ridge_makes_it_stiff() -> None:
     weak, strong = (apply_probe(features, labels, probe_of(features, labels, ridge)) for ridge in (1e-3, 0.3))
     assert np.array_equal(weak[first].mask_hw, wrong)
     assert np.array_equal(strong[first].mask_hw, TRUTH)
+
+
+def test_a_fit_that_does_not_settle_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = features_of()
+    labels = labels_of(features, [TRUTH] * 4)
+    with caplog.at_level(logging.WARNING, "umscosod"):
+        probe_of(features, labels, 1.0)
+        assert not caplog.records
+        monkeypatch.setattr("umscosod.pseudo.cleaning._UNSETTLED", 0.0)  # which no fit reaches
+        probe = probe_of(features, labels, 1.0)
+    assert "did not settle in " in caplog.records[0].getMessage()
+    assert np.isfinite(probe.weights_F).all()
 
 
 def test_backgrounds_of_another_group_are_negatives() -> None:
