@@ -427,7 +427,6 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
     if not isinstance(images, str | Path):
         groups = tuple(images)
     else:
-        _refuse_results(Path(images), out)
         if os.path.isdir(images):  # noqa: PTH112 - Path.is_dir raises on some names
             # before the search, which would leave a group's folder out
             refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *inputs, Path(images)])
@@ -458,13 +457,6 @@ def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
             f"{len(long)} results would have paths of more than {LONGEST_PATH} bytes below --out, such as that of "
             f"{long[0].id[:_LETTERS]}...; give the group a shorter name, or nest its folders less deeply"
         )
-
-
-def _refuse_results(images: Path, out: Path) -> None:
-    """Images must not lie where results go: a second run would take results for images, or clear images away."""
-    root, place = real_path(images), real_path(out)
-    if root == place or any(root.is_relative_to(real_path(place / name)) for name in GUARDED):
-        raise DataError(f"{images} cannot be searched for images and hold the results too; choose another --out")
 
 
 def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:

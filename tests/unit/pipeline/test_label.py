@@ -261,6 +261,6 @@ def test_images_and_results_cannot_share_a_folder(
 ) -> None:
     shutil.copytree(images, tmp_path / "photos")
     before = read_tree(tmp_path / "photos")
-    with pytest.raises(DataError, match="choose another --out"):
+    with pytest.raises(DataError, match="choose a folder without images"):
         run(tmp_path / "photos", tmp_path / "photos", config)
     assert_same(read_tree(tmp_path / "photos"), before)

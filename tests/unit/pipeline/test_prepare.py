@@ -50,7 +50,7 @@ def test_a_list_is_read_from_csv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["masks", "maps", "pseudo/cat", "thumbs", "run"])
 def test_images_among_results_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir(parents=True)
+    touch(tmp_path / name / "1.jpg")
     with pytest.raises(DataError, match="choose another --out"):
         find_groups(tmp_path / name, tmp_path)
 
