@@ -116,7 +116,16 @@ class CrfConfig:
         Literal["soft", "hard"],
         Doc("Start from the soft map, shifted so that the threshold is 0.5, or from the mask (SCoSPARC: hard)."),
     ] = "soft"
-    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 20
+    coarse_iterations: Annotated[
+        int,
+        Ge(0),
+        Le(100),
+        Doc(
+            "Mean-field steps at half of size_px, with half the spatial deviations, before those at full size, which "
+            "begin with their result: a quarter of the pixels. 0: as published."
+        ),
+    ] = 20
+    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps at full size (SCoSPARC: 10).")] = 3
     confidence: Annotated[
         float,
         Ge(0.501),

@@ -3,9 +3,12 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from tests.unit.refine.exact_crf import infer_exactly
 from umscosod.config import CrfConfig
@@ -13,7 +16,7 @@ from umscosod.errors import DataError, MissingDependencyError
 from umscosod.refine import crf as crf_module
 from umscosod.refine.crf import CrfInput, build_unary, crf_available, infer, refine_mask
 
-SMALL_KERNELS = CrfConfig(gaussian_xy_px=3, gaussian_compat=3, bilateral_xy_px=10, bilateral_rgb=10)
+SMALL_KERNELS = CrfConfig(iterations=20, gaussian_xy_px=3, gaussian_compat=3, bilateral_xy_px=10, bilateral_rgb=10)
 RED_BLUE = np.zeros((20, 16, 3), dtype=np.uint8)  # red changes across, blue changes down
 RED_BLUE[:, 8:, 0] = 200
 RED_BLUE[10:, :, 2] = 200
@@ -88,7 +91,7 @@ def test_the_crf_moves_the_mask_onto_the_object():
         return (a & b).sum() / (a | b).sum()
 
     picture, mask, inside = disc(1)
-    config = CrfConfig(confidence=0.8, gaussian_xy_px=3, gaussian_compat=1, bilateral_xy_px=10, bilateral_rgb=20)
+    config = replace(SMALL_KERNELS, confidence=0.8, gaussian_compat=1, bilateral_rgb=20)
     assert iou(mask, inside) < 0.6
     assert iou(labels(infer, picture, mask, config), inside) > 0.95
 
@@ -125,6 +128,32 @@ def test_pictures_that_are_not_uint8_rgb_are_refused():
     for wrong in (picture / 255.0, picture[..., 0], np.dstack([picture, picture[..., :1]])):
         with pytest.raises(DataError, match="uint8 RGB"):
             infer(unary, wrong, SMALL_KERNELS)
+
+
+def photograph_with_coarse_map():
+    """A photograph, and a map of what is bright in it that knows no borders."""
+    picture = cv2.resize(skimage.data.astronaut(), (224, 224), interpolation=cv2.INTER_AREA)
+    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 11).astype(np.float32) / 255
+    map_HW = np.clip(grey - np.median(grey) + 0.5, 0, 1)
+    return CrfInput(map_HW=map_HW, mask_HW=map_HW > 0.5, threshold=0.5, picture_HW3=picture)
+
+
+def test_coarse_steps_bring_the_mask_nearer_to_where_it_settles_than_as_many_fine_ones_would_in_that_time():
+    given = photograph_with_coarse_map()
+    settled, plain, coarse = (
+        refine_mask(given, CrfConfig(coarse_iterations=before, iterations=steps))[0]
+        for before, steps in ((0, 100), (0, 10), (20, 3))  # the second and the third take equally long
+    )
+    assert (settled != given.mask_HW).mean() > 0.05
+    assert (coarse != settled).sum() < 0.7 * (plain != settled).sum()
+
+
+def test_steps_go_on_from_beliefs():
+    picture, mask, _ = disc(3)
+    unary = hard(mask, 0.7)
+    belief = infer(unary, picture, replace(SMALL_KERNELS, iterations=2))
+    whole, rest = (infer(unary, picture, replace(SMALL_KERNELS, iterations=n), b) for n, b in ((3, None), (1, belief)))
+    np.testing.assert_array_equal(whole, rest)
 
 
 @pytest.mark.parametrize("value", [False, True])
@@ -183,14 +212,16 @@ import itertools
 import numpy as np
 from umscosod.config import CrfConfig
 from umscosod.config.schema import settings
-from umscosod.refine.crf import build_unary, infer
+from umscosod.refine.crf import CrfInput, build_unary, infer, refine_mask
 
 names = ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat")
 rng = np.random.default_rng(0)
-unary, picture = build_unary(rng.uniform(0.02, 0.98, (32, 32))), rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+map_HW, picture = rng.uniform(0.02, 0.98, (32, 32)), rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+unary, start = build_unary(map_HW), CrfInput(map_HW=map_HW, mask_HW=map_HW > 0.5, threshold=0.5, picture_HW3=picture)
 for values in itertools.product(*([limit for _, limit in settings()[f"refine.crf.{name}"].limits] for name in names)):
     config = CrfConfig(iterations=2, size_px=32, **dict(zip(names, values)))
     assert np.isfinite(infer(unary, picture, config)).all(), values
+    assert refine_mask(start, config)[1]
 print("all corners")
 """
 

@@ -70,7 +70,7 @@ def start_of(size_px: int, name: str) -> CrfInput:
 def test_marginals_are_those_of_pydensecrf(config: CrfConfig, tolerance: float, size_hw: tuple[int, int]) -> None:
     pytest.importorskip("pydensecrf")
     unary_LP, picture_HW3 = unary_of(config, *size_hw), photograph(*size_hw)
-    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
+    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, device=CPU)
     assert found_LHW.dtype == np.float32
     np.testing.assert_allclose(found_LHW, crf_module.infer(unary_LP, picture_HW3, config), atol=tolerance)
     np.testing.assert_allclose(found_LHW.sum(axis=0), 1.0, atol=1e-6)
@@ -81,7 +81,7 @@ def test_marginals_are_those_of_pydensecrf(config: CrfConfig, tolerance: float, 
 def test_labels_agree_with_exact_mean_field(config: CrfConfig, size_hw: tuple[int, int]) -> None:
     # Measured: 0.976 at least. The lattice approximates, here as in pydensecrf (tests/unit/refine/test_crf.py).
     unary_LP, picture_HW3 = unary_of(config, *size_hw), photograph(*size_hw)
-    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
+    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, device=CPU)
     exact_LHW = infer_exactly(unary_LP, picture_HW3, config)
     assert ((found_LHW[1] > found_LHW[0]) == (exact_LHW[1] > exact_LHW[0])).mean() >= 0.96
 
@@ -91,13 +91,13 @@ def test_one_weak_step_shows_every_constant() -> None:
         iterations=1, gaussian_xy_px=2, gaussian_compat=1.5, bilateral_xy_px=5, bilateral_rgb=60, bilateral_compat=0.8
     )
     unary_LP, picture_HW3 = unary_of(config, 20, 26), photograph(20, 26)
-    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
+    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, device=CPU)
     exact_LHW = infer_exactly(unary_LP, picture_HW3, config)
     assert exact_LHW.std() > 0.1
     assert np.abs(found_LHW - exact_LHW).mean() < 0.02
     for name in ("gaussian_xy_px", "gaussian_compat", "bilateral_xy_px", "bilateral_rgb", "bilateral_compat"):
         other = replace(config, **{name: 1.1 * getattr(config, name)})
-        assert np.abs(infer_in_torch(unary_LP, picture_HW3, other, CPU) - found_LHW).max() > 1e-4, name
+        assert np.abs(infer_in_torch(unary_LP, picture_HW3, other, device=CPU) - found_LHW).max() > 1e-4, name
 
 
 def test_three_labels_share_the_belief() -> None:
@@ -105,13 +105,21 @@ def test_three_labels_share_the_belief() -> None:
     config = CrfConfig(iterations=3)
     unary_LP = np.random.default_rng(1).random((3, 12 * 9)).astype(np.float32)
     picture_HW3 = photograph(12, 9)
-    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, CPU)
+    found_LHW = infer_in_torch(unary_LP, picture_HW3, config, device=CPU)
     np.testing.assert_allclose(found_LHW, crf_module.infer(unary_LP, picture_HW3, config), atol=5e-5)
+
+
+def test_steps_go_on_from_beliefs() -> None:
+    config, picture_HW3 = CrfConfig(iterations=3), photograph(24, 24)
+    unary_LP = unary_of(config, 24, 24)
+    belief_LHW = infer_in_torch(unary_LP, picture_HW3, replace(config, iterations=2), device=CPU)
+    rest_LHW = infer_in_torch(unary_LP, picture_HW3, replace(config, iterations=1), belief_LHW, device=CPU)
+    np.testing.assert_array_equal(rest_LHW, infer_in_torch(unary_LP, picture_HW3, config, device=CPU))
 
 
 def test_two_runs_give_equal_bits() -> None:
     unary_LP, picture_HW3 = unary_of(PAPER, 56, 40), photograph(56, 40)
-    first, second = (infer_in_torch(unary_LP, picture_HW3, PAPER, CPU) for _ in range(2))
+    first, second = (infer_in_torch(unary_LP, picture_HW3, PAPER, device=CPU) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -121,12 +129,12 @@ def test_no_corner_of_the_bounds_gives_a_number_that_is_none() -> None:
     unary_LP = unary_of(CrfConfig(), 32, 32)
     for values in itertools.product(*(settings()[f"refine.crf.{name}"].limits for name in names)):
         config = CrfConfig(iterations=2, **{name: limit for name, (_, limit) in zip(names, values, strict=True)})
-        assert np.isfinite(infer_in_torch(unary_LP, picture_HW3, config, CPU)).all(), values
+        assert np.isfinite(infer_in_torch(unary_LP, picture_HW3, config, device=CPU)).all(), values
 
 
 def test_pictures_that_are_not_uint8_rgb_are_refused() -> None:
     with pytest.raises(DataError, match="uint8 RGB"):
-        infer_in_torch(unary_of(CrfConfig(), 8, 8), photograph(8, 8) / 255.0, CrfConfig(), CPU)
+        infer_in_torch(unary_of(CrfConfig(), 8, 8), photograph(8, 8) / 255.0, CrfConfig(), device=CPU)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
@@ -215,20 +223,23 @@ def test_the_unary_is_that_of_the_cpu_form() -> None:
     """Both forms are given the same energies and picture."""
     seen: list[tuple[FloatArray, ByteArray]] = []
 
-    def keep(infer: Callable[[FloatArray, ByteArray, CrfConfig], FloatArray]) -> crf_module.InferFn:
-        def run(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
+    def keep(infer: Callable[..., FloatArray]) -> crf_module.InferFn:
+        def run(
+            unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig, belief_LHW: FloatArray | None
+        ) -> FloatArray:
             seen.append((unary_LP, picture_HW3))
-            return infer(unary_LP, picture_HW3, config)
+            return infer(unary_LP, picture_HW3, config, belief_LHW)
 
         return run
 
     start, config = start_of(40, "coffee"), CrfConfig(size_px=32)
     masks: Sequence[BoolArray] = [
         refine_mask(start, config, keep(infer))[0]
-        for infer in (crf_module.infer, lambda *given: infer_in_torch(*given, CPU))
+        for infer in (crf_module.infer, lambda *given: infer_in_torch(*given, device=CPU))
     ]
     assert all(mask_HW.shape == (32, 32) for mask_HW in masks)
-    for one, other in zip(*seen, strict=True):
+    assert len(seen) == 4  # at half size and at full size
+    for one, other in zip(*(seen[0] + seen[1], seen[2] + seen[3]), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -237,6 +248,6 @@ def test_the_unary_is_that_of_the_cpu_form() -> None:
 def test_cuda_agrees_with_the_cpu_and_with_itself() -> None:
     cuda, config = torch.device("cuda"), CrfConfig()
     unary_LP, picture_HW3 = unary_of(config, 56, 40), photograph(56, 40)
-    first, second = (infer_in_torch(unary_LP, picture_HW3, config, cuda) for _ in range(2))
+    first, second = (infer_in_torch(unary_LP, picture_HW3, config, device=cuda) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_allclose(first, infer_in_torch(unary_LP, picture_HW3, config, CPU), atol=5e-5)
+    np.testing.assert_allclose(first, infer_in_torch(unary_LP, picture_HW3, config, device=CPU), atol=5e-5)
