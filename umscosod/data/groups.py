@@ -8,6 +8,7 @@ import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
@@ -462,17 +463,19 @@ def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
 def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Path]) -> None:
     """No input may lie, or be linked from, where results go; and no folder of images may become one of results."""
     place, inside = real_path(out), []
-    for path in others:
-        if any(real_path(path).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
-            raise DataError(f"{path} lies among the results in {out}, which this job replaces; choose another --out")
+    for other in others:
+        if any(real_path(other).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
+            raise DataError(f"{other} lies among the results in {out}, which this job replaces; choose another --out")
     results = [real_path(out / name) for name in GUARDED]
     seen: set[Path] = set()
-    for image in (image for group in groups for image in group.images):
-        real = real_path(image.path)
+    real_folder = cache(real_path)  # looked up once for all images in it
+    for path in (image.path for group in groups for image in group.images):
+        is_link = os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises on some names
+        real = real_path(path) if is_link else real_folder(path.parent) / path.name
         if real in results or (
             real.parent not in seen and any(real.parent.is_relative_to(folder) for folder in results)
         ):
-            raise DataError(f"the image {image.path} lies among the results in {out}; choose another --out")
+            raise DataError(f"the image {path} lies among the results in {out}; choose another --out")
         if real.parent not in seen and real.parent.is_relative_to(place):
             inside.append(real.parent)
         seen.add(real.parent)

@@ -28,7 +28,7 @@ from umscosod.features.backbone import AUTO, Backbone, BackbonePair, identify_ba
 from umscosod.features.cache import file_sha256
 from umscosod.pseudo.store import MANIFEST_NAME
 from umscosod.training.processes import ALONE, Processes
-from umscosod.types import ImageGroup, ImageRef, LabelReport
+from umscosod.types import ImageGroup, ImageRef, Labelled, LabelReport
 
 FINISHED = "finished.json"
 """In ``run``: all rows of a finished job, and what they were made from."""
@@ -230,11 +230,11 @@ def find_finished(groups: tuple[ImageGroup, ...], spec: JobSpec) -> LabelReport 
             record = read_json(out / "run" / FINISHED)
             rows = tuple(build_row(row) for row in record["rows"])
             notes = tuple(str(note) for note in record["notes"])
+            sizes_hw = [(int(height), int(width)) for height, width in record["sizes"]]
             is_same = record["job"] == identify_job(groups, spec, (first_id, second_id), hashes)
-        except (DataError, TypeError, KeyError):
+        except (DataError, TypeError, KeyError, ValueError):
             return None
-        everything = (image for group in groups for image in group.images)
-        if not (is_same and all((out / name).is_file() for name in OWN_FILES) and are_whole(out, everything)):
+        if not (is_same and all((out / name).is_file() for name in OWN_FILES) and are_whole(out, rows, sizes_hw)):
             return None
     return LabelReport(rows=rows, out=out, notes=notes, seconds=time.monotonic() - started)
 
@@ -254,13 +254,18 @@ def identify_job(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def are_whole(out: Path, images: Iterable[ImageRef]) -> bool:
+def are_whole(out: Path, rows: Sequence[Labelled], sizes_hw: Sequence[tuple[int, int]]) -> bool:
     """Whether each image has its mask and map: PNGs, of its size, that begin and end as such (`is_whole_png`)."""
-    try:
-        sizes = ((image.output, read_upright_size(image.path)[0]) for image in images)
-        return all(is_whole_png(out / tree / name, size_hw) for name, size_hw in sizes for tree in ("masks", "maps"))
-    except DataError:
-        return False
+    return len(rows) == len(sizes_hw) and all(
+        is_whole_png(out / tree / row.output, size_hw)
+        for row, size_hw in zip(rows, sizes_hw, strict=True)
+        for tree in ("masks", "maps")
+    )
+
+
+def read_sizes(images: Iterable[ImageRef]) -> list[tuple[int, int]]:
+    """Height and width of each image, as `umscosod.data.images.read_upright_size`, with its errors."""
+    return [read_upright_size(image.path)[0] for image in images]
 
 
 def hash_files(files: Iterable[Path]) -> str:

@@ -43,7 +43,7 @@ from umscosod.data.files import (
 from umscosod.errors import DataError, OtherResultsError
 from umscosod.export.report import build_row
 from umscosod.features.group import Whitening
-from umscosod.pipeline.identity import FINISHED, are_whole
+from umscosod.pipeline.identity import FINISHED, are_whole, read_sizes
 from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, Labelled, check_relative
 
 SCHEMA = 1
@@ -199,7 +199,10 @@ class JobFolder:
         named = [(row.image_id, row.group, row.output) for row in rows]
         if named != [(image.id, group.name, image.output) for image in group.images]:
             return None
-        return rows if are_whole(self.out, group.images) else None
+        try:
+            return rows if are_whole(self.out, rows, read_sizes(group.images)) else None
+        except DataError:
+            return None
 
     def check_seen(self) -> None:
         """Refuse to work where the folder of the job is not: on a machine that shares no storage with the driver.

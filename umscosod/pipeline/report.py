@@ -6,15 +6,16 @@ import json
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from umscosod.config.io import dump_config
 from umscosod.data.files import open_atomic, read_json
-from umscosod.errors import count_of
+from umscosod.errors import DataError, count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
-from umscosod.pipeline.identity import FINISHED, deciding_settings, identify_job
+from umscosod.pipeline.identity import FINISHED, deciding_settings, identify_job, read_sizes
 from umscosod.pipeline.maps import Labels
 from umscosod.pipeline.setup import Prepared
 from umscosod.refine.crf import crf_available
@@ -113,9 +114,11 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     if not prepared.features.failures:  # else what has failed is tried again
         spec = replace(prepared.spec, config=config)
         job = identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
-        record = {"job": job, "rows": [asdict(row) for row in ordered], "notes": notes}
-        with open_atomic(prepared.job.run / FINISHED) as stream:
-            stream.write(json.dumps(record).encode())
+        with suppress(DataError):  # an image has gone meanwhile: no job to know again
+            sizes_hw = read_sizes(image for group in prepared.groups for image in group.images)
+            record = {"job": job, "rows": [asdict(row) for row in ordered], "sizes": sizes_hw, "notes": notes}
+            with open_atomic(prepared.job.run / FINISHED) as stream:
+                stream.write(json.dumps(record).encode())
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -144,14 +145,19 @@ def test_a_finished_job_builds_encodes_and_computes_nothing_again(
         "checkpoints.load_network",
         "maps.predict_maps",
         "segment.refine_group",
+        "identity.read_upright_size",
     ):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)
     again = run()
     assert (again.rows, again.notes) == (first.rows, first.notes)
     assert_same(read_tree(tmp_path / "out"), before)
-    next((tmp_path / "out" / "maps").rglob("*.png")).write_bytes(b"")
-    with pytest.raises(AssertionError, match="called on a finished job"):  # a torn result is made anew
-        run()
+    result = next((tmp_path / "out" / "maps").rglob("*.png"))
+    other_size = io.BytesIO()
+    Image.new("L", (3, 5)).save(other_size, "PNG")
+    for content in (b"", other_size.getvalue()):
+        result.write_bytes(content)
+        with pytest.raises(AssertionError, match="called on a finished job"):  # what is not whole is made anew
+            run()
 
 
 def test_a_finished_job_with_a_failed_image_looks_at_it_again(
