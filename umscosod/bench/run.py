@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -112,10 +112,7 @@ def run_bench(
             continue
         encoding[name], truth_rules[name] = dataset.encoding_s, dataset.truth_rule
         pictures[name] = {image.id: (image.path, dataset.benchmark.masks[image.id]) for _, image in dataset.scored}
-        if not dataset.truth_rule.is_plain:
-            notes.append(f"{name}: ground truths of {dataset.truth_rule.sentence}")
-        if dataset.unreadable:
-            notes.append(f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method")
+        notes += _notes_on(name, dataset)
         cells += _run_entries(run, name, dataset, methods)
     return BenchReport(
         out=out,
@@ -132,6 +129,13 @@ def run_bench(
         backbones=(pair.first.id, pair.second.id),
         truth_rules=truth_rules,
     )
+
+
+def _notes_on(name: str, dataset: BenchDataset) -> Iterator[str]:
+    if not dataset.truth_rule.is_plain:
+        yield f"{name}: ground truths of {dataset.truth_rule.sentence}"
+    if dataset.unreadable:
+        yield f"{name}: {count_of(len(dataset.unreadable), 'image')} cannot be read: scored for no method"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

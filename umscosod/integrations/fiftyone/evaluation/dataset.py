@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -132,8 +132,7 @@ def evaluate_dataset(
     """
     check_definition(definition)
     view = flat_images(sample_collection)
-    dataset = view._dataset
-    key = eval_key or f"eval_{pred_field}"
+    dataset, key = view._dataset, eval_key or f"eval_{pred_field}"
     map_field = _check_prediction(view, pred_field, use_maps)
     gt_kind = _check_truth(view, pred_field, gt_field)
     for each in (pred_field, gt_field):
@@ -147,12 +146,7 @@ def evaluate_dataset(
         notes.append(f"the instances in {instances!r} were compared as one mask an image, in {gt_field!r}")
     made_of = {field: mark for field in (pred_field, gt_field) if (mark := mark_of(dataset, field))}
     compared: dict[str, Any] = {"definition": definition, "group_field": group_field, "mask_value": mask_value}
-    pairs = (view, map_field or pred_field, gt_field)
-    with showing(progress) as shown:
-        measured = measure_pairs(*pairs, **compared, report=lambda done, total: shown(done, total, "evaluate"))
-    measured.left_out = [  # a reason why no ground truth was made replaces "no ground truth"
-        dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
-    ]
+    measured = _measure(view, (map_field or pred_field, gt_field), compared, problems, progress)
     check_any(measured, pred_field, gt_field)
     if key in dataset.list_evaluations():
         dataset.delete_evaluation(key)
@@ -172,6 +166,18 @@ def evaluate_dataset(
     collapse_evaluation(dataset, key)
     notes += measured.notes()
     return _report(key, pred_field, gt_field, results, measured, tuple(notes))
+
+
+def _measure(
+    view: Any, fields: tuple[str, str], compared: Mapping[str, Any], problems: Mapping[str, str], progress: Progress
+) -> Measured:
+    """Measure all pairs of two fields; a reason why no ground truth was made replaces "no ground truth"."""
+    with showing(progress) as shown:
+        measured = measure_pairs(view, *fields, **compared, report=lambda done, total: shown(done, total, "evaluate"))
+    measured.left_out = [
+        dataclasses.replace(row, reason=problems.get(row.sample_id, row.reason)) for row in measured.left_out
+    ]
+    return measured
 
 
 def _report(
