@@ -21,6 +21,9 @@ from umscosod.features.store import expand_user
 Vit = VisionTransformer | Eva | Beit
 """Flat transformers, which keep one grid of tokens from the first block to the last."""
 
+LATER = ("attn_pool.", "head.", "head_dist.")
+"""Timm's modules that come after the tokens; their values do not matter."""
+
 _MODULES = ("vision_transformer", "deit", "eva", "beit")  # of timm, that define them
 _OURS = ("img_size", "num_classes", "in_chans", "dynamic_img_size")  # arguments that are not taken from a config.json
 _MOST_BYTES = 1 << 20  # of a config.json
@@ -67,6 +70,15 @@ def build_empty(spec: VitSpec) -> Vit:
             return build_vit(spec)
     except RuntimeError:
         return build_vit(spec)
+
+
+def build_unset(spec: VitSpec) -> Vit:
+    """`build_vit` for a file that sets every value; with random values where it may leave some to the architecture."""
+    module = build_empty(spec)
+    has_others = any(name.startswith(LATER) for name, _ in module.named_parameters())
+    if next(module.buffers(), None) is None and not has_others:
+        return module.to_empty(device="cpu")
+    return build_vit(spec)
 
 
 def read_spec(name: str) -> VitSpec:

@@ -24,7 +24,7 @@ from torch.nn.functional import linear, normalize
 
 from umscosod.device import autocast
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.architectures import Vit, build_vit
+from umscosod.features.architectures import Vit, build_unset
 from umscosod.features.debias import place_directions, remove_directions
 from umscosod.features.specs import VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
@@ -59,7 +59,7 @@ def load_vit(spec: VitSpec, weights: Path, device: torch.device) -> LoadedVit:
     WeightsError
         The file cannot be read or does not fit.
     """
-    module = build_vit(spec)
+    module = build_unset(spec)
     sha256 = load_weights(module, weights)
     module.eval().requires_grad_(False).to(device)
     return LoadedVit(spec=spec, module=module, weights_sha256=sha256)

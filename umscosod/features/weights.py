@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from umscosod.errors import WeightsError, reason_of, shorten
-from umscosod.features.architectures import Vit, build_empty
+from umscosod.features.architectures import LATER, Vit, build_empty
 from umscosod.features.layouts import StateDict, convert_state_dict
 from umscosod.features.specs import VIT_SPECS, PosEmbedRule, VitSpec
 from umscosod.features.store import CURE, check_ending, check_regular_file, hash_weights
@@ -77,7 +77,6 @@ def square_side(length: int) -> int:
 
 # A training checkpoint keeps the network under one of these; DINO and DINOv2 are evaluated with the teacher.
 _WRAPPERS = ("teacher", "student", "state_dict", "model")
-_LATER = ("attn_pool.", "head.", "head_dist.")  # timm's modules that come after the tokens
 _MAX_WRAPPERS = 8  # a pickle may contain itself
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -242,7 +241,7 @@ def _recognise(converted: StateDict) -> VitSpec | None:
 
 def _fit(converted: StateDict, model: Vit) -> StateDict:
     """Write down differently what this model writes down differently; the sums stay the same."""
-    state = {name: tensor for name, tensor in converted.items() if not name.startswith(_LATER)}
+    state = {name: tensor for name, tensor in converted.items() if not name.startswith(LATER)}
     pos_1TD, cls_11D = state.get("pos_embed"), state.get("cls_token")
     if _embeds_patches_only(model) and cls_11D is not None and pos_1TD is not None and _has_cls_slot(pos_1TD, cls_11D):
         # timm's DINOv2 models with registers have no position embedding for CLS
@@ -264,7 +263,7 @@ def _has_cls_slot(pos_1TD: torch.Tensor, cls_11D: torch.Tensor) -> bool:
 
 def _misfit(state: StateDict, model: Vit) -> str:
     """Name the first tensor that is missing, of another shape or too many; empty: none."""
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_LATER)}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(LATER)}
     for name, wanted in expected.items():
         if name not in state:
             return f"{name} is missing, expected {tuple(wanted.shape)}"

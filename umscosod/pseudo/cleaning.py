@@ -271,15 +271,16 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
     weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
     mean_F = patches_MF.mean(0, dtype=np.float64)
-    scale = float(patches_MF.std(0, dtype=np.float64).mean())
+    inputs_MF = patches_MF - mean_F
+    scale = float(np.sqrt(np.einsum("mf,mf->f", inputs_MF, inputs_MF) / len(inputs_MF)).mean())
     if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
         return None
-    inputs_MF = (patches_MF - mean_F) / scale
-    solution = _solve_logistic(np.pad(inputs_MF, ((0, 0), (0, 1)), constant_values=1.0), targets_M, weights_M, ridge)
-    spread = float((inputs_MF @ solution[:-1]).std())
+    inputs_MF /= scale
+    weights_F, bias = _solve_logistic(inputs_MF, targets_M, weights_M, ridge)
+    spread = float((inputs_MF @ weights_F).std())
     if spread <= 0.0:
         return None
-    return LinearProbe(mean_F=mean_F, weights_F=solution[:-1] / scale, bias=float(solution[-1]), spread=spread)
+    return LinearProbe(mean_F=mean_F, weights_F=weights_F / scale, bias=bias, spread=spread)
 
 
 def apply_probe(
@@ -342,25 +343,27 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
 
-def _solve_logistic(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float) -> FloatArray:
-    """Weights and, last, the bias, which carries no penalty; float64, (G,).
+def _solve_logistic(
+    inputs_MF: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float
+) -> tuple[FloatArray, float]:
+    """Weights, float64, (F,), and the bias, which carries no penalty.
 
     By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian. In float64: the
     rounding of float32 in the loss ends its line searches early.
     """
     share_M = weights_M / weights_M.sum()
-    penalty_G = np.full(inputs_MG.shape[1], ridge)
-    penalty_G[-1] = 0.0
 
     def loss(solution_G: FloatArray) -> tuple[float, FloatArray]:
-        logit_M = inputs_MG @ solution_G
+        weights_F, bias = solution_G[:-1], solution_G[-1]
+        logit_M = inputs_MF @ weights_F + bias
         error_M = share_M * (sigmoid(logit_M) - targets_M)
         entropy = float(share_M @ (np.logaddexp(0.0, logit_M) - targets_M * logit_M))
-        return entropy + 0.5 * float(penalty_G @ solution_G**2), error_M @ inputs_MG + penalty_G * solution_G
+        slope_F = error_M @ inputs_MF + ridge * weights_F
+        return entropy + 0.5 * ridge * float(weights_F @ weights_F), np.append(slope_F, error_M.sum())
 
     limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
     with one_blas_thread():
-        found = minimize(loss, np.zeros(inputs_MG.shape[1]), jac=True, method="L-BFGS-B", options=limits)
+        found = minimize(loss, np.zeros(inputs_MF.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits)
     if (slope := float(np.abs(found.jac).max())) > _UNSETTLED:
         logger.warning(
             "the probe of the pseudo-labels did not settle in %d steps (slope %.1e); look at its maps, or switch it "
@@ -368,7 +371,7 @@ def _solve_logistic(inputs_MG: FloatArray, targets_M: FloatArray, weights_M: Flo
             found.nit,
             slope,
         )
-    return np.asarray(found.x)
+    return np.asarray(found.x[:-1]), float(found.x[-1])
 
 
 _NAMES = ("mean", "weights", "bias", "spread")

@@ -316,13 +316,9 @@ def _centred(features: GroupFeatures, config: PseudoConfig) -> GroupFeatures:
     if config.centre == "none" or first.is_centred:
         return features
     tokens_NPD, keys_NPK = (stack.astype(np.float32) for stack in (first.tokens_NPD, first.keys_NPK))
-    first = replace(
-        first,
-        tokens_NPD=tokens_NPD - tokens_NPD.mean((0, 1)),
-        keys_NPK=keys_NPK - keys_NPK.mean((0, 1)),
-        is_centred=True,
-    )
-    return replace(features, first=first)
+    tokens_NPD -= tokens_NPD.mean((0, 1))
+    keys_NPK -= keys_NPK.mean((0, 1))
+    return replace(features, first=replace(first, tokens_NPD=tokens_NPD, keys_NPK=keys_NPK, is_centred=True))
 
 
 def _gather(features: GroupFeatures, index: int, proposer: MaskProposer, attention: _Attention) -> list[_Candidate]:
