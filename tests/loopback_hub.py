@@ -164,8 +164,8 @@ def main() -> None:
     """Serve random weights of the small pair until interrupted; prints the address for ``HF_ENDPOINT``."""
     from safetensors.torch import save
 
+    from umscosod.features.architectures import build_vit
     from umscosod.features.specs import VIT_SPECS
-    from umscosod.features.vit import build_vit
 
     hub = LoopbackHub()
     for name in ("dino_vits8", "dinov2_vits14_reg"):

@@ -16,10 +16,10 @@ from timm.models import VisionTransformer
 
 from umscosod.errors import WeightsError
 from umscosod.features import weights as weights_module
+from umscosod.features.architectures import build_vit
 from umscosod.features.layouts import convert_state_dict
 from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.store import find_weights, obtain_weights
-from umscosod.features.vit import build_vit
 from umscosod.features.weights import load_weights, read_state_dict, recognise
 
 NAMES = ("dino_vitb8", "dino_vits8", "dinov2_vitb14_reg", "dinov2_vits14", "dinov2_vits14_reg")
