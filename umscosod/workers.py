@@ -25,6 +25,7 @@ from typing import IO, Any, Self, TypeVar
 
 import cv2
 
+from umscosod.device import count_cores
 from umscosod.engine import Home, Work, call_at_home, tell
 from umscosod.errors import EngineError
 
@@ -34,6 +35,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _ENDS = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # of the process at the other end; the last: amid a pickle
+_MOST_PROCESSES = 8  # for a job; each holds some 250 MB
 _QUEUED = 2  # pieces of work for each worker: the one at work, and the next
 
 
@@ -207,7 +209,11 @@ class WorkerPool:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            except (KeyboardInterrupt, GeneratorExit):
+            except GeneratorExit:
+                if waiting:
+                    self.stop()
+                raise
+            except KeyboardInterrupt:
                 self.stop()
                 raise
             finally:
@@ -218,6 +224,31 @@ class WorkerPool:
         self._stopped.set()
         for worker in self._workers:
             worker.close()
+
+
+class LazyPool:
+    """A pool of up to 8 processes for several stages of a job: started when first needed, ended with the block.
+
+    Attributes
+    ----------
+    running : WorkerPool or None
+        None until it is needed.
+    """
+
+    def __init__(self) -> None:
+        self.running: WorkerPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.running is not None:
+            self.running.stop()
+
+    def start(self) -> WorkerPool:
+        """Give the pool."""
+        self.running = self.running or WorkerPool(min(count_cores(), _MOST_PROCESSES))
+        return self.running
 
 
 class ProcessEngine:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from umscosod.errors import DataError, EngineError
-from umscosod.workers import ProcessEngine, WorkerDiedError, WorkerPool
+from umscosod.workers import LazyPool, ProcessEngine, WorkerDiedError, WorkerPool
 
 # Workers import this file by its name, so the functions below can be sent.
 
@@ -103,3 +103,21 @@ def test_an_engine_says_here_what_its_workers_say(caplog: pytest.LogCaptureFixtu
         assert list(ProcessEngine(pool).map(double, range(3))) == [0, 2, 4]
     told = [record.message for record in caplog.records if record.name == "umscosod.toy"]
     assert told == ["doubled 0", "doubled 1", "doubled 2"]
+
+
+def test_who_takes_all_that_was_asked_for_leaves_the_pool_to_others() -> None:
+    with WorkerPool(2) as pool:
+        results = pool.map(partial(pool.call, double), range(4))
+        assert [next(results) for _ in range(4)] == [0, 2, 4, 6]
+        results.close()  # not at its end yet, but nothing is at work
+        assert not pool.is_stopped
+        assert pool.call(double, 5) == 10
+
+
+def test_a_lazy_pool_starts_when_it_is_needed_and_once() -> None:
+    with LazyPool() as lazy:
+        assert lazy.running is None
+        pool = lazy.start()
+        assert lazy.start() is pool is lazy.running
+        assert count_processes(pool) == pool.count
+    assert count_processes(pool) == 0

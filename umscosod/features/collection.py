@@ -24,7 +24,7 @@ from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_
 from umscosod.device import count_cores
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
-from umscosod.features.backbone import BackbonePair, is_weight_free
+from umscosod.features.backbone import BackbonePair, wants_processes
 from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
@@ -39,7 +39,7 @@ from umscosod.features.group import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
-from umscosod.workers import ProcessEngine, WorkerPool
+from umscosod.workers import LazyPool, ProcessEngine
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Encodings:
         self.failures: dict[str, str] = {}
         self._memory = Memory(_REMEMBERED_BYTES)
 
-    def make(self, images: Sequence[ImageRef], progress: ProgressFn) -> None:
+    def make(self, images: Sequence[ImageRef], progress: ProgressFn, pool: LazyPool | None = None) -> None:
         """Find every image's entries and make those that are missing, after a look at the disk.
 
         Pictures are decoded in threads, a batch ahead of the backbones; `embedded` encodes many in processes. An image
@@ -102,6 +102,8 @@ class Encodings:
         images : sequence of ImageRef
         progress : callable
             Called once per image as stage ``features``.
+        pool : LazyPool, optional
+            The job's processes; None: where any are needed, they are started and ended here.
 
         Raises
         ------
@@ -117,9 +119,10 @@ class Encodings:
             else:
                 if pixels is not None:
                     lacking[at] = pixels
-        if is_weight_free(self.pair) and len(lacking) >= _LEAST_FOR_PROCESSES and count_cores() > 1:
-            with WorkerPool(min(count_cores(), _MOST_PROCESSES)) as pool:
-                _make_by(ProcessEngine(pool), self, self.pair, [images[at] for at in lacking], len(images), progress)
+        if wants_processes(self.pair, len(lacking)):
+            with LazyPool() if pool is None else contextlib.nullcontext(pool) as lazy:
+                engine = ProcessEngine(lazy.start())
+                _make_by(engine, self, self.pair, [images[at] for at in lacking], len(images), progress)
         else:
             self._make_here(lacking, images, progress)
 
@@ -153,14 +156,12 @@ class Encodings:
         return self._memory.get((key, name), lambda: self._load(image, key, name))
 
     def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
-        arrays = self.cache.get(key, [name])
-        if arrays is None:
+        if (arrays := self.cache.get(key, [name])) is None:
             self._write([(image, self._decode(image))], [key])
-            arrays = self.cache.get(key, [name])
-        if arrays is None:
-            raise DataError(
-                f"{image.path}: its features vanish from the cache {self.cache.root} as fast as they are written"
-            )
+            if (arrays := self.cache.get(key, [name])) is None:
+                raise DataError(
+                    f"{image.path}: its features vanish from the cache {self.cache.root} as fast as they are written"
+                )
         return arrays[name]
 
     def _locate(self, image: ImageRef) -> int | None:
@@ -265,8 +266,6 @@ class Encodings:
 
 
 _CHUNK = 16  # images that a worker is given at a time
-_LEAST_FOR_PROCESSES = 64  # images: starting a process takes as long as encoding some twenty
-_MOST_PROCESSES = 8  # each holds some 250 MB
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
 _SALIENCY_BYTES = 16 * 2**20  # of saliencies: 5,000 images
 
@@ -285,6 +284,7 @@ def encode_collection(
     progress: ProgressFn = ignore_progress,
     engine: Engine | None = None,
     sent: BackbonePair | None = None,
+    pool: LazyPool | None = None,
 ) -> FeatureCollection:
     """Encode what is not yet in the cache.
 
@@ -304,6 +304,8 @@ def encode_collection(
         Encodes, and does the work of `FeatureCollection.map`; None: this process does.
     sent : BackbonePair, optional
         The pair in a form that can be sent to the workers of the engine; None: `pair` itself.
+    pool : LazyPool, optional
+        See `Encodings.make`.
 
     Returns
     -------
@@ -318,7 +320,7 @@ def encode_collection(
     encodings = Encodings(pair, config, cache)
     images = [image for group in groups for image in group.images if image.id not in lost]
     if engine is None:
-        encodings.make(images, progress)
+        encodings.make(images, progress, pool)
     else:
         _make_by(engine, encodings, sent or pair, images, len(images), progress)
     features = FeatureCollection(groups, encodings, engine=engine, sent=sent)
@@ -457,6 +459,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
         given: Iterable[tuple[ImageGroup, _Given]],
         *,
         network_on: str = "",
+        engine: Engine | None = None,
     ) -> Iterator[_Result]:
         """Work on the features of groups, here or by the engine.
 
@@ -468,13 +471,15 @@ class FeatureCollection(Sequence[GroupFeatures]):
             Groups of `groups`, each with what `work` gets beside its features.
         network_on : str
             See `umscosod.engine.Engine.map`.
+        engine : Engine, optional
+            In the place of the collection's.
 
         Yields
         ------
         object
             What `work` gives, in the order of the groups. Here a group is worked on when its result is asked for.
         """
-        yield from self._map_groups(partial(_on_features, work), given, network_on)
+        yield from self._map_groups(partial(_on_features, work), given, network_on, engine)
 
     def whiten(self, given: Mapping[str, Whitening]) -> None:
         """Whiten the streams whose backbone asks for it: as given, or else by this collection's own statistics."""
@@ -490,16 +495,17 @@ class FeatureCollection(Sequence[GroupFeatures]):
         work: Callable[[FeatureCollection, ImageGroup, Any], _Result],
         given: Iterable[tuple[ImageGroup, Any]],
         network_on: str = "",
+        engine: Engine | None = None,
     ) -> Iterator[_Result]:
         """As `map`, with the collection and the group in the place of features."""
-        if self.engine is None:
+        if (engine := engine or self.engine) is None:
             return (work(self, group, one) for group, one in given)
         encodings = self._encodings
         sent = partial(_on_part, self._sent, encodings.config, encodings.cache, self.whitenings, work)
         parts = (
             (group, {image.id: encodings.entries[image.id] for image in group.images}, one) for group, one in given
         )
-        return self.engine.map(sent, parts, network_on=network_on)
+        return engine.map(sent, parts, network_on=network_on)
 
 
 def _on_part(

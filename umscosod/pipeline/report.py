@@ -103,7 +103,8 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     shared = _without_places(out, prepared.groups, by_id, prepared.spec.stored)
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     sheet = _sheet_rows(out, prepared.groups, shared)
-    each = map if prepared.spec.engine is None else prepared.spec.engine.map
+    engine = prepared.engine_for(prepared.groups)
+    each = map if engine is None else engine.map
     write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels, each=each)
     with open_atomic(prepared.job.run / "config.yaml") as stream:
         stream.write(dump_config(config).encode())

@@ -13,8 +13,9 @@ from umscosod.config import PipelineConfig
 from umscosod.data.files import lock_folder
 from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
+from umscosod.engine import Engine
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
+from umscosod.features.backbone import BackbonePair, build_backbones, late_pair, wants_processes
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import Whitening
@@ -25,6 +26,7 @@ from umscosod.progress import ProgressFn
 from umscosod.pseudo.coco_proposer import CocoProposer
 from umscosod.training.processes import ALONE, Processes
 from umscosod.types import ImageGroup, Labelled, Status
+from umscosod.workers import LazyPool, ProcessEngine
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,8 @@ class Prepared:
     hashes : dict of str to str
         Of the files that the job reads, each taken before they are read.
     device : torch.device
+    pool : LazyPool
+        Processes of this machine.
     detections : CocoProposer or None
         Where instance masks are wanted and are to come from a file.
     processes : Processes
@@ -63,6 +67,7 @@ class Prepared:
     job: JobFolder
     hashes: dict[str, str]
     device: torch.device
+    pool: LazyPool
     detections: CocoProposer | None = None
     processes: Processes = ALONE
 
@@ -75,6 +80,13 @@ class Prepared:
             if len(group.images) == 1
         ]
         return (*self.spec.notes, *self.features.pair.notes, *alone)
+
+    def engine_for(self, groups: Sequence[ImageGroup]) -> Engine | None:
+        """Give the job's engine, or processes of this machine, for work on groups; None: it is done in this process."""
+        if self.spec.engine is not None or len(groups) < 2:
+            return self.spec.engine
+        count = sum(len(group.images) for group in groups)
+        return ProcessEngine(self.pool.start()) if wants_processes(self.features.pair, count) else None
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -135,7 +147,8 @@ def prepare(
     admit(pair)
     settings = {**spec.mode, "config": deciding_settings(config), "backbones": [pair.first.id, pair.second.id]}
     claim = lock_folder(spec.out) if processes.is_first else nullcontext()
-    with claim, open_cache(config.features.cache_dir, use_cache=config.features.use_cache) as cache:
+    cached = open_cache(config.features.cache_dir, use_cache=config.features.use_cache)
+    with claim, cached as cache, LazyPool() as pool:
         with processes.first_alone():
             job = JobFolder(spec.out, settings, overwrite=overwrite and processes.is_first, writes=processes.is_first)
             if detections is not None:
@@ -151,6 +164,7 @@ def prepare(
                 progress=progress,
                 engine=spec.engine,
                 sent=_form_to_send(spec, pair, config),
+                pool=pool,
             )
             job.bind_images(groups, features.sha256)
             if spec.stored_hash:
@@ -165,6 +179,7 @@ def prepare(
             device=device,
             detections=detections,
             processes=processes,
+            pool=pool,
         )
 
 

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import torch
 
 from umscosod.confidence.judge import GroupJudgement
-from umscosod.config import PipelineConfig, PseudoConfig
+from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.foreign import MaskReader
 from umscosod.data.resize import resize_aligned, resize_mask
@@ -31,9 +31,8 @@ from umscosod.pipeline.segment import Segment, mixed_b_bar, segment_group
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled, own_labels
-from umscosod.pseudo.proposals import HacProposer, MaskProposer
-from umscosod.pseudo.select import choose_labels
-from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_labels, load_pseudo_labels
+from umscosod.pseudo.proposals import HacProposer
+from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_group, load_pseudo_labels
 from umscosod.refine.crf_pool import Refiner, open_pool
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
@@ -78,13 +77,9 @@ def _iter_drawn(prepared: Prepared, groups: Sequence[ImageGroup]) -> Iterator[li
     """Make the pseudo-labels of groups, one by one, here or by the engine; nothing is written."""
     config, features = prepared.config.pseudo, prepared.features
     if prepared.detections is not None:  # it counts what it is asked for, so all are asked for here
-        return (_draw_group(features.load(group), None, prepared.detections, config) for group in groups)
-    work = partial(_draw_group, proposer=HacProposer(config), config=config)
-    return features.map(work, ((group, None) for group in groups))
-
-
-def _draw_group(features: GroupFeatures, _: None, proposer: MaskProposer, config: PseudoConfig) -> list[DrawnLabel]:
-    return draw_labels(features.group, features.sizes_hw, choose_labels(features, proposer, config))
+        return (draw_group(features.load(group), None, prepared.detections, config) for group in groups)
+    work = partial(draw_group, proposer=HacProposer(config), config=config)
+    return features.map(work, ((group, None) for group in groups), engine=prepared.engine_for(groups))
 
 
 def read_labels(prepared: Prepared, folder: Path) -> dict[str, PseudoLabel]:
@@ -244,7 +239,7 @@ def segment_stage(
     # group each, in their own process, by the CPU: they have no share of a GPU.
     largest, device = max((len(group.images) for group in groups), default=0), prepared.config.device
     limits = (largest, device) if prepared.features.engine is None else (1, "cpu")
-    with open_pool(prepared.config.refine.crf, *limits) as pool:
+    with open_pool(prepared.config.refine.crf, *limits, prepared.pool.running) as pool:
         lacking = (
             (group, ([source_for(group, source) for source in sources], own_labels(group, labels)))
             for group in groups

@@ -24,8 +24,9 @@ from umscosod.data.images import read_upright_size
 from umscosod.data.masks import decode_rle, encode_png, encode_rle, read_rle_size
 from umscosod.data.resize import LEAST_SIDE_PX, is_same_aspect, resize_centred, resize_mask
 from umscosod.errors import DataError, shorten
-from umscosod.pseudo.select import attention_threshold
-from umscosod.types import NAMES, FloatArray, ImageGroup, ImageRef, PseudoLabel
+from umscosod.pseudo.proposals import MaskProposer
+from umscosod.pseudo.select import attention_threshold, choose_labels
+from umscosod.types import NAMES, FloatArray, GroupFeatures, ImageGroup, ImageRef, PseudoLabel
 
 
 def label_map(
@@ -163,6 +164,14 @@ class PseudoLabelStore:
                     offset, length = lines[image_id]
                     stream.seek(offset)
                     sealed.write(stream.read(length))
+
+
+def draw_group(features: GroupFeatures, _: None, proposer: MaskProposer, config: PseudoConfig) -> list[DrawnLabel]:
+    """`umscosod.pseudo.select.choose_labels`, then `draw_labels`: work for `FeatureCollection.map`.
+
+    It stands here, and not among the stages, as a process that does it need not load torch.
+    """
+    return draw_labels(features.group, features.sizes_hw, choose_labels(features, proposer, config))
 
 
 def draw_labels(

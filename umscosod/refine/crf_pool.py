@@ -56,7 +56,9 @@ def runs_in_torch(device: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_pool(config: CrfConfig, n_images: int | None = None, device: str = "cpu") -> Iterator[Refiner | None]:
+def open_pool(
+    config: CrfConfig, n_images: int | None = None, device: str = "cpu", running: WorkerPool | None = None
+) -> Iterator[Refiner | None]:
     """Open what does the work of `refine_masks`, for the length of a ``with`` block.
 
     Parameters
@@ -67,6 +69,9 @@ def open_pool(config: CrfConfig, n_images: int | None = None, device: str = "cpu
         Most images that one call of `refine_masks` will bring: no more processes than that.
     device : str
         Of the job. On CUDA there are no processes: `umscosod.refine.crf_torch.TorchCrf`, which needs no pydensecrf.
+
+    running : WorkerPool, optional
+        Taken where it has processes enough, and left as it is.
 
     Yields
     ------
@@ -84,6 +89,9 @@ def open_pool(config: CrfConfig, n_images: int | None = None, device: str = "cpu
         count = min(count, n_images)
     if count <= 1 or not config.enabled or not crf_available():
         yield None
+        return
+    if running is not None and running.count >= count:
+        yield CrfPool(running)
         return
     with WorkerPool(count) as pool:
         yield CrfPool(pool)

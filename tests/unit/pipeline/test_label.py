@@ -21,6 +21,7 @@ from umscosod.pipeline import label_groups, make_pseudo_labels
 from umscosod.pipeline.identity import advise_training
 from umscosod.refine.rrbe import refine_group
 from umscosod.types import ImageGroup, RefinedMask, Status
+from umscosod.workers import WorkerPool
 
 
 def grey(path: Path) -> np.ndarray:
@@ -41,6 +42,36 @@ def test_two_cold_runs_write_the_same_bytes_whatever_the_number_of_crf_processes
     report = label_groups(images, tmp_path / "again", config, train=True)
     assert_same(read_results(tmp_path / "again"), read_results(finished.out))
     assert report.rows == finished.report.rows
+
+
+def test_one_pool_of_processes_serves_all_stages_and_the_bytes_are_those_of_one_process(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = quick_config(tmp_path / "cache")
+    label_groups(images, tmp_path / "alone", config, train=False)
+    pools: list[WorkerPool] = []
+    stages, asked = ("encode_chunk", "draw_group", "refine_mask", "paint"), set()
+
+    class Watched(WorkerPool):
+        def __init__(self, count: int) -> None:
+            super().__init__(count)
+            pools.append(self)
+
+        def call(self, function: Callable[..., object], *given: object) -> object:
+            asked.update(name for name in stages if name in f"{function} {given[:1]}")
+            return super().call(function, *given)
+
+    monkeypatch.setattr("umscosod.workers.WorkerPool", Watched)
+    monkeypatch.setattr("umscosod.workers.count_cores", lambda: 2)
+    monkeypatch.setattr("umscosod.features.backbone.count_cores", lambda: 2)
+    monkeypatch.setattr("umscosod.features.backbone._LEAST_FOR_PROCESSES", 2)
+    config = quick_config(tmp_path / "other-cache")
+    config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=2)))
+    label_groups(images, tmp_path / "together", config, train=False)
+    assert_same(read_results(tmp_path / "together"), read_results(tmp_path / "alone"))
+    (pool,) = pools
+    assert pool.is_stopped
+    assert asked == set(stages)
 
 
 def test_another_seed_writes_another_network(
