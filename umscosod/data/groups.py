@@ -69,14 +69,13 @@ def groups_from_folder(
 
 def groups_of(found: Sequence[Found], root: Path) -> list[ImageGroup]:
     """Make one group per folder of the images found below `root`."""
-    folders = {str(PurePosixPath(image.name).parent) for image in found}
+    folders = {image.name.rpartition("/")[0] for image in found}
     top = root.resolve().name.replace("\\", "_") or "images"
     while top in folders:
         top += " (top)"
     rows = []
     for image in found:
-        folder = str(PurePosixPath(image.name).parent)
-        rows.append((image.name, image.path, top if folder == "." else folder, image.name))
+        rows.append((image.name, image.path, image.name.rpartition("/")[0] or top, image.name))
     return _build(rows)
 
 
@@ -452,7 +451,8 @@ def find_groups(images: Images, out: Path, *, inputs: Sequence[Path] = ()) -> tu
 
 def _refuse_long_paths(images: Sequence[ImageRef], out: Path) -> None:
     """A group's name may be as long as a path, and then no path is left for its results."""
-    long = [image for image in images if len(os.fsencode(out / "pseudo" / image.output)) > LONGEST_PATH]
+    most = LONGEST_PATH - len(os.fsencode(out / "pseudo")) - 1
+    long = [image for image in images if len(os.fsencode(image.output)) > most]
     if long:
         raise DataError(
             f"{len(long)} results would have paths of more than {LONGEST_PATH} bytes below --out, such as that of "
