@@ -263,9 +263,12 @@ def are_whole(out: Path, rows: Sequence[Labelled], sizes_hw: Sequence[tuple[int,
     )
 
 
-def read_sizes(images: Iterable[ImageRef]) -> list[tuple[int, int]]:
-    """Height and width of each image, as `umscosod.data.images.read_upright_size`, with its errors."""
-    return [read_upright_size(image.path)[0] for image in images]
+def read_sizes(images: Iterable[ImageRef]) -> list[tuple[int, int]] | None:
+    """Height and width of each image, see `read_upright_size`; None where one is gone or damaged."""
+    try:
+        return [read_upright_size(image.path)[0] for image in images]
+    except DataError:
+        return None
 
 
 def hash_files(files: Iterable[Path]) -> str:

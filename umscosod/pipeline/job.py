@@ -199,10 +199,8 @@ class JobFolder:
         named = [(row.image_id, row.group, row.output) for row in rows]
         if named != [(image.id, group.name, image.output) for image in group.images]:
             return None
-        try:
-            return rows if are_whole(self.out, rows, read_sizes(group.images)) else None
-        except DataError:
-            return None
+        sizes_hw = read_sizes(group.images)
+        return rows if sizes_hw is not None and are_whole(self.out, rows, sizes_hw) else None
 
     def check_seen(self) -> None:
         """Refuse to work where the folder of the job is not: on a machine that shares no storage with the driver.

@@ -6,13 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from umscosod.config.io import dump_config
 from umscosod.data.files import open_atomic, read_json
-from umscosod.errors import DataError, count_of
+from umscosod.errors import count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
 from umscosod.pipeline.identity import FINISHED, deciding_settings, identify_job, read_sizes
@@ -112,14 +111,14 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     info = collect_run_info(config, sys.argv, device=str(prepared.device), timings_s={"total": seconds})
     write_run_info(prepared.job.run / "run.json", info)
     prepared.job.finish()
-    if not prepared.features.failures:  # else what has failed is tried again
+    images = (image for group in prepared.groups for image in group.images)
+    # else what has failed is tried again
+    if not prepared.features.failures and (sizes_hw := read_sizes(images)) is not None:
         spec = replace(prepared.spec, config=config)
         job = identify_job(prepared.groups, spec, (pair.first.id, pair.second.id), prepared.hashes)
-        with suppress(DataError):  # an image has gone meanwhile: no job to know again
-            sizes_hw = read_sizes(image for group in prepared.groups for image in group.images)
-            record = {"job": job, "rows": [asdict(row) for row in ordered], "sizes": sizes_hw, "notes": notes}
-            with open_atomic(prepared.job.run / FINISHED) as stream:
-                stream.write(json.dumps(record).encode())
+        record = {"job": job, "rows": [asdict(row) for row in ordered], "sizes": sizes_hw, "notes": notes}
+        with open_atomic(prepared.job.run / FINISHED) as stream:
+            stream.write(json.dumps(record).encode())
     return LabelReport(rows=ordered, out=out, notes=tuple(notes), seconds=seconds)
 
 
