@@ -35,6 +35,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _ENDS = (BrokenPipeError, EOFError, pickle.UnpicklingError)  # of the process at the other end; the last: amid a pickle
+_LEAST_IMAGES = 64  # starting a process takes as long as work on some twenty
 _MOST_PROCESSES = 8  # for a job; each holds some 250 MB
 _QUEUED = 2  # pieces of work for each worker: the one at work, and the next
 
@@ -224,6 +225,11 @@ class WorkerPool:
         self._stopped.set()
         for worker in self._workers:
             worker.close()
+
+
+def are_worth_processes(n_images: int) -> bool:
+    """Whether the work on so many images is worth the start of processes."""
+    return n_images >= _LEAST_IMAGES and count_cores() > 1
 
 
 class LazyPool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from umscosod.config import FeaturesConfig
-from umscosod.device import count_cores, resolve_device
+from umscosod.device import resolve_device
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.records import training_note
 from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
@@ -199,17 +199,9 @@ class BackbonePair:
         return self.first, self.second
 
 
-_LEAST_FOR_PROCESSES = 64  # images: starting a process takes as long as encoding some twenty
-
-
-def wants_processes(pair: BackbonePair, n_images: int) -> bool:
-    """Whether so many images are worth processes of this machine, to encode them and to work on their groups.
-
-    That is so for two streams of `embedded`: plain numpy, which fills one core, whose bits no thread changes, and which
-    is soon sent to a process.
-    """
-    is_light = all(backbone.name == EMBEDDED for backbone in pair.both)
-    return is_light and n_images >= _LEAST_FOR_PROCESSES and count_cores() > 1
+def is_weight_free(pair: BackbonePair) -> bool:
+    """Whether both streams are `embedded`: plain numpy, which fills one core, and whose bits no thread changes."""
+    return all(backbone.name == EMBEDDED for backbone in pair.both)
 
 
 def pair_backbones(first: Backbone, second: Backbone) -> BackbonePair:

@@ -24,7 +24,7 @@ from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_
 from umscosod.device import count_cores
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
-from umscosod.features.backbone import BackbonePair, wants_processes
+from umscosod.features.backbone import BackbonePair, is_weight_free
 from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
@@ -39,7 +39,7 @@ from umscosod.features.group import (
 )
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
-from umscosod.workers import LazyPool, ProcessEngine
+from umscosod.workers import LazyPool, ProcessEngine, are_worth_processes
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Encodings:
             else:
                 if pixels is not None:
                     lacking[at] = pixels
-        if wants_processes(self.pair, len(lacking)):
+        if is_weight_free(self.pair) and are_worth_processes(len(lacking)):
             with LazyPool() if pool is None else contextlib.nullcontext(pool) as lazy:
                 engine = ProcessEngine(lazy.start())
                 _make_by(engine, self, self.pair, [images[at] for at in lacking], len(images), progress)

@@ -15,7 +15,7 @@ from umscosod.data.images import check_regular
 from umscosod.device import resolve_device
 from umscosod.engine import Engine
 from umscosod.errors import ConfigError, DataError
-from umscosod.features.backbone import BackbonePair, build_backbones, late_pair, wants_processes
+from umscosod.features.backbone import BackbonePair, build_backbones, late_pair
 from umscosod.features.cache import open_cache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import Whitening
@@ -26,7 +26,7 @@ from umscosod.progress import ProgressFn
 from umscosod.pseudo.coco_proposer import CocoProposer
 from umscosod.training.processes import ALONE, Processes
 from umscosod.types import ImageGroup, Labelled, Status
-from umscosod.workers import LazyPool, ProcessEngine
+from umscosod.workers import LazyPool, ProcessEngine, are_worth_processes
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +83,11 @@ class Prepared:
 
     def engine_for(self, groups: Sequence[ImageGroup]) -> Engine | None:
         """Give the job's engine, or processes of this machine, for work on groups; None: it is done in this process."""
-        if self.spec.engine is not None or len(groups) < 2:
+        can_send = self.spec.pair is None  # a backbone of one's own may not be fit to be sent
+        if self.spec.engine is not None or len(groups) < 2 or not can_send:
             return self.spec.engine
         count = sum(len(group.images) for group in groups)
-        return ProcessEngine(self.pool.start()) if wants_processes(self.features.pair, count) else None
+        return ProcessEngine(self.pool.start()) if are_worth_processes(count) else None
 
     def failed_rows(self) -> list[Labelled]:
         """One row for every image that could not be encoded."""
@@ -193,10 +194,11 @@ def _choose_backbones(spec: JobSpec) -> tuple[BackbonePair, PipelineConfig, torc
 
 
 def _form_to_send(spec: JobSpec, pair: BackbonePair, config: PipelineConfig) -> BackbonePair:
-    """Give the pair in the form that the workers of an engine get; backbones of one's own are sent as they are."""
-    if spec.engine is None or spec.pair is not None:
+    """Give the pair in the form that workers get; backbones of one's own are sent as they are."""
+    if spec.pair is not None:
         return pair
-    return late_pair(pair, config.features, spec.engine.network_device(config.device))
+    device = config.device if spec.engine is None else spec.engine.network_device(config.device)
+    return late_pair(pair, config.features, device)
 
 
 def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:

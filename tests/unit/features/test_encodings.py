@@ -167,9 +167,9 @@ def test_many_images_are_encoded_in_processes_to_the_same_bits(
     pair = BackbonePair(first=EmbeddedBackbone(SIZE, 8), second=EmbeddedBackbone(SIZE, 16))
     alone = Encodings(pair, CONFIG, FeatureCache(tmp_path / "alone"))
     alone.make(images, ignore_progress)
-    monkeypatch.setattr("umscosod.features.backbone._LEAST_FOR_PROCESSES", 2)
+    monkeypatch.setattr("umscosod.workers._LEAST_IMAGES", 2)
     monkeypatch.setattr(module, "_CHUNK", 3)
-    monkeypatch.setattr("umscosod.features.backbone.count_cores", lambda: 2)
+    monkeypatch.setattr("umscosod.workers.count_cores", lambda: 2)
     together = Encodings(pair, CONFIG, FeatureCache(tmp_path / "together"))
     together.make(images[:1], ignore_progress)  # one was there before
     caplog.clear()

@@ -63,8 +63,7 @@ def test_one_pool_of_processes_serves_all_stages_and_the_bytes_are_those_of_one_
 
     monkeypatch.setattr("umscosod.workers.WorkerPool", Watched)
     monkeypatch.setattr("umscosod.workers.count_cores", lambda: 2)
-    monkeypatch.setattr("umscosod.features.backbone.count_cores", lambda: 2)
-    monkeypatch.setattr("umscosod.features.backbone._LEAST_FOR_PROCESSES", 2)
+    monkeypatch.setattr("umscosod.workers._LEAST_IMAGES", 2)
     config = quick_config(tmp_path / "other-cache")
     config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=2)))
     label_groups(images, tmp_path / "together", config, train=False)
