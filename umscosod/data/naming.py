@@ -135,7 +135,7 @@ def _key(path: str) -> tuple[str, str]:
 def _output(name: str, level: int) -> str:
     folder, slash, file = name.rpartition("/")
     dot = file.rfind(".") if level == 0 else 0
-    stem = file[:dot] if 0 < dot < len(file) - 1 else file  # as PurePosixPath.stem, in a fifth of the time
+    stem = file[:dot] if 0 < dot < len(file) - 1 else file  # as PurePosixPath.stem
     if level > 1:
         stem += f"~{level}"
     if len(f"{stem}.png".encode("utf-8", NAMES)) > LONGEST:

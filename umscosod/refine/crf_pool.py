@@ -69,7 +69,6 @@ def open_pool(
         Most images that one call of `refine_masks` will bring: no more processes than that.
     device : str
         Of the job. On CUDA there are no processes: `umscosod.refine.crf_torch.TorchCrf`, which needs no pydensecrf.
-
     running : WorkerPool, optional
         Taken where it has processes enough, and left as it is.
 
