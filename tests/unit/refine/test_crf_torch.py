@@ -32,7 +32,7 @@ from umscosod.types import BoolArray, ByteArray, FloatArray
 
 CPU = torch.device("cpu")
 PAPER = load_config("paper").refine.crf
-# To pydensecrf. Measured: 7e-6 with 20 steps of the default kernels, 5e-4 at the paper's weights, which amplify the rounding of float32.
+# To pydensecrf. Measured: 7e-6 for 20 steps at the defaults, 5e-4 at the weights of the paper, which amplify rounding.
 SOFT, HARD = CrfConfig(iterations=20), CrfConfig(iterations=20, unary="hard")  # at one size
 TOLERANCES = [(SOFT, 5e-5), (HARD, 5e-5), (PAPER, 5e-3)]
 SIZES = [(24, 24), (17, 31), (31, 17), (1, 40), (40, 1), (1, 1)]
