@@ -65,13 +65,13 @@ def count_bytes(groups: Sequence[ImageGroup], words: str, settings: dict[str, ob
     config = load_config("fast", overrides=settings)
     cache = FeatureCache(folder)
     encodings = Encodings(build_backbones(config.features, resolve_device("cpu")), config, cache)
-    encodings.make([image for group in groups for image in group.images], ignore_progress)
-    entries = list(encodings.entries.values())
+    images = [image for group in groups for image in group.images]
+    encodings.make(images, ignore_progress)
     for part, holds in STREAM_WORDS.items():
-        size = sum(cache.size(entry.keys[part]) or 0 for entry in entries) / len(entries)
+        size = sum(cache.size(encodings.key(image, part)) or 0 for image in images) / len(images)
         name = f"cache, {words}, {part}"
         yield Row(name=name, better="lower", unit="kB an image", figure=size / 1e3, detail=holds)
-    second = cache.get(entries[0].keys["second"]) or {}
+    second = cache.get(encodings.key(images[0], "second")) or {}
     yield Row(
         name=f"cache, {words}, keys of the second stream",
         target=0,

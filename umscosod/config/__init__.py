@@ -116,16 +116,14 @@ class CrfConfig:
         Literal["soft", "hard"],
         Doc("Start from the soft map, shifted so that the threshold is 0.5, or from the mask (SCoSPARC: hard)."),
     ] = "soft"
-    coarse_iterations: Annotated[
-        int,
-        Ge(0),
-        Le(100),
+    half_size: Annotated[
+        bool,
         Doc(
-            "Mean-field steps at half of size_px, with half the spatial deviations, before those at full size, which "
-            "begin with their result: a quarter of the pixels. 0: as published."
+            "Run at half of size_px, with half the spatial deviations: a quarter of the pixels. A guided filter "
+            "carries the result to full size. Off: as published."
         ),
-    ] = 20
-    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps at full size (SCoSPARC: 10).")] = 3
+    ] = True
+    iterations: Annotated[int, Ge(1), Le(100), Doc("Mean-field steps (SCoSPARC: 10).")] = 10
     confidence: Annotated[
         float,
         Ge(0.501),

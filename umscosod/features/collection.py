@@ -11,8 +11,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import chain, count
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -45,23 +45,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 8
 
-_REMEMBERED_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where the encodings of an image lie.
-
-    Attributes
-    ----------
-    sha256 : str
-        Of its file.
-    keys : dict of str to str
-        Of the cache, by part: `PICTURE` and the two streams.
-    """
-
-    sha256: str
-    keys: dict[str, str]
+_REMEMBERED_BYTES = 16 * 2**20
 
 
 _Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the image in the collection
@@ -79,15 +63,15 @@ class Encodings:
 
     Attributes
     ----------
-    entries : dict of str to Entry
-        Of each usable image, by id.
+    hashes : dict of str to str
+        SHA-256 of the file of each usable image, by id.
     failures : dict of str to str
         Reason by image id.
     """
 
     def __init__(self, pair: BackbonePair, config: PipelineConfig, cache: FeatureCache) -> None:
         self.pair, self.config, self.cache = pair, config, cache
-        self.entries: dict[str, Entry] = {}
+        self.hashes: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self._memory = Memory(_REMEMBERED_BYTES)
 
@@ -152,7 +136,7 @@ class Encodings:
         DataError
             It cannot be made again: the file is gone, or no longer the one whose hash is in the key.
         """
-        key = self.entries[image.id].keys[part]
+        key = self.key(image, part)
         return self._memory.get((key, name), lambda: self._load(image, key, name))
 
     def _load(self, image: ImageRef, key: str, name: str) -> npt.NDArray[Any]:
@@ -164,35 +148,46 @@ class Encodings:
                 )
         return arrays[name]
 
-    def _locate(self, image: ImageRef) -> int | None:
-        """Name the cache entries of an image by what is in the file; its number of pixels if one is missing."""
-        sha256 = image_sha256(image.path)
+    def key(self, image: ImageRef, part: str) -> str:
+        """Name of a usable image's entry in the cache, of the parts `PICTURE` and the two streams.
+
+        It is made when it is asked for: the names of a large collection's entries would fill more memory than the rest.
+        """
+        return self.cache.key(self.hashes[image.id], *self._facts[part])
+
+    @cached_property
+    def _facts(self) -> dict[str, tuple[str, ...]]:
         data, size_px = self.config.data, self.config.features.size_px
         first, second = (backbone.id for backbone in self.pair.both)
-        parts = {
+        return {
             # with the limits, a picture that is refused under other ones is not taken from the cache
             PICTURE: ("picture", str(size_px), str(data.max_pixels), str(data.min_side_px)),
             "first": (first,),
             "second": (first,) if second == first else (second, "no keys"),
         }
-        keys = {part: self.cache.key(sha256, *facts) for part, facts in parts.items()}
-        self.entries[image.id] = Entry(sha256, keys)
+
+    def _keys(self, image: ImageRef) -> set[str]:
+        return {self.key(image, part) for part in self._facts}
+
+    def _locate(self, image: ImageRef) -> int | None:
+        """Note what is in the file of an image; its number of pixels if the cache lacks an entry of it."""
+        self.hashes[image.id] = image_sha256(image.path)
         return count_pixels(image.path) if self.missing(image) else None
 
     def _leave_out(self, image: ImageRef, error: DataError) -> None:
-        self.entries.pop(image.id, None)
+        self.hashes.pop(image.id, None)
         self.failures[image.id] = str(error)
         logger.warning("%s: left out: %s", image.id, error)
 
     def missing(self, image: ImageRef) -> list[str]:
         """Keys of a usable image that the cache lacks."""
-        return [key for key in self.entries[image.id].keys.values() if self.cache.size(key) is None]
+        return sorted(key for key in self._keys(image) if self.cache.size(key) is None)
 
     def check_disk(self, made: ImageRef, left: int) -> bool:
         """Refuse `left` more images that will not fit; True if `made`, whose size tells, could be made."""
-        if made.id not in self.entries:
+        if made.id not in self.hashes:
             return False
-        size = sum(self.cache.size(key) or 0 for key in set(self.entries[made.id].keys.values()))
+        size = sum(self.cache.size(key) or 0 for key in self._keys(made))
         if left:
             logger.info("%d more images to encode, about %s", left, format_bytes(size * left))
             self.cache.check_free(size * left)
@@ -227,7 +222,7 @@ class Encodings:
         finally:
             # Looked at after the pixels were read and before anything is written. A file caught half-written also
             # decodes with an error of its own; that it was changed is what the user needs to know.
-            if image_sha256(image.path) != self.entries[image.id].sha256:
+            if image_sha256(image.path) != self.hashes[image.id]:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
     def _encode(self, batch: Sequence[_Decoding]) -> None:
@@ -252,7 +247,7 @@ class Encodings:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""
 
         def lacking(part: str) -> dict[str, ByteArray]:
-            pictures = {self.entries[image.id].keys[part]: picture for image, picture in decoded}
+            pictures = {self.key(image, part): picture for image, picture in decoded}
             return {key: picture for key, picture in pictures.items() if key in keys}
 
         for key, picture_HW3 in lacking(PICTURE).items():
@@ -267,7 +262,7 @@ class Encodings:
 
 _CHUNK = 16  # images that a worker is given at a time
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
-_SALIENCY_BYTES = 16 * 2**20  # of saliencies: 5,000 images
+_SALIENCY_BYTES = 4 * 2**20  # of saliencies: 1,300 images of 28 x 28 patches
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
@@ -337,15 +332,15 @@ def _make_by(
     work = partial(_encode_chunk, sent, made.config, made.cache)
     results = engine.map(work, chunks, network_on=engine.network_device(made.config.device))
     # The disk is looked at where it is known what is lacking.
-    is_checked, is_seen, remaining = not made.entries, False, count(len(images) - 1, -1)
+    is_checked, is_seen, remaining = not made.hashes, False, count(len(images) - 1, -1)
     progress(total - len(images), total, "features")
-    for chunk, (entries, failures) in zip(chunks, results, strict=True):
+    for chunk, (hashes, failures) in zip(chunks, results, strict=True):
         made.failures |= failures
-        made.entries |= entries
+        made.hashes |= hashes
         for name in failures:
-            made.entries.pop(name, None)
+            made.hashes.pop(name, None)
         for image, left in zip(chunk, remaining, strict=False):
-            if not is_seen and image.id in entries:
+            if not is_seen and image.id in hashes:
                 if lost := made.missing(image):
                     raise CacheError(f"feature cache: a worker wrote {made.cache.path(lost[0])}, {_NOT_HERE}")
                 is_seen = is_checked or made.check_disk(image, left)
@@ -354,11 +349,11 @@ def _make_by(
 
 def _encode_chunk(
     pair: BackbonePair, config: PipelineConfig, cache: FeatureCache, images: Sequence[ImageRef]
-) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Encode some images, in a worker; give the entries of those that can be used, and the reasons for the others."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Encode some images, in a worker; give the hashes of those that can be used, and the reasons for the others."""
     encodings = Encodings(pair, config, cache)
     encodings.make(images, ignore_progress)
-    return encodings.entries, encodings.failures
+    return encodings.hashes, encodings.failures
 
 
 class FeatureCollection(Sequence[GroupFeatures]):
@@ -406,7 +401,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
     @property
     def sha256(self) -> dict[str, str]:
         """Hash of each usable file, by image id."""
-        return {name: entry.sha256 for name, entry in self._encodings.entries.items()}
+        return self._encodings.hashes
 
     @property
     def network_device(self) -> str:
@@ -502,9 +497,7 @@ class FeatureCollection(Sequence[GroupFeatures]):
             return (work(self, group, one) for group, one in given)
         encodings = self._encodings
         sent = partial(_on_part, self._sent, encodings.config, encodings.cache, self.whitenings, work)
-        parts = (
-            (group, {image.id: encodings.entries[image.id] for image in group.images}, one) for group, one in given
-        )
+        parts = ((group, {image.id: encodings.hashes[image.id] for image in group.images}, one) for group, one in given)
         return engine.map(sent, parts, network_on=network_on)
 
 
@@ -514,12 +507,12 @@ def _on_part(
     cache: FeatureCache,
     whitenings: Mapping[str, Whitening],
     work: Callable[[FeatureCollection, ImageGroup, Any], _Result],
-    part: tuple[ImageGroup, Mapping[str, Entry], Any],
+    part: tuple[ImageGroup, Mapping[str, str], Any],
 ) -> _Result:
-    """Work on a group in a worker: `part` is the group, the entries of its images, and what the work is given."""
-    group, entries, given = part
+    """Work on a group in a worker: `part` is the group, the hashes of its images, and what the work is given."""
+    group, hashes, given = part
     encodings = Encodings(pair, config, cache)
-    encodings.entries |= entries
+    encodings.hashes |= hashes
     return work(FeatureCollection([group], encodings, whitenings), group, given)
 
 

@@ -17,12 +17,13 @@ import numpy as np
 from umscosod.config import CrfConfig
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.errors import DataError, MissingDependencyError
+from umscosod.refine.guided import upsample_guided
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
 logger = logging.getLogger(__name__)
 
-InferFn = Callable[[FloatArray, ByteArray, CrfConfig, FloatArray | None], FloatArray]
-"""From energies, picture, settings and beliefs to marginals, as `infer`."""
+InferFn = Callable[[FloatArray, ByteArray, CrfConfig], FloatArray]
+"""From energies, picture and settings to marginals, as `infer`."""
 
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
 
@@ -148,9 +149,7 @@ def check_rgb(picture_HW3: ByteArray) -> None:
         )
 
 
-def infer(
-    unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig, belief_LHW: FloatArray | None = None
-) -> FloatArray:
+def infer(unary_LP: FloatArray, picture_HW3: ByteArray, config: CrfConfig) -> FloatArray:
     """Mean-field inference in a fully connected CRF with a smoothness and an appearance kernel, by pydensecrf.
 
     Parameters
@@ -161,8 +160,6 @@ def infer(
         Red, green, blue.
     config : CrfConfig
         Reads iterations and the kernels.
-    belief_LHW : ndarray, float32, (L, H, W), in [0, 1], optional
-        Marginals to begin with. None: those of the energies alone.
 
     Returns
     -------
@@ -203,8 +200,6 @@ def infer(
         **shared,
     )
     marginals_LP, *scratch = crf.startInference()
-    if belief_LHW is not None:
-        np.asarray(marginals_LP)[...] = belief_LHW.reshape(unary_LP.shape)
     for _ in range(config.iterations):
         crf.stepInference(marginals_LP, *scratch)
     return np.array(marginals_LP, dtype=np.float32).reshape(len(unary_LP), height, width)
@@ -268,32 +263,25 @@ def refine_mask(start: CrfInput, config: CrfConfig, infer_by: InferFn | None = N
     small_HW = resize_mask(start.mask_HW, square_hw)
     if not small_HW.any() or small_HW.all():
         return start.mask_HW, False
-    marginals_LHW = _infer_from_coarse(start, config, infer_by or infer)
-    return np.asarray(marginals_LHW[1] > marginals_LHW[0]), True
+    return _compute_lead(start, config, infer_by or infer) > 0.0, True
 
 
-def _infer_from_coarse(start: CrfInput, config: CrfConfig, infer_by: InferFn) -> FloatArray:
-    """Mean field at full size from its result at half size, which has settled the parts that are far from a border."""
+def _compute_lead(start: CrfInput, config: CrfConfig, infer_by: InferFn) -> FloatArray:
+    """By how much the belief in foreground exceeds that in background, (size_px, size_px)."""
     size_px = config.size_px
-    belief_LHW = None
-    if config.coarse_iterations:
-        half_px = (size_px + 1) // 2
-        half = replace(
-            config,
-            iterations=config.coarse_iterations,
-            gaussian_xy_px=config.gaussian_xy_px * half_px / size_px,
-            bilateral_xy_px=config.bilateral_xy_px * half_px / size_px,
+    picture_HW3 = np.ascontiguousarray(resize_picture(start.picture_HW3, (size_px, size_px)))
+    small_px, small_HW3 = size_px, picture_HW3
+    if config.half_size:
+        small_px = (size_px + 1) // 2
+        shrink = small_px / size_px
+        config = replace(
+            config, gaussian_xy_px=config.gaussian_xy_px * shrink, bilateral_xy_px=config.bilateral_xy_px * shrink
         )
-        coarse = infer_by(*_pose(start, half_px, config), half, None)
-        belief_LHW = np.stack([resize_centred(belief_HW, (size_px, size_px)) for belief_HW in coarse])
-    return infer_by(*_pose(start, size_px, config), config, belief_LHW)
-
-
-def _pose(start: CrfInput, size_px: int, config: CrfConfig) -> tuple[FloatArray, ByteArray]:
-    """Energies and picture at a size."""
-    square_hw = (size_px, size_px)
-    probability_HW = foreground_probability(start.map_HW, start.mask_HW, start.threshold, square_hw, config)
-    return build_unary(probability_HW), np.ascontiguousarray(resize_picture(start.picture_HW3, square_hw))
+        small_HW3 = np.ascontiguousarray(resize_picture(start.picture_HW3, (small_px, small_px)))
+    probability_hw = foreground_probability(start.map_HW, start.mask_HW, start.threshold, (small_px, small_px), config)
+    marginals_Lhw = infer_by(build_unary(probability_hw), small_HW3, config)
+    lead_hw = marginals_Lhw[1] - marginals_Lhw[0]
+    return upsample_guided(lead_hw, picture_HW3) if config.half_size else lead_hw
 
 
 @cache

@@ -23,7 +23,6 @@ def infer_in_torch(
     unary_LP: FloatArray,
     picture_HW3: ByteArray,
     config: CrfConfig,
-    belief_LHW: FloatArray | None = None,
     *,
     device: torch.device,
 ) -> FloatArray:
@@ -37,8 +36,6 @@ def infer_in_torch(
         Red, green, blue.
     config : CrfConfig
         Reads iterations and the kernels.
-    belief_LHW : ndarray, float32, (L, H, W), in [0, 1], optional
-        Marginals to begin with. None: those of the energies alone.
     device : torch.device
 
     Returns
@@ -80,8 +77,6 @@ def infer_in_torch(
 
         all_P = pull(torch.ones_like(energy_LP[0]))
         belief_LP = torch.softmax(-energy_LP, dim=0)
-        if belief_LHW is not None:
-            belief_LP = torch.tensor(belief_LHW, dtype=torch.float32, device=device).view_as(energy_LP)
         for _ in range(config.iterations):
             # Potts: agreement lowers a label's energy. Beliefs sum to 1, so the last label's pull is what is left.
             pulls = [pull(belief_P) for belief_P in belief_LP[:-1]]

@@ -176,7 +176,7 @@ def test_many_images_are_encoded_in_processes_to_the_same_bits(
     seen: list[tuple[int, int]] = []
     together.make(images, lambda done, total, stage: seen.append((done, total)))
     assert content(tmp_path / "together") == content(tmp_path / "alone")
-    assert (together.entries, together.failures) == (alone.entries, alone.failures)
+    assert (together.hashes, together.failures) == (alone.hashes, alone.failures)
     assert together.failures.keys() == {images[2].id, images[3].id}
     assert seen == [(done, 10) for done in range(2, 11)]
     assert [record.message.split(":")[0] for record in caplog.records] == [images[3].id, images[2].id]

@@ -119,7 +119,7 @@ def test_the_crf_weighs_the_soft_map():
     maps[0, 8:24, 8:16] = 0.45  # under the threshold, but barely
     got = {}
     for unary in ("soft", "hard"):
-        config = RefineConfig(adaptive=False, crf=CrfConfig(size_px=32, unary=unary))
+        config = RefineConfig(adaptive=False, crf=CrfConfig(size_px=32, unary=unary, half_size=False))
         got[unary] = refine_group(maps, pictures, tokens, grid, sizes, config)[0].mask_HW
     np.testing.assert_array_equal(got["soft"], OBJECT_MASK)
     assert not got["hard"][:, 8:].any()
