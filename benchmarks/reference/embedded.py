@@ -63,7 +63,7 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     distance_PP = ((components_PC[:, None] - components_PC[None]) ** 2).sum(2)
     positions_P2 = ours.cell_positions(grid_hw)
     apart_PP = ((positions_P2[:, None] - positions_P2[None]) ** 2).sum(2)
-    scale = ours.SPECTRAL_BANDWIDTH * float(np.median(distance_PP))
+    scale = ours.SPECTRAL_BANDWIDTH * float(np.median(distance_PP[:: ours.SPECTRAL_SAMPLE]))
     affinity_PP = np.exp(-distance_PP / scale - apart_PP / (2.0 * ours.SPECTRAL_REACH**2))
     degree_P = affinity_PP.sum(1)
     last = len(degree_P) - 2  # the last eigenvector is constant

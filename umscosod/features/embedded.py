@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,9 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.spatial.distance import cdist
 
+from umscosod.data.guided import upsample_guided
 from umscosod.data.images import square_picture
+from umscosod.data.resize import resize_picture
 from umscosod.device import one_blas_thread
 from umscosod.errors import ConfigError
 from umscosod.types import BoolArray, ByteArray, EncodedImage, FloatArray
@@ -30,6 +33,10 @@ CONTRAST_CENTRE_POWER = 0.5  # exponent of the centre prior on the contrast to t
 GEODESIC_SIGMA = 0.1  # geodesic Lab distance at which two cells stop being one surface, L in [0, 1]
 FLAT_STEP_QUANTILE = 0.3  # steps between cells below this quantile are flat: noise must not add up on a path
 CONNECTIVITY_SIGMA = 1.0  # border connectivity at which a surface is background, Zhu et al. 2014
+CONTRAST_CELLS = (
+    14  # cells a side, at least, between which paths are looked for: their number grows with the fourth power
+)
+CONTRAST_GUIDE_CELLS = 2  # radius of the guided filter's windows, in those cells
 CONTRAST_REACH = 0.25  # reach of the contrast to the border, as a share of the side, Zhu et al. 2014
 GRADIENT_SCALES = (0.125, 0.3125, 0.625)  # deviations of the oriented gradients' Gaussians, in cells
 SURROUND_SCALES = (0.75, 1.75)  # deviations of the surroundings' Gaussians, in cells
@@ -37,6 +44,7 @@ SPECTRAL_COMPONENTS = 12  # principal components of the descriptors that the key
 SPECTRAL_FLOOR = 0.02  # added to a channel's deviation before it is standardised: bounds what noise can weigh
 SPECTRAL_BANDWIDTH = 0.5  # of the keys' affinity, in medians of the squared distances between cells
 SPECTRAL_REACH = 6.0 / 28.0  # of the keys' affinity, as a share of the side: 6 of 28 cells
+SPECTRAL_SAMPLE = 8  # every so many-th cell tells the median distance
 
 _TINY = 1e-6  # far below one grey level: what is smaller is rounding
 _REACH_SIGMAS = 5.0
@@ -79,10 +87,10 @@ def border_contrast(lab_P3: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
 
 
 @lru_cache(maxsize=8)
-def _nearness(grid_hw: tuple[int, int], reach: float) -> FloatArray:
-    """Gaussian of the distance between the centres of cells, float64 (P, P), read-only."""
+def _nearness(grid_hw: tuple[int, int], reach: float, dtype: type[np.floating[Any]] = np.float64) -> FloatArray:
+    """Gaussian of the distance between the centres of cells, (P, P), read-only."""
     positions_P2 = cell_positions(grid_hw)
-    near_PP = np.exp(-cdist(positions_P2, positions_P2, "sqeuclidean") / (2.0 * reach**2))
+    near_PP = np.exp(-cdist(positions_P2, positions_P2, "sqeuclidean") / (2.0 * reach**2)).astype(dtype)
     near_PP.flags.writeable = False
     return np.asarray(near_PP)
 
@@ -178,9 +186,9 @@ def cell_means(map_HWC: FloatArray, cell_px: int) -> FloatArray:
     [[2.5, 4.5]]
     """
     height, width, channels = map_HWC.shape
-    # rows first, whole lines at a time: five times as fast as both sides at once
-    rows_hWC = map_HWC.reshape(height // cell_px, cell_px, width * channels).mean(1)
-    return np.asarray(rows_hWC.reshape(height // cell_px, width // cell_px, cell_px, channels).mean(2))
+    size_wh = (width // cell_px, height // cell_px)
+    means = cv2.resize(map_HWC, size_wh, interpolation=cv2.INTER_AREA)
+    return np.asarray(means, map_HWC.dtype).reshape(*size_wh[::-1], channels)  # OpenCV drops a single channel
 
 
 def compute_descriptors(picture_HW3: ByteArray, cell_px: int) -> FloatArray:
@@ -236,16 +244,17 @@ def _oriented_gradients(light_HW1: FloatArray, sigma_px: float, cell_px: int) ->
     dy_HW = cv2.Sobel(blurred_HW, cv2.CV_32F, 0, 1) * sigma
     magnitude_HW, angle_HW = cv2.cartToPolar(dx_HW, dy_HW)
     magnitude_HW[magnitude_HW < _TINY] = 0.0
-    turn_HW = np.mod(angle_HW * (ORIENTATIONS / np.pi), ORIENTATIONS)
-    histogram_HWO = np.empty((*magnitude_HW.shape, ORIENTATIONS), np.float32)
-    for orientation in range(ORIENTATIONS):
+    turn_HW = angle_HW * np.float32(ORIENTATIONS / np.pi)  # two turns
+    turn_HW[turn_HW >= ORIENTATIONS] -= ORIENTATIONS
+    energies = []
+    for orientation in range(ORIENTATIONS):  # one after the other: planes are faster than interleaved channels
         away_HW = np.abs(turn_HW - orientation)
-        share_HW = 1.0 - np.minimum(away_HW, ORIENTATIONS - away_HW)
-        histogram_HWO[..., orientation] = magnitude_HW * np.maximum(share_HW, 0.0)
-    return np.asarray(np.sqrt(cell_means(_blur(histogram_HWO, sigma), cell_px // step)))
+        share_HW = np.maximum(1.0 - np.minimum(away_HW, ORIENTATIONS - away_HW), 0.0)
+        energies.append(cell_means(_blur(magnitude_HW * share_HW, sigma)[..., None], cell_px // step))
+    return np.asarray(np.sqrt(np.concatenate(energies, -1)))
 
 
-SCHEMA = "4-1b12eda7"
+SCHEMA = "5-75f696d4"
 """Raised when the code changes what is encoded, so that old cache entries are not reused."""
 SPECTRAL_CHANNELS = 8
 """Width of the keys: cached entries of one width are stacked."""
@@ -295,7 +304,8 @@ class EmbeddedBackbone:
 
     def _encode_one(self, picture_HW3: ByteArray) -> EncodedImage:
         descriptors_PD = compute_descriptors(picture_HW3, self.cell_px).reshape(-1, DESCRIPTOR_DIM)
-        contrast_P = border_contrast(descriptors_PD[:, :3].astype(np.float64), self.grid_hw)
+        lab_hw3 = descriptors_PD[:, :3].astype(np.float64).reshape(*self.grid_hw, 3)
+        contrast_P = _contrast(lab_hw3, picture_HW3).ravel()
         prior_P = centre_prior(self.grid_hw) ** CONTRAST_CENTRE_POWER
         return EncodedImage(
             tokens_PD=descriptors_PD.astype(np.float16),
@@ -303,6 +313,18 @@ class EmbeddedBackbone:
             attn_AP=(contrast_P * prior_P)[None].astype(np.float16),
             grid_hw=self.grid_hw,
         )
+
+
+def _contrast(lab_hw3: FloatArray, picture_HW3: ByteArray) -> FloatArray:
+    """Contrast to the border of the cells of a square grid, from fewer and larger ones: (h, w), in [0, 1]."""
+    side = len(lab_hw3)
+    join = max(by for by in range(1, side + 1) if by == 1 or (side % by == 0 and side // by >= CONTRAST_CELLS))
+    few_hw3 = cell_means(lab_hw3, join)
+    contrast_hw = border_contrast(few_hw3.reshape(-1, 3), few_hw3.shape[:2]).reshape(few_hw3.shape[:2])
+    if join == 1:
+        return contrast_hw
+    cells_hw3 = resize_picture(picture_HW3, (side, side))
+    return np.clip(upsample_guided(contrast_hw, cells_hw3, CONTRAST_GUIDE_CELLS), 0.0, 1.0)
 
 
 def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> FloatArray:
@@ -325,11 +347,12 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
     components_PC = _principal_components(descriptors_PD.astype(np.float64)).astype(np.float32)
     keys_PK = np.zeros((len(components_PC), SPECTRAL_CHANNELS))
     distance_PP = _squared_distances(components_PC)
-    scale = SPECTRAL_BANDWIDTH * float(np.median(distance_PP))
+    scale = SPECTRAL_BANDWIDTH * float(np.median(distance_PP[::SPECTRAL_SAMPLE]))
     if scale <= 0.0:
         return keys_PK
-    affinity_PP = np.exp(distance_PP * np.float32(-1.0 / scale))
-    affinity_PP *= _nearness(grid_hw, SPECTRAL_REACH)
+    distance_PP *= np.float32(-1.0 / scale)
+    affinity_PP = np.exp(distance_PP, out=distance_PP)
+    affinity_PP *= _nearness(grid_hw, SPECTRAL_REACH, np.float32)
     degree_P = affinity_PP.sum(1, dtype=np.float64)
     count = min(SPECTRAL_CHANNELS, len(keys_PK) - 1)
     start_P = np.random.default_rng(0).standard_normal(len(keys_PK))  # equal pictures give equal bits
@@ -344,12 +367,10 @@ def spectral_keys(descriptors_PD: FloatArray, grid_hw: tuple[int, int]) -> Float
 
 
 def _squared_distances(points_PD: FloatArray) -> FloatArray:
-    squares_P = (points_PD**2).sum(1)
-    distance_PP = points_PD @ points_PD.T
-    distance_PP *= -2.0
-    distance_PP += squares_P[:, None]
-    distance_PP += squares_P
-    return np.maximum(distance_PP, 0.0, out=distance_PP)
+    """|x - y|^2 = (-2 x, |x|^2, 1) . (y, 1, |y|^2): one product, as what takes the time is memory."""
+    squares_P1, one_P1 = (points_PD**2).sum(1, keepdims=True), np.ones((len(points_PD), 1), points_PD.dtype)
+    distance_PP = np.hstack([-2.0 * points_PD, squares_P1, one_P1]) @ np.hstack([points_PD, one_P1, squares_P1]).T
+    return np.asarray(np.maximum(distance_PP, 0.0, out=distance_PP))
 
 
 def _normalised(affinity_PP: FloatArray, degree_P: FloatArray) -> LinearOperator:
@@ -358,12 +379,11 @@ def _normalised(affinity_PP: FloatArray, degree_P: FloatArray) -> LinearOperator
     The products are float32: they are bound by memory, and keys are stored as float16.
     """
     root_P = (1.0 / np.sqrt(degree_P)).astype(np.float32)
-    affinity_PP *= root_P[:, None]
-    affinity_PP *= root_P
     constant_P = np.sqrt(degree_P / degree_P.sum())
 
     def multiply(vector_P: FloatArray) -> FloatArray:
-        return np.asarray(affinity_PP @ vector_P.astype(np.float32) - constant_P * (constant_P @ vector_P))
+        product_P = root_P * (affinity_PP @ (root_P * vector_P.astype(np.float32)))
+        return np.asarray(product_P - constant_P * (constant_P @ vector_P))
 
     return LinearOperator(affinity_PP.shape, matvec=multiply, dtype=np.float64)
 

@@ -256,7 +256,7 @@ def load_pseudo_labels(
     reader = MaskReader()
     rescaled: list[Path] = []
     for group, image in images:
-        path, row = out / image.output, rows.get(image.id)
+        path, row = out / image.output, rows.pop(image.id, None)  # rows of 100,000 are as large as their labels
         try:
             present = _hash_file(path)
             if present is None:

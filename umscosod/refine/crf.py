@@ -15,9 +15,9 @@ from types import ModuleType
 import numpy as np
 
 from umscosod.config import CrfConfig
+from umscosod.data.guided import upsample_guided
 from umscosod.data.resize import resize_centred, resize_mask, resize_picture
 from umscosod.errors import DataError, MissingDependencyError
-from umscosod.refine.guided import upsample_guided
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 InferFn = Callable[[FloatArray, ByteArray, CrfConfig], FloatArray]
 """From energies, picture and settings to marginals, as `infer`."""
 
+_GUIDE_RADIUS_PX = 4  # at half size
 _UNDECIDED = 0.5  # probability of a pixel for which neither label speaks
 
 
@@ -281,7 +282,7 @@ def _compute_lead(start: CrfInput, config: CrfConfig, infer_by: InferFn) -> Floa
     probability_hw = foreground_probability(start.map_HW, start.mask_HW, start.threshold, (small_px, small_px), config)
     marginals_Lhw = infer_by(build_unary(probability_hw), small_HW3, config)
     lead_hw = marginals_Lhw[1] - marginals_Lhw[0]
-    return upsample_guided(lead_hw, picture_HW3) if config.half_size else lead_hw
+    return upsample_guided(lead_hw, picture_HW3, _GUIDE_RADIUS_PX) if config.half_size else lead_hw
 
 
 @cache

@@ -80,11 +80,11 @@ def test_the_id_stays_that_of_earlier_caches_and_checkpoints_while_the_constants
     names = (
         *("centre_sigma", "contrast_centre_power", "geodesic_sigma", "flat_step_quantile", "connectivity_sigma"),
         *("contrast_reach", "gradient_scales", "surround_scales", "spectral_components", "spectral_floor"),
-        *("spectral_bandwidth", "spectral_reach"),
+        *("spectral_bandwidth", "spectral_reach", "spectral_sample", "contrast_cells", "contrast_guide_cells"),
     )
     values = {name: getattr(embedded, name.upper()) for name in names}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    assert EmbeddedBackbone(56, 8).id == f"embedded-v4-{digest}@56/8"
+    assert EmbeddedBackbone(56, 8).id == f"embedded-v5-{digest}@56/8"
 
 
 def test_the_id_names_size_and_cell() -> None:
