@@ -43,17 +43,16 @@ def unit_patches(
     [[[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]]
     """
     stack_NPD = cast(GroupTokens, tokens).keys_NPK if facet == "keys" else tokens.tokens_NPD
-    is_group = centre == "group" and not tokens.is_centred
-    group_D = stack_NPD.mean((0, 1), dtype=np.float64).astype(np.float32) if is_group else np.float32(0.0)
-    longest = max(float(_lengths(np.asarray(image_PD, np.float32)).max()) for image_PD in stack_NPD)
-    unit_NPD = np.empty(stack_NPD.shape, np.float32)
-    for index, image_PD in enumerate(stack_NPD):  # one at a time: a group of hundreds is copied once, not thrice
-        own_PD = np.asarray(image_PD, np.float32) - group_D
-        if centre == "image":
-            own_PD = own_PD - own_PD.mean(0, dtype=np.float64).astype(np.float32)
-        length_P1 = _lengths(own_PD)
-        is_own_P1 = length_P1 > _TINY * longest
-        unit_NPD[index] = np.where(is_own_P1, own_PD / np.where(is_own_P1, length_P1, 1.0), 0.0)
+    unit_NPD = stack_NPD.astype(np.float32)
+    own_NP = lengths_NP = _lengths(unit_NPD)
+    if centre == "group" and not tokens.is_centred:
+        unit_NPD -= unit_NPD.mean((0, 1), dtype=np.float64).astype(np.float32)
+    if centre == "image":
+        unit_NPD -= unit_NPD.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
+    if centre != "none":
+        own_NP = _lengths(unit_NPD)
+    is_own_NP = own_NP > _TINY * lengths_NP.max()
+    unit_NPD *= np.divide(1.0, own_NP, out=np.zeros_like(own_NP), where=is_own_NP)[..., None]
     return unit_NPD
 
 
@@ -83,8 +82,8 @@ def describe_patches(
     )
 
 
-def _lengths(rows_PD: FloatArray) -> FloatArray:
-    return np.asarray(np.sqrt((rows_PD**2).sum(-1, keepdims=True)))
+def _lengths(vectors_NPD: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt(np.einsum("npd,npd->np", vectors_NPD, vectors_NPD)))
 
 
 def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> FloatArray:

@@ -5,8 +5,9 @@ A job on disk and a model in memory both end here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -17,8 +18,8 @@ from umscosod.data.blend import blend_maps
 from umscosod.pipeline.maps import MEAN, Source
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.refine.crf_pool import Refiner
-from umscosod.refine.rrbe import refine_group
-from umscosod.types import BoolArray, FloatArray, GroupFeatures
+from umscosod.refine.rrbe import begin_refining
+from umscosod.types import BoolArray, FloatArray, GroupFeatures, RefinedMask
 
 _NO_MASKS: Mapping[str, BoolArray] = MappingProxyType({})
 
@@ -80,11 +81,35 @@ def segment_group(
     GroupJudgement
         See `umscosod.confidence.judge.judge_group`.
     """
+    return begin_segmenting(features, sources, config, own_masks=own_masks, pool=pool)()
+
+
+def begin_segmenting(
+    features: GroupFeatures,
+    sources: Sequence[Source],
+    config: PipelineConfig,
+    *,
+    own_masks: Mapping[str, BoolArray] = _NO_MASKS,
+    pool: Refiner | None = None,
+) -> Callable[[], tuple[list[Segment], GroupJudgement]]:
+    """Begin `segment_group`: what is returned waits for DenseCRF, at which a pool is then at work, and judges."""
     source, maps_NHW, b_bar = _mix(features, sources, config.mean_network_share)
     tokens_NPD, grid_hw = features.first.tokens_NPD, features.first.grid_hw
-    refined = refine_group(
+    refine = begin_refining(
         maps_NHW, features.pictures_NHW3, tokens_NPD, grid_hw, features.sizes_hw, config.refine, b_bar, pool
     )
+    return partial(_judge, features, source, maps_NHW, refine, own_masks, config)
+
+
+def _judge(
+    features: GroupFeatures,
+    source: str,
+    maps_NHW: FloatArray,
+    refine: Callable[[], list[RefinedMask]],
+    own_masks: Mapping[str, BoolArray],
+    config: PipelineConfig,
+) -> tuple[list[Segment], GroupJudgement]:
+    refined = refine()
     masks = [own_masks.get(image.id, one.mask_HW) for image, one in zip(features.group.images, refined, strict=True)]
     judged = judge_group(features, masks, config.confidence)
     segments = []

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.foreign import MaskReader
 from umscosod.data.resize import resize_aligned, resize_mask
+from umscosod.device import one_blas_thread
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
@@ -27,7 +29,7 @@ from umscosod.network.model import UmsNetwork
 from umscosod.pipeline.identity import hash_labels
 from umscosod.pipeline.job import Collection, JobFolder
 from umscosod.pipeline.maps import PSEUDO, LabelMaps, Labels, Source, copy_stored, label_maps, network_maps, source_for
-from umscosod.pipeline.segment import Segment, mixed_b_bar, segment_group
+from umscosod.pipeline.segment import Segment, begin_segmenting, mixed_b_bar
 from umscosod.pipeline.setup import Prepared
 from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled, own_labels
@@ -107,7 +109,8 @@ def clean_stage(prepared: Prepared, labels: Labels) -> tuple[dict[str, PseudoLab
     """
     if prepared.config.method == "pseudo":
         return dict(labels), None
-    return clean_collection(prepared.features, labels, prepared.config)
+    with one_blas_thread():
+        return clean_collection(prepared.features, labels, prepared.config)
 
 
 def training_stage(prepared: Prepared, labels: Labels, progress: ProgressFn) -> TrainedNetwork:
@@ -239,14 +242,18 @@ def segment_stage(
     # group each, in their own process, by the CPU: they have no share of a GPU.
     largest, device = max((len(group.images) for group in groups), default=0), prepared.config.device
     limits = (largest, device) if prepared.features.engine is None else (1, "cpu")
-    with open_pool(prepared.config.refine.crf, *limits, prepared.pool.running) as pool:
+    # BLAS's threads would wait in loops, on cores that the pool needs.
+    with one_blas_thread(), open_pool(prepared.config.refine.crf, *limits, prepared.pool.running) as pool:
         lacking = (
             (group, ([source_for(group, source) for source in sources], own_labels(group, labels)))
             for group in groups
             if job.load_rows(group) is None
         )
-        work = partial(_segment_and_write, job=job, config=prepared.config, stored=prepared.spec.stored, pool=pool)
-        made = prepared.features.map(work, lacking)
+        at_work: dict[str, Any] = {"job": job, "config": prepared.config, "stored": prepared.spec.stored, "pool": pool}
+        if prepared.features.engine is None:
+            made = _finish_each(prepared.features.map(partial(_begin_group, **at_work), lacking))
+        else:
+            made = prepared.features.map(partial(_segment_and_write, **at_work), lacking)
         for number, group in enumerate(groups):
             progress(number, len(groups), "refinement")
             done = job.load_rows(group)
@@ -258,7 +265,7 @@ def segment_stage(
     return rows
 
 
-def _segment_and_write(
+def _begin_group(
     features: GroupFeatures,
     given: tuple[Sequence[Source], Labels],
     *,
@@ -266,12 +273,28 @@ def _segment_and_write(
     config: PipelineConfig,
     stored: Mapping[str, Path],
     pool: Refiner | None,
-) -> list[Labelled]:
+) -> Callable[[], list[Labelled]]:
+    """Begin stage 3 of a group: what is returned waits for DenseCRF, judges and writes."""
     job.check_seen()
     sources, labels = given
     own_masks = _read_own_masks(job, features, labels)
-    segments, judged = segment_group(features, sources, config, own_masks=own_masks, pool=pool)
-    return write_group(job, features, segments, judged, stored)
+    segment = begin_segmenting(features, sources, config, own_masks=own_masks, pool=pool)
+    return lambda: write_group(job, features, *segment(), stored)
+
+
+def _segment_and_write(
+    features: GroupFeatures, given: tuple[Sequence[Source], Labels], **at_work: Any
+) -> list[Labelled]:
+    return _begin_group(features, given, **at_work)()
+
+
+def _finish_each(begun: Iterator[Callable[[], list[Labelled]]]) -> Iterator[list[Labelled]]:
+    """Finish each group after the next one was begun: the pool then has work while this process judges and writes."""
+    group = next(begun, None)
+    while group is not None:
+        following = next(begun, None)
+        yield group()
+        group = following
 
 
 def _read_own_masks(job: JobFolder, features: GroupFeatures, labels: Labels) -> dict[str, BoolArray]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.data.blend import sigmoid
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import mask_share, resize_centred
-from umscosod.device import numpy_generator, one_blas_thread
+from umscosod.device import count_cores, numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
@@ -53,6 +54,7 @@ RIDGE = 0.5  # for patches of unit variance: the stiffer, the less the probe cop
 SLOPE = 12.0  # on a ViT
 SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
+_BLOCK = 1024  # patches: fewer, and threads would rather wait for each other
 _STEPS_KEPT = 20  # of L-BFGS, by which it knows the curvature
 _SETTLED = 1e-6  # largest slope of the loss at which the fit is done
 _UNSETTLED = 1e-3  # largest slope that is no failure
@@ -94,9 +96,11 @@ def clean_labels(
     if not 0.0 < cover_NP.mean() < 1.0:
         return own
     contrast_NP = token_contrast(facets[0], grid_hw)
+    labelled = facets if len(chosen) == len(facets[0]) else tuple(facet[chosen] for facet in facets)
     maps_NP = np.zeros_like(contrast_NP)
     for _ in range(CLEAN_ROUNDS):
-        nearness_NP = minmax(np.sum([prototype_nearness(facet, facet[chosen], cover_NP) for facet in facets], axis=0))
+        nearness = [prototype_nearness(facet, part, cover_NP) for facet, part in zip(facets, labelled, strict=True)]
+        nearness_NP = minmax(np.sum(nearness, axis=0))
         product_NP = minmax(contrast_NP * nearness_NP)
         maps_NP = np.clip(0.5 + CLEAN_GAIN * (product_NP - 0.5), 0.0, 1.0)
         cover_NP = np.where(is_human_N1, label_NP, maps_NP[chosen])
@@ -153,10 +157,11 @@ def prototype_nearness(tokens_NPD: FloatArray, labelled_NPD: FloatArray, cover_N
     ndarray, float64, (N, P), in [0, 1]
         Difference of the cosines with the two prototypes.
     """
-    weights = cover_NP.astype(np.float64)
-    front_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, weights))
-    back_D = _unit(np.einsum("mpd,mp->d", labelled_NPD, 1.0 - weights))
-    return minmax(tokens_NPD.astype(np.float64) @ (front_D - back_D))
+    weights = np.stack([cover_NP, 1.0 - cover_NP], axis=1).astype(labelled_NPD.dtype)
+    # products in the tokens' own precision: a copy of a large group in float64 takes longer than they do
+    front_D, back_D = (weights @ labelled_NPD).sum(0, dtype=np.float64)
+    difference_D = (_unit(front_D) - _unit(back_D)).astype(tokens_NPD.dtype)
+    return minmax((tokens_NPD @ difference_D).astype(np.float64))
 
 
 def _unit(vector_D: FloatArray) -> FloatArray:
@@ -238,8 +243,13 @@ def draw_sample(
     image_M, patch_M = drawn // patches, drawn % patches
     index_M = np.asarray(indices)[image_M]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
+    facets = describe_patches(features, "none")
+    patches_MF, start = np.empty((len(drawn), sum(facet.shape[2] for facet in facets)), np.float32), 0
+    for facet in facets:
+        patches_MF[:, start : start + facet.shape[2]] = facet.reshape(-1, facet.shape[2])[index_M * patches + patch_M]
+        start += facet.shape[2]
     return ProbeSample(
-        patches_MF=np.concatenate([facet[index_M, patch_M] for facet in describe_patches(features, "none")], axis=1),
+        patches_MF=patches_MF,
         targets_M=targets_NP[image_M, patch_M].astype(np.float32),
         weights_M=np.asarray([label.confidence for label in kept], np.float32)[image_M],
     )
@@ -267,11 +277,13 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     """
     if not samples:
         return None
-    patches_MF = np.concatenate([one.patches_MF for one in samples])
+    inputs_MF = np.empty((sum(len(one.patches_MF) for one in samples), samples[0].patches_MF.shape[1]))
+    np.concatenate([one.patches_MF for one in samples], out=inputs_MF)
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
     weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
-    mean_F = patches_MF.mean(0, dtype=np.float64)
-    inputs_MF = patches_MF - mean_F
+    with one_blas_thread():
+        mean_F = np.full(len(inputs_MF), 1.0 / len(inputs_MF)) @ inputs_MF
+    inputs_MF -= mean_F
     scale = float(np.sqrt(np.einsum("mf,mf->f", inputs_MF, inputs_MF) / len(inputs_MF)).mean())
     if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
         return None
@@ -349,20 +361,27 @@ def _solve_logistic(
     """Weights, float64, (F,), and the bias, which carries no penalty.
 
     By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian. In float64: the
-    rounding of float32 in the loss ends its line searches early.
+    rounding of float32 in the loss ends its line searches early. Cores share blocks of patches, which are the same on
+    any number of cores: so are the bits.
     """
     share_M = weights_M / weights_M.sum()
 
+    def of_block(start: int, weights_F: FloatArray, bias: float) -> tuple[float, FloatArray, float]:
+        block = slice(start, start + _BLOCK)
+        logit_B = inputs_MF[block] @ weights_F + bias
+        error_B = share_M[block] * (sigmoid(logit_B) - targets_M[block])
+        entropy = float(share_M[block] @ (np.logaddexp(0.0, logit_B) - targets_M[block] * logit_B))
+        return entropy, error_B @ inputs_MF[block], float(error_B.sum())
+
     def loss(solution_G: FloatArray) -> tuple[float, FloatArray]:
-        weights_F, bias = solution_G[:-1], solution_G[-1]
-        logit_M = inputs_MF @ weights_F + bias
-        error_M = share_M * (sigmoid(logit_M) - targets_M)
-        entropy = float(share_M @ (np.logaddexp(0.0, logit_M) - targets_M * logit_M))
-        slope_F = error_M @ inputs_MF + ridge * weights_F
-        return entropy + 0.5 * ridge * float(weights_F @ weights_F), np.append(slope_F, error_M.sum())
+        weights_F, bias = solution_G[:-1], float(solution_G[-1])
+        parts = threads.map(partial(of_block, weights_F=weights_F, bias=bias), range(0, len(inputs_MF), _BLOCK))
+        entropies, slopes, errors = zip(*parts, strict=True)
+        slope_F = np.sum(slopes, axis=0) + ridge * weights_F
+        return sum(entropies) + 0.5 * ridge * float(weights_F @ weights_F), np.append(slope_F, sum(errors))
 
     limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
-    with one_blas_thread():
+    with one_blas_thread(), ThreadPoolExecutor(count_cores()) as threads:
         found = minimize(loss, np.zeros(inputs_MF.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits)
     if (slope := float(np.abs(found.jac).max())) > _UNSETTLED:
         logger.warning(

@@ -13,6 +13,7 @@ Cao et al., "HASSOD: Hierarchical Adaptive Self-Supervised Object Detection", Ne
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -188,25 +189,25 @@ class _Merging:
         self.grid_hw = grid_hw
         self.floor = _quantise_down(floor)
         self.sums_PK = keys_PK.copy()
-        norms_P = np.linalg.norm(keys_PK, axis=1, keepdims=True)
-        self.units_PK = np.divide(keys_PK, norms_P, out=np.zeros_like(keys_PK), where=norms_P > 0)
+        lengths_P = np.linalg.norm(keys_PK, axis=1)
+        # 1 / |sum of keys|, 0 where that is zero: a cosine is a dot product times two of them
+        self.inverses = np.divide(1.0, lengths_P, out=np.zeros_like(lengths_P), where=lengths_P > 0).tolist()
         patches = keys_PK.shape[0]
         self.versions = [0] * patches  # -1 once the region is part of another
-        self.owner_P = np.arange(patches)
         self.merges: list[tuple[int, int]] = []
         edges_E2 = _grid_edges(grid_hw)
         self.neighbours: list[set[int]] = [set() for _ in range(patches)]
         for first, second in edges_E2.tolist():
             self.neighbours[first].add(second)
             self.neighbours[second].add(first)
-        cosines_E = np.einsum("ek,ek->e", self.units_PK[edges_E2[:, 0]], self.units_PK[edges_E2[:, 1]])
+        dots_E = np.einsum("ek,ek->e", keys_PK[edges_E2[:, 0]], keys_PK[edges_E2[:, 1]])
         # Entries: (minus similarity, first, second, version of first, version of second). Stale ones are skipped
         # when they surface; pairs below the lowest threshold can never merge and are not pushed at all.
-        self.heap = [
-            (-quantum, first, second, 0, 0)
-            for quantum, (first, second) in zip(_quantise(cosines_E), edges_E2.tolist(), strict=True)
-            if quantum >= self.floor
-        ]
+        self.heap: list[tuple[int, int, int, int, int]] = []
+        for (first, second), dot in zip(edges_E2.tolist(), dots_E.tolist(), strict=True):
+            quantum = round(dot * self.inverses[first] * self.inverses[second] * _QUANTA_PER_UNIT)
+            if quantum >= self.floor:
+                self.heap.append((-quantum, first, second, 0, 0))
         heapq.heapify(self.heap)
 
     def run_down_to(self, threshold: float) -> LabelMap:
@@ -217,7 +218,7 @@ class _Merging:
             if self.versions[first] == first_version and self.versions[second] == second_version:
                 self._merge(first, second)
         # `second` always joins a lower name, so one sweep backwards through the merges finds every patch's region.
-        root = np.arange(self.owner_P.size)
+        root = np.arange(len(self.versions))
         for first, second in reversed(self.merges):
             root[second] = root[first]
         _, labels_P = np.unique(root, return_inverse=True)
@@ -231,12 +232,8 @@ class _Merging:
         versions[second] = -1
         sum_K = self.sums_PK[first]
         sum_K += self.sums_PK[second]
-        norm = float(np.sqrt(sum_K @ sum_K))
-        unit_K = self.units_PK[first]
-        if norm > 0:
-            np.divide(sum_K, norm, out=unit_K)
-        else:
-            unit_K[:] = 0.0
+        length = math.sqrt(sum_K @ sum_K)
+        self.inverses[first] = inverse = 1.0 / length if length > 0 else 0.0
 
         near = self.neighbours[first]
         for other in self.neighbours[second]:
@@ -249,13 +246,15 @@ class _Merging:
         if not near:
             return
         others = list(near)
-        version = versions[first]
-        for other, quantum in zip(others, _quantise(self.units_PK[others] @ unit_K), strict=True):
-            if quantum >= self.floor:
+        dots = (self.sums_PK.take(others, axis=0) @ sum_K).tolist()
+        version, floor, heap, inverses = versions[first], self.floor, self.heap, self.inverses
+        for other, dot in zip(others, dots, strict=True):
+            quantum = round(dot * inverse * inverses[other] * _QUANTA_PER_UNIT)
+            if quantum >= floor:
                 if first < other:
-                    heapq.heappush(self.heap, (-quantum, first, other, version, versions[other]))
+                    heapq.heappush(heap, (-quantum, first, other, version, versions[other]))
                 else:
-                    heapq.heappush(self.heap, (-quantum, other, first, versions[other], version))
+                    heapq.heappush(heap, (-quantum, other, first, versions[other], version))
 
 
 def _grid_edges(grid_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
@@ -264,12 +263,6 @@ def _grid_edges(grid_hw: tuple[int, int]) -> npt.NDArray[np.int64]:
     across = np.stack([index_hw[:, :-1].ravel(), index_hw[:, 1:].ravel()], axis=1)
     down = np.stack([index_hw[:-1].ravel(), index_hw[1:].ravel()], axis=1)
     return np.concatenate([across, down])
-
-
-def _quantise(cosines_E: FloatArray) -> list[int]:
-    """Turn cosines into whole numbers of quanta."""
-    quanta: list[int] = np.rint(cosines_E * _QUANTA_PER_UNIT).astype(np.int64).tolist()
-    return quanta
 
 
 def _quantise_down(threshold: float) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
@@ -16,11 +17,14 @@ from umscosod.workers import WorkerDiedError, WorkerPool
 
 logger = logging.getLogger(__name__)
 
+Refined = list[tuple[BoolArray, bool, str]]
+"""Mask, whether DenseCRF ran, and why it did not, of each image; see `refine_masks`."""
+
 
 class Refiner(Protocol):
     """Does DenseCRF in another place than this process; made by `open_pool`."""
 
-    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> Refined:
         """See `refine_masks`."""
         ...
 
@@ -36,7 +40,7 @@ class CrfPool:
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
 
-    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> Refined:
         """See `refine_masks`."""
         return list(self.pool.map(partial(self._refine, config), starts))
 
@@ -96,9 +100,7 @@ def open_pool(
         yield CrfPool(pool)
 
 
-def refine_masks(
-    starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None
-) -> list[tuple[BoolArray, bool, str]]:
+def refine_masks(starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None) -> Refined:
     """`refine_mask` over a group.
 
     Parameters
@@ -124,6 +126,14 @@ def refine_masks(
     An image whose worker died (killed for memory, say) is tried once more in a fresh one, never in this process, which
     it could end too. If that dies as well, its mask stays as it is: one image never costs the group.
     """
+    return begin_masks(starts, config, pool)()
+
+
+def begin_masks(starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None) -> Callable[[], Refined]:
+    """Begin `refine_masks`: what is returned waits for it. Without a pool it does the work only then."""
     if pool is None or not config.enabled:
-        return [(*refine_mask(start, config), "") for start in starts]
-    return pool.refine_all(starts, config)
+        return lambda: [(*refine_mask(start, config), "") for start in starts]
+    thread = ThreadPoolExecutor(1, thread_name_prefix="umscosod-crf")
+    refined = thread.submit(pool.refine_all, starts, config)
+    thread.shutdown(wait=False)  # it ends with its work
+    return refined.result

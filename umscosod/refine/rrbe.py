@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,7 @@ from umscosod.config import RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
-from umscosod.refine.crf_pool import Refiner, refine_masks
+from umscosod.refine.crf_pool import Refiner, begin_masks
 from umscosod.refine.regions import filter_regions, group_prototype
 from umscosod.types import BoolArray, ByteArray, FloatArray, RefinedMask, Region
 
@@ -322,6 +322,20 @@ def refine_group(
     ----------
     Paper, sec. 2.3, eq. 6-8.
     """
+    return begin_refining(maps_NHW, pictures_NHW3, tokens_NPD, grid_hw, sizes_hw, config, b_bar, pool)()
+
+
+def begin_refining(
+    maps_NHW: FloatArray,
+    pictures_NHW3: ByteArray,
+    tokens_NPD: FloatArray,
+    grid_hw: tuple[int, int],
+    sizes_hw: Sequence[tuple[int, int]],
+    config: RefineConfig,
+    b_bar: float | None = None,
+    pool: Refiner | None = None,
+) -> Callable[[], list[RefinedMask]]:
+    """Begin `refine_group`: what is returned waits for DenseCRF, at which a pool is then at work."""
     _check_group(maps_NHW, pictures_NHW3, tokens_NPD, sizes_hw)
     if not config.enabled:
         # float64: numpy would otherwise round th0 to the map's precision first
@@ -329,7 +343,7 @@ def refine_group(
             np.asarray(resize_aligned(map_HW.astype(np.float64), size) >= config.th0)
             for map_HW, size in zip(maps_NHW, sizes_hw, strict=True)
         ]
-        return [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
+        return lambda: [RefinedMask(mask_HW=mask_HW, threshold=config.th0, regions=(), crf=False) for mask_HW in masks]
     centre = mean_uncertainty(maps_NHW) if b_bar is None else b_bar
     thresholds = [adaptive_threshold(map_HW, centre, config) for map_HW in maps_NHW]
     masks = [binarize(map_HW, th, config) for map_HW, th in zip(maps_NHW, thresholds, strict=True)]
@@ -339,18 +353,22 @@ def refine_group(
         CrfInput(map_HW=map_HW, mask_HW=mask_HW, threshold=level, picture_HW3=picture_HW3)
         for map_HW, mask_HW, level, picture_HW3 in zip(maps_NHW, masks, levels, pictures_NHW3, strict=True)
     ]
-    snapped = refine_masks(starts, config.crf, pool)
-    refined = []
-    for index, (before_HW, (after_HW, did_run, failure)) in enumerate(zip(masks, snapped, strict=True)):
-        # Smoothing can wipe out an object of a few hundred pixels: with keep_best, the image's best region stays.
-        is_erased = config.keep_best and did_run and not after_HW.any()
-        refined.append(
-            RefinedMask(
-                mask_HW=resize_mask(before_HW if is_erased else after_HW, sizes_hw[index]),
-                threshold=thresholds[index],
-                regions=regions[index],
-                crf=did_run and not is_erased,
-                failure=failure,
+    snapped = begin_masks(starts, config.crf, pool)
+
+    def finish() -> list[RefinedMask]:
+        refined = []
+        for index, (before_HW, (after_HW, did_run, failure)) in enumerate(zip(masks, snapped(), strict=True)):
+            # Smoothing can wipe out an object of a few hundred pixels: with keep_best, the image's best region stays.
+            is_erased = config.keep_best and did_run and not after_HW.any()
+            refined.append(
+                RefinedMask(
+                    mask_HW=resize_mask(before_HW if is_erased else after_HW, sizes_hw[index]),
+                    threshold=thresholds[index],
+                    regions=regions[index],
+                    crf=did_run and not is_erased,
+                    failure=failure,
+                )
             )
-        )
-    return refined
+        return refined
+
+    return finish

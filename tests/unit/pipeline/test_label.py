@@ -19,7 +19,7 @@ from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
 from umscosod.pipeline import label_groups, make_pseudo_labels
 from umscosod.pipeline.identity import advise_training
-from umscosod.refine.rrbe import refine_group
+from umscosod.refine.rrbe import begin_refining
 from umscosod.types import ImageGroup, RefinedMask, Status
 from umscosod.workers import WorkerPool
 
@@ -133,11 +133,11 @@ def test_every_group_is_refined_once(
 ) -> None:
     groups: list[int] = []
 
-    def count(maps: np.ndarray, *rest: object) -> list[RefinedMask]:
+    def count(maps: np.ndarray, *rest: object) -> Callable[[], list[RefinedMask]]:
         groups.append(len(maps))
-        return refine_group(maps, *rest)  # type: ignore[arg-type]
+        return begin_refining(maps, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("umscosod.pipeline.segment.refine_group", count)
+    monkeypatch.setattr("umscosod.pipeline.segment.begin_refining", count)
     report = label_groups(images, tmp_path / "out", replace(config, keep=keep), train=True)
     assert groups == [3, 3]
     assert {row.source for row in report.rows} == {{"blend": "mean", "pseudo": "pseudo-label"}.get(keep, keep)}
