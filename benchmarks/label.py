@@ -5,6 +5,7 @@ Run ``python -m benchmarks IMAGES --only label [--weights FILE]``.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -12,12 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import BACKBONE_OF_WEIGHTS, Given, Row, scratch_folder, time_once, times_in_turn, without_weights
-from umscosod import label_groups, load_config
+from umscosod import groups_from_folder, label_groups, load_config
 from umscosod.data.images import decode_image
 from umscosod.device import resolve_device
 from umscosod.features.backbone import BackbonePair, build_backbones
@@ -61,7 +61,7 @@ def vit_rows(given: Given) -> Iterator[Row]:
         features |= {"features.use_cache": False}
         pair = build_backbones(load_config("fast", overrides=features).features, resolve_device("cpu"))
         pictures = [decode_image(path) for path in files]
-        names = (scratch / f"out-{number}" for number in count())
+        names = (scratch / f"out-{number}" for number in itertools.count())
         ways = {
             "bare": lambda: [backbone.encode(pictures) for backbone in pair.both],
             "label": lambda: label(images, next(names), features, pair),
@@ -82,13 +82,18 @@ def label(images: Path, out: Path, settings: dict[str, Any], pair: BackbonePair 
 
 
 def embedded_rows(given: Given) -> Iterator[Row]:
-    """From files to masks without weights, training and cache, in a warm process."""
-    paths = given.paths(10 if given.is_quick else 80)
+    """From files to masks without weights, training and cache, in a warm process, in the groups that are given."""
+    most, groups = (5, 2) if given.is_quick else (20, 6)
     settings = {"features.backbone": "embedded", "features.use_cache": False}
     with scratch_folder() as scratch:
-        images = copy_group(paths, scratch / "image")
-        label(copy_group(paths[:2], scratch / "warm"), scratch / "warm-out", settings)
-        names = (scratch / f"out-{number}" for number in count())
+        images, count = scratch / "image", 0
+        for group in groups_from_folder(given.images)[:groups]:
+            (images / group.name).mkdir(parents=True)
+            for image in group.images[:most]:
+                shutil.copyfile(image.path, images / group.name / image.path.name)
+                count += 1
+        label(copy_group(given.paths(2), scratch / "warm"), scratch / "warm-out", settings)
+        names = (scratch / f"out-{number}" for number in itertools.count())
         ways = {
             "": partial(label, images, next(names), settings),
             ", without DenseCRF": partial(label, images, next(names), settings | NO_CRF),
@@ -96,11 +101,11 @@ def embedded_rows(given: Given) -> Iterator[Row]:
         for words, way in ways.items():
             spent = time_once(way)
             yield Row(
-                name=f"`embedded`, decoding to mask of {len(paths)} photographs, no training{words}",
+                name=f"`embedded`, decoding to mask of {count} photographs in groups, no training{words}",
                 target=None if words or given.is_quick else 15,
                 unit="images/s",
-                figure=len(paths) / spent.wall,
-                detail=f"{len(paths) / spent.processor:.1f} a second of processor time",
+                figure=count / spent.wall,
+                detail=f"{count / spent.processor:.1f} a second of processor time",
             )
 
 

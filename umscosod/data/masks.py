@@ -70,6 +70,7 @@ def finite_number(value: object) -> float | None:
 
 _MAX_PIXELS = 2**31
 _MAX_CHARACTERS = 7  # characters of one packed number: 35 bits, for differences of 32-bit runs
+_PNG_LEVEL = 4  # of zlib: soft maps in less than half of the time of its default, 6, and a tenth larger
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"  # the last chunk of every PNG
 
 
@@ -88,7 +89,7 @@ def encode_png(image: ByteArray) -> bytes:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
         raise DataError(f"a PNG needs uint8 (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
+    Image.fromarray(image).save(stream, format="PNG", compress_level=_PNG_LEVEL)
     return stream.getvalue()
 
 

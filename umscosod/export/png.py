@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from umscosod.data.files import open_atomic
 from umscosod.data.images import decode_image, open_picture, reading
@@ -154,12 +154,15 @@ def paint_mask(picture_HW3: ByteArray, mask_HW: BoolArray) -> ByteArray:
     -------
     ndarray, uint8, (H, W, 3)
     """
-    painted = picture_HW3.copy()
-    painted[~mask_HW] = (painted[~mask_HW] * _DIM).astype(np.uint8)
-    grown = ndimage.binary_dilation(mask_HW, iterations=2)
-    painted[grown & ~ndimage.binary_dilation(mask_HW)] = _CONTOUR_EDGE_RGB
-    painted[ndimage.binary_dilation(mask_HW) & ~ndimage.binary_erosion(mask_HW)] = _CONTOUR_RGB
-    return painted
+    dimmed_HW3 = (picture_HW3 * _DIM).astype(np.uint8)
+    painted_HW3 = np.where(mask_HW[..., None], picture_HW3, dimmed_HW3)
+    cross, values_HW = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), mask_HW.astype(np.uint8)
+    near_HW, far_HW = (cv2.dilate(values_HW, cross, iterations=by) > 0 for by in (1, 2))
+    # beyond the picture is background: a mask that reaches its side has a border there
+    inner_HW = cv2.erode(values_HW, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    painted_HW3[far_HW & ~near_HW] = _CONTOUR_EDGE_RGB
+    painted_HW3[near_HW & ~inner_HW] = _CONTOUR_RGB
+    return painted_HW3
 
 
 def write_jpeg(path: Path, picture: ByteArray) -> None:

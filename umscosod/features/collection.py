@@ -260,7 +260,7 @@ class Encodings:
             written |= wanted.keys()
 
 
-_CHUNK = 16  # images that a worker is given at a time
+_CHUNK = 8  # images that a worker is given at a time
 _NOT_HERE = "which is not here: set --config.features.cache-dir to a folder on storage that all machines share"
 _SALIENCY_BYTES = 4 * 2**20  # of saliencies: 1,300 images of 28 x 28 patches
 

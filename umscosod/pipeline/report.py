@@ -102,7 +102,7 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     shared = _without_places(out, prepared.groups, by_id, prepared.spec.stored)
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     sheet = _sheet_rows(out, prepared.groups, shared)
-    engine = prepared.engine_for(prepared.groups)
+    engine = prepared.engine_for(prepared.groups, len(shared))
     each = map if engine is None else engine.map
     write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels, each=each)
     with open_atomic(prepared.job.run / "config.yaml") as stream:

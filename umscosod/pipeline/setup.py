@@ -81,10 +81,17 @@ class Prepared:
         ]
         return (*self.spec.notes, *self.features.pair.notes, *alone)
 
-    def engine_for(self, groups: Sequence[ImageGroup]) -> Engine | None:
-        """Give the job's engine, or processes of this machine, for work on groups; None: it is done in this process."""
+    def engine_for(self, groups: Sequence[ImageGroup], pieces: int | None = None) -> Engine | None:
+        """Give the job's engine, or processes of this machine, for work on groups; None: it is done in this process.
+
+        Parameters
+        ----------
+        groups : sequence of ImageGroup
+        pieces : int, optional
+            Into how many the work can be cut; None: one a group.
+        """
         can_send = self.spec.pair is None  # a backbone of one's own may not be fit to be sent
-        if self.spec.engine is not None or len(groups) < 2 or not can_send:
+        if self.spec.engine is not None or not can_send or (len(groups) if pieces is None else pieces) < 2:
             return self.spec.engine
         count = sum(len(group.images) for group in groups)
         return ProcessEngine(self.pool.start()) if are_worth_processes(count) else None
