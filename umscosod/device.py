@@ -13,9 +13,8 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -144,10 +143,26 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()  # looking the loaded libraries up takes milliseconds: once is enough
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
-    """Limit NumPy's and SciPy's BLAS to one thread inside the block; torch keeps its own threads."""
-    limiter: AbstractContextManager[object] = _controller().limit(limits=1, user_api="blas")
-    return limiter
+_blas_lock = threading.Lock()
+_blas_limits: list[Any] = []  # the limit itself, and a place for each block that was entered after it
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit NumPy's and SciPy's BLAS to one thread inside the block; torch keeps its own threads.
+
+    The limit is the whole process's. Where blocks overlap, in jobs in several threads, it ends with the last one.
+    """
+    with _blas_lock:
+        _blas_limits.append(None if _blas_limits else _controller().limit(limits=1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            if len(_blas_limits) > 1:
+                _blas_limits.pop()
+            else:
+                _blas_limits.pop().restore_original_limits()
 
 
 def count_cores() -> int:

@@ -178,6 +178,8 @@ class WorkerPool:
         """
         worker = self._idle.get()
         try:
+            if self._stopped.is_set():
+                raise WorkerDiedError("the pool was stopped")
             for is_last in (False, True):
                 try:
                     return worker.call(function, given)

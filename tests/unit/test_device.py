@@ -7,8 +7,9 @@ import logging
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from umscosod.device import autocast, deterministic_kernels, resolve_device
+from umscosod.device import autocast, deterministic_kernels, one_blas_thread, resolve_device
 from umscosod.errors import ConfigError
 
 
@@ -104,3 +105,18 @@ def test_a_setting_that_is_on_already_and_the_cpu_are_left_alone() -> None:
         assert _kernels() == (True, False, True)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_one_blas_thread_holds_until_the_last_block_has_ended() -> None:
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == before

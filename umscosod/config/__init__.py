@@ -141,7 +141,15 @@ class CrfConfig:
         float, Ge(0.01), Le(10_000.0), Doc("Appearance kernel: colour deviation, in 0-255 levels (SCoSPARC: 3).")
     ] = 8.0
     bilateral_compat: Annotated[float, Ge(0.0), Le(1000.0), Doc("Appearance kernel: weight (SCoSPARC: 10).")] = 3.0
-    size_px: Annotated[int, Ge(32), Le(2048), Doc("Side of the square the CRF works on.")] = 224
+    size_px: Annotated[
+        int,
+        Ge(32),
+        Le(2048),
+        Doc(
+            "Side of the square of the result, whose pixels the deviations count. With half_size the CRF works on half "
+            "of it."
+        ),
+    ] = 224
     workers: Annotated[
         int, Ge(0), Le(61), Doc("Processes (the CRF holds the GIL), at most one an image of a group; 0: one per core.")
     ] = 0

@@ -289,11 +289,20 @@ def _segment_and_write(
 
 
 def _finish_each(begun: Iterator[Callable[[], list[Labelled]]]) -> Iterator[list[Labelled]]:
-    """Finish each group after the next one was begun: the pool then has work while this process judges and writes."""
-    group = next(begun, None)
+    """Finish each group after the next one was begun: the pool then has work while this process judges and writes.
+
+    A group that cannot be begun ends the job after the group before it is finished.
+    """
+    group, failure = next(begun, None), None
     while group is not None:
-        following = next(begun, None)
+        following = None
+        try:
+            following = next(begun, None)
+        except Exception as error:
+            failure = error
         yield group()
+        if failure is not None:
+            raise failure
         group = following
 
 

@@ -281,8 +281,7 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     np.concatenate([one.patches_MF for one in samples], out=inputs_MF)
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
     weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
-    with one_blas_thread():
-        mean_F = np.full(len(inputs_MF), 1.0 / len(inputs_MF)) @ inputs_MF
+    mean_F = inputs_MF.mean(0)  # exact where all patches are alike: their sum in float64 is
     inputs_MF -= mean_F
     scale = float(np.sqrt(np.einsum("mf,mf->f", inputs_MF, inputs_MF) / len(inputs_MF)).mean())
     if scale <= 0.0 or np.ptp(targets_M) <= 0.0:

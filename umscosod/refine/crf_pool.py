@@ -28,6 +28,10 @@ class Refiner(Protocol):
         """See `refine_masks`."""
         ...
 
+    def begin(self, starts: Sequence[CrfInput], config: CrfConfig) -> Callable[[], Refined]:
+        """See `begin_masks`."""
+        ...
+
 
 class CrfPool:
     """Processes for `refine_masks`.
@@ -39,6 +43,20 @@ class CrfPool:
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="umscosod-crf")  # one group after the other
+
+    def begin(self, starts: Sequence[CrfInput], config: CrfConfig) -> Callable[[], Refined]:
+        """See `begin_masks`; who is interrupted while it waits stops the pool."""
+        refined = self._thread.submit(self.refine_all, starts, config)
+
+        def wait() -> Refined:
+            try:
+                return refined.result()
+            except KeyboardInterrupt:
+                self.pool.stop()
+                raise
+
+        return wait
 
     def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> Refined:
         """See `refine_masks`."""
@@ -130,10 +148,7 @@ def refine_masks(starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | 
 
 
 def begin_masks(starts: Sequence[CrfInput], config: CrfConfig, pool: Refiner | None = None) -> Callable[[], Refined]:
-    """Begin `refine_masks`: what is returned waits for it. Without a pool it does the work only then."""
+    """Begin `refine_masks` where there are processes for it: what is returned waits for it, or does the work."""
     if pool is None or not config.enabled:
         return lambda: [(*refine_mask(start, config), "") for start in starts]
-    thread = ThreadPoolExecutor(1, thread_name_prefix="umscosod-crf")
-    refined = thread.submit(pool.refine_all, starts, config)
-    thread.shutdown(wait=False)  # it ends with its work
-    return refined.result
+    return pool.begin(starts, config)

@@ -6,13 +6,14 @@ Suffixes: ``L`` labels, ``P = H * W`` pixels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import torch
 
 from umscosod.config import CrfConfig
 from umscosod.refine.crf import CrfInput, check_rgb, refine_mask
+from umscosod.refine.crf_pool import Refined
 from umscosod.refine.lattice import Lattice
 from umscosod.types import BoolArray, ByteArray, FloatArray
 
@@ -97,9 +98,13 @@ class TorchCrf:
         self._device = torch.device(device)
         self._infer = partial(infer_in_torch, device=self._device)
 
-    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> list[tuple[BoolArray, bool, str]]:
+    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> Refined:
         """See `umscosod.refine.crf_pool.refine_masks`; an image that the device has no room for is done by the CPU."""
         return [self._refine(start, config) for start in starts]
+
+    def begin(self, starts: Sequence[CrfInput], config: CrfConfig) -> Callable[[], Refined]:
+        """See `umscosod.refine.crf_pool.begin_masks`: nothing is begun, as the device has room for one group."""
+        return partial(self.refine_all, starts, config)
 
     def _refine(self, start: CrfInput, config: CrfConfig) -> tuple[BoolArray, bool, str]:
         try:

@@ -260,7 +260,7 @@ def test_the_same_call_again_computes_nothing(
 
     for name in ("training_stage", "label_source"):
         monkeypatch.setattr(f"umscosod.pipeline.verbs.{name}", refuse)
-    monkeypatch.setattr("umscosod.pipeline.segment.refine_group", refuse)
+    monkeypatch.setattr("umscosod.pipeline.segment.begin_refining", refuse)
     again = run_ablation([data], report.bench.out, config, seeds=2)
     assert format_ablation(again) == text
     after = read_tree(report.bench.out)

@@ -144,7 +144,7 @@ def test_a_finished_job_builds_encodes_and_computes_nothing_again(
         "stages.train_network",
         "checkpoints.load_network",
         "maps.predict_maps",
-        "segment.refine_group",
+        "segment.begin_refining",
         "identity.read_upright_size",
     ):
         monkeypatch.setattr(f"umscosod.pipeline.{name}", never)

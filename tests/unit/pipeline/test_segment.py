@@ -16,13 +16,14 @@ from umscosod.confidence.judge import judge_group
 from umscosod.config import CrfConfig, PipelineConfig
 from umscosod.data.groups import find_groups
 from umscosod.engine import Work
+from umscosod.errors import DataError
 from umscosod.features.backbone import build_backbones
 from umscosod.pipeline.identity import specify
 from umscosod.pipeline.maps import NETWORK, PROBE, Source
 from umscosod.pipeline.predictor import CoSalPredictor
 from umscosod.pipeline.segment import segment_group
 from umscosod.pipeline.setup import prepare
-from umscosod.pipeline.stages import segment_stage
+from umscosod.pipeline.stages import _finish_each, segment_stage
 from umscosod.progress import ignore_progress
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_torch import TorchCrf
@@ -122,6 +123,30 @@ def test_a_job_on_cuda_refines_there_and_a_worker_of_an_engine_on_the_cpu(
     assert len(rows) == 6
     assert all((tmp_path / "out" / "masks" / row.output).is_file() for row in rows)
     assert on_cuda.images == (0 if by_engine else 6)
+
+
+def test_a_group_is_begun_before_the_one_before_it_is_finished() -> None:
+    said: list[str] = []
+
+    def begin(name: str) -> Any:
+        said.append(f"begin {name}")
+        return lambda: said.append(f"finish {name}") or [name]
+
+    assert list(_finish_each(begin(name) for name in "abc")) == [["a"], ["b"], ["c"]]
+    assert said == ["begin a", "begin b", "finish a", "begin c", "finish b", "finish c"]
+    assert list(_finish_each(iter(()))) == []
+
+
+def test_a_group_that_cannot_be_begun_costs_none_before_it() -> None:
+    def begun() -> Iterator[Any]:
+        yield lambda: ["a"]
+        yield lambda: ["b"]
+        raise DataError("no c")
+
+    made = _finish_each(begun())
+    assert [next(made), next(made)] == [["a"], ["b"]]
+    with pytest.raises(DataError, match="no c"):
+        next(made)
 
 
 class BlobMaps:

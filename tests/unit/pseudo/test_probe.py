@@ -235,6 +235,17 @@ def test_patches_all_alike_tell_nothing() -> None:
     assert fit_probe([sample_of(features, labels_of(features, [TRUTH] * 2))], 1.0) is None
 
 
+@pytest.mark.parametrize("count", [3, 784, 1000, 15_000])
+def test_equal_patches_tell_nothing_whatever_they_are(count: int) -> None:
+    patch_F = np.random.default_rng(count).standard_normal(7).astype(np.float32)
+    sample = ProbeSample(
+        patches_MF=np.tile(patch_F, (count, 1)),
+        targets_M=np.linspace(0.0, 1.0, count, dtype=np.float32),
+        weights_M=np.ones(count, np.float32),
+    )
+    assert fit_probe([sample]) is None
+
+
 def test_nothing_drawn_tells_nothing() -> None:
     assert fit_probe([], 1.0) is None
     features = features_of(2)
@@ -281,6 +292,16 @@ def test_the_same_bits_twice() -> None:
     first, second = (apply_probe(features, labels, probe_of(features, labels)) for _ in range(2))
     for name in labels:
         assert first[name].map_hw.tobytes() == second[name].map_hw.tobytes()
+
+
+def test_the_same_bits_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, found = random_sample(5000), []
+    for cores in (1, 3):
+        monkeypatch.setattr("umscosod.pseudo.cleaning.count_cores", lambda cores=cores: cores)
+        probe = fit_probe([sample])
+        assert probe is not None
+        found.append((probe.weights_F.tobytes(), probe.bias, probe.spread))
+    assert found[0] == found[1]
 
 
 def test_slope_moves_values_away_from_one_half_but_no_border(monkeypatch: pytest.MonkeyPatch) -> None:

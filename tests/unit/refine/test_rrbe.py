@@ -111,7 +111,8 @@ def test_the_crf_follows_the_picture():
     np.testing.assert_array_equal(after.mask_HW, OBJECT_MASK)
 
 
-def test_the_crf_weighs_the_soft_map():
+@pytest.mark.parametrize(("half_size", "size_px"), [(False, 32), (True, 128)])
+def test_the_crf_weighs_the_soft_map(half_size, size_px):
     """Two halves of one colour: the surer one carries the other along, for which a labelling is blind."""
     maps, pictures, tokens, grid, sizes = group(count=1, distractor=False)
     maps[:] = 0.0
@@ -119,7 +120,7 @@ def test_the_crf_weighs_the_soft_map():
     maps[0, 8:24, 8:16] = 0.45  # under the threshold, but barely
     got = {}
     for unary in ("soft", "hard"):
-        config = RefineConfig(adaptive=False, crf=CrfConfig(size_px=32, unary=unary, half_size=False))
+        config = RefineConfig(adaptive=False, crf=CrfConfig(size_px=size_px, unary=unary, half_size=half_size))
         got[unary] = refine_group(maps, pictures, tokens, grid, sizes, config)[0].mask_HW
     np.testing.assert_array_equal(got["soft"], OBJECT_MASK)
     assert not got["hard"][:, 8:].any()
@@ -132,9 +133,9 @@ def test_what_the_crf_is_given(monkeypatch):
 
     def keep(starts, config, pool):
         given.extend(starts)
-        return [(start.mask_HW, False, "") for start in starts]
+        return lambda: [(start.mask_HW, False, "") for start in starts]
 
-    monkeypatch.setattr("umscosod.refine.rrbe.refine_masks", keep)
+    monkeypatch.setattr("umscosod.refine.rrbe.begin_masks", keep)
     refined = refine_group(maps, *rest, RefineConfig(adaptive=False))
     assert [start.threshold for start in given] == [0.5, float(np.float32(0.9) * np.float32(0.4)), 0.5]
     assert [mask.threshold for mask in refined] == [0.5] * 3  # that of eq. 6 is reported
