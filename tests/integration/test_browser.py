@@ -45,7 +45,7 @@ def add_second_run(dataset: Any) -> None:
     """Other settings, from Python while the App is open."""
     from umscosod.integrations.fiftyone import evaluate_dataset, label_dataset
 
-    settings = {"features.backbone": "embedded", "device": "cpu", "refine.crf.enabled": False}
+    settings = {"features.backbone": "embedded", "device": "cpu", "pseudo.probe": "none"}  # better on some images only
     label_dataset(
         dataset, group_field="subject", field=QUICK, train=False, config=load_config("fast", overrides=settings)
     )
