@@ -97,7 +97,7 @@ docs: $(VENV)/.stamp-docs
 
 bench: check-images $(VENV)/.stamp-test
 	@test -n "$(strip $(IMAGES))" || { echo "error: some benchmarks need photographs: make bench IMAGES=DIR, one sub-folder a group" >&2; exit 1; }
-	$(ONE_THREAD) $(BIN)/python -m benchmarks "$(IMAGES)" $(if $(strip $(WEIGHTS)),--weights "$(WEIGHTS)") $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks "$(IMAGES)" $(if $(strip $(WEIGHTS)),--weights "$(WEIGHTS)") $(BENCH_FLAGS)
 
 bench-gpu: check-images $(VENV)/.stamp-test
 	@test -n "$(strip $(IMAGES))" || { echo "error: make bench-gpu IMAGES=DIR, photographs, one sub-folder a group" >&2; exit 1; }
