@@ -33,9 +33,7 @@ CONTRAST_CENTRE_POWER = 0.5  # exponent of the centre prior on the contrast to t
 GEODESIC_SIGMA = 0.1  # geodesic Lab distance at which two cells stop being one surface, L in [0, 1]
 FLAT_STEP_QUANTILE = 0.3  # steps between cells below this quantile are flat: noise must not add up on a path
 CONNECTIVITY_SIGMA = 1.0  # border connectivity at which a surface is background, Zhu et al. 2014
-CONTRAST_CELLS = (
-    14  # cells a side, at least, between which paths are looked for: their number grows with the fourth power
-)
+CONTRAST_CELLS = 14  # least cells a side for the contrast: its paths grow with the fourth power of the side
 CONTRAST_GUIDE_CELLS = 2  # radius of the guided filter's windows, in those cells
 CONTRAST_REACH = 0.25  # reach of the contrast to the border, as a share of the side, Zhu et al. 2014
 GRADIENT_SCALES = (0.125, 0.3125, 0.625)  # deviations of the oriented gradients' Gaussians, in cells

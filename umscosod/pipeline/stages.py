@@ -35,7 +35,7 @@ from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled, own_labels
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_group, load_pseudo_labels
-from umscosod.refine.crf_pool import Refiner, open_pool
+from umscosod.refine.crf_pool import CrfPool, Refiner, open_pool
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
@@ -250,7 +250,7 @@ def segment_stage(
             if job.load_rows(group) is None
         )
         at_work: dict[str, Any] = {"job": job, "config": prepared.config, "stored": prepared.spec.stored, "pool": pool}
-        if prepared.features.engine is None:
+        if isinstance(pool, CrfPool):
             made = _finish_each(prepared.features.map(partial(_begin_group, **at_work), lacking))
         else:
             made = prepared.features.map(partial(_segment_and_write, **at_work), lacking)

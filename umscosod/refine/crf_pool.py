@@ -24,10 +24,6 @@ Refined = list[tuple[BoolArray, bool, str]]
 class Refiner(Protocol):
     """Does DenseCRF in another place than this process; made by `open_pool`."""
 
-    def refine_all(self, starts: Sequence[CrfInput], config: CrfConfig) -> Refined:
-        """See `refine_masks`."""
-        ...
-
     def begin(self, starts: Sequence[CrfInput], config: CrfConfig) -> Callable[[], Refined]:
         """See `begin_masks`."""
         ...
