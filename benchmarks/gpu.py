@@ -80,10 +80,11 @@ def take(groups: Sequence[ImageGroup], count: int) -> tuple[ImageGroup, ...]:
 
 
 def compare_encoders(groups: Sequence[ImageGroup], config: PipelineConfig, device: torch.device) -> Figures:
-    """Cosines of the tokens of a device, bfloat16 on CUDA, to those of the CPU, float32: mean and least."""
+    """Cosines of the tokens of a device, in its own arithmetic, to those of the CPU in float32: mean and least."""
     paths = [image.path for group in groups for image in group.images][:ENCODED]
     pictures = [decode_image(path) for path in paths]
-    pairs = [build_backbones(config.features, one) for one in (torch.device("cpu"), device)]
+    exact = replace(config.features, precision="float32")
+    pairs = [build_backbones(exact, torch.device("cpu")), build_backbones(config.features, device)]
     figures: Figures = {}
     for ours, theirs in zip(*(pair.both for pair in pairs), strict=True):
         cosines = []

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.rows import BACKBONE_OF_WEIGHTS, Given, Row, scratch_folder, time_once, times_in_turn, without_weights
 from umscosod import groups_from_folder, label_groups, load_config
 from umscosod.data.images import decode_image
-from umscosod.device import resolve_device
-from umscosod.features.backbone import BackbonePair, build_backbones
+from umscosod.device import FLOAT32, resolve_device
+from umscosod.features.backbone import BackbonePair, build_backbones, precision_of
 
 GROUP = 20
 NO_CRF = {"refine.crf.enabled": False}
@@ -59,7 +59,10 @@ def vit_rows(given: Given) -> Iterator[Row]:
             return
         features = {"features.backbone": BACKBONE_OF_WEIGHTS, "features.weights": str(given.weights)}
         features |= {"features.use_cache": False}
-        pair = build_backbones(load_config("fast", overrides=features).features, resolve_device("cpu"))
+        config = load_config("fast", overrides=features).features
+        pair, exact = (
+            build_backbones(one, resolve_device("cpu")) for one in (config, replace(config, precision=FLOAT32))
+        )
         pictures = [decode_image(path) for path in files]
         names = (scratch / f"out-{number}" for number in itertools.count())
         ways = {
@@ -68,11 +71,20 @@ def vit_rows(given: Given) -> Iterator[Row]:
             "label without CRF": lambda: label(images, next(names), features | NO_CRF, pair),
         }
         ways["label"]()  # warm
+        precision = precision_of(pair.first)
+        if precision != FLOAT32:
+            ways[FLOAT32] = lambda: [backbone.encode(pictures) for backbone in exact.both]
         seconds = times_in_turn(ways, 1 if given.is_quick else 3)
         for way, row in wanted.items():
             ours, bare = seconds[way], seconds["bare"]
             detail = f"{ours.wall:.1f} and {bare.wall:.1f} s; processor time {ours.processor / bare.processor:.2f} x"
-            yield replace(row, figure=ours.wall / bare.wall, detail=detail)
+            yield replace(row, figure=ours.wall / bare.wall, detail=f"{detail}; {precision}")
+        if FLOAT32 in seconds:
+            yield Row(
+                name=f"ViT-S, one group of {len(files)}: `label` in {precision}, bare forward in float32",
+                figure=seconds["label"].wall / seconds[FLOAT32].wall,
+                detail=f"{seconds['label'].wall:.1f} and {seconds[FLOAT32].wall:.1f} s",
+            )
 
 
 def label(images: Path, out: Path, settings: dict[str, Any], pair: BackbonePair | None = None) -> None:

@@ -85,6 +85,35 @@ def _unknown(name: str) -> ConfigError:
     return ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
 
 
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Choose the arithmetic of a frozen ViT.
+
+    Parameters
+    ----------
+    wanted : {"auto", "float32"}
+        ``auto`` is bfloat16 where the device has instructions for it: CUDA since Ampere; CPUs with AMX-BF16 or
+        AVX512-BF16, where torch can tell (``torch.cpu.get_capabilities``).
+    device : torch.device
+
+    Returns
+    -------
+    {"float32", "bfloat16"}
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return BFLOAT16 if found.get("amx_bf16") or found.get("avx512_bf16") else FLOAT32
+    return FLOAT32
+
+
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Give bfloat16 autocast on CUDA that supports it, and full float32 elsewhere."""
     import torch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from umscosod.device import autocast, deterministic_kernels, one_blas_thread, resolve_device
+from umscosod.device import autocast, choose_precision, deterministic_kernels, one_blas_thread, resolve_device
 from umscosod.errors import ConfigError
 
 
@@ -77,6 +77,31 @@ def test_autocast_on_cuda_is_bfloat16_where_supported(monkeypatch: pytest.Monkey
     context = autocast(torch.device("cuda"))
     assert isinstance(context, contextlib.nullcontext) != is_supported
     assert asked == ([(("cuda",), {"dtype": torch.bfloat16})] if is_supported else [])
+
+
+@pytest.mark.parametrize(
+    ("found", "precision"),
+    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx512_f": True}, "float32")],
+)
+def test_a_vit_computes_in_bfloat16_where_a_cpu_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == precision
+    assert choose_precision("float32", cpu) == "float32"
+    assert choose_precision("auto", torch.device("mps")) == "float32"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older torch does not tell
+    assert choose_precision("auto", cpu) == "float32"
+
+
+@pytest.mark.parametrize(("is_supported", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_vit_computes_in_bfloat16_on_cuda_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, is_supported: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: is_supported)
+    assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("float32", torch.device("cuda")) == "float32"
 
 
 def _kernels() -> tuple[bool, bool, bool]:

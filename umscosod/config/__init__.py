@@ -46,6 +46,10 @@ class FeaturesConfig:
         int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
     ] = 224
     batch_size: Annotated[int, Ge(1), Le(256), Doc("Images per pass of a ViT on CUDA or MPS; one on the CPU.")] = 8
+    precision: Annotated[
+        Literal["auto", "float32"],
+        Doc("Arithmetic of a ViT. auto: bfloat16 on CUDA and on CPUs that have instructions for it, else float32."),
+    ] = "auto"
     cache_dir: Annotated[
         str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
     ] = ""

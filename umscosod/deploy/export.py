@@ -138,7 +138,9 @@ def export_model(
     asked = load_config(DEFAULT_PRESET) if config is None else config
     if asked.device not in ("auto", "cpu"):
         logger.warning("device %s is not used: models are exported on the CPU", asked.device)
-    model = load_model(checkpoint, replace(asked, device="cpu"))
+    # the graphs are compared with torch to 1e-4
+    exact = replace(asked.features, precision="float32")
+    model = load_model(checkpoint, replace(asked, device="cpu", features=exact))
     if int8 and not _networks_of(model):
         raise ConfigError(
             f"int8 is for backbones that are networks; {model.pair.first.name} and {model.pair.second.name} are none; "

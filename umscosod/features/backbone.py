@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from umscosod.config import FeaturesConfig
-from umscosod.device import resolve_device
+from umscosod.device import FLOAT32, choose_precision, resolve_device
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.records import training_note
 from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
@@ -56,6 +56,10 @@ class Backbone(Protocol):
         of a network, which takes part in the sharpening.
     is_label_free : bool
         No person's labels went into it; if some did, reports say so.
+
+    Notes
+    -----
+    A backbone whose arithmetic depends on the machine names it in one more attribute, `precision`, see `precision_of`.
     """
 
     id: str
@@ -83,6 +87,11 @@ class Backbone(Protocol):
             In the order given. An image's encoding must not depend on the others: they may have come from a cache.
         """
         ...
+
+
+def precision_of(backbone: Backbone) -> str:
+    """Arithmetic of a backbone, ``"float32"`` where it says nothing: with its id this names its tokens to the bit."""
+    return getattr(backbone, "precision", FLOAT32)
 
 
 class BlankBackbone:
@@ -135,6 +144,7 @@ class LateBackbone:
 
     def __init__(self, built: Backbone, stream: int, config: FeaturesConfig, device: str) -> None:
         vars(self).update({name: getattr(built, name) for name in Backbone.__annotations__})
+        self.precision = precision_of(built)
         self._stream, self._config, self._device = stream, config, device
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
@@ -144,12 +154,19 @@ class LateBackbone:
         ------
         WeightsError
             The weights here are others.
+        ConfigError
+            The arithmetic here is another.
         """
         backbone = _build_once(self._config, self._device).both[self._stream]
         mine = vars(self)["id"]
         if backbone.id != mine:
             raise WeightsError(
                 f"the backbone here is {backbone.id}, the job's is {mine}; use the same weights on all machines"
+            )
+        if (precision := precision_of(backbone)) != self.precision:
+            raise ConfigError(
+                f"{backbone.name} computes in {precision} here, in {self.precision} where the job was started; use "
+                "machines of one kind, or features.precision=float32"
             )
         return backbone.encode(images)
 
@@ -443,6 +460,7 @@ class _Builder:
             device=self.device,
             batch_size=self.config.batch_size,
             debias=self.config.debias,
+            precision=choose_precision(self.config.precision, self.device),
         )
 
     def obtain(self, stream: _Stream) -> Path:
@@ -518,4 +536,6 @@ def _recognised(file: str, option: str) -> VitSpec:
 
 def _describe(backbone: Backbone) -> str:
     weights = f", weights {backbone.weights_sha256[:12]}" if backbone.weights_sha256 else ""
-    return f"{backbone.name} {backbone.grid_hw[0]}x{backbone.grid_hw[1]}{weights}"
+    precision = precision_of(backbone)
+    arithmetic = "" if precision == FLOAT32 else f", {precision}"
+    return f"{backbone.name} {backbone.grid_hw[0]}x{backbone.grid_hw[1]}{weights}{arithmetic}"

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_batches
-from umscosod.device import count_cores
+from umscosod.device import FLOAT32, count_cores
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
-from umscosod.features.backbone import BackbonePair, is_weight_free
+from umscosod.features.backbone import Backbone, BackbonePair, is_weight_free, precision_of
 from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
@@ -50,6 +50,11 @@ _REMEMBERED_BYTES = 16 * 2**20
 
 _Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the image in the collection
 _Decoded = tuple[ImageRef, ByteArray]
+
+
+def _stored_as(backbone: Backbone) -> tuple[str, ...]:
+    precision = precision_of(backbone)
+    return (backbone.id,) if precision == FLOAT32 else (backbone.id, precision)
 
 
 class Encodings:
@@ -158,12 +163,12 @@ class Encodings:
     @cached_property
     def _facts(self) -> dict[str, tuple[str, ...]]:
         data, size_px = self.config.data, self.config.features.size_px
-        first, second = (backbone.id for backbone in self.pair.both)
+        first, second = (_stored_as(backbone) for backbone in self.pair.both)
         return {
             # with the limits, a picture that is refused under other ones is not taken from the cache
             PICTURE: ("picture", str(size_px), str(data.max_pixels), str(data.min_side_px)),
-            "first": (first,),
-            "second": (first,) if second == first else (second, "no keys"),
+            "first": first,
+            "second": first if second == first else (*second, "no keys"),
         }
 
     def _keys(self, image: ImageRef) -> set[str]:

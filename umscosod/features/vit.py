@@ -22,13 +22,15 @@ from timm.models import Beit, VisionTransformer
 from torch import nn
 from torch.nn.functional import linear, normalize
 
-from umscosod.device import autocast
+from umscosod.device import BFLOAT16, FLOAT32
 from umscosod.errors import ConfigError, DataError
 from umscosod.features.architectures import Vit, build_unset
 from umscosod.features.debias import place_directions, remove_directions
 from umscosod.features.specs import VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
+
+_MOST_EAGER_TOKENS = 1_600  # 40 x 40; the scores of 16 heads then take 0.1 GB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +82,8 @@ class VitBackbone:
         than passes over each.
     debias : bool
         Take out of the tokens what they share by place alone, see `umscosod.features.debias`.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of products of matrices; sums along the blocks, norms and results stay float32.
 
     Raises
     ------
@@ -88,8 +92,8 @@ class VitBackbone:
 
     Notes
     -----
-    Pictures: PIL bilinear to the square, aspect not kept, the model's own mean and deviation (spec A0). float32 on the
-    CPU, bfloat16 autocast on CUDA where supported; equal ids mean equal bits on the CPU, comparable tokens elsewhere.
+    Pictures: PIL bilinear to the square, aspect not kept, the model's own mean and deviation (spec A0). Equal ids and
+    equal precisions mean equal bits on CPUs of one kind, comparable tokens elsewhere.
     The position embedding is resized to the grid as the authors of the architecture do, `VitSpec.pos_embed`; rotary
     positions are made for the grid. Keys are those of the last block before any rotation, so that they say what is
     there, not where. The attention is the last block's of CLS; a model without CLS token, or whose blocks form no
@@ -103,7 +107,14 @@ class VitBackbone:
     has_attention = True
 
     def __init__(
-        self, vit: LoadedVit, *, size_px: int, device: torch.device, batch_size: int = 8, debias: bool = False
+        self,
+        vit: LoadedVit,
+        *,
+        size_px: int,
+        device: torch.device,
+        batch_size: int = 8,
+        debias: bool = False,
+        precision: str = FLOAT32,
     ) -> None:
         spec = vit.spec
         self.spec = spec
@@ -126,6 +137,10 @@ class VitBackbone:
         self._device = device
         self._is_debiased = debias
         self.batch_size = 1 if device.type == "cpu" else batch_size
+        self.precision = precision
+        # torch's fused attention does not use the instructions; plain products do, and hold all scores of a block
+        tokens = self.grid_hw[0] * self.grid_hw[1]
+        self._is_eager = precision == BFLOAT16 and device.type == "cpu" and tokens <= _MOST_EAGER_TOKENS
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images; see `umscosod.features.backbone.Backbone.encode`.
@@ -193,14 +208,20 @@ class VitBackbone:
     def _forward(self, images: Sequence[ByteArray]) -> tuple[torch.Tensor, ...]:
         return tuple(values[: len(images)] for values in self._pass(self._to_batch(images)))
 
+    def _arithmetic(self) -> contextlib.AbstractContextManager[object]:
+        if self.precision == BFLOAT16:
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
     def _pass(self, pixels_N3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the module: its final tokens (N, T, D), and the last block's keys (N, P, K) and attention (N, A, P)."""
         module, prefix = self.module, self.spec.prefix_tokens
         with (
             self._lock,
             _position_embedding(module, self._pos_1TD),
+            _eager_attention(module) if self._is_eager else contextlib.nullcontext(),
             _record_last_block(module) as recorded,
-            autocast(self._device),
+            self._arithmetic(),
         ):
             tokens_NTD: torch.Tensor = module.forward_features(pixels_N3HW)
         kept = {name: values.float() for name, values in recorded.items()}
@@ -298,6 +319,20 @@ def _position_embedding(module: Vit, pos_1TD: nn.Parameter | None) -> Iterator[N
         yield
     finally:
         module.pos_embed = stored
+
+
+@contextlib.contextmanager
+def _eager_attention(module: Vit) -> Iterator[None]:
+    """Have every block form its attention by plain products of matrices during a pass."""
+    attentions: list[Any] = [getattr(block, "attn", None) for block in module.blocks]
+    fused = [attention for attention in attentions if getattr(attention, "fused_attn", False)]
+    for attention in fused:
+        attention.fused_attn = False
+    try:
+        yield
+    finally:
+        for attention in fused:
+            attention.fused_attn = True
 
 
 def _record_last_block(module: Vit) -> contextlib.AbstractContextManager[dict[str, torch.Tensor]]:

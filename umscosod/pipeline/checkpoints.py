@@ -207,6 +207,7 @@ def _features_of(asked: FeaturesConfig, meta: CheckpointMeta, folder: Path) -> F
         weights=asked.weights or saved.weights,
         second_weights=asked.second_weights or saved.second_weights,
         batch_size=asked.batch_size,
+        precision=saved.precision if asked.precision == "auto" else asked.precision,
         cache_dir=asked.cache_dir,
         use_cache=asked.use_cache,
     )

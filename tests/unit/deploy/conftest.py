@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.jobs import quick_config
 from tests.synthetic import tiny_collection
 from umscosod.cli import main
-from umscosod.config import PipelineConfig
+from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.pipeline import label_groups
 from umscosod.training.checkpoint import MODEL_FILE, find_checkpoint
 from umscosod.types import ByteArray
@@ -85,8 +85,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, trained: Path, images: Pa
 
 @pytest.fixture(scope="session")
 def settings() -> PipelineConfig:
-    """With which `umscosod.load_model` gives the network's own maps."""
-    return PipelineConfig(device="cpu", keep="network")
+    """With which `umscosod.load_model` gives the network's own maps, in the arithmetic of the graphs."""
+    return PipelineConfig(device="cpu", keep="network", features=FeaturesConfig(precision="float32"))
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,15 @@ def test_a_second_construction_encodes_nothing_and_loads_equal_bits(setup: Setup
     assert setup.encoded == (6, 6)
 
 
+def test_what_was_encoded_in_another_arithmetic_is_not_taken_from_the_cache(setup: Setup) -> None:
+    setup.load()
+    setup.pair.first.precision = "bfloat16"  # type: ignore[attr-defined]
+    setup.load()
+    assert setup.encoded == (12, 6)
+    setup.load()
+    assert setup.encoded == (12, 6)
+
+
 def test_two_caches_give_equal_bits(setup: Setup, tmp_path: Path) -> None:
     other = encode_collection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "other"))
     assert [bits(one) for one in other] == [bits(one) for one in setup.load()]

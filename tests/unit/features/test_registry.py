@@ -28,6 +28,8 @@ from umscosod.features.backbone import (
     build_backbones,
     check_backbones,
     identify_backbones,
+    late_pair,
+    precision_of,
 )
 from umscosod.features.specs import VitSpec
 from umscosod.features.vit import VitBackbone
@@ -338,3 +340,20 @@ def test_backbones_are_identified_without_being_built(
     pair = build_backbones(config, CPU)
     monkeypatch.delattr("umscosod.features.vit.load_vit")
     assert identify_backbones(config, CPU) == tuple((one.name, one.id) for one in (pair.first, pair.second))
+
+
+def test_machines_of_another_arithmetic_are_refused(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FeaturesConfig(weights=save("dinov2_vits14"), size_px=56)
+    picture = np.zeros((56, 56, 3), np.uint8)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    pair = build_backbones(config, CPU)
+    assert [precision_of(one) for one in pair.both] == ["bfloat16"] * 2
+    assert pair.notes[-1].endswith(", bfloat16")
+    sent = late_pair(pair, config, "cpu")
+    assert sent.first.encode([picture])
+    registry._build_once.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(ConfigError, match=r"computes in float32 here, in bfloat16 where .* features.precision=float32"):
+        sent.first.encode([picture])
+    exact = replace(config, precision="float32")
+    assert late_pair(build_backbones(exact, CPU), exact, "cpu").first.encode([picture])

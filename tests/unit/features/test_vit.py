@@ -15,13 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import gelu, interpolate, layer_norm
 
+from umscosod.device import choose_precision
 from umscosod.errors import DataError
 from umscosod.features import vit as vit_module
 from umscosod.features.architectures import Vit
 from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import LoadedVit, VitBackbone, cls_attention, load_vit
 from umscosod.features.weights import resize_pos_embed
-from umscosod.types import ByteArray
+from umscosod.types import ByteArray, EncodedImage
 
 CPU = torch.device("cpu")
 NAMES = tuple(name for name in VIT_SPECS if name.startswith(("dino_", "dinov2_")))  # those `eager` defines
@@ -181,6 +182,28 @@ def test_an_images_bits_in_a_batch_do_not_depend_on_the_others(
             np.testing.assert_array_equal(first.attn_AP, second.attn_AP)
 
 
+def _least_cosine(first: EncodedImage, second: EncodedImage) -> float:
+    one, other = (encoded.tokens_PD.astype(float) for encoded in (first, second))
+    return float(((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).min())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_on_the_cpu_gives_tokens_of_the_same_direction_and_bits_that_repeat(
+    load: Callable[[str], LoadedVit], pictures: list[ByteArray], name: str
+) -> None:
+    vit = load(name)
+    fused = [block.attn.fused_attn for block in vit.module.blocks]
+    exact, fast = (VitBackbone(vit, size_px=56, device=CPU, precision=word) for word in ("float32", "bfloat16"))
+    assert fast.id == exact.id  # a network that learnt from the one may be used with the other
+    for ours, once, again in zip(exact.encode(pictures), fast.encode(pictures), fast.encode(pictures), strict=True):
+        assert not np.array_equal(ours.tokens_PD, once.tokens_PD)
+        assert _least_cosine(ours, once) > 0.999
+        np.testing.assert_allclose(once.attn_AP.astype(float), ours.attn_AP, rtol=0.05, atol=1e-3)
+        np.testing.assert_array_equal(once.tokens_PD, again.tokens_PD)
+        np.testing.assert_array_equal(once.keys_PK, again.keys_PK)
+    assert [block.attn.fused_attn for block in vit.module.blocks] == fused
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("name", NAMES)
@@ -190,14 +213,11 @@ def test_cuda_agrees_with_the_cpu(
     path, spec, cuda = tmp_path / "weights.safetensors", tiny_specs[name], torch.device("cuda")
     save_file(make_tiny(name).state_dict(), path)
     on_cpu = VitBackbone(load_vit(spec, path, CPU), size_px=56, device=CPU).encode(pictures)
-    on_cuda = VitBackbone(load_vit(spec, path, cuda), size_px=56, device=cuda, batch_size=2).encode(pictures)
-    for first, second in zip(on_cpu, on_cuda, strict=True):
+    precision = choose_precision("auto", cuda)
+    on_cuda = VitBackbone(load_vit(spec, path, cuda), size_px=56, device=cuda, batch_size=2, precision=precision)
+    for first, second in zip(on_cpu, on_cuda.encode(pictures), strict=True):
         # bfloat16 keeps 8 bits of each product: directions agree, last digits do not
-        dots = (first.tokens_PD.astype(float) * second.tokens_PD).sum(1)
-        norms = np.linalg.norm(first.tokens_PD.astype(float), axis=1) * np.linalg.norm(
-            second.tokens_PD.astype(float), axis=1
-        )
-        assert (dots / norms).min() > 0.99
+        assert _least_cosine(first, second) > 0.99
         np.testing.assert_allclose(first.attn_AP, second.attn_AP, atol=0.05)
 
 
