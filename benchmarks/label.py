@@ -20,7 +20,8 @@ from benchmarks.rows import BACKBONE_OF_WEIGHTS, Given, Row, scratch_folder, tim
 from umscosod import groups_from_folder, label_groups, load_config
 from umscosod.data.images import decode_image
 from umscosod.device import FLOAT32, resolve_device
-from umscosod.features.backbone import BackbonePair, build_backbones, precision_of
+from umscosod.features.backbone import BackbonePair, build_backbones
+from umscosod.features.specs import precision_of
 
 GROUP = 20
 NO_CRF = {"refine.crf.enabled": False}

@@ -12,9 +12,12 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -192,6 +198,45 @@ def one_blas_thread() -> Iterator[None]:
                 _blas_limits.pop()
             else:
                 _blas_limits.pop().restore_original_limits()
+
+
+def map_in_threads(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Generator[_Result, None, None]:
+    """Apply a function that uses torch to items, in order, some at once; torch's own threads are shared among them.
+
+    Small products gain less from a second core than a second item does.
+
+    Parameters
+    ----------
+    work : callable
+        Safe to run in several threads at once. The first item is done before the others are begun.
+    items : iterable
+        Taken when there is room for them.
+    threads : int
+        >= 1; 1: all is done in the caller's thread.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    import torch
+
+    items = iter(items)
+    for first in islice(items, 1):
+        yield work(first)
+    count = torch.get_num_threads()  # of this thread; a new one gets the number that was set last, anywhere
+    pool = ThreadPoolExecutor(threads, "umscosod-map", torch.set_num_threads, (max(1, count // threads),))
+    ahead: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)
 
 
 def count_cores() -> int:

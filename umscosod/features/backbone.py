@@ -17,7 +17,17 @@ from umscosod.config import FeaturesConfig
 from umscosod.device import FLOAT32, choose_precision, resolve_device
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.records import training_note
-from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
+from umscosod.features.specs import (
+    APACHE,
+    PAIRS,
+    PREFIXES,
+    VIT_SPECS,
+    VitSpec,
+    is_vit_name,
+    precision_of,
+    vit_id,
+    vit_spec,
+)
 from umscosod.features.store import check_regular_file, expand_user, find_weights, hash_weights, obtain_weights
 from umscosod.types import ByteArray, EncodedImage
 
@@ -59,7 +69,8 @@ class Backbone(Protocol):
 
     Notes
     -----
-    A backbone whose arithmetic depends on the machine names it in one more attribute, `precision`, see `precision_of`.
+    Two more attributes are read where a backbone has them: `precision`, see `umscosod.features.specs.precision_of`; and
+    `at_once`, the number of threads, more than one, in which `encode` may run at once.
     """
 
     id: str
@@ -87,11 +98,6 @@ class Backbone(Protocol):
             In the order given. An image's encoding must not depend on the others: they may have come from a cache.
         """
         ...
-
-
-def precision_of(backbone: Backbone) -> str:
-    """Arithmetic of a backbone, ``"float32"`` where it says nothing: with its id this names its tokens to the bit."""
-    return getattr(backbone, "precision", FLOAT32)
 
 
 class BlankBackbone:

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_batches
-from umscosod.device import FLOAT32, count_cores
+from umscosod.device import count_cores, map_in_threads
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
-from umscosod.features.backbone import Backbone, BackbonePair, is_weight_free, precision_of
+from umscosod.features.backbone import BackbonePair, is_weight_free
 from umscosod.features.cache import FeatureCache, Memory, format_bytes
 from umscosod.features.group import (
     PICTURE,
@@ -37,6 +37,7 @@ from umscosod.features.group import (
     token_moments,
     whiten_moments,
 )
+from umscosod.features.specs import exact_id
 from umscosod.progress import ProgressFn, ignore_progress
 from umscosod.types import ByteArray, GroupFeatures, ImageGroup, ImageRef
 from umscosod.workers import LazyPool, ProcessEngine, are_worth_processes
@@ -50,11 +51,6 @@ _REMEMBERED_BYTES = 16 * 2**20
 
 _Decoding = tuple[int, ImageRef, Future[ByteArray]]  # with the place of the image in the collection
 _Decoded = tuple[ImageRef, ByteArray]
-
-
-def _stored_as(backbone: Backbone) -> tuple[str, ...]:
-    precision = precision_of(backbone)
-    return (backbone.id,) if precision == FLOAT32 else (backbone.id, precision)
 
 
 class Encodings:
@@ -83,8 +79,8 @@ class Encodings:
     def make(self, images: Sequence[ImageRef], progress: ProgressFn, pool: LazyPool | None = None) -> None:
         """Find every image's entries and make those that are missing, after a look at the disk.
 
-        Pictures are decoded in threads, a batch ahead of the backbones; `embedded` encodes many in processes. An image
-        that cannot be used is a failure, and the others go on.
+        Pictures are decoded in threads, a batch ahead of the backbones. On the CPU a ViT encodes several at once, in
+        threads, and `embedded` many, in processes. An image that cannot be used is a failure, and the others go on.
 
         Parameters
         ----------
@@ -119,10 +115,14 @@ class Encodings:
         """Encode the images at the places in `lacking`, of so many pixels each."""
         told, is_checked = 0, False
         progress(0, len(images), "features")
-        with contextlib.closing(self._iter_decoded(lacking, images)) as batches:
-            for batch in batches:
-                self._encode(batch)
-                place = batch[-1][0]
+        at_once = min(getattr(backbone, "at_once", 1) for backbone in self.pair.both)
+        with (
+            contextlib.closing(self._iter_decoded(lacking, images)) as batches,
+            contextlib.closing(map_in_threads(self._encode, batches, at_once)) as done,
+        ):
+            for place, unusable in done:
+                for image, error in unusable:
+                    self._leave_out(image, error)
                 is_checked = is_checked or self.check_disk(images[place], sum(at > place for at in lacking))
                 for at in range(told, place + 1):
                     progress(at + 1, len(images), "features")
@@ -163,12 +163,12 @@ class Encodings:
     @cached_property
     def _facts(self) -> dict[str, tuple[str, ...]]:
         data, size_px = self.config.data, self.config.features.size_px
-        first, second = (_stored_as(backbone) for backbone in self.pair.both)
+        first, second = (exact_id(backbone) for backbone in self.pair.both)
         return {
             # with the limits, a picture that is refused under other ones is not taken from the cache
             PICTURE: ("picture", str(size_px), str(data.max_pixels), str(data.min_side_px)),
-            "first": first,
-            "second": first if second == first else (*second, "no keys"),
+            "first": (first,),
+            "second": (first,) if second == first else (second, "no keys"),
         }
 
     def _keys(self, image: ImageRef) -> set[str]:
@@ -230,14 +230,15 @@ class Encodings:
             if image_sha256(image.path) != self.hashes[image.id]:
                 raise DataError(f"{image.path}: the file was changed while it was in use; run again")
 
-    def _encode(self, batch: Sequence[_Decoding]) -> None:
-        """Write what the images of a batch lack; each that cannot be decoded or encoded is left out."""
+    def _encode(self, batch: Sequence[_Decoding]) -> tuple[int, list[tuple[ImageRef, DataError]]]:
+        """Write what the images of a batch lack; give the last one's place, and those that cannot be used."""
         decoded: list[_Decoded] = []
+        unusable: list[tuple[ImageRef, DataError]] = []
         for _, image, picture in batch:
             try:
                 decoded.append((image, picture.result()))
             except DataError as error:
-                self._leave_out(image, error)
+                unusable.append((image, error))
         missing = {key for image, _ in decoded for key in self.missing(image)}
         try:
             self._write(decoded, missing)
@@ -246,7 +247,8 @@ class Encodings:
                 try:
                     self._write([one], missing)
                 except DataError as error:
-                    self._leave_out(one[0], error)
+                    unusable.append((one[0], error))
+        return batch[-1][0], unusable
 
     def _write(self, decoded: Sequence[_Decoded], keys: Collection[str]) -> None:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""

@@ -9,6 +9,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
+from umscosod.device import FLOAT32
+
 PosEmbedRule = Literal["offset", "antialias"]
 
 # ImageNet statistics of RGB in [0, 1], with which DINO, DINOv2 and DINOv3 were trained.
@@ -241,3 +243,15 @@ def vit_id(spec: VitSpec, weights_sha256: str, size_px: int, *, debias: bool = F
     if spec.name.startswith(PREFIXES):  # the name does not fix what its config.json, or another timm, says
         parts.append(f"spec-{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}")
     return ":".join([*parts, *(["debias-v1"] if debias else [])])
+
+
+def precision_of(backbone: object) -> str:
+    """Arithmetic of a backbone; ``"float32"`` where it does not say, in its attribute `precision`."""
+    precision: str = getattr(backbone, "precision", FLOAT32)
+    return precision
+
+
+def exact_id(backbone: Any) -> str:
+    """Id of a backbone and its arithmetic: equal ones mean equal bits on CPUs of one kind."""
+    precision = precision_of(backbone)
+    return str(backbone.id) if precision == FLOAT32 else f"{backbone.id}:{precision}"

@@ -9,9 +9,9 @@ import contextlib
 import copy
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from umscosod.features.specs import VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
+_MOST_AT_ONCE = 8  # pictures; a pass of a ViT-B takes some 0.1 GB
 _MOST_EAGER_TOKENS = 1_600  # 40 x 40; the scores of 16 heads then take 0.1 GB
 
 
@@ -43,14 +44,11 @@ class LoadedVit:
     module : Vit
         Frozen, in eval mode, on its device. Its position embedding is the stored one, of any square grid.
     weights_sha256 : str
-    lock : threading.Lock
-        Held during a pass: a pass puts hooks and the position embedding of its own grid into the module.
     """
 
     spec: VitSpec
     module: Vit
     weights_sha256: str
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
 
 def load_vit(spec: VitSpec, weights: Path, device: torch.device) -> LoadedVit:
@@ -125,22 +123,22 @@ class VitBackbone:
         self.is_label_free = spec.is_label_free
         self.grid_hw = (self.size_px // spec.patch_px,) * 2
         self.id = vit_id(spec, vit.weights_sha256, size_px, debias=debias)
-        self.module = vit.module
-        self._lock = vit.lock
-        self._pos_1TD: nn.Parameter | None = None
-        if isinstance(vit.module, Beit):
-            self.module = _resized(vit.module, self.size_px, spec.name)
-        elif vit.module.pos_embed is not None:
-            prefix = 0 if vit.module.no_embed_class else spec.prefix_tokens
-            pos_1TD = resize_pos_embed(vit.module.pos_embed, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
-            self._pos_1TD = nn.Parameter(pos_1TD.to(device), requires_grad=False)
+        self.module = _own_modules(vit.module)
+        if isinstance(self.module, Beit):
+            _fit(self.module, self.size_px, spec.name)
+        elif self.module.pos_embed is not None:
+            prefix = 0 if self.module.no_embed_class else spec.prefix_tokens
+            pos_1TD = resize_pos_embed(self.module.pos_embed, self.grid_hw[0], prefix=prefix, rule=spec.pos_embed)
+            self.module.pos_embed = nn.Parameter(pos_1TD.to(device), requires_grad=False)
         self._device = device
         self._is_debiased = debias
-        self.batch_size = 1 if device.type == "cpu" else batch_size
+        is_on_cpu = device.type == "cpu"
+        self.batch_size = 1 if is_on_cpu else batch_size
+        self.at_once = min(_MOST_AT_ONCE, torch.get_num_threads()) if is_on_cpu else 1
         self.precision = precision
-        # torch's fused attention does not use the instructions; plain products do, and hold all scores of a block
-        tokens = self.grid_hw[0] * self.grid_hw[1]
-        self._is_eager = precision == BFLOAT16 and device.type == "cpu" and tokens <= _MOST_EAGER_TOKENS
+        if precision == BFLOAT16 and is_on_cpu and self.grid_hw[0] * self.grid_hw[1] <= _MOST_EAGER_TOKENS:
+            _attend_eagerly(self.module.blocks)
+        self._caught = _watch_last_block(self.module)
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
         """Encode RGB images; see `umscosod.features.backbone.Backbone.encode`.
@@ -216,15 +214,12 @@ class VitBackbone:
     def _pass(self, pixels_N3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the module: its final tokens (N, T, D), and the last block's keys (N, P, K) and attention (N, A, P)."""
         module, prefix = self.module, self.spec.prefix_tokens
-        with (
-            self._lock,
-            _position_embedding(module, self._pos_1TD),
-            _eager_attention(module) if self._is_eager else contextlib.nullcontext(),
-            _record_last_block(module) as recorded,
-            self._arithmetic(),
-        ):
-            tokens_NTD: torch.Tensor = module.forward_features(pixels_N3HW)
-        kept = {name: values.float() for name, values in recorded.items()}
+        try:
+            with self._arithmetic():
+                tokens_NTD: torch.Tensor = module.forward_features(pixels_N3HW)
+            kept = {name: values.float() for name, values in self._caught.tensors.items()}
+        finally:
+            self._caught.tensors = {}
         if "q" in kept:
             keys_NPK = kept["k"].transpose(1, 2).flatten(2)[:, prefix:]
             attn_NAP = cls_attention(kept["q"], kept["k"], prefix)
@@ -297,80 +292,67 @@ def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int
     return attn_NAP
 
 
-def _resized(module: Beit, size_px: int, name: str) -> Beit:
-    """Copy a module whose relative positions are tables, for another picture size, by timm's rule."""
+def _own_modules(module: Vit) -> Vit:
+    """Copy the modules of a network, not its tensors: what is set or hooked in them concerns one backbone only."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
+def _fit(module: Beit, size_px: int, name: str) -> None:
+    """Fit a module whose relative positions are tables to another picture size, by timm's rule."""
     if not hasattr(module, "set_input_size"):
         raise ConfigError(f"backbone {name}: timm >= 1.0.31 can fit it to {size_px} px; update timm")
-    module = copy.deepcopy(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on how timm interpolates
         module.set_input_size((size_px, size_px))
-    return module
 
 
-@contextlib.contextmanager
-def _position_embedding(module: Vit, pos_1TD: nn.Parameter | None) -> Iterator[None]:
-    """Let the module see the position embedding of the grid in use; the stored one is put back."""
-    if pos_1TD is None:
-        yield
-        return
-    stored, module.pos_embed = module.pos_embed, pos_1TD
-    try:
-        yield
-    finally:
-        module.pos_embed = stored
+def _attend_eagerly(blocks: nn.Sequential | nn.ModuleList) -> None:
+    """Have blocks form their attention by plain products of matrices.
 
-
-@contextlib.contextmanager
-def _eager_attention(module: Vit) -> Iterator[None]:
-    """Have every block form its attention by plain products of matrices during a pass."""
-    attentions: list[Any] = [getattr(block, "attn", None) for block in module.blocks]
-    fused = [attention for attention in attentions if getattr(attention, "fused_attn", False)]
-    for attention in fused:
-        attention.fused_attn = False
-    try:
-        yield
-    finally:
-        for attention in fused:
-            attention.fused_attn = True
-
-
-def _record_last_block(module: Vit) -> contextlib.AbstractContextManager[dict[str, torch.Tensor]]:
-    """Catch what the last block attends by: see the two below; nothing where its blocks are of another kind."""
-    if not isinstance(module, VisionTransformer):
-        return _record_last_attention(module)
-    # by its name: the class has moved from one version of timm to another
-    if type(getattr(module.blocks[-1], "attn", None)).__name__ == "Attention":
-        return _record_last_query_key(module)
-    return contextlib.nullcontext({})
-
-
-@contextlib.contextmanager
-def _record_last_attention(module: Vit) -> Iterator[dict[str, torch.Tensor]]:
-    """Catch ``keys`` (N, T, K) and CLS's ``attn`` (N, A, T) of the last block, whatever turns or shifts its scores.
-
-    That block forms its attention eagerly during the pass; its keys are those before any rotation.
+    Torch's fused attention of the CPU has no use for instructions for bfloat16; products have. They hold all scores.
     """
-    attention: Any = module.get_submodule(f"blocks.{len(module.blocks) - 1}.attn")
-    recorded: dict[str, torch.Tensor] = {}
+    for block in blocks:
+        attention: Any = getattr(block, "attn", None)
+        if hasattr(attention, "fused_attn"):
+            attention.fused_attn = False
+
+
+class _Caught(threading.local):
+    """What the last block attended by in the pass of this thread, by name."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+
+
+def _watch_last_block(module: Vit) -> _Caught:
+    """Catch what the last block attends by, in each pass from now on.
+
+    Of a plain attention ``q`` and ``k``; of any other ``keys`` and ``attn``; nothing where the block has neither.
+    """
+    attention: Any = getattr(module.blocks[-1], "attn", None)
+    if not isinstance(module, VisionTransformer):
+        return _watch_attention(attention)
+    # by its name: the class has moved from one version of timm to another
+    return _watch_query_key(attention) if type(attention).__name__ == "Attention" else _Caught()
+
+
+def _watch_attention(attention: Any) -> _Caught:
+    """Catch ``keys`` (N, T, K) and CLS's ``attn`` (N, A, T), whatever turns or shifts its scores.
+
+    The block forms its attention eagerly from now on; its keys are those before any rotation.
+    """
+    caught = _Caught()
 
     def keep_keys(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        recorded["keys"] = _keys_of(attention, args[0])
+        caught.tensors["keys"] = _keys_of(attention, args[0])
 
     def keep_attention(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
-        recorded["attn"] = output[:, :, 0]
+        caught.tensors["attn"] = output[:, :, 0]
 
-    handles = [
-        attention.register_forward_pre_hook(keep_keys),
-        attention.attn_drop.register_forward_hook(keep_attention),
-    ]
-    is_fused, attention.fused_attn = attention.fused_attn, False
-    try:
-        yield recorded
-    finally:
-        attention.fused_attn = is_fused
-        for handle in handles:
-            handle.remove()
+    attention.fused_attn = False
+    attention.register_forward_pre_hook(keep_keys)
+    attention.attn_drop.register_forward_hook(keep_attention)
+    return caught
 
 
 def _keys_of(attention: Any, x_NTD: torch.Tensor) -> torch.Tensor:
@@ -388,28 +370,20 @@ def _keys_of(attention: Any, x_NTD: torch.Tensor) -> torch.Tensor:
     return keys_NTK
 
 
-@contextlib.contextmanager
-def _record_last_query_key(module: VisionTransformer) -> Iterator[dict[str, torch.Tensor]]:
-    """Catch queries and keys of the last block, (N, A, T, d), during a pass.
+def _watch_query_key(attention: Any) -> _Caught:
+    """Catch ``q`` and ``k`` (N, A, T, d).
 
     Fused attention forms no attention matrix and never calls its dropout, so there is nothing later to catch;
     `q_norm` and `k_norm` are called by every timm ViT, as identities where the architecture has no such norm.
     """
-    recorded: dict[str, torch.Tensor] = {}
+    caught = _Caught()
 
-    def keep(name: str, norm: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
-            recorded[name] = output
+    def keep(name: str, _module: nn.Module, _args: object, output: torch.Tensor) -> None:
+        caught.tensors[name] = output
 
-        return norm.register_forward_hook(hook)
-
-    attention = f"blocks.{len(module.blocks) - 1}.attn"
-    handles = [keep(name, module.get_submodule(f"{attention}.{name}_norm")) for name in ("q", "k")]
-    try:
-        yield recorded
-    finally:
-        for handle in handles:
-            handle.remove()
+    attention.q_norm.register_forward_hook(partial(keep, "q"))
+    attention.k_norm.register_forward_hook(partial(keep, "k"))
+    return caught
 
 
 def _to_picture(image: ByteArray, size_px: int, spec: VitSpec) -> FloatArray:
