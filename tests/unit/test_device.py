@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import time
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from umscosod.device import autocast, choose_precision, deterministic_kernels, one_blas_thread, resolve_device
+from umscosod.device import (
+    autocast,
+    choose_precision,
+    deterministic_kernels,
+    map_in_threads,
+    one_blas_thread,
+    resolve_device,
+)
 from umscosod.errors import ConfigError
 
 
@@ -102,6 +111,43 @@ def test_a_vit_computes_in_bfloat16_on_cuda_that_has_it(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: is_supported)
     assert choose_precision("auto", torch.device("cuda")) == precision
     assert choose_precision("float32", torch.device("cuda")) == "float32"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_items_are_mapped_in_order_the_first_before_the_others(threads: int) -> None:
+    done: list[int] = []
+
+    def work(item: int) -> tuple[int, int]:
+        assert done or item == 0
+        time.sleep(0.01 * (item % 3))
+        done.append(item)
+        return item, torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        found = list(map_in_threads(work, iter(range(10)), threads))
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(before)
+    assert [item for item, _ in found] == list(range(10))
+    assert [count for _, count in found] == [6, *[6 // threads] * 9]
+
+
+def test_an_error_in_a_thread_ends_the_others_work() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            raise ValueError("item 2")
+        time.sleep(0.01)
+        return item
+
+    with pytest.raises(ValueError, match="item 2"):
+        list(map_in_threads(work, range(1000), 2))
+    assert len(begun) < 10
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("umscosod-map")]
 
 
 def _kernels() -> tuple[bool, bool, bool]:

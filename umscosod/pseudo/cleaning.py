@@ -277,21 +277,23 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     """
     if not samples:
         return None
-    inputs_MF = np.empty((sum(len(one.patches_MF) for one in samples), samples[0].patches_MF.shape[1]))
-    np.concatenate([one.patches_MF for one in samples], out=inputs_MF)
+    inputs_MF = samples[0].patches_MF if len(samples) == 1 else np.concatenate([one.patches_MF for one in samples])
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
     weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
-    mean_F = inputs_MF.mean(0)  # exact where all patches are alike: their sum in float64 is
-    inputs_MF -= mean_F
-    scale = float(np.sqrt(np.einsum("mf,mf->f", inputs_MF, inputs_MF) / len(inputs_MF)).mean())
-    if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
-        return None
-    inputs_MF /= scale
-    weights_F, bias = _solve_logistic(inputs_MF, targets_M, weights_M, ridge)
-    spread = float((inputs_MF @ weights_F).std())
+    with one_blas_thread(), ThreadPoolExecutor(count_cores()) as threads:
+        patches = _Patches(inputs_MF, threads)
+        # exact where all patches are alike: their sum in float64 is
+        mean_F = np.sum(patches.map(lambda _, block_BF: block_BF.sum(0)), axis=0) / len(inputs_MF)
+        square_F = np.sum(patches.map(lambda _, block_BF: ((block_BF - mean_F) ** 2).sum(0)), axis=0)
+        scale = float(np.sqrt(square_F / len(inputs_MF)).mean())
+        if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
+            return None
+        weights_F, bias = _solve_logistic(patches, mean_F, scale, targets_M, weights_M, ridge)
+        logits = patches.map(lambda _, block_BF: (block_BF - mean_F) @ weights_F)
+    spread = float(np.concatenate(logits).std())
     if spread <= 0.0:
         return None
-    return LinearProbe(mean_F=mean_F, weights_F=weights_F / scale, bias=bias, spread=spread)
+    return LinearProbe(mean_F=mean_F, weights_F=weights_F, bias=bias, spread=spread)
 
 
 def apply_probe(
@@ -354,34 +356,55 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)
 
 
-def _solve_logistic(
-    inputs_MF: FloatArray, targets_M: FloatArray, weights_M: FloatArray, ridge: float
-) -> tuple[FloatArray, float]:
-    """Weights, float64, (F,), and the bias, which carries no penalty.
+@dataclass(frozen=True, slots=True)
+class _Patches:
+    """Patches, float32, (M, F), in blocks that cores share; these are the same on any number of cores, so are the bits.
 
-    By L-BFGS: products with the inputs only, where a Newton step builds and solves the whole Hessian. In float64: the
-    rounding of float32 in the loss ends its line searches early. Cores share blocks of patches, which are the same on
-    any number of cores: so are the bits.
+    A block is float64 only while it is in use: the whole would take twice the memory, which is slow to come by.
+    """
+
+    patches_MF: FloatArray
+    threads: ThreadPoolExecutor
+
+    def map(self, work: Callable[[slice, FloatArray], _Result]) -> list[_Result]:
+        """Apply a function to the place and the patches, (B, F), of each block."""
+
+        def of_block(start: int) -> _Result:
+            block = slice(start, start + _BLOCK)
+            return work(block, self.patches_MF[block].astype(np.float64))
+
+        return list(self.threads.map(of_block, range(0, len(self.patches_MF), _BLOCK)))
+
+
+def _solve_logistic(
+    patches: _Patches, mean_F: FloatArray, scale: float, targets_M: FloatArray, weights_M: FloatArray, ridge: float
+) -> tuple[FloatArray, float]:
+    """Weights of the centred patches, float64, (F,), and the bias, which carries no penalty.
+
+    The ridge is on the weights of (patch - mean) / scale. By L-BFGS: products with the patches only, where a Newton
+    step builds and solves the whole Hessian. In float64: the rounding of float32 in the loss ends its line searches
+    early.
     """
     share_M = weights_M / weights_M.sum()
 
-    def of_block(start: int, weights_F: FloatArray, bias: float) -> tuple[float, FloatArray, float]:
-        block = slice(start, start + _BLOCK)
-        logit_B = inputs_MF[block] @ weights_F + bias
-        error_B = share_M[block] * (sigmoid(logit_B) - targets_M[block])
-        entropy = float(share_M[block] @ (np.logaddexp(0.0, logit_B) - targets_M[block] * logit_B))
-        return entropy, error_B @ inputs_MF[block], float(error_B.sum())
-
     def loss(solution_G: FloatArray) -> tuple[float, FloatArray]:
-        weights_F, bias = solution_G[:-1], float(solution_G[-1])
-        parts = threads.map(partial(of_block, weights_F=weights_F, bias=bias), range(0, len(inputs_MF), _BLOCK))
-        entropies, slopes, errors = zip(*parts, strict=True)
-        slope_F = np.sum(slopes, axis=0) + ridge * weights_F
-        return sum(entropies) + 0.5 * ridge * float(weights_F @ weights_F), np.append(slope_F, sum(errors))
+        scaled_F, bias = solution_G[:-1], float(solution_G[-1])
+        weights_F = scaled_F / scale
+        offset = bias - float(mean_F @ weights_F)
+
+        def of_block(block: slice, block_BF: FloatArray) -> tuple[float, FloatArray, float]:
+            logit_B = block_BF @ weights_F + offset
+            error_B = share_M[block] * (sigmoid(logit_B) - targets_M[block])
+            entropy = float(share_M[block] @ (np.logaddexp(0.0, logit_B) - targets_M[block] * logit_B))
+            return entropy, error_B @ block_BF, float(error_B.sum())
+
+        entropies, slopes, errors = zip(*patches.map(of_block), strict=True)
+        slope_F = (np.sum(slopes, axis=0) - sum(errors) * mean_F) / scale + ridge * scaled_F
+        return sum(entropies) + 0.5 * ridge * float(scaled_F @ scaled_F), np.append(slope_F, sum(errors))
 
     limits = {"maxiter": 1000, "maxfun": 1000, "gtol": _SETTLED, "ftol": 0.0, "maxcor": _STEPS_KEPT}
-    with one_blas_thread(), ThreadPoolExecutor(count_cores()) as threads:
-        found = minimize(loss, np.zeros(inputs_MF.shape[1] + 1), jac=True, method="L-BFGS-B", options=limits)
+    start_G = np.zeros(len(mean_F) + 1)
+    found = minimize(loss, start_G, jac=True, method="L-BFGS-B", options=limits)
     if (slope := float(np.abs(found.jac).max())) > _UNSETTLED:
         logger.warning(
             "the probe of the pseudo-labels did not settle in %d steps (slope %.1e); look at its maps, or switch it "
@@ -389,7 +412,7 @@ def _solve_logistic(
             found.nit,
             slope,
         )
-    return np.asarray(found.x[:-1]), float(found.x[-1])
+    return np.asarray(found.x[:-1]) / scale, float(found.x[-1])
 
 
 _NAMES = ("mean", "weights", "bias", "spread")

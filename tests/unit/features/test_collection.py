@@ -48,6 +48,11 @@ class Setup:
     def load(self, **options: object) -> FeatureCollection:
         return encode_collection(self.groups, self.pair, CONFIG, self.cache, **options)  # type: ignore[arg-type]
 
+    def let_run(self, at_once: int) -> None:
+        """Let so many pictures be encoded at once."""
+        for backbone in self.pair.both:
+            backbone.at_once = at_once  # type: ignore[attr-defined]
+
     @property
     def encoded(self) -> tuple[int, int]:
         return self.pair.first.encoded, self.pair.second.encoded  # type: ignore[attr-defined]
@@ -129,8 +134,11 @@ def test_what_was_encoded_in_another_arithmetic_is_not_taken_from_the_cache(setu
     assert setup.encoded == (12, 6)
 
 
-def test_two_caches_give_equal_bits(setup: Setup, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_two_caches_give_equal_bits(setup: Setup, tmp_path: Path, at_once: int) -> None:
+    setup.let_run(at_once)
     other = encode_collection(setup.groups, setup.pair, CONFIG, FeatureCache(tmp_path / "other"))
+    setup.let_run(1)
     assert [bits(one) for one in other] == [bits(one) for one in setup.load()]
 
 
@@ -146,9 +154,11 @@ def test_it_is_a_sequence(setup: Setup) -> None:
         collection[2]
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_a_corrupt_image_is_a_named_failure_and_the_rest_goes_on(
-    setup: Setup, caplog: pytest.LogCaptureFixture
+    setup: Setup, caplog: pytest.LogCaptureFixture, at_once: int
 ) -> None:
+    setup.let_run(at_once)
     bad = setup.groups[0].images[1]
     bad.path.write_bytes(b"no picture")
     collection = setup.load()
@@ -379,7 +389,11 @@ def test_progress_counts_images(setup: Setup) -> None:
     assert seen == [(done, 6, "features") for done in range(7)]
 
 
-def test_a_disk_too_small_is_refused_after_the_first_image(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_disk_too_small_is_refused_after_the_first_image(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    setup.let_run(at_once)
     monkeypatch.setattr(FeatureCache, "free_bytes", lambda _: 100)
     with pytest.raises(CacheError, match=r"are needed.*features prune --max-gb"):
         setup.load()
