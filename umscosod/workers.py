@@ -235,7 +235,7 @@ def are_worth_processes(n_images: int) -> bool:
 
 
 class LazyPool:
-    """A pool of up to 8 processes for several stages of a job: started when first needed, ended with the block.
+    """A pool of processes for several stages of a job: started when first needed, ended with the block.
 
     Attributes
     ----------
@@ -253,9 +253,9 @@ class LazyPool:
         if self.running is not None:
             self.running.stop()
 
-    def start(self) -> WorkerPool:
-        """Give the pool."""
-        self.running = self.running or WorkerPool(min(count_cores(), _MOST_PROCESSES))
+    def start(self, least: int = 1) -> WorkerPool:
+        """Give the pool; if it is started by this, it has at least so many processes, and one a core up to 8."""
+        self.running = self.running or WorkerPool(max(least, min(count_cores(), _MOST_PROCESSES)))
         return self.running
 
 

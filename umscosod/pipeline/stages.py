@@ -35,7 +35,7 @@ from umscosod.progress import ProgressFn
 from umscosod.pseudo.cleaning import LinearProbe, clean_collection, map_labelled, own_labels
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.store import HUMAN_SOURCE, DrawnLabel, PseudoLabelStore, draw_group, load_pseudo_labels
-from umscosod.refine.crf_pool import CrfPool, Refiner, open_pool
+from umscosod.refine.crf_pool import CrfPool, Refiner, count_processes, open_pool
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
@@ -209,6 +209,24 @@ def _load_maps(job: JobFolder, features: GroupFeatures) -> FloatArray:
     return maps_NHW
 
 
+def boot_refiners(prepared: Prepared) -> None:
+    """Start the processes of stage 3, which boot while this one, on one core, does what comes before."""
+    wanted = count_processes(prepared.config.refine.crf, *_crf_limits(prepared))
+    if prepared.config.refine.enabled and wanted:
+        prepared.pool.start(wanted)
+
+
+def _crf_limits(prepared: Prepared) -> tuple[int, str]:
+    """Most images that DenseCRF is given at once, and the device that it may use.
+
+    Groups are done one by one: more processes than the largest has images would idle. Workers of an engine do one group
+    each, in their own process, by the CPU: they have no share of a GPU.
+    """
+    if prepared.features.engine is not None:
+        return 1, "cpu"
+    return max((len(group.images) for group in prepared.features.groups), default=0), prepared.config.device
+
+
 def segment_stage(
     prepared: Prepared,
     sources: Sequence[Source],
@@ -238,12 +256,11 @@ def segment_stage(
     )
     job, groups = prepared.job, prepared.features.groups
     rows: list[Labelled] = []
-    # Groups are done one by one: more processes than the largest has images would idle. Workers of an engine do one
-    # group each, in their own process, by the CPU: they have no share of a GPU.
-    largest, device = max((len(group.images) for group in groups), default=0), prepared.config.device
-    limits = (largest, device) if prepared.features.engine is None else (1, "cpu")
     # BLAS's threads would wait in loops, on cores that the pool needs.
-    with one_blas_thread(), open_pool(prepared.config.refine.crf, *limits, prepared.pool.running) as pool:
+    with (
+        one_blas_thread(),
+        open_pool(prepared.config.refine.crf, *_crf_limits(prepared), prepared.pool.running) as pool,
+    ):
         lacking = (
             (group, ([source_for(group, source) for source in sources], own_labels(group, labels)))
             for group in groups

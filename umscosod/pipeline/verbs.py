@@ -51,6 +51,7 @@ from umscosod.pipeline.report import (
 )
 from umscosod.pipeline.setup import Prepared, prepare
 from umscosod.pipeline.stages import (
+    boot_refiners,
     clean_stage,
     label_source,
     prediction_stage,
@@ -184,6 +185,8 @@ def _run(
 
 
 def _label_by_method(prepared: Prepared, progress: ProgressFn) -> list[Labelled]:
+    if not prepared.spec.mode["train"]:  # else they would wait for the end of the training
+        boot_refiners(prepared)
     labels, probe = clean_stage(prepared, pseudo_stage(prepared, progress))
     _bind_labels(prepared, labels)
     if (rows := finished_rows(prepared)) is not None:

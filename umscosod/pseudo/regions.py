@@ -200,7 +200,10 @@ class _Merging:
         for first, second in edges_E2.tolist():
             self.neighbours[first].add(second)
             self.neighbours[second].add(first)
-        dots_E = np.einsum("ek,ek->e", keys_PK[edges_E2[:, 0]], keys_PK[edges_E2[:, 1]])
+        keys_hwK = keys_PK.reshape(*grid_hw, -1)
+        across_hw = np.einsum("hwk,hwk->hw", keys_hwK[:, :-1], keys_hwK[:, 1:])
+        down_hw = np.einsum("hwk,hwk->hw", keys_hwK[:-1], keys_hwK[1:])
+        dots_E = np.concatenate([across_hw.ravel(), down_hw.ravel()])  # in the order of `_grid_edges`
         # Entries: (minus similarity, first, second, version of first, version of second). Stale ones are skipped
         # when they surface; pairs below the lowest threshold can never merge and are not pushed at all.
         self.heap: list[tuple[int, int, int, int, int]] = []

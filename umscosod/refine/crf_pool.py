@@ -73,6 +73,15 @@ def runs_in_torch(device: str) -> bool:
     return device.startswith("cuda")
 
 
+def count_processes(config: CrfConfig, n_images: int | None = None, device: str = "cpu") -> int:
+    """Count the processes that `open_pool` gives; 0 where DenseCRF runs elsewhere or not at all."""
+    if runs_in_torch(device) or not config.enabled or not crf_available():
+        return 0
+    count = config.workers or count_cores()
+    count = count if n_images is None else min(count, n_images)
+    return count if count > 1 else 0
+
+
 @contextlib.contextmanager
 def open_pool(
     config: CrfConfig, n_images: int | None = None, device: str = "cpu", running: WorkerPool | None = None
@@ -101,10 +110,8 @@ def open_pool(
         with contextlib.closing(TorchCrf(device)) as accelerated:
             yield accelerated
         return
-    count = config.workers or count_cores()
-    if n_images is not None:
-        count = min(count, n_images)
-    if count <= 1 or not config.enabled or not crf_available():
+    count = count_processes(config, n_images, device)
+    if not count:
         yield None
         return
     if running is not None and running.count >= count:

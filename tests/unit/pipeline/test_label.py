@@ -17,8 +17,10 @@ from tests.unit.pipeline.conftest import Finished
 from umscosod.config import PipelineConfig
 from umscosod.data.groups import groups_from_folder
 from umscosod.errors import DataError
-from umscosod.pipeline import label_groups, make_pseudo_labels
+from umscosod.pipeline import label_groups, make_pseudo_labels, verbs
 from umscosod.pipeline.identity import advise_training
+from umscosod.pipeline.setup import Prepared
+from umscosod.progress import ProgressFn
 from umscosod.refine.rrbe import begin_refining
 from umscosod.types import ImageGroup, RefinedMask, Status
 from umscosod.workers import WorkerPool
@@ -42,6 +44,25 @@ def test_two_cold_runs_write_the_same_bytes_whatever_the_number_of_crf_processes
     report = label_groups(images, tmp_path / "again", config, train=True)
     assert_same(read_results(tmp_path / "again"), read_results(finished.out))
     assert report.rows == finished.report.rows
+
+
+@pytest.mark.parametrize(("workers", "is_training", "booted"), [(3, False, 3), (1, False, 0), (3, True, 0)])
+def test_processes_of_stage_3_boot_before_stage_1_unless_a_training_lies_between(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, workers: int, is_training: bool, booted: int
+) -> None:
+    config = quick_config(tmp_path / "cache")
+    config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=workers)))
+    seen: list[int] = []
+    stage_1 = verbs.pseudo_stage
+
+    def spy(prepared: Prepared, progress: ProgressFn) -> object:
+        seen.append(prepared.pool.running.count if prepared.pool.running else 0)
+        return stage_1(prepared, progress)
+
+    monkeypatch.setattr(verbs, "pseudo_stage", spy)
+    monkeypatch.setattr("umscosod.workers.count_cores", lambda: 2)
+    label_groups(images, tmp_path / "out", config, train=is_training)
+    assert seen == [booted]
 
 
 def test_one_pool_of_processes_serves_all_stages_and_the_bytes_are_those_of_one_process(
