@@ -9,16 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save_file
 
 from benchmarks.rows import BACKBONE_OF_WEIGHTS, Given, Row, scratch_folder, times_in_turn, without_weights
 from umscosod import PipelineConfig, groups_from_folder, load_config
 from umscosod.data.images import decode_image
-from umscosod.device import resolve_device
+from umscosod.device import FLOAT32, resolve_device
+from umscosod.features.architectures import build_vit
 from umscosod.features.backbone import build_backbones
 from umscosod.features.cache import FeatureCache
 from umscosod.features.collection import FeatureCollection, encode_collection
 from umscosod.features.group import PICTURE, STREAMS, assemble, picture_arrays, stream_arrays
+from umscosod.features.specs import PAIRS, VIT_SPECS
 from umscosod.pseudo.proposals import HacProposer
 from umscosod.pseudo.select import choose_labels
 from umscosod.training.loop import train_network
@@ -26,10 +31,14 @@ from umscosod.types import GroupFeatures, ImageGroup, ImageRef
 
 
 class InLoop(Sequence[GroupFeatures]):
-    """Groups that are decoded and encoded each time they are asked for."""
+    """Groups that are decoded and encoded each time they are asked for.
+
+    The first one asked for is kept for the next time: training looks at the shapes of a group before its first step.
+    """
 
     def __init__(self, collection: FeatureCollection) -> None:
         self.collection = collection
+        self.seen: dict[int, GroupFeatures] | None = None
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -37,6 +46,13 @@ class InLoop(Sequence[GroupFeatures]):
 
     def __getitem__(self, index: Any) -> Any:
         """Encode one group."""
+        if self.seen and index in self.seen:
+            return self.seen.pop(index)
+        made = self._encode(index)
+        self.seen = {index: made} if self.seen is None else self.seen
+        return made
+
+    def _encode(self, index: int) -> GroupFeatures:
         group, pair = self.collection.groups[index], self.collection.pair
         pictures = [decode_image(image.path) for image in group.images]
         size_px = self.collection.config.features.size_px
@@ -58,23 +74,35 @@ def rows(given: Given) -> Iterator[Row]:
         for group in groups_from_folder(given.images)[: 2 if given.is_quick else 6]
     ]
     target = None if given.is_quick else 15.0
-    wanted = [
-        Row(name="ViT-S, an epoch: backbones in the loop, cached tokens", target=target),
-        Row(name="ViT-S, the same without the network's own work"),
-    ]
+
+    def wanted(pair: str) -> list[Row]:
+        return [
+            Row(name=f"{pair}, an epoch: backbones in the loop, cached tokens", target=target),
+            Row(name=f"{pair}, the same without the network's own work"),
+        ]
+
+    exact = {"features.precision": FLOAT32}  # every machine has it
     if given.weights is None:
-        yield from without_weights(wanted)
+        yield from without_weights(wanted("ViT-S"))
     else:
         settings = {"features.backbone": BACKBONE_OF_WEIGHTS, "features.weights": str(given.weights)}
-        yield from time_epochs(groups, load_config("fast", overrides=settings), wanted)
-    yield from time_epochs(
-        groups,
-        load_config("fast", overrides={"features.backbone": "embedded"}),
-        [
-            Row(name="`embedded`, an epoch: backbones in the loop, cached tokens", target=target),
-            Row(name="`embedded`, the same without the network's own work"),
-        ],
-    )
+        yield from time_epochs(groups, load_config("fast", overrides=settings | exact), wanted("ViT-S"))
+    few = [replace(group, images=group.images[:4]) for group in groups[:2]]
+    with scratch_folder() as scratch:
+        first, second = (write_random(name, scratch) for name in PAIRS[0])
+        settings = {"features.backbone": PAIRS[0][0], "features.weights": str(first)}
+        settings |= {"features.second_backbone": PAIRS[0][1], "features.second_weights": str(second)}
+        config = load_config("fast", overrides=settings | exact)
+        yield from time_epochs(few, config, wanted("the paper's pair, random weights"))
+    config = load_config("fast", overrides={"features.backbone": "embedded"})
+    yield from time_epochs(groups, config, wanted("`embedded`"))
+
+
+def write_random(name: str, folder: Path) -> Path:
+    """Write random weights of an architecture, for times, which do not depend on them."""
+    file = folder / f"{name}.safetensors"
+    save_file(build_vit(VIT_SPECS[name]).state_dict(), file)
+    return file
 
 
 def time_epochs(groups: Sequence[ImageGroup], config: PipelineConfig, wanted: Sequence[Row]) -> Iterator[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from umscosod.config import FeaturesConfig, PipelineConfig
 from umscosod.features.backbone import AUTO, choose_auto
 from umscosod.features.specs import VIT_SPECS, is_vit_name
@@ -12,12 +14,15 @@ _FEATURES_S = (0.30, 1.0, 4.0, 14.0)
 """Encoding an image in both streams."""
 _LABELS_S = (0.05, 0.10, 0.12, 0.14)
 """Pseudo-label of an image."""
-_STEP_S = (0.055, 0.13, 0.25, 0.33)
-"""One image in one step of training."""
-_PREDICT_S = (0.02, 0.04, 0.08, 0.11)
-"""One pass of the network over an image."""
 _REFINE_S = (0.05, 0.07, 0.08, 0.08)
 """Refinement of an image, DenseCRF included."""
+
+_NETWORK_WIDTHS = (40, 128, 384, 768, 1024)
+"""Widths of the network that these tables are for."""
+_STEP_S = (0.04, 0.05, 0.13, 0.25, 0.33)
+"""One image in one step of training."""
+_PREDICT_S = (0.02, 0.02, 0.04, 0.08, 0.11)
+"""One pass of the network over an image."""
 
 
 def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_groups: int = 1) -> dict[str, float]:
@@ -38,14 +43,19 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
         and a ViT-L, which were not measured. Far too long for a GPU.
     """
     width = first_width(config.features)
-    at = min(range(1, len(_WIDTHS)), key=lambda index: abs(_WIDTHS[index] - width)) if width else 0
+    at = _nearest(_WIDTHS[1:], width) + 1 if width else 0
+    at_network = _nearest(_NETWORK_WIDTHS, min(width, config.network.max_width or width))
     stages = {"features": n_images * _FEATURES_S[at], "pseudo-labels": n_images * _LABELS_S[at]}
     if train and config.method == "ums":
         epoch_steps = -(-max(1, n_groups) // max(1, config.train.groups_per_step))
         epochs = max(config.train.epochs, -(-config.train.min_steps // epoch_steps))
-        stages["training"] = epochs * n_images * _STEP_S[at]
-    stages["prediction"] = n_images * _PREDICT_S[at]
+        stages["training"] = epochs * n_images * _STEP_S[at_network]
+    stages["prediction"] = n_images * _PREDICT_S[at_network]
     return {**stages, "refinement": n_images * _REFINE_S[at]}
+
+
+def _nearest(widths: Sequence[int], width: int) -> int:
+    return min(range(len(widths)), key=lambda at: abs(widths[at] - width))
 
 
 def first_name(features: FeaturesConfig) -> str:

@@ -292,6 +292,9 @@ class DecoderConfig:
 class NetworkConfig:
     """Stage 2: the UMS network."""
 
+    max_width: Annotated[
+        int, Ge(0), Le(8192), Doc("Most channels of both streams in the network; 0: those of the wider one (spec A0).")
+    ] = 0
     afmm: AfmmConfig = field(default_factory=AfmmConfig)
     cfmm: CfmmConfig = field(default_factory=CfmmConfig)
     fram: FramConfig = field(default_factory=FramConfig)

@@ -23,17 +23,18 @@ from umscosod.network.fram import Fram
 from umscosod.types import FloatArray, GroupFeatures
 
 
-def common_width(dim_first: int, dim_second: int) -> int:
+def common_width(dim_first: int, dim_second: int, most: int = 0) -> int:
     """Width both streams are brought to (spec A0).
 
-    The larger of the two, rounded up to a multiple of AFMM's heads.
+    The larger of the two, but no more than `most` unless that is 0, rounded up to a multiple of AFMM's heads.
 
     Examples
     --------
-    >>> common_width(768, 768), common_width(384, 50), common_width(50, 50)
-    (768, 384, 52)
+    >>> common_width(768, 768), common_width(384, 50), common_width(50, 50), common_width(768, 384, 128)
+    (768, 384, 52, 128)
     """
-    return -(-max(dim_first, dim_second) // HEADS) * HEADS
+    widest = max(dim_first, dim_second)
+    return -(-(min(widest, most) if most else widest) // HEADS) * HEADS
 
 
 def resize_tokens(tokens_NQE: Tensor, grid_hw: tuple[int, int], new_hw: tuple[int, int]) -> Tensor:
@@ -59,7 +60,7 @@ class UmsNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.dim_first, self.dim_second = dim_first, dim_second
-        self.dim = common_width(dim_first, dim_second)
+        self.dim = common_width(dim_first, dim_second, config.max_width)
         self.project_first = nn.Identity() if dim_first == self.dim else nn.Linear(dim_first, self.dim)
         self.project_second = nn.Identity() if dim_second == self.dim else nn.Linear(dim_second, self.dim)
         self.afmm = Afmm(self.dim, config.afmm)

@@ -13,9 +13,9 @@ from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef
 
 @pytest.fixture
 def make_features() -> Callable[..., GroupFeatures]:
-    """Build a seeded group of `count` images: 3x3 tokens of width 8, 2x2 tokens of width `dim_second`, 12 px."""
+    """Build a seeded group of `count` images of 12 px, with 3x3 and 2x2 tokens."""
 
-    def build(count: int, *, seed: int = 0, dim_second: int = 8, size: int = 12) -> GroupFeatures:
+    def build(count: int, *, seed: int = 0, dim_first: int = 8, dim_second: int = 8, size: int = 12) -> GroupFeatures:
         rng = np.random.default_rng(seed)
 
         def stream(grid: int, dim: int, name: str) -> GroupTokens:
@@ -26,7 +26,7 @@ def make_features() -> Callable[..., GroupFeatures]:
             )
 
         images = tuple(ImageRef(id=f"g/{i}.png", path=Path(f"g/{i}.png"), output=f"g/{i}.png") for i in range(count))
-        first, second = stream(3, 8, "first"), stream(2, dim_second, "second")
+        first, second = stream(3, dim_first, "first"), stream(2, dim_second, "second")
         return GroupFeatures(
             group=ImageGroup(name="g", images=images),
             first=first,

@@ -57,14 +57,29 @@ def test_equal_widths_add_no_projection_and_the_papers_size_is_met() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "width", "projected"),
-    [(8, 8, 8, (False, False)), (8, 6, 8, (False, True)), (6, 10, 12, (True, True)), (5, 5, 8, (True, True))],
+    ("first", "second", "most", "width", "projected"),
+    [
+        (8, 8, 0, 8, (False, False)),
+        (8, 6, 0, 8, (False, True)),
+        (6, 10, 0, 12, (True, True)),
+        (5, 5, 0, 8, (True, True)),
+        (8, 8, 4, 4, (True, True)),
+        (8, 16, 8, 8, (False, True)),
+        (6, 6, 16, 8, (True, True)),
+    ],
 )
 def test_projections_only_where_widths_differ(
-    first: int, second: int, width: int, projected: tuple[bool, bool]
+    make_features: Callable[..., GroupFeatures],
+    first: int,
+    second: int,
+    most: int,
+    width: int,
+    projected: tuple[bool, bool],
 ) -> None:
-    model = UmsNetwork(_config(), first, second)
-    assert model.dim == common_width(first, second) == width
+    model = UmsNetwork(_config(max_width=most), first, second)
+    assert model.dim == common_width(first, second, most) == width
+    out = _forward(model, make_features(2, dim_first=first, dim_second=second))
+    assert out[-1].shape == (2, 1, 12, 12)
     got = tuple(len(list(module.parameters())) > 0 for module in (model.project_first, model.project_second))
     assert got == projected
 
