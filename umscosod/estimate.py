@@ -10,11 +10,11 @@ from umscosod.features.specs import VIT_SPECS, is_vit_name
 
 _WIDTHS = (0, 384, 768, 1024)
 """Token widths of the first stream that the tables below are for; 0: without weights. Others count as the nearest."""
-_FEATURES_S = (0.30, 1.0, 4.0, 14.0)
+_FEATURES_S = (0.04, 0.30, 1.1, 4.0)
 """Encoding an image in both streams."""
-_LABELS_S = (0.05, 0.10, 0.12, 0.14)
+_LABELS_S = (0.02, 0.04, 0.05, 0.06)
 """Pseudo-label of an image."""
-_REFINE_S = (0.05, 0.07, 0.08, 0.08)
+_REFINE_S = (0.03, 0.03, 0.03, 0.03)
 """Refinement of an image, DenseCRF included."""
 
 _NETWORK_WIDTHS = (40, 128, 384, 768, 1024)
@@ -39,8 +39,8 @@ def estimate_stages(n_images: int, config: PipelineConfig, *, train: bool, n_gro
     -------
     dict of str to float
         Seconds by the name that the stage reports its progress under, in the order of the stages. A guess: shared out
-        from the whole jobs of docs/performance.md for features without weights and a ViT-S, and scaled up for a ViT-B
-        and a ViT-L, which were not measured. Far too long for a GPU.
+        from whole jobs for features without weights and a ViT-S in float32; scaled up for a ViT-B, of which only the
+        encoding was measured, and for a ViT-L. Too long for CPUs with bfloat16, far too long for a GPU.
     """
     width = first_width(config.features)
     at = _nearest(_WIDTHS[1:], width) + 1 if width else 0
