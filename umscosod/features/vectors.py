@@ -5,6 +5,7 @@ Suffixes: ``N`` images, ``P`` patches of the first stream, ``Q`` of the second, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import numpy as np
@@ -13,11 +14,17 @@ from umscosod.data.resize import resize_grids
 from umscosod.device import one_blas_thread
 from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 
+Facets = tuple[FloatArray, FloatArray, FloatArray]
+
+_IMAGES = 4  # at a time
 _TINY = 1e-6  # relative to the largest vector: shorter ones are rounding of equal patches
 
 
 def unit_patches(
-    tokens: StreamTokens, facet: Literal["keys", "tokens"], centre: Literal["group", "image", "none"]
+    tokens: StreamTokens,
+    facet: Literal["keys", "tokens"],
+    centre: Literal["group", "image", "none"],
+    images: slice = slice(None),
 ) -> FloatArray:
     """Take a facet's common part out and bring its vectors to unit length.
 
@@ -28,6 +35,8 @@ def unit_patches(
         The first stream alone, which is a GroupTokens, has keys.
     centre : {"group", "image", "none"}
         Mean patch taken out first. ``group`` does nothing where it is out already (whitened tokens).
+    images : slice
+        Those of the group that are wanted; with ``group`` the mean is theirs.
 
     Returns
     -------
@@ -43,7 +52,7 @@ def unit_patches(
     [[[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]]
     """
     stack_NPD = cast(GroupTokens, tokens).keys_NPK if facet == "keys" else tokens.tokens_NPD
-    unit_NPD = stack_NPD.astype(np.float32)
+    unit_NPD = stack_NPD[images].astype(np.float32)
     own_NP = lengths_NP = _lengths(unit_NPD)
     if centre == "group" and not tokens.is_centred:
         unit_NPD -= unit_NPD.mean((0, 1), dtype=np.float64).astype(np.float32)
@@ -57,8 +66,8 @@ def unit_patches(
 
 
 def describe_patches(
-    features: GroupFeatures, centre: Literal["group", "image", "none"]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+    features: GroupFeatures, centre: Literal["group", "image", "none"], images: slice = slice(None)
+) -> Facets:
     """Three facets of each patch: tokens and keys of the first stream, tokens of the second, each of unit length.
 
     Parameters
@@ -66,6 +75,8 @@ def describe_patches(
     features : GroupFeatures
     centre : {"group", "image", "none"}
         As for `unit_patches`; ``none`` where patches of several groups are compared.
+    images : slice
+        As for `unit_patches`.
 
     Returns
     -------
@@ -74,12 +85,22 @@ def describe_patches(
         length on a grid of their own, a little shorter where they had to be resized.
     """
     first, second = features.first, features.second
-    other_NQE = unit_patches(second, "tokens", centre)
+    other_NQE = unit_patches(second, "tokens", centre, images)
     return (
-        unit_patches(first, "tokens", centre),
-        unit_patches(first, "keys", centre),
+        unit_patches(first, "tokens", centre, images),
+        unit_patches(first, "keys", centre, images),
         _to_grid(other_NQE, second.grid_hw, first.grid_hw),
     )
+
+
+def iter_patches(features: GroupFeatures) -> Iterator[tuple[slice, Facets]]:
+    """Describe the patches of a group as `describe_patches` does with ``none``, some images at a time.
+
+    What a ViT-S says of an image takes 3.6 MB: all of a group is never held at once.
+    """
+    for start in range(0, len(features.group.images), _IMAGES):
+        images = slice(start, start + _IMAGES)
+        yield images, describe_patches(features, "none", images)
 
 
 def _lengths(vectors_NPD: FloatArray) -> FloatArray:

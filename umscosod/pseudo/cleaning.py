@@ -39,7 +39,7 @@ from umscosod.device import count_cores, numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
-from umscosod.features.vectors import describe_patches
+from umscosod.features.vectors import Facets, describe_patches, iter_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, PseudoLabel
 
@@ -243,16 +243,21 @@ def draw_sample(
     image_M, patch_M = drawn // patches, drawn % patches
     index_M = np.asarray(indices)[image_M]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
-    facets = describe_patches(features, "none")
-    patches_MF, start = np.empty((len(drawn), sum(facet.shape[2] for facet in facets)), np.float32), 0
-    for facet in facets:
-        patches_MF[:, start : start + facet.shape[2]] = facet.reshape(-1, facet.shape[2])[index_M * patches + patch_M]
-        start += facet.shape[2]
+    patches_MF = np.empty((0, 0), np.float32)
+    for images, facets in iter_patches(features):
+        patches_MF = patches_MF if patches_MF.size else np.empty((len(drawn), _width(facets)), np.float32)
+        rows = np.flatnonzero((index_M >= images.start) & (index_M < images.stop))
+        places = index_M[rows] - images.start, patch_M[rows]
+        patches_MF[rows] = np.concatenate([facet[places] for facet in facets], axis=1)
     return ProbeSample(
         patches_MF=patches_MF,
         targets_M=targets_NP[image_M, patch_M].astype(np.float32),
         weights_M=np.asarray([label.confidence for label in kept], np.float32)[image_M],
     )
+
+
+def _width(facets: Facets) -> int:
+    return sum(facet.shape[2] for facet in facets)
 
 
 def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe | None:
@@ -339,18 +344,18 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
         On the first stream's token grid: sigmoid(slope * logit / spread), of the slope `SLOPE` or `SLOPE_WHITENED`.
     """
     offset = probe.bias - float(probe.mean_F @ probe.weights_F)
-    logits_NP, start = np.full(features.first.tokens_NPD.shape[:2], offset), 0
-    facets = describe_patches(features, "none")
-    channels = sum(facet.shape[2] for facet in facets)
-    if channels != len(probe.weights_F):
-        raise CheckpointError(
-            f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, these "
-            f"have {channels}; train again, or predict with --config.keep network"
-        )
-    for facet in facets:
-        end = start + facet.shape[2]
-        logits_NP += facet @ probe.weights_F[start:end].astype(np.float32)
-        start = end
+    logits_NP = np.full(features.first.tokens_NPD.shape[:2], offset)
+    for images, facets in iter_patches(features):
+        if (channels := _width(facets)) != len(probe.weights_F):
+            raise CheckpointError(
+                f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, "
+                f"these have {channels}; train again, or predict with --config.keep network"
+            )
+        start = 0
+        for facet in facets:
+            end = start + facet.shape[2]
+            logits_NP[images] += facet @ probe.weights_F[start:end].astype(np.float32)
+            start = end
     slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
     maps_NP = sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)

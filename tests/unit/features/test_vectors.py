@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from umscosod.features.vectors import unit_patches
-from umscosod.types import GroupTokens
+from umscosod.features.vectors import describe_patches, iter_patches, unit_patches
+from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef, StreamTokens
 
 
 def tokens(rows: list[list[list[float]]]) -> GroupTokens:
@@ -36,3 +37,25 @@ def test_what_is_centred_already_stays() -> None:
 def test_equal_patches_have_nothing_of_their_own(centre: str) -> None:
     equal = tokens([[[0.1, 0.7], [0.1, 0.7]], [[0.1, 0.7], [0.1, 0.7]]])
     assert not unit_patches(equal, "tokens", centre).any()  # type: ignore[arg-type]
+
+
+def test_a_few_images_at_a_time_are_described_as_all_at_once() -> None:
+    rng = np.random.default_rng(0)
+    fine, coarse = (rng.standard_normal((9, cells, 5)).astype(np.float16) for cells in (16, 4))
+    attention = np.ones((9, 1, 16), np.float16)
+    features = GroupFeatures(
+        group=ImageGroup(
+            name="g", images=tuple(ImageRef(id=str(n), path=Path(str(n)), output=f"{n}.png") for n in range(9))
+        ),
+        first=GroupTokens(
+            tokens_NPD=fine, keys_NPK=fine[..., :3], attn_NAP=attention, grid_hw=(4, 4), backbone_id="fine"
+        ),
+        second=StreamTokens(tokens_NPD=coarse, attn_NAP=attention[:, :, :4], grid_hw=(2, 2), backbone_id="coarse"),
+        saliency_NP=np.ones((9, 16), np.float32),
+        pictures_NHW3=np.zeros((9, 8, 8, 3), np.uint8),
+        sizes_hw=((8, 8),) * 9,
+    )
+    parts = list(iter_patches(features))
+    assert [images for images, _ in parts] == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    for at, whole_NPF in enumerate(describe_patches(features, "none")):
+        np.testing.assert_array_equal(np.concatenate([facets[at] for _, facets in parts]), whole_NPF)
