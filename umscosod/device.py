@@ -120,6 +120,12 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return FLOAT32
 
 
+def precision_of(backbone: object) -> str:
+    """Arithmetic of a backbone; ``"float32"`` where it does not say, in its attribute `precision`."""
+    precision: str = getattr(backbone, "precision", FLOAT32)
+    return precision
+
+
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Give bfloat16 autocast on CUDA that supports it, and full float32 elsewhere."""
     import torch

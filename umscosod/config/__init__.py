@@ -39,16 +39,13 @@ class FeaturesConfig:
         str, Doc("Second stream; empty: the paper's partner if at hand, else a second granularity of the first.")
     ] = ""
     second_weights: Annotated[str, Doc("Local weight file of the second stream.")] = ""
-    debias: Annotated[
-        bool, Doc("Take out of a ViT's tokens what they share by place alone, as pictures of noise show it.")
-    ] = False
+    debias: Annotated[bool, Doc("Take out of a ViT's tokens what they share by place alone.")] = False
     size_px: Annotated[
         int, Ge(56), Le(1022), Doc("Side of the square picture a backbone sees, in pixels (spec A0; 224).")
     ] = 224
     batch_size: Annotated[int, Ge(1), Le(256), Doc("Images per pass of a ViT on CUDA or MPS; one on the CPU.")] = 8
     precision: Annotated[
-        Literal["auto", "float32"],
-        Doc("Arithmetic of a ViT. auto: bfloat16 on CUDA and on CPUs that have instructions for it, else float32."),
+        Literal["auto", "float32"], Doc("Arithmetic of a ViT. auto: bfloat16 where the device has instructions for it.")
     ] = "auto"
     cache_dir: Annotated[
         str, Doc("Folder of the content-addressed feature cache; empty: UMSCOSOD_CACHE or the user's cache folder.")
@@ -292,9 +289,7 @@ class DecoderConfig:
 class NetworkConfig:
     """Stage 2: the UMS network."""
 
-    max_width: Annotated[
-        int, Ge(0), Le(8192), Doc("Most channels of both streams in the network; 0: those of the wider one (spec A0).")
-    ] = 0
+    max_width: Annotated[int, Ge(0), Le(8192), Doc("Most channels of both streams; 0: the wider one's (spec A0).")] = 0
     afmm: AfmmConfig = field(default_factory=AfmmConfig)
     cfmm: CfmmConfig = field(default_factory=CfmmConfig)
     fram: FramConfig = field(default_factory=FramConfig)
@@ -306,9 +301,7 @@ class TrainConfig:
     """Stage 2: training on pseudo-labels (eq. 9, 10)."""
 
     epochs: Annotated[int, Ge(1), Le(1_000_000), Doc("Passes over all groups (paper: 100).")] = 100
-    min_steps: Annotated[
-        int, Ge(0), Le(10_000_000), Doc("Small collections get more epochs up to so many steps; 0: never.")
-    ] = 0
+    min_steps: Annotated[int, Ge(0), Le(10_000_000), Doc("Epochs are added up to so many steps; 0: none.")] = 0
     batch_images: Annotated[int, Ge(1), Le(512), Doc("One step is a group of at most so many images (paper: 24).")] = 24
     groups_per_step: Annotated[
         int,

@@ -14,20 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from umscosod.config import FeaturesConfig
-from umscosod.device import FLOAT32, choose_precision, resolve_device
+from umscosod.device import FLOAT32, choose_precision, precision_of, resolve_device
 from umscosod.errors import ConfigError, UmscosodError, WeightsError, one_line
 from umscosod.features.records import training_note
-from umscosod.features.specs import (
-    APACHE,
-    PAIRS,
-    PREFIXES,
-    VIT_SPECS,
-    VitSpec,
-    is_vit_name,
-    precision_of,
-    vit_id,
-    vit_spec,
-)
+from umscosod.features.specs import APACHE, PAIRS, PREFIXES, VIT_SPECS, VitSpec, is_vit_name, vit_id, vit_spec
 from umscosod.features.store import check_regular_file, expand_user, find_weights, hash_weights, obtain_weights
 from umscosod.types import ByteArray, EncodedImage
 
@@ -69,7 +59,7 @@ class Backbone(Protocol):
 
     Notes
     -----
-    Two more attributes are read where a backbone has them: `precision`, see `umscosod.features.specs.precision_of`; and
+    Two more attributes are read where a backbone has them: `precision`, see `umscosod.device.precision_of`; and
     `at_once`, the number of threads, more than one, in which `encode` may run at once.
     """
 

@@ -232,23 +232,16 @@ class Encodings:
 
     def _encode(self, batch: Sequence[_Decoding]) -> tuple[int, list[tuple[ImageRef, DataError]]]:
         """Write what the images of a batch lack; give the last one's place, and those that cannot be used."""
-        decoded: list[_Decoded] = []
-        unusable: list[tuple[ImageRef, DataError]] = []
-        for _, image, picture in batch:
-            try:
-                decoded.append((image, picture.result()))
-            except DataError as error:
-                unusable.append((image, error))
-        missing = {key for image, _ in decoded for key in self.missing(image)}
+        place = batch[-1][0]
         try:
-            self._write(decoded, missing)
-        except DataError:  # one of them; which, shows when each goes by itself
-            for one in decoded:
-                try:
-                    self._write([one], missing)
-                except DataError as error:
-                    unusable.append((one[0], error))
-        return batch[-1][0], unusable
+            decoded = [(image, picture.result()) for _, image, picture in batch]
+            self._write(decoded, {key for image, _ in decoded for key in self.missing(image)})
+        except DataError as error:
+            if len(batch) == 1:
+                return place, [(batch[0][1], error)]
+            # one of them; which, shows when each goes by itself
+            return place, [found for one in batch for found in self._encode([one])[1]]
+        return place, []
 
     def _write(self, decoded: Sequence[_Decoded], keys: Collection[str]) -> None:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""

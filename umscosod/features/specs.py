@@ -9,7 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
-from umscosod.device import FLOAT32
+from umscosod.device import FLOAT32, precision_of
 
 PosEmbedRule = Literal["offset", "antialias"]
 
@@ -243,12 +243,6 @@ def vit_id(spec: VitSpec, weights_sha256: str, size_px: int, *, debias: bool = F
     if spec.name.startswith(PREFIXES):  # the name does not fix what its config.json, or another timm, says
         parts.append(f"spec-{hashlib.sha256(repr(spec).encode()).hexdigest()[:12]}")
     return ":".join([*parts, *(["debias-v1"] if debias else [])])
-
-
-def precision_of(backbone: object) -> str:
-    """Arithmetic of a backbone; ``"float32"`` where it does not say, in its attribute `precision`."""
-    precision: str = getattr(backbone, "precision", FLOAT32)
-    return precision
 
 
 def exact_id(backbone: Any) -> str:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from umscosod.config import FeaturesConfig
+from umscosod.device import precision_of
 from umscosod.errors import ConfigError, WeightsError
 from umscosod.estimate import first_name, first_width
 from umscosod.features import backbone as registry
@@ -30,7 +31,7 @@ from umscosod.features.backbone import (
     identify_backbones,
     late_pair,
 )
-from umscosod.features.specs import VitSpec, precision_of
+from umscosod.features.specs import VitSpec
 from umscosod.features.vit import VitBackbone
 from umscosod.types import ByteArray, EncodedImage
 
