@@ -100,8 +100,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     Parameters
     ----------
     wanted : {"auto", "float32"}
-        ``auto`` is bfloat16 where the device has instructions for it: CUDA since Ampere; CPUs with AMX-BF16 or
-        AVX512-BF16, where torch can tell (``torch.cpu.get_capabilities``).
+        ``auto`` is bfloat16 where the device has instructions for it, as torch tells: CUDA since Ampere; CPUs with
+        AMX-BF16 or AVX512-BF16, if this torch has ``torch.cpu.get_capabilities``.
     device : torch.device
 
     Returns
@@ -113,7 +113,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return BFLOAT16 if torch.cuda.is_bf16_supported() else FLOAT32
+        return BFLOAT16 if torch.cuda.is_bf16_supported(including_emulation=False) else FLOAT32
     if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):
         found = torch.cpu.get_capabilities()
         return BFLOAT16 if found.get("amx_bf16") or found.get("avx512_bf16") else FLOAT32
@@ -130,7 +130,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Give bfloat16 autocast on CUDA that supports it, and full float32 elsewhere."""
     import torch
 
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -230,10 +230,18 @@ def map_in_threads(
     items = iter(items)
     for first in islice(items, 1):
         yield work(first)
-    count = torch.get_num_threads()  # of this thread; a new one gets the number that was set last, anywhere
-    pool = ThreadPoolExecutor(threads, "umscosod-map", torch.set_num_threads, (max(1, count // threads),))
+    count, met = torch.get_num_threads(), threading.Barrier(threads)
+
+    def limit(number: int) -> None:
+        torch.set_num_threads(number)
+        torch.get_num_threads()  # a thread takes what was set last when it first asks
+        met.wait()  # hence each thread of the pool comes here once
+
+    pool = ThreadPoolExecutor(threads, "umscosod-map")
     ahead: deque[Future[_Result]] = deque()
     try:
+        list(pool.map(limit, [max(1, count // threads)] * threads))
+        torch.set_num_threads(count)  # of this thread it is; threads that others start get what was set last
         for item in items:
             ahead.append(pool.submit(work, item))
             if len(ahead) > threads:
@@ -242,7 +250,6 @@ def map_in_threads(
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(count)
 
 
 def count_cores() -> int:

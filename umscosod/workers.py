@@ -253,9 +253,9 @@ class LazyPool:
         if self.running is not None:
             self.running.stop()
 
-    def start(self, least: int = 1) -> WorkerPool:
-        """Give the pool; if it is started by this, it has at least so many processes, and one a core up to 8."""
-        self.running = self.running or WorkerPool(max(least, min(count_cores(), _MOST_PROCESSES)))
+    def start(self, count: int | None = None) -> WorkerPool:
+        """Give the pool; if this starts it, it has so many processes, or one a core up to 8."""
+        self.running = self.running or WorkerPool(count or min(count_cores(), _MOST_PROCESSES))
         return self.running
 
 

@@ -81,7 +81,7 @@ def test_autocast_is_off_on_the_cpu() -> None:
 @pytest.mark.parametrize("is_supported", [True, False])
 def test_autocast_on_cuda_is_bfloat16_where_supported(monkeypatch: pytest.MonkeyPatch, is_supported: bool) -> None:
     asked = []
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: is_supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: is_supported)
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: asked.append((args, options)))
     context = autocast(torch.device("cuda"))
     assert isinstance(context, contextlib.nullcontext) != is_supported
@@ -108,7 +108,7 @@ def test_a_vit_computes_in_bfloat16_where_a_cpu_has_instructions_for_it(
 def test_a_vit_computes_in_bfloat16_on_cuda_that_has_it(
     monkeypatch: pytest.MonkeyPatch, is_supported: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: is_supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: is_supported)
     assert choose_precision("auto", torch.device("cuda")) == precision
     assert choose_precision("float32", torch.device("cuda")) == "float32"
 
@@ -117,10 +117,15 @@ def test_a_vit_computes_in_bfloat16_on_cuda_that_has_it(
 def test_items_are_mapped_in_order_the_first_before_the_others(threads: int) -> None:
     done: list[int] = []
 
+    others: list[int] = []
+
     def work(item: int) -> tuple[int, int]:
         assert done or item == 0
         time.sleep(0.01 * (item % 3))
         done.append(item)
+        stranger = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
+        stranger.start()
+        stranger.join()
         return item, torch.get_num_threads()
 
     before = torch.get_num_threads()
@@ -132,6 +137,7 @@ def test_items_are_mapped_in_order_the_first_before_the_others(threads: int) -> 
         torch.set_num_threads(before)
     assert [item for item, _ in found] == list(range(10))
     assert [count for _, count in found] == [6, *[6 // threads] * 9]
+    assert others == [6] * 10  # threads of another job
 
 
 def test_an_error_in_a_thread_ends_the_others_work() -> None:

@@ -289,7 +289,7 @@ class DecoderConfig:
 class NetworkConfig:
     """Stage 2: the UMS network."""
 
-    max_width: Annotated[int, Ge(0), Le(8192), Doc("Most channels of both streams; 0: the wider one's (spec A0).")] = 0
+    max_width: Annotated[int, Ge(0), Le(8192), Doc("Most channels, in steps of 4; 0: as the wider stream (A0).")] = 0
     afmm: AfmmConfig = field(default_factory=AfmmConfig)
     cfmm: CfmmConfig = field(default_factory=CfmmConfig)
     fram: FramConfig = field(default_factory=FramConfig)

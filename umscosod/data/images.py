@@ -10,7 +10,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -430,7 +430,13 @@ def _to_rgb(image: Image.Image) -> ByteArray:
     return np.array(image.convert("RGB"))
 
 
+_MOST_PIXELS_AT_ONCE = 160_000_000  # 0.5 GB: ten pictures of 16 megapixels
 _MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two batches are in memory at a time
+
+
+def limit_at_once(pixels: Iterable[int], wanted: int) -> int:
+    """How many pictures of so many pixels may be worked on at once, beside two that are decoded ahead; 1 or more."""
+    return max(1, min(wanted, _MOST_PIXELS_AT_ONCE // max(pixels, default=1) - 2))
 
 
 def plan_batches(pixels: Mapping[int, int], most: int) -> Iterator[list[int]]:

@@ -35,7 +35,8 @@ class Backbone(Protocol):
     Attributes
     ----------
     id : str
-        Name, weights hash, size, layer, facet and code version: part of every cache key. Equal ids mean equal bits.
+        Name, weights hash, size, layer, facet and code version: part of every cache key. Equal ids mean equal tokens
+        but for rounding, see `umscosod.features.specs.exact_id`.
     name : str
         What the user typed, for example ``"dino_vits8"``.
     weights_sha256 : str
@@ -60,7 +61,7 @@ class Backbone(Protocol):
     Notes
     -----
     Two more attributes are read where a backbone has them: `precision`, see `umscosod.device.precision_of`; and
-    `at_once`, the number of threads, more than one, in which `encode` may run at once.
+    `at_once`: in how many threads `encode` may run at the same time, 1 where it is missing.
     """
 
     id: str
@@ -136,11 +137,13 @@ class LateBackbone:
         The pair was built by it.
     device : str
         On which it is built there.
+    is_alike : bool
+        That is a device of the same kind as here, so that the arithmetic must be the same.
     """
 
-    def __init__(self, built: Backbone, stream: int, config: FeaturesConfig, device: str) -> None:
+    def __init__(self, built: Backbone, stream: int, config: FeaturesConfig, device: str, *, is_alike: bool) -> None:
         vars(self).update({name: getattr(built, name) for name in Backbone.__annotations__})
-        self.precision = precision_of(built)
+        self.precision, self._is_alike = precision_of(built), is_alike
         self._stream, self._config, self._device = stream, config, device
 
     def encode(self, images: Sequence[ByteArray]) -> list[EncodedImage]:
@@ -159,7 +162,7 @@ class LateBackbone:
             raise WeightsError(
                 f"the backbone here is {backbone.id}, the job's is {mine}; use the same weights on all machines"
             )
-        if (precision := precision_of(backbone)) != self.precision:
+        if self._is_alike and (precision := precision_of(backbone)) != self.precision:
             raise ConfigError(
                 f"{backbone.name} computes in {precision} here, in {self.precision} where the job was started; use "
                 "machines of one kind, or features.precision=float32"
@@ -172,9 +175,10 @@ def _build_once(config: FeaturesConfig, device: str) -> BackbonePair:
     return build_backbones(config, resolve_device(device))
 
 
-def late_pair(pair: BackbonePair, config: FeaturesConfig, device: str) -> BackbonePair:
-    """Give a pair that `build_backbones` made by `config` in a form to be sent to other processes."""
-    late: list[Any] = [LateBackbone(built, stream, config, device) for stream, built in enumerate(pair.both)]
+def late_pair(pair: BackbonePair, config: FeaturesConfig, device: str, here: str) -> BackbonePair:
+    """Give a pair that `build_backbones` made by `config`, on the device `here`, in a form to be sent to others."""
+    is_alike = device.partition(":")[0] == here.partition(":")[0]
+    late: list[Any] = [LateBackbone(one, at, config, device, is_alike=is_alike) for at, one in enumerate(pair.both)]
     return BackbonePair(first=late[0], second=late[1], notes=pair.notes)
 
 

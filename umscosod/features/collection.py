@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
-from umscosod.data.images import count_pixels, decode_image, image_sha256, plan_batches
+from umscosod.data.images import count_pixels, decode_image, image_sha256, limit_at_once, plan_batches
 from umscosod.device import count_cores, map_in_threads
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
@@ -116,6 +116,7 @@ class Encodings:
         told, is_checked = 0, False
         progress(0, len(images), "features")
         at_once = min(getattr(backbone, "at_once", 1) for backbone in self.pair.both)
+        at_once = limit_at_once(lacking.values(), at_once)
         with (
             contextlib.closing(self._iter_decoded(lacking, images)) as batches,
             contextlib.closing(map_in_threads(self._encode, batches, at_once)) as done,
@@ -232,16 +233,16 @@ class Encodings:
 
     def _encode(self, batch: Sequence[_Decoding]) -> tuple[int, list[tuple[ImageRef, DataError]]]:
         """Write what the images of a batch lack; give the last one's place, and those that cannot be used."""
-        place = batch[-1][0]
+        place, whole = batch[-1][0], [one for one in batch if one[2].exception() is None]
         try:
-            decoded = [(image, picture.result()) for _, image, picture in batch]
+            decoded = [(image, picture.result()) for _, image, picture in whole or batch]
             self._write(decoded, {key for image, _ in decoded for key in self.missing(image)})
         except DataError as error:
             if len(batch) == 1:
                 return place, [(batch[0][1], error)]
-            # one of them; which, shows when each goes by itself
-            return place, [found for one in batch for found in self._encode([one])[1]]
-        return place, []
+            whole = []
+        # where one of several cannot be encoded, it shows which when each goes by itself
+        return place, [found for one in batch if one not in whole for found in self._encode([one])[1]]
 
     def _write(self, decoded: Sequence[_Decoded], keys: Collection[str]) -> None:
         """Write those of the images' entries that are among `keys`; equal files share theirs."""

@@ -17,7 +17,7 @@ from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 Facets = tuple[FloatArray, FloatArray, FloatArray]
 
 _IMAGES = 4  # at a time
-_TINY = 1e-6  # relative to the largest vector: shorter ones are rounding of equal patches
+_TINY = 1e-6  # relative to the largest vector of the image: shorter ones are rounding of equal patches
 
 
 def unit_patches(
@@ -36,7 +36,7 @@ def unit_patches(
     centre : {"group", "image", "none"}
         Mean patch taken out first. ``group`` does nothing where it is out already (whitened tokens).
     images : slice
-        Those of the group that are wanted; with ``group`` the mean is theirs.
+        Those that are wanted; all of them with ``group``.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def unit_patches(
         unit_NPD -= unit_NPD.mean(1, keepdims=True, dtype=np.float64).astype(np.float32)
     if centre != "none":
         own_NP = _lengths(unit_NPD)
-    is_own_NP = own_NP > _TINY * lengths_NP.max()
+    is_own_NP = own_NP > _TINY * lengths_NP.max(axis=1, keepdims=True)
     unit_NPD *= np.divide(1.0, own_NP, out=np.zeros_like(own_NP), where=is_own_NP)[..., None]
     return unit_NPD
 

@@ -30,7 +30,8 @@ from umscosod.features.specs import VitSpec, vit_id
 from umscosod.features.weights import load_weights, resize_pos_embed
 from umscosod.types import ByteArray, EncodedImage, FloatArray
 
-_MOST_AT_ONCE = 8  # pictures; a pass of a ViT-B takes some 0.1 GB
+_MOST_AT_ONCE = 8  # pictures
+_MOST_TOKENS_AT_ONCE = 12_800  # of all pictures; the scores of as many and 16 heads, formed eagerly, take 0.7 GB
 _MOST_EAGER_TOKENS = 1_600  # 40 x 40; the scores of 16 heads then take 0.1 GB
 
 
@@ -134,7 +135,7 @@ class VitBackbone:
         self._is_debiased = debias
         is_on_cpu = device.type == "cpu"
         self.batch_size = 1 if is_on_cpu else batch_size
-        self.at_once = min(_MOST_AT_ONCE, torch.get_num_threads()) if is_on_cpu else 1
+        self.at_once = _count_at_once(self.grid_hw[0] * self.grid_hw[1]) if is_on_cpu else 1
         self.precision = precision
         if precision == BFLOAT16 and is_on_cpu and self.grid_hw[0] * self.grid_hw[1] <= _MOST_EAGER_TOKENS:
             _attend_eagerly(self.module.blocks)
@@ -290,6 +291,13 @@ def cls_attention(q_NATd: torch.Tensor, k_NATd: torch.Tensor, prefix_tokens: int
     scores_NA1T = q_NATd[:, :, :1] @ k_NATd.transpose(-2, -1) * q_NATd.shape[-1] ** -0.5
     attn_NAP: torch.Tensor = scores_NA1T.softmax(dim=-1)[:, :, 0, prefix_tokens:]
     return attn_NAP
+
+
+def _count_at_once(tokens: int) -> int:
+    """How many pictures of so many tokens are encoded at once: each has an equal number of torch's threads."""
+    threads = torch.get_num_threads()
+    most = max(1, min(_MOST_AT_ONCE, _MOST_TOKENS_AT_ONCE // tokens))
+    return threads // -(-threads // most)
 
 
 def _own_modules(module: Vit) -> Vit:

@@ -205,7 +205,7 @@ def _form_to_send(spec: JobSpec, pair: BackbonePair, config: PipelineConfig) -> 
     if spec.pair is not None:
         return pair
     device = config.device if spec.engine is None else spec.engine.network_device(config.device)
-    return late_pair(pair, config.features, device)
+    return late_pair(pair, config.features, device, config.device)
 
 
 def _read_detections(config: PipelineConfig, groups: Sequence[ImageGroup]) -> CocoProposer | None:

@@ -212,7 +212,8 @@ def _load_maps(job: JobFolder, features: GroupFeatures) -> FloatArray:
 def boot_refiners(prepared: Prepared) -> None:
     """Start the processes of stage 3, which boot while this one, on one core, does what comes before."""
     wanted = count_processes(prepared.config.refine.crf, *_crf_limits(prepared))
-    if prepared.config.refine.enabled and wanted:
+    # where stage 1 works in processes, it starts its own, and stage 3 takes those
+    if prepared.config.refine.enabled and wanted and prepared.engine_for(prepared.features.groups) is None:
         prepared.pool.start(wanted)
 
 

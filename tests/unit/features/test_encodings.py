@@ -75,6 +75,15 @@ def test_missing_images_are_encoded_in_batches_after_the_first(images: list[Imag
     assert made.failures == {}
 
 
+def test_the_others_of_a_batch_go_together_without_one_that_cannot_be_decoded(
+    images: list[ImageRef], tmp_path: Path
+) -> None:
+    images[2].path.write_bytes(b"no picture")
+    made = make(images, tmp_path / "cache")
+    assert batches(made) == [1, 3, 4, 1]
+    assert made.failures.keys() == {images[2].id}
+
+
 def test_bits_do_not_depend_on_what_the_cache_held(images: list[ImageRef], tmp_path: Path) -> None:
     make(images, tmp_path / "whole")
     make(images[3:6], tmp_path / "parts")

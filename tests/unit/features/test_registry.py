@@ -350,11 +350,12 @@ def test_machines_of_another_arithmetic_are_refused(save: Save, monkeypatch: pyt
     pair = build_backbones(config, CPU)
     assert [precision_of(one) for one in pair.both] == ["bfloat16"] * 2
     assert pair.notes[-1].endswith(", bfloat16")
-    sent = late_pair(pair, config, "cpu")
+    sent = late_pair(pair, config, "cpu", "cpu")
     assert sent.first.encode([picture])
     registry._build_once.cache_clear()
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(ConfigError, match=r"computes in float32 here, in bfloat16 where .* features.precision=float32"):
         sent.first.encode([picture])
+    assert late_pair(pair, config, "cpu", "cuda:0").first.encode([picture])  # another kind of device: close, not equal
     exact = replace(config, precision="float32")
-    assert late_pair(build_backbones(exact, CPU), exact, "cpu").first.encode([picture])
+    assert late_pair(build_backbones(exact, CPU), exact, "cpu", "cpu").first.encode([picture])

@@ -13,13 +13,20 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch.nn.functional import gelu, interpolate, layer_norm
 
+from tests.synthetic import tiny_collection
+from umscosod.config import PipelineConfig
+from umscosod.data.groups import groups_from_folder
 from umscosod.device import choose_precision
 from umscosod.errors import DataError
 from umscosod.features import vit as vit_module
 from umscosod.features.architectures import Vit
+from umscosod.features.backbone import BackbonePair
+from umscosod.features.cache import FeatureCache
+from umscosod.features.collection import encode_collection
 from umscosod.features.specs import VIT_SPECS, VitSpec
 from umscosod.features.vit import LoadedVit, VitBackbone, cls_attention, load_vit
 from umscosod.features.weights import resize_pos_embed
@@ -227,6 +234,43 @@ def test_bfloat16_on_the_cpu_gives_tokens_of_the_same_direction_and_bits_that_re
         np.testing.assert_array_equal(once.tokens_PD, again.tokens_PD)
         np.testing.assert_array_equal(once.keys_PK, again.keys_PK)
     assert [block.attn.fused_attn for block in vit.module.blocks] == fused
+
+
+@pytest.mark.parametrize(
+    ("threads", "tokens", "at_once"),
+    [(1, 784, 1), (2, 784, 2), (12, 784, 6), (16, 784, 8), (11, 784, 5), (16, 6_000, 2), (16, 16_000, 1)],
+)
+def test_pictures_at_once_share_the_threads_and_are_few_where_tokens_are_many(
+    monkeypatch: pytest.MonkeyPatch, threads: int, tokens: int, at_once: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert vit_module._count_at_once(tokens) == at_once
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_bits_do_not_depend_on_how_many_pictures_are_encoded_at_once(
+    load: Callable[[str], LoadedVit], tmp_path: Path, precision: str
+) -> None:
+    tiny_collection(tmp_path, groups=2, images=4, size=64)
+    groups = list(groups_from_folder(tmp_path / "image"))
+    before, stored = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            first, second = (
+                VitBackbone(load("dinov2_vits14"), size_px=size, device=CPU, precision=precision) for size in (112, 56)
+            )
+            assert first.at_once == threads
+            cache = FeatureCache(tmp_path / f"cache-{threads}")
+            encode_collection(groups, BackbonePair(first=first, second=second), PipelineConfig(), cache)
+            files = {path.name: load_file(path) for path in cache.root.rglob("*.safetensors")}
+            stored.append(
+                {(name, part): array.tobytes() for name, parts in files.items() for part, array in parts.items()}
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert len({name for name, _ in stored[0]}) == 3 * 8
+    assert stored[0] == stored[1]
 
 
 @pytest.mark.gpu

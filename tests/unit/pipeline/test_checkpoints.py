@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from umscosod import load_model
 from umscosod.config import PipelineConfig
 from umscosod.errors import CheckpointError
 from umscosod.pipeline import predict
-from umscosod.pipeline.checkpoints import PROBE_FILE, WHITENING_FILE, hash_checkpoint
+from umscosod.pipeline.checkpoints import PROBE_FILE, WHITENING_FILE, adopt_checkpoint, hash_checkpoint
 from umscosod.training.checkpoint import META_FILE, MODEL_FILE
 
 
@@ -90,6 +90,19 @@ def test_features_of_a_checkpoint_are_checked_where_they_are_taken_over(
     auto = replace(config, features=replace(config.features, backbone="auto"))
     with pytest.raises(CheckpointError, match=r"meta\.json: features\.size_px must be a whole number"):
         predict(images, tmp_path / "out", folder, auto)
+
+
+@pytest.mark.parametrize(
+    ("saved", "asked", "taken"),
+    [("auto", "auto", "auto"), ("float32", "auto", "float32"), ("auto", "float32", "float32"), (None, "auto", "auto")],
+)
+def test_float32_is_kept_where_the_checkpoint_or_the_user_asks_for_it(
+    folder: Path, config: PipelineConfig, saved: str | None, asked: Literal["auto", "float32"], taken: str
+) -> None:
+    features = {"size_px": 64} if saved is None else {"size_px": 64, "precision": saved}
+    change_json(folder / META_FILE, lambda meta: meta | {"config": meta["config"] | {"features": features}})
+    open_choice = replace(config, features=replace(config.features, backbone="auto", precision=asked))
+    assert adopt_checkpoint(open_choice, folder).features.precision == taken
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,18 @@ def test_two_cold_runs_write_the_same_bytes_whatever_the_number_of_crf_processes
     assert report.rows == finished.report.rows
 
 
-@pytest.mark.parametrize(("workers", "is_training", "booted"), [(3, False, 3), (1, False, 0), (3, True, 0)])
+@pytest.mark.parametrize(
+    ("workers", "cores", "is_training", "booted"),
+    [(3, 2, False, 3), (2, 8, False, 2), (1, 8, False, 0), (3, 2, True, 0)],
+)
 def test_processes_of_stage_3_boot_before_stage_1_unless_a_training_lies_between(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, workers: int, is_training: bool, booted: int
+    tmp_path: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    cores: int,
+    is_training: bool,
+    booted: int,
 ) -> None:
     config = quick_config(tmp_path / "cache")
     config = replace(config, refine=replace(config.refine, crf=replace(config.refine.crf, workers=workers)))
@@ -60,7 +69,7 @@ def test_processes_of_stage_3_boot_before_stage_1_unless_a_training_lies_between
         return stage_1(prepared, progress)
 
     monkeypatch.setattr(verbs, "pseudo_stage", spy)
-    monkeypatch.setattr("umscosod.workers.count_cores", lambda: 2)
+    monkeypatch.setattr("umscosod.workers.count_cores", lambda: cores)
     label_groups(images, tmp_path / "out", config, train=is_training)
     assert seen == [booted]
 
