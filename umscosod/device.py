@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -216,7 +215,7 @@ def map_in_threads(
     Parameters
     ----------
     work : callable
-        Safe to run in several threads at once. The first item is done before the others are begun.
+        Safe to run in several threads at once.
     items : iterable
         Taken when there is room for them.
     threads : int
@@ -227,9 +226,6 @@ def map_in_threads(
         return
     import torch
 
-    items = iter(items)
-    for first in islice(items, 1):
-        yield work(first)
     count, met = torch.get_num_threads(), threading.Barrier(threads)
 
     def limit(number: int) -> None:

@@ -205,14 +205,16 @@ class Encodings:
         """Decode the images at the places in `pixels`, so large each, in batches, one batch ahead."""
         pool = ThreadPoolExecutor(min(_MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
         ahead: list[_Decoding] = []
+        is_left = True
         try:
             most = max(backbone.batch_size for backbone in self.pair.both)
             for batch in chain(plan_batches(pixels, most), [[]]):
                 now, ahead = ahead, [(at, images[at], pool.submit(self._decode, images[at])) for at in batch]
                 if now:
                     yield now
+            is_left = False  # those that were given may still be at work
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=is_left)
 
     def _decode(self, image: ImageRef) -> ByteArray:
         """Decode an image.

@@ -397,7 +397,7 @@ def test_a_disk_too_small_is_refused_after_the_first_image(
     monkeypatch.setattr(FeatureCache, "free_bytes", lambda _: 100)
     with pytest.raises(CacheError, match=r"are needed.*features prune --max-gb"):
         setup.load()
-    assert setup.encoded == (1, 1)
+    assert setup.encoded == (1, 1) if at_once == 1 else max(setup.encoded) < 6
 
 
 def test_a_full_disk_does_not_matter_where_nothing_is_left_to_encode(
