@@ -436,7 +436,8 @@ _MOST_PIXELS = 32_000_000  # of a batch, unless one picture alone has more: two 
 
 def limit_at_once(pixels: Iterable[int], wanted: int) -> int:
     """How many pictures of so many pixels may be worked on at once, beside two that are decoded ahead; 1 or more."""
-    return max(1, min(wanted, _MOST_PIXELS_AT_ONCE // max(pixels, default=1) - 2))
+    largest = max(pixels, default=0) or 1  # a damaged file has none
+    return max(1, min(wanted, _MOST_PIXELS_AT_ONCE // largest - 2))
 
 
 def plan_batches(pixels: Mapping[int, int], most: int) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from umscosod.data.images import decode_image, image_sha256, scale_to_byte, square_picture
+from umscosod.data.images import decode_image, image_sha256, limit_at_once, scale_to_byte, square_picture
 from umscosod.errors import DataError
 
 GREY_HW = np.arange(80, dtype=np.uint8).reshape(8, 10) * 3
@@ -299,3 +299,10 @@ def test_resize_refuses_other_arrays(bad: np.ndarray) -> None:
         square_picture(bad, 4)
     with pytest.raises(DataError, match="at least 1"):
         square_picture(np.zeros((4, 4, 3), np.uint8), 0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "at_once"), [([], 8), ([0], 8), ([0, 12_000_000], 8), ([20_000_000], 6), ([5, 100_000_000], 1)]
+)
+def test_few_large_pictures_are_worked_on_at_once(pixels: list[int], at_once: int) -> None:
+    assert limit_at_once(pixels, 8) == at_once
