@@ -129,7 +129,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Give bfloat16 autocast on CUDA that supports it, and full float32 elsewhere."""
     import torch
 
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type == "cuda" and choose_precision("auto", device) == BFLOAT16:
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -210,7 +210,7 @@ def map_in_threads(
 ) -> Generator[_Result, None, None]:
     """Apply a function that uses torch to items, in order, some at once; torch's own threads are shared among them.
 
-    Small products gain less from a second core than a second item does.
+    A second core gains more by a second item than by a share in the small products of the first.
 
     Parameters
     ----------
@@ -245,6 +245,7 @@ def map_in_threads(
         while ahead:
             yield ahead.popleft().result()
     finally:
+        met.abort()  # where not all threads could be started, those that wait go on
         pool.shutdown(cancel_futures=True)
 
 
