@@ -234,19 +234,57 @@ def map_in_threads(
         met.wait()  # hence each thread of the pool comes here once
 
     pool = ThreadPoolExecutor(threads, "umscosod-map")
-    ahead: deque[Future[_Result]] = deque()
     try:
         list(pool.map(limit, [max(1, count // threads)] * threads))
         torch.set_num_threads(count)  # of this thread it is; threads that others start get what was set last
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        yield from _map_by(pool, work, items, threads)
     finally:
         met.abort()  # where not all threads could be started, those that wait go on
         pool.shutdown(cancel_futures=True)
+
+
+def map_on_cores(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
+    """Apply a function that uses NumPy, SciPy or OpenCV to items, in order, one a core at once.
+
+    BLAS has one thread meanwhile. A process of one thread, by ``OMP_NUM_THREADS`` as processes of a pool have it, works
+    on one item after the other.
+
+    Parameters
+    ----------
+    work : callable
+        Safe to run in several threads at once. It must spend its time in what lets other threads run.
+    items : iterable
+        Taken when there is room for them.
+    """
+    threads = count_threads()
+    if threads == 1:
+        with one_blas_thread():
+            yield from map(work, items)
+        return
+    pool = ThreadPoolExecutor(threads, "umscosod-cores")
+    try:
+        with one_blas_thread():
+            yield from _map_by(pool, work, items, threads)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _map_by(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Iterator[_Result]:
+    ahead: deque[Future[_Result]] = deque()
+    for item in items:
+        ahead.append(pool.submit(work, item))
+        if len(ahead) > threads:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def count_threads() -> int:
+    """Threads that this process may work with: one a core, or as many as ``OMP_NUM_THREADS`` says if that is fewer."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count_cores(), max(1, int(told))) if told.isdecimal() else count_cores()
 
 
 def count_cores() -> int:

@@ -16,6 +16,7 @@ from umscosod.device import (
     choose_precision,
     deterministic_kernels,
     map_in_threads,
+    map_on_cores,
     one_blas_thread,
     resolve_device,
 )
@@ -150,6 +151,31 @@ def test_an_error_in_a_thread_ends_the_others_work() -> None:
         list(map_in_threads(work, range(1000), 2))
     assert len(begun) < 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("umscosod-map")]
+
+
+@pytest.mark.parametrize(("told", "expected"), [("", 3), ("4,2", 3), ("0", 1), ("1", 1), ("2", 2), ("9", 3)])
+def test_one_item_a_core_is_worked_on_with_one_thread_of_blas(
+    monkeypatch: pytest.MonkeyPatch, told: str, expected: int
+) -> None:
+    monkeypatch.setattr("umscosod.device.count_cores", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    lock, at_once, most = threading.Lock(), 0, 0
+
+    def work(item: int) -> tuple[int, set[int]]:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once -= 1
+        return item, {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+    assert list(map_on_cores(work, iter(range(8)))) == [(item, {1}) for item in range(8)]
+    assert most == expected
+    with pytest.raises(ZeroDivisionError):
+        list(map_on_cores(lambda item: 1 // item, (1, 0, 1)))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("umscosod-cores")]
 
 
 def _kernels() -> tuple[bool, bool, bool]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from umscosod.data.resize import mask_share, resize_mask
+from umscosod.device import map_on_cores
 from umscosod.errors import DataError
 from umscosod.features.vectors import add_ridge, describe_patches, unit_patches
 from umscosod.types import BoolArray, ByteArray, FloatArray, GroupFeatures
@@ -92,18 +93,19 @@ def gather_evidence(features: GroupFeatures, masks: Sequence[BoolArray]) -> Grou
         raise DataError(f"confidence: {len(masks)} masks for {len(features.group.images)} images")
     size_hw = (features.pictures_NHW3.shape[1], features.pictures_NHW3.shape[2])
     resized = [resize_mask(mask_HW, size_hw) for mask_HW in masks]
-    streams = []
-    for tokens in (features.first, features.second):
-        reduced_NPD = principal_tokens(tokens.tokens_NPD, DIMS)
-        if reduced_NPD.shape[2]:
-            share_NP = np.stack([mask_share(mask_HW, tokens.grid_hw).ravel() for mask_HW in resized])
-            streams.append(Stream(tokens_NPD=reduced_NPD, share_NP=share_NP))
-    is_seen = len(streams) == 2
+    streams = tuple(
+        Stream(
+            tokens_NPD=principal_tokens(tokens.tokens_NPD, DIMS),
+            share_NP=np.stack([mask_share(mask_HW, tokens.grid_hw).ravel() for mask_HW in resized]),
+        )
+        for tokens in (features.first, features.second)
+    )
+    is_seen = all(stream.tokens_NPD.shape[2] for stream in streams)
     prototype_NF = foreground_prototypes(features, streams[0].share_NP) if is_seen else np.zeros((len(resized), 0))
     return GroupEvidence(
         masks_NHW=np.stack(resized),
         pictures_NHW3=features.pictures_NHW3,
-        streams=tuple(streams) if is_seen else (),
+        streams=streams if is_seen else (),
         prototype_NF=prototype_NF,
         is_whitened=features.first.is_whitened,
     )
@@ -159,17 +161,22 @@ def principal_tokens(tokens_NPD: FloatArray, dims: int) -> FloatArray:
     """
     images, patches, width = tokens_NPD.shape
     mean_D = tokens_NPD.mean(axis=(0, 1), dtype=np.float64)
-    covariance_DD = np.zeros((width, width))
-    for tokens_PD in tokens_NPD:  # one image at a time: the group is never held in float64 at its full width
-        about_PD = tokens_PD - mean_D
-        covariance_DD += about_PD.T @ about_PD
+
+    def products(tokens_PD: FloatArray) -> FloatArray:
+        about_PD = tokens_PD - mean_D  # one image at a time: the group is never held in float64 at its full width
+        return np.asarray(about_PD.T @ about_PD)
+
+    covariance_DD = sum(map_on_cores(products, tokens_NPD), np.zeros((width, width)))
     variance_D, direction_DD = np.linalg.eigh(covariance_DD / (images * patches))
     order = np.argsort(variance_D)[::-1][:dims]
     # what is left of a direction by rounding alone is no direction
     order = order[variance_D[order] > variance_D.max() * np.finfo(np.float64).eps * width]
     reduced_NPD = np.empty((images, patches, len(order)))
-    for tokens_PD, reduced_PD in zip(tokens_NPD, reduced_NPD, strict=True):
-        reduced_PD[:] = (tokens_PD - mean_D) @ direction_DD[:, order]
+
+    def project(index: int) -> None:
+        reduced_NPD[index] = (tokens_NPD[index] - mean_D) @ direction_DD[:, order]
+
+    list(map_on_cores(project, range(images)))
     return reduced_NPD
 
 

@@ -146,10 +146,12 @@ def _find_or_paint(
     row: SheetRow, out_dir: Path, max_pixels: int | None, changed: Collection[str] | None
 ) -> dict[str, str]:
     """Relative paths of the thumbnails of a row by tile, painted unless the row is unchanged and they are there."""
-    names = {tile: _thumb_name(row, tile) for tile, _ in _TILES}
-    there = {tile: name for tile, name in names.items() if path_inside(out_dir, name).is_file()}
-    is_kept = changed is not None and row.labelled.image_id not in changed
-    return there if is_kept and "image" in there else _paint(row, out_dir, max_pixels)
+    if changed is not None and row.labelled.image_id not in changed:
+        names = {tile: _thumb_name(row, tile) for tile, _ in _TILES}
+        there = {tile: name for tile, name in names.items() if path_inside(out_dir, name).is_file()}
+        if "image" in there:
+            return there
+    return _paint(row, out_dir, max_pixels)
 
 
 def _thumb_name(row: SheetRow, tile: str) -> str:

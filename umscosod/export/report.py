@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
@@ -145,6 +146,11 @@ def build_row(values: Mapping[str, Any]) -> Labelled:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results depend on, if installed."""
+    return dict(_find_versions())
+
+
+@functools.cache  # a look at what is installed takes 10 ms
+def _find_versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "umscosod": __version__}
     for name in _PACKAGES:
         try:

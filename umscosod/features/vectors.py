@@ -5,26 +5,24 @@ Suffixes: ``N`` images, ``P`` patches of the first stream, ``Q`` of the second, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, cast
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
 from umscosod.data.resize import resize_grids
-from umscosod.device import one_blas_thread
+from umscosod.device import map_on_cores
 from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 
 Facets = tuple[FloatArray, FloatArray, FloatArray]
+_Result = TypeVar("_Result")
 
 _IMAGES = 4  # at a time
 _TINY = 1e-6  # relative to the largest vector of the image: shorter ones are rounding of equal patches
 
 
 def unit_patches(
-    tokens: StreamTokens,
-    facet: Literal["keys", "tokens"],
-    centre: Literal["group", "image", "none"],
-    images: slice = slice(None),
+    tokens: StreamTokens, facet: Literal["keys", "tokens"], centre: Literal["group", "image", "none"]
 ) -> FloatArray:
     """Take a facet's common part out and bring its vectors to unit length.
 
@@ -35,8 +33,6 @@ def unit_patches(
         The first stream alone, which is a GroupTokens, has keys.
     centre : {"group", "image", "none"}
         Mean patch taken out first. ``group`` does nothing where it is out already (whitened tokens).
-    images : slice
-        Those that are wanted; all of them with ``group``.
 
     Returns
     -------
@@ -52,7 +48,11 @@ def unit_patches(
     [[[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]]
     """
     stack_NPD = cast(GroupTokens, tokens).keys_NPK if facet == "keys" else tokens.tokens_NPD
-    unit_NPD = stack_NPD[images].astype(np.float32)
+    return _unit_vectors(stack_NPD, tokens, centre)
+
+
+def _unit_vectors(stack_NPD: FloatArray, tokens: StreamTokens, centre: Literal["group", "image", "none"]) -> FloatArray:
+    unit_NPD = stack_NPD.astype(np.float32)
     own_NP = lengths_NP = _lengths(unit_NPD)
     if centre == "group" and not tokens.is_centred:
         unit_NPD -= unit_NPD.mean((0, 1), dtype=np.float64).astype(np.float32)
@@ -65,9 +65,7 @@ def unit_patches(
     return unit_NPD
 
 
-def describe_patches(
-    features: GroupFeatures, centre: Literal["group", "image", "none"], images: slice = slice(None)
-) -> Facets:
+def describe_patches(features: GroupFeatures, centre: Literal["group", "image", "none"]) -> Facets:
     """Three facets of each patch: tokens and keys of the first stream, tokens of the second, each of unit length.
 
     Parameters
@@ -75,8 +73,6 @@ def describe_patches(
     features : GroupFeatures
     centre : {"group", "image", "none"}
         As for `unit_patches`; ``none`` where patches of several groups are compared.
-    images : slice
-        As for `unit_patches`.
 
     Returns
     -------
@@ -84,23 +80,52 @@ def describe_patches(
         On the first stream's grid; not joined, as that would copy a large group. The second stream's are of unit
         length on a grid of their own, a little shorter where they had to be resized.
     """
+    tokens_NPD, keys_NPK, other_NPE = map_on_cores(_call, _facet_makers(features, centre))
+    return tokens_NPD, keys_NPK, other_NPE
+
+
+def facet_channels(features: GroupFeatures) -> int:
+    """Channels of all facets of a patch."""
     first, second = features.first, features.second
-    other_NQE = unit_patches(second, "tokens", centre, images)
-    return (
-        unit_patches(first, "tokens", centre, images),
-        unit_patches(first, "keys", centre, images),
-        _to_grid(other_NQE, second.grid_hw, first.grid_hw),
-    )
+    return sum(stack.shape[2] for stack in (first.tokens_NPD, first.keys_NPK, second.tokens_NPD))
 
 
-def iter_patches(features: GroupFeatures) -> Iterator[tuple[slice, Facets]]:
-    """Describe the patches of a group as `describe_patches` does with ``none``, some images at a time.
+def map_patches(work: Callable[[slice, Facets], _Result], features: GroupFeatures) -> Iterator[_Result]:
+    """Describe patches as `describe_patches` does with ``none``, some images of a group at a time, and work on them.
 
     What a ViT-S says of an image takes 3.6 MB: all of a group is never held at once.
+
+    Parameters
+    ----------
+    work : callable
+        Gets the places of the images and their facets; it may run in several threads at once.
+    features : GroupFeatures
     """
-    for start in range(0, len(features.group.images), _IMAGES):
-        images = slice(start, start + _IMAGES)
-        yield images, describe_patches(features, "none", images)
+    blocks = [slice(start, start + _IMAGES) for start in range(0, len(features.group.images), _IMAGES)]
+    makers = [_facet_makers(features, "none", images) for images in blocks]
+
+    def of_block(number: int) -> _Result:
+        tokens_NPD, keys_NPK, other_NPE = map(_call, makers[number])
+        return work(blocks[number], (tokens_NPD, keys_NPK, other_NPE))
+
+    return map_on_cores(of_block, range(len(blocks)))
+
+
+def _call(make: Callable[[], FloatArray]) -> FloatArray:
+    return make()
+
+
+def _facet_makers(
+    features: GroupFeatures, centre: Literal["group", "image", "none"], images: slice = slice(None)
+) -> tuple[Callable[[], FloatArray], ...]:
+    """What makes each facet; the tokens are read here, as they may be lazy and are to be made by one thread only."""
+    first, second = features.first, features.second
+    tokens_NPD, keys_NPK, other_NQE = first.tokens_NPD[images], first.keys_NPK[images], second.tokens_NPD[images]
+    return (
+        lambda: _unit_vectors(tokens_NPD, first, centre),
+        lambda: _unit_vectors(keys_NPK, first, centre),
+        lambda: _to_grid(_unit_vectors(other_NQE, second, centre), second.grid_hw, first.grid_hw),
+    )
 
 
 def _lengths(vectors_NPD: FloatArray) -> FloatArray:
@@ -111,9 +136,7 @@ def _to_grid(tokens_NQE: FloatArray, grid_hw: tuple[int, int], new_hw: tuple[int
     if grid_hw == new_hw:
         return tokens_NQE
     count, _, width = tokens_NQE.shape
-    with one_blas_thread():
-        grids_NhwE = resize_grids(tokens_NQE.reshape(count, *grid_hw, width), new_hw)
-    return grids_NhwE.reshape(count, -1, width)
+    return resize_grids(tokens_NQE.reshape(count, *grid_hw, width), new_hw).reshape(count, -1, width)
 
 
 def add_ridge(scatter_DD: FloatArray, ridge: float) -> FloatArray:

@@ -21,7 +21,7 @@ from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.foreign import MaskReader
 from umscosod.data.resize import resize_aligned, resize_mask
-from umscosod.device import one_blas_thread
+from umscosod.device import map_on_cores, one_blas_thread
 from umscosod.errors import DataError
 from umscosod.export.folder import path_inside
 from umscosod.export.png import write_map, write_mask
@@ -39,7 +39,17 @@ from umscosod.refine.crf_pool import CrfPool, Refiner, count_processes, open_poo
 from umscosod.refine.rrbe import mean_of, mean_uncertainty, uncertainties
 from umscosod.training.loop import TrainedNetwork, train_network
 from umscosod.training.sampler import count_steps
-from umscosod.types import NAMES, BoolArray, FloatArray, GroupFeatures, ImageGroup, Labelled, PseudoLabel, Status
+from umscosod.types import (
+    NAMES,
+    BoolArray,
+    FloatArray,
+    GroupFeatures,
+    ImageGroup,
+    ImageRef,
+    Labelled,
+    PseudoLabel,
+    Status,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -344,24 +354,24 @@ def write_group(
 ) -> list[Labelled]:
     """Write the masks and maps of a group, and the cues of its confidences; give its rows."""
     job.save_cues(features, judged)
-    rows = []
-    for image, one, size_hw in zip(features.group.images, segments, features.sizes_hw, strict=True):
+
+    def write(one: tuple[ImageRef, Segment, tuple[int, int]]) -> Labelled:
+        image, segment, size_hw = one
         if image.id in stored:
             copy_stored(stored[image.id], path_inside(job.out, f"maps/{image.output}"), size_hw)
         else:
-            write_map(path_inside(job.out, f"maps/{image.output}"), resize_aligned(one.map_HW, size_hw))
-        write_mask(path_inside(job.out, f"masks/{image.output}"), one.mask_HW)
-        rows.append(
-            Labelled(
-                image_id=image.id,
-                group=features.group.name,
-                output=image.output,
-                status=Status.LABELLED if one.mask_HW.any() else Status.EMPTY,
-                confidence=one.confidence,
-                reason=one.reason,
-                source=one.source,
-                threshold=one.threshold,
-                is_mixed=judged.is_mixed,
-            )
+            write_map(path_inside(job.out, f"maps/{image.output}"), resize_aligned(segment.map_HW, size_hw))
+        write_mask(path_inside(job.out, f"masks/{image.output}"), segment.mask_HW)
+        return Labelled(
+            image_id=image.id,
+            group=features.group.name,
+            output=image.output,
+            status=Status.LABELLED if segment.mask_HW.any() else Status.EMPTY,
+            confidence=segment.confidence,
+            reason=segment.reason,
+            source=segment.source,
+            threshold=segment.threshold,
+            is_mixed=judged.is_mixed,
         )
-    return rows
+
+    return list(map_on_cores(write, zip(features.group.images, segments, features.sizes_hw, strict=True)))

@@ -35,11 +35,11 @@ from umscosod.config import PipelineConfig, PseudoConfig
 from umscosod.data.blend import sigmoid
 from umscosod.data.files import open_atomic
 from umscosod.data.resize import mask_share, resize_centred
-from umscosod.device import count_cores, numpy_generator, one_blas_thread
+from umscosod.device import count_threads, numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
-from umscosod.features.vectors import Facets, describe_patches, iter_patches
+from umscosod.features.vectors import Facets, describe_patches, facet_channels, map_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, PseudoLabel
 
@@ -243,21 +243,19 @@ def draw_sample(
     image_M, patch_M = drawn // patches, drawn % patches
     index_M = np.asarray(indices)[image_M]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
-    patches_MF = np.empty((0, 0), np.float32)
-    for images, facets in iter_patches(features):
-        patches_MF = patches_MF if patches_MF.size else np.empty((len(drawn), _width(facets)), np.float32)
+    patches_MF = np.empty((len(drawn), facet_channels(features)), np.float32)
+
+    def fill(images: slice, facets: Facets) -> None:
         rows = np.flatnonzero((index_M >= images.start) & (index_M < images.stop))
         places = index_M[rows] - images.start, patch_M[rows]
         patches_MF[rows] = np.concatenate([facet[places] for facet in facets], axis=1)
+
+    list(map_patches(fill, features))
     return ProbeSample(
         patches_MF=patches_MF,
         targets_M=targets_NP[image_M, patch_M].astype(np.float32),
         weights_M=np.asarray([label.confidence for label in kept], np.float32)[image_M],
     )
-
-
-def _width(facets: Facets) -> int:
-    return sum(facet.shape[2] for facet in facets)
 
 
 def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe | None:
@@ -285,11 +283,11 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     inputs_MF = samples[0].patches_MF if len(samples) == 1 else np.concatenate([one.patches_MF for one in samples])
     targets_M = np.concatenate([one.targets_M for one in samples]).astype(np.float64)
     weights_M = np.concatenate([one.weights_M for one in samples]).astype(np.float64)
-    with one_blas_thread(), ThreadPoolExecutor(count_cores()) as threads:
+    with one_blas_thread(), ThreadPoolExecutor(count_threads()) as threads:
         patches = _Patches(inputs_MF, threads)
         # exact where all patches are alike: their sum in float64 is
         mean_F = np.sum(patches.map(lambda _, block_BF: block_BF.sum(0)), axis=0) / len(inputs_MF)
-        square_F = np.sum(patches.map(lambda _, block_BF: ((block_BF - mean_F) ** 2).sum(0)), axis=0)
+        square_F = np.sum(patches.map(lambda _, block_BF: _squares(block_BF - mean_F)), axis=0)
         scale = float(np.sqrt(square_F / len(inputs_MF)).mean())
         if scale <= 0.0 or np.ptp(targets_M) <= 0.0:
             return None
@@ -299,6 +297,10 @@ def fit_probe(samples: list[ProbeSample], ridge: float = RIDGE) -> LinearProbe |
     if spread <= 0.0:
         return None
     return LinearProbe(mean_F=mean_F, weights_F=weights_F, bias=bias, spread=spread)
+
+
+def _squares(about_BF: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("bf,bf->f", about_BF, about_BF))
 
 
 def apply_probe(
@@ -345,17 +347,20 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
     """
     offset = probe.bias - float(probe.mean_F @ probe.weights_F)
     logits_NP = np.full(features.first.tokens_NPD.shape[:2], offset)
-    for images, facets in iter_patches(features):
-        if (channels := _width(facets)) != len(probe.weights_F):
-            raise CheckpointError(
-                f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, "
-                f"these have {channels}; train again, or predict with --config.keep network"
-            )
+    if (channels := facet_channels(features)) != len(probe.weights_F):
+        raise CheckpointError(
+            f"the probe (probe.safetensors of the checkpoint) is for patches of {len(probe.weights_F)} channels, "
+            f"these have {channels}; train again, or predict with --config.keep network"
+        )
+
+    def add(images: slice, facets: Facets) -> None:
         start = 0
         for facet in facets:
             end = start + facet.shape[2]
             logits_NP[images] += facet @ probe.weights_F[start:end].astype(np.float32)
             start = end
+
+    list(map_patches(add, features))
     slope = SLOPE_WHITENED if features.first.is_whitened else SLOPE
     maps_NP = sigmoid(slope / probe.spread * logits_NP).astype(np.float32)
     return maps_NP.reshape(len(maps_NP), *features.first.grid_hw)

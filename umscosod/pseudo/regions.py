@@ -178,86 +178,94 @@ def merge_patches(keys_PK: FloatArray, grid_hw: tuple[int, int], thresholds: Seq
     if not levels or any(low >= high for high, low in pairwise(levels)):
         raise ConfigError(f"pseudo.hac_thresholds must descend strictly and not be empty, got {tuple(levels)}")
 
-    merging = _Merging(np.asarray(keys_PK, dtype=np.float64), grid_hw, floor=levels[-1])
+    merging = _Merging(np.asarray(keys_PK, dtype=np.float64), grid_hw)
     return tuple(merging.run_down_to(threshold) for threshold in levels)
 
 
-class _Merging:
-    """State of one run: regions are named by their first patch, so that names do not depend on the history."""
+_Link = tuple[int, int, int, int]
+"""Minus the similarity of two regions in quanta, their names in order, and which of them has this as its best."""
 
-    def __init__(self, keys_PK: FloatArray, grid_hw: tuple[int, int], floor: float) -> None:
+
+class _Merging:
+    """State of one run: regions are named by their first patch, so that names do not depend on the history.
+
+    The best pair of all is the best of some region: the heap holds one link a region, its best when it was pushed. A
+    region's similarities change when a neighbour grows or is absorbed. The one that has grown gets a new link, which
+    stands for all of its pairs; for another that has lost its best pair a new link is looked for when the old one
+    surfaces.
+    """
+
+    def __init__(self, keys_PK: FloatArray, grid_hw: tuple[int, int]) -> None:
         self.grid_hw = grid_hw
-        self.floor = _quantise_down(floor)
         self.sums_PK = keys_PK.copy()
         lengths_P = np.linalg.norm(keys_PK, axis=1)
         # 1 / |sum of keys|, 0 where that is zero: a cosine is a dot product times two of them
-        self.inverses = np.divide(1.0, lengths_P, out=np.zeros_like(lengths_P), where=lengths_P > 0).tolist()
-        patches = keys_PK.shape[0]
-        self.versions = [0] * patches  # -1 once the region is part of another
+        inverses_P = np.divide(1.0, lengths_P, out=np.zeros_like(lengths_P), where=lengths_P > 0)
+        self.inverses: list[float] = inverses_P.tolist()
         self.merges: list[tuple[int, int]] = []
         edges_E2 = _grid_edges(grid_hw)
-        self.neighbours: list[set[int]] = [set() for _ in range(patches)]
-        for first, second in edges_E2.tolist():
-            self.neighbours[first].add(second)
-            self.neighbours[second].add(first)
         keys_hwK = keys_PK.reshape(*grid_hw, -1)
         across_hw = np.einsum("hwk,hwk->hw", keys_hwK[:, :-1], keys_hwK[:, 1:])
         down_hw = np.einsum("hwk,hwk->hw", keys_hwK[:-1], keys_hwK[1:])
         dots_E = np.concatenate([across_hw.ravel(), down_hw.ravel()])  # in the order of `_grid_edges`
-        # Entries: (minus similarity, first, second, version of first, version of second). Stale ones are skipped
-        # when they surface; pairs below the lowest threshold can never merge and are not pushed at all.
-        self.heap: list[tuple[int, int, int, int, int]] = []
-        for (first, second), dot in zip(edges_E2.tolist(), dots_E.tolist(), strict=True):
-            quantum = round(dot * self.inverses[first] * self.inverses[second] * _QUANTA_PER_UNIT)
-            if quantum >= self.floor:
-                self.heap.append((-quantum, first, second, 0, 0))
+        quanta_E = np.rint(dots_E * inverses_P[edges_E2[:, 0]] * inverses_P[edges_E2[:, 1]] * _QUANTA_PER_UNIT)
+        # of each region, minus the similarity of every neighbour in quanta
+        self.near: list[dict[int, int]] = [{} for _ in range(len(keys_PK))]
+        for (first, second), quantum in zip(edges_E2.tolist(), quanta_E.astype(np.int64).tolist(), strict=True):
+            self.near[first][second] = self.near[second][first] = -quantum
+        self.links: list[_Link | None] = [None] * len(keys_PK)
+        self.heap = [self._link(region) for region, near in enumerate(self.near) if near]
         heapq.heapify(self.heap)
 
     def run_down_to(self, threshold: float) -> LabelMap:
         """Merge while the best pair reaches `threshold`; return the partition."""
-        limit = -_quantise_down(threshold)
-        while self.heap and self.heap[0][0] <= limit:
-            _, first, second, first_version, second_version = heapq.heappop(self.heap)
-            if self.versions[first] == first_version and self.versions[second] == second_version:
+        heap, limit = self.heap, -_quantise_down(threshold)
+        while heap and heap[0][0] <= limit:
+            link = heap[0]
+            minus, first, second, owner = link
+            if self.links[owner] is not link:
+                heapq.heappop(heap)  # the region is gone, or has another link
+                continue
+            if self.near[first].get(second) == minus:
                 self._merge(first, second)
+                owner = first
+            if self.near[owner]:
+                heapq.heapreplace(heap, self._link(owner))
+            else:  # all is one region
+                heapq.heappop(heap)
         # `second` always joins a lower name, so one sweep backwards through the merges finds every patch's region.
-        root = np.arange(len(self.versions))
+        root = np.arange(len(self.near))
         for first, second in reversed(self.merges):
             root[second] = root[first]
         _, labels_P = np.unique(root, return_inverse=True)
         return np.asarray(labels_P.reshape(self.grid_hw), dtype=np.int32)
 
+    def _link(self, region: int) -> _Link:
+        """Link a region to the neighbour most like it, of equals the one with the lowest name."""
+        near = self.near[region]
+        minus = min(near.values())
+        other = min([name for name, value in near.items() if value == minus])
+        link = (minus, region, other, region) if region < other else (minus, other, region, region)
+        self.links[region] = link
+        return link
+
     def _merge(self, first: int, second: int) -> None:
-        """Let region `first` absorb `second` and push its new similarities (one product for all neighbours)."""
-        versions = self.versions
+        """Let region `first` absorb `second`: one product gives its length and its similarity to all neighbours."""
         self.merges.append((first, second))
-        versions[first] += 1
-        versions[second] = -1
         sum_K = self.sums_PK[first]
         sum_K += self.sums_PK[second]
-        length = math.sqrt(sum_K @ sum_K)
-        self.inverses[first] = inverse = 1.0 / length if length > 0 else 0.0
-
-        near = self.neighbours[first]
-        for other in self.neighbours[second]:
-            self.neighbours[other].discard(second)
-            self.neighbours[other].add(first)
-        near |= self.neighbours[second]
-        near.discard(first)
-        near.discard(second)
-        self.neighbours[first].discard(first)
-        if not near:
-            return
-        others = list(near)
-        dots = (self.sums_PK.take(others, axis=0) @ sum_K).tolist()
-        version, floor, heap, inverses = versions[first], self.floor, self.heap, self.inverses
-        for other, dot in zip(others, dots, strict=True):
-            quantum = round(dot * inverse * inverses[other] * _QUANTA_PER_UNIT)
-            if quantum >= floor:
-                if first < other:
-                    heapq.heappush(heap, (-quantum, first, other, version, versions[other]))
-                else:
-                    heapq.heappush(heap, (-quantum, other, first, versions[other], version))
+        near, gone = self.near[first], self.near[second]
+        self.near[second], self.links[second] = {}, None
+        for other in gone:
+            del self.near[other][second]
+        near.update(gone)
+        del near[first]
+        square, *dots = (self.sums_PK.take([first, *near], axis=0) @ sum_K).tolist()
+        inverses = self.inverses
+        inverses[first] = inverse = 1.0 / math.sqrt(square) if square > 0 else 0.0
+        scale = -inverse * _QUANTA_PER_UNIT
+        for other, dot in zip(near, dots, strict=True):
+            near[other] = self.near[other][first] = round(dot * scale * inverses[other])
 
 
 def _grid_edges(grid_hw: tuple[int, int]) -> npt.NDArray[np.int64]:

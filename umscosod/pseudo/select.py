@@ -20,6 +20,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from umscosod.config import PseudoConfig
 from umscosod.data.masks import encode_rle
 from umscosod.data.resize import mask_share, resize_centred
+from umscosod.device import map_on_cores
 from umscosod.pseudo.proposals import MaskProposer, RunLengths, compute_overlap, merge_rles
 from umscosod.types import BoolArray, FloatArray, GroupFeatures, PseudoLabel
 
@@ -315,9 +316,13 @@ def _centred(features: GroupFeatures, config: PseudoConfig) -> GroupFeatures:
     first = features.first
     if config.centre == "none" or first.is_centred:
         return features
-    tokens_NPD, keys_NPK = (stack.astype(np.float32) for stack in (first.tokens_NPD, first.keys_NPK))
-    tokens_NPD -= tokens_NPD.mean((0, 1))
-    keys_NPK -= keys_NPK.mean((0, 1))
+
+    def centre(stack_NPD: FloatArray) -> FloatArray:
+        centred_NPD = stack_NPD.astype(np.float32)
+        centred_NPD -= centred_NPD.mean((0, 1))
+        return centred_NPD
+
+    tokens_NPD, keys_NPK = map_on_cores(centre, (first.tokens_NPD, first.keys_NPK))
     return replace(features, first=replace(first, tokens_NPD=tokens_NPD, keys_NPK=keys_NPK, is_centred=True))
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage, sparse
 
 from umscosod.config import RefineConfig
+from umscosod.device import map_on_cores
 from umscosod.errors import DataError
 from umscosod.types import BoolArray, FloatArray, Region
 
@@ -127,11 +128,15 @@ def group_prototype(
     """
     if len(masks) != len(tokens_NPD):
         raise DataError(f"group prototype: {len(masks)} masks but tokens of {len(tokens_NPD)} images")
-    means = []
-    for mask_HW, tokens_PD in zip(masks, tokens_NPD, strict=True):
-        _check_tokens(tokens_PD, grid_hw)
-        if mask_HW.any():
-            means.append(_region_means(pool_regions(mask_HW.astype(np.uint8), 1, grid_hw), tokens_PD)[0])
+
+    def mean_of(index: int) -> FloatArray | None:
+        _check_tokens(tokens_NPD[index], grid_hw)
+        if not masks[index].any():
+            return None
+        weights_1P = pool_regions(masks[index].astype(np.uint8), 1, grid_hw)
+        return np.asarray(_region_means(weights_1P, tokens_NPD[index])[0])
+
+    means = [mean_D for mean_D in map_on_cores(mean_of, range(len(masks))) if mean_D is not None]
     if not means:
         return None
     if not skip_empty and len(means) < len(masks):

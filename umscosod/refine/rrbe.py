@@ -14,6 +14,7 @@ import numpy as np
 
 from umscosod.config import RefineConfig
 from umscosod.data.resize import resize_aligned, resize_mask
+from umscosod.device import map_on_cores
 from umscosod.errors import DataError
 from umscosod.refine.crf import CrfInput
 from umscosod.refine.crf_pool import Refiner, begin_masks
@@ -267,11 +268,12 @@ def _filter_group(
                 "refine.skip_empty is off: an empty mask makes the prototype of its whole group 0/0 (eq. 7), so that "
                 "no component of the group has a similarity"
             )
-    filtered = [
-        filter_regions(mask_HW, tokens_PD, grid_hw, prototype, config)
-        for mask_HW, tokens_PD in zip(masks, tokens_NPD, strict=True)
-    ]
-    return [mask_HW for mask_HW, _ in filtered], [regions for _, regions in filtered]
+
+    def of_image(index: int) -> tuple[BoolArray, tuple[Region, ...]]:
+        return filter_regions(masks[index], tokens_NPD[index], grid_hw, prototype, config)
+
+    kept, regions = zip(*map_on_cores(of_image, range(len(masks))), strict=True)
+    return list(kept), list(regions)
 
 
 def refine_group(

@@ -79,6 +79,16 @@ def test_principal_tokens_are_those_of_the_group_as_one_matrix(kind: type) -> No
     np.testing.assert_allclose(found_RD * sign_D, wanted_RD, atol=1e-6)
 
 
+def test_the_same_bits_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens_NPD = np.random.default_rng(2).normal(size=(9, 40, 12)).astype(np.float32)
+    monkeypatch.setattr("umscosod.device.count_cores", lambda: 3)
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        found.append(principal_tokens(tokens_NPD, 7).tobytes())
+    assert found[0] == found[1]
+
+
 def test_a_group_is_not_copied_to_wide_numbers() -> None:
     tokens_NPD = np.random.default_rng(0).normal(size=(40, 100, 128)).astype(np.float16)
     tracemalloc.start()

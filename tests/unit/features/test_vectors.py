@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umscosod.features.vectors import describe_patches, iter_patches, unit_patches
+from umscosod.features.vectors import describe_patches, facet_channels, map_patches, unit_patches
 from umscosod.types import GroupFeatures, GroupTokens, ImageGroup, ImageRef, StreamTokens
 
 
@@ -57,7 +57,8 @@ def test_a_few_images_at_a_time_are_described_as_all_at_once() -> None:
         pictures_NHW3=np.zeros((9, 8, 8, 3), np.uint8),
         sizes_hw=((8, 8),) * 9,
     )
-    parts = list(iter_patches(features))
+    parts = list(map_patches(lambda images, facets: (images, facets), features))
     assert [images for images, _ in parts] == [slice(0, 4), slice(4, 8), slice(8, 12)]
     for at, whole_NPF in enumerate(describe_patches(features, "none")):
         np.testing.assert_array_equal(np.concatenate([facets[at] for _, facets in parts]), whole_NPF)
+    assert facet_channels(features) == 5 + 3 + 5
