@@ -59,12 +59,31 @@ def measure_scatter(tokens_NPD: FloatArray, share_NP: FloatArray) -> Scatter:
     return Scatter(mean_ND=mean_ND, between_DD=between_DD, within_DD=within_DD / len(mean_ND))
 
 
-def group_cues(streams: tuple[Stream, Stream]) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sides:
+    """How a stream's tokens scatter under the masks and outside."""
+
+    inside: Scatter
+    outside: Scatter
+
+
+def measure_sides(stream: Stream) -> Sides:
+    """Scatter of both sides of the masks."""
+    return Sides(
+        inside=measure_scatter(stream.tokens_NPD, stream.share_NP),
+        outside=measure_scatter(stream.tokens_NPD, 1.0 - stream.share_NP),
+    )
+
+
+def group_cues(stream: Stream, sides: tuple[Sides, Sides]) -> dict[str, float]:
     """Measure what the foregrounds of a group share.
 
     Parameters
     ----------
-    streams : tuple of Stream
+    stream : Stream
+        The first.
+    sides : tuple of Sides
+        Of both streams.
 
     Returns
     -------
@@ -79,24 +98,20 @@ def group_cues(streams: tuple[Stream, Stream]) -> dict[str, float]:
     ----------
     One-way analysis of variance: Fisher, "Statistical Methods for Research Workers", 1925.
     """
-    first, second = streams
-    inside = measure_scatter(first.tokens_NPD, first.share_NP)
-    outside = measure_scatter(first.tokens_NPD, 1.0 - first.share_NP)
-    weight_DD = _whitening(inside, outside)
+    first, second = sides
+    weight_DD = _whitening(first)
     tiny = float(np.finfo(np.float64).tiny)
     between, within, background = [
         max(float((weight_DD * scatter_DD).sum()), tiny)
-        for scatter_DD in (inside.between_DD, inside.within_DD, outside.between_DD)
+        for scatter_DD in (first.inside.between_DD, first.inside.within_DD, first.outside.between_DD)
     ]
-    inside_2 = measure_scatter(second.tokens_NPD, second.share_NP)
-    outside_2 = measure_scatter(second.tokens_NPD, 1.0 - second.share_NP)
-    contrast = float(((inside_2.mean_ND - outside_2.mean_ND).mean(axis=0) ** 2).sum())
-    spread = float(np.trace(inside_2.between_DD))
+    contrast = float(((second.inside.mean_ND - second.outside.mean_ND).mean(axis=0) ** 2).sum())
+    spread = float(np.trace(second.inside.between_DD))
     return {
         "closeness": float(np.log(within) - np.log(between)),  # no log of a quotient, which may overflow
         "closer_than_background": float(np.log(background) - np.log(between)),
         "common_contrast": float(np.log(max(contrast, tiny)) - np.log(max(spread, tiny))),
-        "match": best_match(first),
+        "match": best_match(stream),
     }
 
 
@@ -120,8 +135,13 @@ def best_match(stream: Stream) -> float:
     return float(np.mean(scores)) if scores else 0.0
 
 
-def image_cues(streams: tuple[Stream, Stream]) -> list[dict[str, float]]:
+def image_cues(sides: tuple[Sides, Sides]) -> list[dict[str, float]]:
     """Measure how each image's foreground resembles those of the others.
+
+    Parameters
+    ----------
+    sides : tuple of Sides
+        Of both streams.
 
     Returns
     -------
@@ -130,7 +150,7 @@ def image_cues(streams: tuple[Stream, Stream]) -> list[dict[str, float]]:
         within images. ``knn_distance``: minus the log of the mean squared distance to the `NEAREST` foregrounds, less
         the group's median. ``likeness``: mean cosine with the `NEAREST` most similar.
     """
-    knn_distance, likeness = zip(*(_resemblance(stream) for stream in streams), strict=True)
+    knn_distance, likeness = zip(*map(_resemblance, sides), strict=True)
     return [
         {"knn_distance": float(near), "likeness": float(like)}
         for near, like in zip(np.mean(knn_distance, axis=0), np.mean(likeness, axis=0), strict=True)
@@ -162,10 +182,8 @@ def max_group_cosine(prototype_NF: FloatArray) -> FloatArray:
     return np.asarray(cosine_NN.max(axis=1))
 
 
-def _resemblance(stream: Stream) -> tuple[FloatArray, FloatArray]:
-    inside = measure_scatter(stream.tokens_NPD, stream.share_NP)
-    outside = measure_scatter(stream.tokens_NPD, 1.0 - stream.share_NP)
-    white_ND = inside.mean_ND @ np.linalg.cholesky(_whitening(inside, outside))
+def _resemblance(sides: Sides) -> tuple[FloatArray, FloatArray]:
+    white_ND = sides.inside.mean_ND @ np.linalg.cholesky(_whitening(sides))
     count = min(NEAREST, len(white_ND) - 1)
     dot_NN = white_ND @ white_ND.T
     square_N = np.diag(dot_NN)
@@ -210,7 +228,7 @@ def predictability(stream: Stream, ridge: float) -> FloatArray:
     return np.array(scores)
 
 
-def _whitening(inside: Scatter, outside: Scatter) -> FloatArray:
+def _whitening(sides: Sides) -> FloatArray:
     """Inverse of the scatter within images, both sides of the masks, with a ridge: (D, D)."""
-    within_DD = inside.within_DD + outside.within_DD
+    within_DD = sides.inside.within_DD + sides.outside.within_DD
     return np.asarray(np.linalg.inv(add_ridge(within_DD, RIDGE)))

@@ -15,7 +15,7 @@ from importlib import resources
 import numpy as np
 
 from umscosod.confidence.cues import GroupEvidence, gather_evidence, mask_cues, separation
-from umscosod.confidence.group import group_cues, image_cues, max_group_cosine, predictability
+from umscosod.confidence.group import group_cues, image_cues, max_group_cosine, measure_sides, predictability
 from umscosod.config import ConfidenceConfig
 from umscosod.types import BoolArray, GroupFeatures
 
@@ -234,13 +234,14 @@ def measure_cues(evidence: GroupEvidence) -> tuple[dict[str, float], list[dict[s
     if usable.size < 2:
         return {}, cues
     predicted_N = np.mean([predictability(stream, AGREEMENT_RIDGE) for stream in (first, second)], axis=0)
-    resemblance = image_cues((first, second))
+    sides = (measure_sides(first), measure_sides(second))
+    resemblance = image_cues(sides)
     cosine_N = max_group_cosine(evidence.prototype_NF[usable])
     for at, index in enumerate(usable):
         # what the others say of each other: an image's own mask is judged by its own cues
         others = (predicted_N.sum() - predicted_N[at]) / (usable.size - 1)
         cues[index] |= {"agreement": float(others), "max_group_cosine": float(cosine_N[at]), **resemblance[at]}
-    return group_cues((first, second)), cues
+    return group_cues(first, sides), cues
 
 
 def _judge_mask(

@@ -54,7 +54,7 @@ RIDGE = 0.5  # for patches of unit variance: the stiffer, the less the probe cop
 SLOPE = 12.0  # on a ViT
 SLOPE_WHITENED = 0.6  # on tokens whitened over the collection (embedded), which tell less and leave more to colours
 
-_BLOCK = 1024  # patches: fewer, and threads would rather wait for each other
+_BLOCK = 512  # patches: fewer, and threads would rather wait for each other
 _STEPS_KEPT = 20  # of L-BFGS, by which it knows the curvature
 _SETTLED = 1e-6  # largest slope of the loss at which the fit is done
 _UNSETTLED = 1e-3  # largest slope that is no failure
@@ -239,7 +239,7 @@ def draw_sample(
     indices, kept = zip(*chosen, strict=True)
     grid_hw = features.first.grid_hw
     patches = grid_hw[0] * grid_hw[1]
-    drawn = numpy_generator(seed, "probe", features.group.name).permutation(len(chosen) * patches)[:count]
+    drawn = np.sort(numpy_generator(seed, "probe", features.group.name).permutation(len(chosen) * patches)[:count])
     image_M, patch_M = drawn // patches, drawn % patches
     index_M = np.asarray(indices)[image_M]
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])

@@ -8,27 +8,36 @@ import pytest
 from tests.unit.confidence.toys import make_streams
 from umscosod.confidence.cues import Stream, correlation
 from umscosod.confidence.group import (
+    Sides,
     best_match,
     group_cues,
     image_cues,
     max_group_cosine,
     measure_scatter,
+    measure_sides,
     predictability,
 )
 from umscosod.confidence.judge import AGREEMENT_RIDGE
 from umscosod.features.vectors import add_ridge
 
 
+def sides_of(streams: tuple[Stream, Stream]) -> tuple[Sides, Sides]:
+    first, second = map(measure_sides, streams)
+    return first, second
+
+
 def test_a_shared_object_scores_above_unrelated_ones_on_every_cue() -> None:
-    shared = group_cues(make_streams(objects=[0] * 8))
-    mixed = group_cues(make_streams(objects=list(range(8))))
+    shared, mixed = (
+        group_cues(streams[0], sides_of(streams))
+        for streams in (make_streams(objects=[0] * 8), make_streams(objects=list(range(8))))
+    )
     assert set(shared) == set(mixed) == {"closeness", "closer_than_background", "common_contrast", "match"}
     for name, value in mixed.items():
         assert shared[name] > value + 0.1, name
 
 
 def test_the_foreign_image_resembles_the_others_least() -> None:
-    cues = image_cues(make_streams(objects=[0, 0, 0, 3, 0, 0]))
+    cues = image_cues(sides_of(make_streams(objects=[0, 0, 0, 3, 0, 0])))
     for name in ("knn_distance", "likeness"):
         assert int(np.argmin([cue[name] for cue in cues])) == 3
 
@@ -91,8 +100,8 @@ def test_match_of_equal_images_is_one() -> None:
 
 def test_tokens_all_alike_stay_finite() -> None:
     streams = make_streams(objects=[0, 0, 0], noise=0.0)
-    assert np.isfinite(list(group_cues(streams).values())).all()
-    assert all(np.isfinite(list(cue.values())).all() for cue in image_cues(streams))
+    assert np.isfinite(list(group_cues(streams[0], sides_of(streams)).values())).all()
+    assert all(np.isfinite(list(cue.values())).all() for cue in image_cues(sides_of(streams)))
 
 
 def test_scatter_of_one_image_has_no_between() -> None:
