@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from umscosod.data.resize import resize_grids
 from umscosod.device import map_on_cores
 from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
 
 Facets = tuple[FloatArray, FloatArray, FloatArray]
+IntArray = npt.NDArray[np.int64]
 _Result = TypeVar("_Result")
 
 _IMAGES = 4  # at a time
@@ -90,7 +92,9 @@ def facet_channels(features: GroupFeatures) -> int:
     return sum(stack.shape[2] for stack in (first.tokens_NPD, first.keys_NPK, second.tokens_NPD))
 
 
-def map_patches(work: Callable[[slice, Facets], _Result], features: GroupFeatures) -> Iterator[_Result]:
+def map_patches(
+    work: Callable[[IntArray, Facets], _Result], features: GroupFeatures, images_I: IntArray | None = None
+) -> Iterator[_Result]:
     """Describe patches as `describe_patches` does with ``none``, some images of a group at a time, and work on them.
 
     What a ViT-S says of an image takes 3.6 MB: all of a group is never held at once.
@@ -98,11 +102,14 @@ def map_patches(work: Callable[[slice, Facets], _Result], features: GroupFeature
     Parameters
     ----------
     work : callable
-        Gets the places of the images and their facets; it may run in several threads at once.
+        Gets the places of some images, and their facets; it may run in several threads at once.
     features : GroupFeatures
+    images_I : ndarray, int, (I,), optional
+        Places of the images that are wanted; all by default.
     """
-    blocks = [slice(start, start + _IMAGES) for start in range(0, len(features.group.images), _IMAGES)]
-    makers = [_facet_makers(features, "none", images) for images in blocks]
+    wanted_I = np.arange(len(features.group.images)) if images_I is None else images_I
+    blocks = [wanted_I[start : start + _IMAGES] for start in range(0, len(wanted_I), _IMAGES)]
+    makers = [_facet_makers(features, "none", block_I) for block_I in blocks]
 
     def of_block(number: int) -> _Result:
         tokens_NPD, keys_NPK, other_NPE = map(_call, makers[number])
@@ -116,15 +123,15 @@ def _call(make: Callable[[], FloatArray]) -> FloatArray:
 
 
 def _facet_makers(
-    features: GroupFeatures, centre: Literal["group", "image", "none"], images: slice = slice(None)
+    features: GroupFeatures, centre: Literal["group", "image", "none"], images: slice | IntArray = slice(None)
 ) -> tuple[Callable[[], FloatArray], ...]:
     """What makes each facet; the tokens are read here, as they may be lazy and are to be made by one thread only."""
     first, second = features.first, features.second
-    tokens_NPD, keys_NPK, other_NQE = first.tokens_NPD[images], first.keys_NPK[images], second.tokens_NPD[images]
+    tokens_NPD, keys_NPK, other_NQE = first.tokens_NPD, first.keys_NPK, second.tokens_NPD
     return (
-        lambda: _unit_vectors(tokens_NPD, first, centre),
-        lambda: _unit_vectors(keys_NPK, first, centre),
-        lambda: _to_grid(_unit_vectors(other_NQE, second, centre), second.grid_hw, first.grid_hw),
+        lambda: _unit_vectors(tokens_NPD[images], first, centre),
+        lambda: _unit_vectors(keys_NPK[images], first, centre),
+        lambda: _to_grid(_unit_vectors(other_NQE[images], second, centre), second.grid_hw, first.grid_hw),
     )
 
 

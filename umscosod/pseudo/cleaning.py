@@ -39,7 +39,7 @@ from umscosod.device import count_threads, numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
-from umscosod.features.vectors import Facets, describe_patches, facet_channels, map_patches
+from umscosod.features.vectors import Facets, IntArray, describe_patches, facet_channels, map_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
 from umscosod.types import FloatArray, GroupFeatures, ImageGroup, PseudoLabel
 
@@ -245,12 +245,12 @@ def draw_sample(
     targets_NP = np.stack([resize_centred(label.map_hw, grid_hw).ravel() for label in kept])
     patches_MF = np.empty((len(drawn), facet_channels(features)), np.float32)
 
-    def fill(images: slice, facets: Facets) -> None:
-        rows = np.flatnonzero((index_M >= images.start) & (index_M < images.stop))
-        places = index_M[rows] - images.start, patch_M[rows]
+    def fill(images_I: IntArray, facets: Facets) -> None:
+        rows = np.flatnonzero(np.isin(index_M, images_I))
+        places = np.searchsorted(images_I, index_M[rows]), patch_M[rows]
         patches_MF[rows] = np.concatenate([facet[places] for facet in facets], axis=1)
 
-    list(map_patches(fill, features))
+    list(map_patches(fill, features, np.unique(index_M)))
     return ProbeSample(
         patches_MF=patches_MF,
         targets_M=targets_NP[image_M, patch_M].astype(np.float32),
@@ -353,11 +353,11 @@ def compute_maps(features: GroupFeatures, probe: LinearProbe) -> FloatArray:
             f"these have {channels}; train again, or predict with --config.keep network"
         )
 
-    def add(images: slice, facets: Facets) -> None:
+    def add(images_I: IntArray, facets: Facets) -> None:
         start = 0
         for facet in facets:
             end = start + facet.shape[2]
-            logits_NP[images] += facet @ probe.weights_F[start:end].astype(np.float32)
+            logits_NP[images_I] += facet @ probe.weights_F[start:end].astype(np.float32)
             start = end
 
     list(map_patches(add, features))

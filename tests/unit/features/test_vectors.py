@@ -58,7 +58,10 @@ def test_a_few_images_at_a_time_are_described_as_all_at_once() -> None:
         sizes_hw=((8, 8),) * 9,
     )
     parts = list(map_patches(lambda images, facets: (images, facets), features))
-    assert [images for images, _ in parts] == [slice(0, 4), slice(4, 8), slice(8, 12)]
+    assert [images.tolist() for images, _ in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    ((some, facets),) = map_patches(lambda images, facets: (images, facets), features, np.array([1, 7]))
+    assert some.tolist() == [1, 7]
     for at, whole_NPF in enumerate(describe_patches(features, "none")):
-        np.testing.assert_array_equal(np.concatenate([facets[at] for _, facets in parts]), whole_NPF)
+        np.testing.assert_array_equal(np.concatenate([part[at] for _, part in parts]), whole_NPF)
+        np.testing.assert_array_equal(facets[at], whole_NPF[[1, 7]])
     assert facet_channels(features) == 5 + 3 + 5
