@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
+MOST_THREADS = 8
+"""Of one kind of work: more hold more and gain little."""
+
 _NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -243,20 +246,24 @@ def map_in_threads(
         pool.shutdown(cancel_futures=True)
 
 
-def map_on_cores(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Generator[_Result, None, None]:
-    """Apply a function that uses NumPy, SciPy or OpenCV to items, in order, one a core at once.
+def map_on_cores(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], most: int = MOST_THREADS
+) -> Generator[_Result, None, None]:
+    """Apply a function that uses NumPy, SciPy or OpenCV to items, in order, by one thread a core.
 
-    BLAS has one thread meanwhile. A process of one thread, by ``OMP_NUM_THREADS`` as processes of a pool have it, works
-    on one item after the other.
+    BLAS has one thread meanwhile. Where ``OMP_NUM_THREADS`` is 1, as in the processes of a pool, the caller's thread
+    does all.
 
     Parameters
     ----------
     work : callable
-        Safe to run in several threads at once. It must spend its time in what lets other threads run.
+        Safe to run in several threads at once. Threads gain where it spends its time without Python's lock (GIL).
     items : iterable
         Taken when there is room for them.
+    most : int
+        Threads at most: each holds what `work` needs for an item.
     """
-    threads = count_threads()
+    threads = min(most, count_threads())
     if threads == 1:
         with one_blas_thread():
             yield from map(work, items)
@@ -283,7 +290,7 @@ def _map_by(
 
 def count_threads() -> int:
     """Threads that this process may work with: one a core, or as many as ``OMP_NUM_THREADS`` says if that is fewer."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # the first number is of the outer level
     return min(count_cores(), max(1, int(told))) if told.isdecimal() else count_cores()
 
 

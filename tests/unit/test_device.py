@@ -153,7 +153,9 @@ def test_an_error_in_a_thread_ends_the_others_work() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("umscosod-map")]
 
 
-@pytest.mark.parametrize(("told", "expected"), [("", 3), ("4,2", 3), ("0", 1), ("1", 1), ("2", 2), ("9", 3)])
+@pytest.mark.parametrize(
+    ("told", "expected"), [("", 3), ("2,1", 2), (" 1", 1), ("0", 1), ("2", 2), ("9", 3), ("all", 3)]
+)
 def test_one_item_a_core_is_worked_on_with_one_thread_of_blas(
     monkeypatch: pytest.MonkeyPatch, told: str, expected: int
 ) -> None:
@@ -173,8 +175,12 @@ def test_one_item_a_core_is_worked_on_with_one_thread_of_blas(
 
     assert list(map_on_cores(work, iter(range(8)))) == [(item, {1}) for item in range(8)]
     assert most == expected
+    assert list(map_on_cores(lambda _: len(threading.enumerate()), range(3), 1)) == [threading.active_count()] * 3
     with pytest.raises(ZeroDivisionError):
         list(map_on_cores(lambda item: 1 // item, (1, 0, 1)))
+    begun = map_on_cores(lambda item: item, range(9))
+    assert next(begun) == 0
+    begun.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("umscosod-cores")]
 
 

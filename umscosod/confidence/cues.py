@@ -163,7 +163,7 @@ def principal_tokens(tokens_NPD: FloatArray, dims: int) -> FloatArray:
     mean_D = tokens_NPD.mean(axis=(0, 1), dtype=np.float64)
 
     def products(tokens_PD: FloatArray) -> FloatArray:
-        about_PD = tokens_PD - mean_D  # one image at a time: the group is never held in float64 at its full width
+        about_PD = tokens_PD - mean_D  # in float64 one image a thread, never the group, is held at its full width
         return np.asarray(about_PD.T @ about_PD)
 
     covariance_DD = sum(map_on_cores(products, tokens_NPD), np.zeros((width, width)))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from umscosod.config import PipelineConfig
 from umscosod.data.images import count_pixels, decode_image, image_sha256, limit_at_once, plan_batches
-from umscosod.device import count_cores, map_in_threads
+from umscosod.device import MOST_THREADS, count_cores, map_in_threads
 from umscosod.engine import Engine
 from umscosod.errors import CacheError, DataError
 from umscosod.features.backbone import BackbonePair, is_weight_free
@@ -44,7 +44,6 @@ from umscosod.workers import LazyPool, ProcessEngine, are_worth_processes
 
 logger = logging.getLogger(__name__)
 
-_MOST_THREADS = 8
 
 _REMEMBERED_BYTES = 16 * 2**20
 
@@ -203,7 +202,7 @@ class Encodings:
         self, pixels: Mapping[int, int], images: Sequence[ImageRef]
     ) -> Generator[list[_Decoding], None, None]:
         """Decode the images at the places in `pixels`, so large each, in batches, one batch ahead."""
-        pool = ThreadPoolExecutor(min(_MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
+        pool = ThreadPoolExecutor(min(MOST_THREADS, count_cores()), thread_name_prefix="umscosod-decode")
         ahead: list[_Decoding] = []
         is_left = True
         try:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from umscosod.config.io import dump_config
 from umscosod.data.files import open_atomic, read_json
-from umscosod.device import map_on_cores
 from umscosod.errors import count_of
 from umscosod.export.contact_sheet import SheetRow, write_contact_sheet
 from umscosod.export.report import write_report
@@ -104,7 +103,7 @@ def finish_job(prepared: Prepared, rows: Sequence[Labelled], started: float) -> 
     write_report(out / "report.json", shared.values(), settings, backbones=[pair.first.id, pair.second.id])
     sheet = _sheet_rows(out, prepared.groups, shared)
     engine = prepared.engine_for(prepared.groups, len(shared))
-    each = map_on_cores if engine is None else engine.map
+    each = map if engine is None else engine.map
     write_contact_sheet(out, sheet, facts=facts, max_pixels=config.data.max_pixels, each=each)
     with open_atomic(prepared.job.run / "config.yaml") as stream:
         stream.write(dump_config(config).encode())

@@ -20,6 +20,7 @@ from umscosod.confidence.judge import GroupJudgement
 from umscosod.config import PipelineConfig
 from umscosod.data.files import open_atomic
 from umscosod.data.foreign import MaskReader
+from umscosod.data.images import limit_at_once
 from umscosod.data.resize import resize_aligned, resize_mask
 from umscosod.device import map_on_cores, one_blas_thread
 from umscosod.errors import DataError
@@ -54,6 +55,7 @@ from umscosod.types import (
 logger = logging.getLogger(__name__)
 
 _NO_LABELS: Labels = MappingProxyType({})
+_WRITERS = 2  # threads that write masks and maps: each takes 11 bytes a pixel of an image
 
 
 def pseudo_stage(prepared: Prepared, progress: ProgressFn) -> dict[str, PseudoLabel]:
@@ -220,7 +222,7 @@ def _load_maps(job: JobFolder, features: GroupFeatures) -> FloatArray:
 
 
 def boot_refiners(prepared: Prepared) -> None:
-    """Start the processes of stage 3, which boot while this one, on one core, does what comes before."""
+    """Start the processes of stage 3, which boot while this one does what comes before."""
     wanted = count_processes(prepared.config.refine.crf, *_crf_limits(prepared))
     # where stage 1 works in processes, it starts its own, and stage 3 takes those
     if prepared.config.refine.enabled and wanted and prepared.engine_for(prepared.features.groups) is None:
@@ -374,4 +376,5 @@ def write_group(
             is_mixed=judged.is_mixed,
         )
 
-    return list(map_on_cores(write, zip(features.group.images, segments, features.sizes_hw, strict=True)))
+    at_once = limit_at_once((height * width for height, width in features.sizes_hw), _WRITERS)
+    return list(map_on_cores(write, zip(features.group.images, segments, features.sizes_hw, strict=True), at_once))

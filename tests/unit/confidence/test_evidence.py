@@ -89,7 +89,8 @@ def test_the_same_bits_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -
     assert found[0] == found[1]
 
 
-def test_a_group_is_not_copied_to_wide_numbers() -> None:
+def test_a_group_is_not_copied_to_wide_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # each thread holds an image
     tokens_NPD = np.random.default_rng(0).normal(size=(40, 100, 128)).astype(np.float16)
     tracemalloc.start()
     principal_tokens(tokens_NPD, 4)

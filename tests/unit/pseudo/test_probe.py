@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from tests.unit.pseudo.groups import box, make_features, paint
 from umscosod.features.vectors import describe_patches
 from umscosod.pseudo import cleaning as module
-from umscosod.pseudo.cleaning import LinearProbe, ProbeSample, apply_probe, draw_sample, fit_probe
+from umscosod.pseudo.cleaning import LinearProbe, ProbeSample, apply_probe, compute_maps, draw_sample, fit_probe
 from umscosod.types import GroupFeatures, GroupTokens, PseudoLabel
 
 GRID = 8
@@ -295,13 +295,19 @@ def test_the_same_bits_twice() -> None:
 
 
 def test_the_same_bits_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, found = random_sample(5000), []
+    features = features_of(10)
+    labels = labels_of(features, [TRUTH] * 10)
+    found = []
+    monkeypatch.setattr("umscosod.device.count_cores", lambda: 3)
     for cores in (1, 3):
-        monkeypatch.setattr("umscosod.device.count_cores", lambda: 3)
         monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
-        probe = fit_probe([sample])
+        drawn, probe = draw_sample(features, labels, 40, 0), fit_probe([random_sample(5000)])
+        assert drawn is not None
         assert probe is not None
-        found.append((probe.weights_F.tobytes(), probe.bias, probe.spread))
+        maps_Nhw = compute_maps(features, probe_of(features, labels))
+        found.append(
+            (drawn.patches_MF.tobytes(), probe.weights_F.tobytes(), probe.bias, probe.spread, maps_Nhw.tobytes())
+        )
     assert found[0] == found[1]
 
 
