@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -54,6 +56,21 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: str | Path) -> FileIO:
+    """Open a file to read it, without a buffer: a FIFO is never waited for.
+
+    Raises
+    ------
+    OSError
+        It is no regular file, or cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return FileIO(descriptor)
 
 
 def why_unreadable(path: Path) -> str:

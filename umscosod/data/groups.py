@@ -467,17 +467,21 @@ def _refuse_inputs(groups: Sequence[ImageGroup], out: Path, others: Sequence[Pat
         if any(real_path(other).is_relative_to(real_path(out / name)) for name in OWN_FOLDERS):
             raise DataError(f"{other} lies among the results in {out}, which this job replaces; choose another --out")
     results = [real_path(out / name) for name in GUARDED]
-    seen: set[Path] = set()
-    real_folder = cache(real_path)  # looked up once for all images in it
+    files = {(result.parent, result.name) for result in results}
+    folders: dict[Path, bool] = {}  # whether each holds results
+    real_folder = cache(lambda folder: real_path(Path(folder)))  # looked up once for all images in it
     for path in (image.path for group in groups for image in group.images):
-        is_link = os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises on some names
-        real = real_path(path) if is_link else real_folder(path.parent) / path.name
-        if real in results or (
-            real.parent not in seen and any(real.parent.is_relative_to(folder) for folder in results)
-        ):
+        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises on some names
+            real = real_path(path)
+            folder, name = real.parent, real.name
+        else:
+            parent, name = os.path.split(path)
+            folder = real_folder(parent)
+        if folder not in folders:
+            folders[folder] = any(folder.is_relative_to(result) for result in results)
+            if folder.is_relative_to(place):
+                inside.append(folder)
+        if folders[folder] or (folder, name) in files:
             raise DataError(f"the image {path} lies among the results in {out}; choose another --out")
-        if real.parent not in seen and real.parent.is_relative_to(place):
-            inside.append(real.parent)
-        seen.add(real.parent)
     roots = [Path(os.path.commonpath(inside))] if inside else []
     refuse_images_in(out, exclude=[*(out / name for name in GUARDED), *others, *roots])

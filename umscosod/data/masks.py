@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from umscosod.data.files import open_atomic
+from umscosod.data.files import open_atomic, open_regular
 from umscosod.data.foreign import MaskReader
 from umscosod.errors import DataError, shorten
 from umscosod.types import BoolArray, ByteArray
@@ -127,21 +127,19 @@ def read_mask(path: Path) -> BoolArray:
     return mask_HW
 
 
-def is_whole_png(path: Path, size_hw: tuple[int, int]) -> bool:
+def is_whole_png(path: str | Path, size_hw: tuple[int, int]) -> bool:
     """Whether a file begins and ends as a PNG of a given size; its pixels are not read.
 
     The check reads 36 bytes. It rejects what a full disk or a killed copy leaves: 0 bytes, a truncated file.
     """
     start = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + size_hw[1].to_bytes(4, "big") + size_hw[0].to_bytes(4, "big")
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             if stream.read(len(start)) != start:
                 return False
             stream.seek(-len(_PNG_END), os.SEEK_END)
             return stream.read() == _PNG_END
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return False
 
 

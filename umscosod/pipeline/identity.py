@@ -15,7 +15,7 @@ from umscosod import __version__
 from umscosod.baselines import BASELINES
 from umscosod.config import PipelineConfig
 from umscosod.config.io import DEFAULT_PRESET, config_to_dict, load_config, validate_config
-from umscosod.data.files import OWN_FILES, check_place, lock_folder, read_json
+from umscosod.data.files import OWN_FILES, check_place, lock_folder, open_regular, read_json
 from umscosod.data.images import read_upright_size
 from umscosod.data.masks import is_whole_png
 from umscosod.device import resolve_device
@@ -25,7 +25,6 @@ from umscosod.estimate import first_width
 from umscosod.export.folder import path_inside
 from umscosod.export.report import build_row
 from umscosod.features.backbone import AUTO, Backbone, BackbonePair, identify_backbones, pair_backbones
-from umscosod.features.cache import file_sha256
 from umscosod.pseudo.store import MANIFEST_NAME
 from umscosod.training.processes import ALONE, Processes
 from umscosod.types import ImageGroup, ImageRef, Labelled, LabelReport
@@ -257,7 +256,7 @@ def identify_job(
 def are_whole(out: Path, rows: Sequence[Labelled], sizes_hw: Sequence[tuple[int, int]]) -> bool:
     """Whether each image has its mask and map: PNGs, of its size, that begin and end as such (`is_whole_png`)."""
     return len(rows) == len(sizes_hw) and all(
-        is_whole_png(out / tree / row.output, size_hw)
+        is_whole_png(f"{out}/{tree}/{row.output}", size_hw)
         for row, size_hw in zip(rows, sizes_hw, strict=True)
         for tree in ("masks", "maps")
     )
@@ -271,16 +270,17 @@ def read_sizes(images: Iterable[ImageRef]) -> list[tuple[int, int]] | None:
         return None
 
 
-def hash_files(files: Iterable[Path]) -> str:
+def hash_files(files: Iterable[str | Path]) -> str:
     """Hash what files hold, in their order; one that cannot be read counts as empty."""
     return hash_texts([hash_file(file) for file in files])
 
 
-def hash_file(file: Path) -> str:
+def hash_file(file: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal; empty where it cannot be read."""
     try:
-        return file_sha256(file) if file.is_file() else ""
-    except OSError:
+        with open_regular(file) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return ""
 
 
@@ -295,7 +295,7 @@ def hash_labels(folder: Path, groups: Sequence[ImageGroup]) -> str:
     """Hash the pseudo-labels of some groups."""
     look = cache(lambda parent: path_inside(folder, f"{parent}name").parent)  # at each folder once, not for each image
     parts = (image.output.rpartition("/") for group in groups for image in group.images)
-    return hash_files([folder / MANIFEST_NAME, *(look(parent + slash) / name for parent, slash, name in parts)])
+    return hash_files([folder / MANIFEST_NAME, *(f"{look(parent + slash)}/{name}" for parent, slash, name in parts)])
 
 
 def hash_texts(texts: Sequence[str]) -> str:

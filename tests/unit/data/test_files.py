@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pytest
 
-from umscosod.data.files import open_atomic, read_json, remove_listed
+from umscosod.data.files import open_atomic, open_regular, read_json, remove_listed
 from umscosod.errors import DataError
 
 
@@ -76,3 +76,17 @@ def test_nothing_goes_through_a_link(tmp_path: Path) -> None:
     remove_listed(tmp_path / "here", ["a/1.png", "a/empty/3.png", "2.png"])
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["1.png", "empty"]
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["a"]
+
+
+def test_only_regular_files_are_read_and_no_fifo_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as stream:
+            assert stream.read() == b"content"
+    before = sum(1 for _ in Path("/dev/fd").iterdir())
+    for name in ("fifo", "missing", "."):
+        with pytest.raises(OSError, match=r"not a regular file|No such file"):
+            open_regular(tmp_path / name)
+    assert sum(1 for _ in Path("/dev/fd").iterdir()) == before
