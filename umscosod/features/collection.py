@@ -44,7 +44,6 @@ from umscosod.workers import LazyPool, ProcessEngine, are_worth_processes
 
 logger = logging.getLogger(__name__)
 
-
 _REMEMBERED_BYTES = 16 * 2**20
 
 
