@@ -21,6 +21,7 @@ from umscosod.errors import DataError
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 ByteArray = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
 
 NAMES = "surrogateescape"
 """How text with file names becomes bytes: a name that is not UTF-8 comes back byte for byte."""

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from umscosod.errors import DataError
-from umscosod.types import BoolArray, ByteArray
+from umscosod.types import BoolArray, ByteArray, IntArray
 
 LEVELS = 256
-IntArray = npt.NDArray[np.int64]
 Slices = tuple[slice, slice]
 
 

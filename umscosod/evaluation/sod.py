@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umscosod.evaluation.histogram import LEVELS, IntArray, JointHistogram, count_at_or_above, quadrant_slices
+from umscosod.evaluation.histogram import LEVELS, JointHistogram, count_at_or_above, quadrant_slices
 from umscosod.evaluation.scores import Curves, Float64Array
 from umscosod.evaluation.structure import compute_alignment, compute_structure
-from umscosod.types import BoolArray, ByteArray
+from umscosod.types import BoolArray, ByteArray, IntArray
 
 BETA2 = 0.3
 EPS = float(np.spacing(1.0))

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from umscosod.evaluation.histogram import IntArray, JointHistogram
-from umscosod.types import BoolArray, FloatArray
+from umscosod.evaluation.histogram import JointHistogram
+from umscosod.types import BoolArray, FloatArray, IntArray
 
 
 def compute_alignment(

@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from umscosod.data.resize import resize_grids
 from umscosod.device import map_on_cores
-from umscosod.types import FloatArray, GroupFeatures, GroupTokens, StreamTokens
+from umscosod.types import FloatArray, GroupFeatures, GroupTokens, IntArray, StreamTokens
 
 Facets = tuple[FloatArray, FloatArray, FloatArray]
-IntArray = npt.NDArray[np.int64]
 _Result = TypeVar("_Result")
 
 _IMAGES = 4  # at a time

@@ -39,9 +39,9 @@ from umscosod.device import count_threads, numpy_generator, one_blas_thread
 from umscosod.errors import CheckpointError, shorten
 from umscosod.features.collection import FeatureCollection
 from umscosod.features.group import minmax
-from umscosod.features.vectors import Facets, IntArray, describe_patches, facet_channels, map_patches
+from umscosod.features.vectors import Facets, describe_patches, facet_channels, map_patches
 from umscosod.pseudo.store import HUMAN_SOURCE
-from umscosod.types import FloatArray, GroupFeatures, ImageGroup, PseudoLabel
+from umscosod.types import FloatArray, GroupFeatures, ImageGroup, IntArray, PseudoLabel
 
 logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
